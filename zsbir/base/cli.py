@@ -1,0 +1,140 @@
+"""One command line for every verb: flags, YAML and defaults come from the fields of its configurations.
+
+Standard output is the URI made; everything else goes to standard error. Exit codes: 0 done, 1 failed, 2 bad arguments or
+input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NoReturn
+
+from zsbir.base.config import Config, read_yaml, unknown_name
+from zsbir.base.errors import InputError, Interrupted, RunError
+from zsbir.base.events import say
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a verb and leave the process: its result on standard output, each expected error as one line on standard error.
+
+    `ZSBIR_TRACEBACK=1` shows the whole traceback of an error instead.
+    """
+    try:
+        result = run(sys.argv[1:] if argv is None else argv)
+        if result is not None:
+            print(result, flush=True)
+        sys.exit(DONE)
+    except (InputError, RunError, OSError, Interrupted, KeyboardInterrupt) as error:
+        if os.environ.get("ZSBIR_TRACEBACK"):
+            raise
+        code, line = _verdict(error)
+        say(line)
+        sys.exit(code)
+
+
+def _verdict(error: BaseException) -> tuple[int, str]:
+    match error:
+        case InputError():
+            return BAD_INPUT, f"error: {error}"
+        case OSError(filename=str(name)):
+            return FAILED, f"error: {error.strerror}: {name}"
+        case Interrupted():
+            return INTERRUPTED, f"interrupted: {error}"
+        case KeyboardInterrupt():
+            return INTERRUPTED, "interrupted"
+        case _:
+            return FAILED, f"error: {error}"
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose flags are the fields of one or more Config classes, and whose errors suggest the way out."""
+
+    def __init__(self, prog: str, card: str):
+        super().__init__(
+            prog=f"python -m {prog}", description=card, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+        self._fields: set[str] = set()
+
+    def add_fields(self, config: type[Config], *, title: str, skip: frozenset[str] = frozenset()) -> None:
+        """A flag for every field of `config`, with its description and default as help."""
+        group = self.add_argument_group(title)
+        for name, field in config.model_fields.items():
+            if name in skip:
+                continue
+            self._fields.add(name)
+            help_text = f"{field.description or ''} [{_shown(field.get_default(call_default_factory=True))}]".replace("%", "%%")
+            flag = "--" + name.replace("_", "-")
+            kind = _plain_type(field.annotation)
+            if kind is bool:
+                group.add_argument(
+                    flag, dest=name, default=argparse.SUPPRESS, help=help_text, action=argparse.BooleanOptionalAction
+                )
+            else:
+                group.add_argument(
+                    flag, dest=name, default=argparse.SUPPRESS, help=help_text, metavar=_metavar(kind), type=_reader(kind)
+                )
+
+    def add_config_file(self) -> None:
+        """`--config FILE`: fields from a YAML file; flags win over it."""
+        self.add_argument("--config", metavar="FILE", help="YAML file of fields; flags win over it")
+
+    def values(self, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+        """Everything parsed, and the mapping of configuration fields that were given (YAML first, flags over it)."""
+        parsed, unknown = self.parse_known_args(list(argv))
+        if unknown:
+            flags = [option for action in self._actions for option in action.option_strings]
+            first = unknown[0].split("=")[0]
+            raise InputError(
+                unknown_name("option", first, flags) if first.startswith("-") else f"unexpected argument {unknown[0]!r}; see --help"
+            )
+        given = {name: value for name, value in vars(parsed).items() if name in self._fields}
+        config_file = getattr(parsed, "config", None)
+        return parsed, ({**read_yaml(config_file), **given} if config_file else given)
+
+    def error(self, message: str) -> NoReturn:
+        """Bad arguments become an InputError, one line."""
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _plain_type(annotation: Any) -> Any:
+    """`X` for `X | None`; the type itself otherwise."""
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        return next(part for part in typing.get_args(annotation) if part is not type(None))
+    return annotation
+
+
+def _metavar(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "{" + ",".join(str(choice) for choice in typing.get_args(kind)) + "}"
+    if typing.get_origin(kind) is tuple:
+        return "A,B,..."
+    return {int: "N", float: "X"}.get(kind, "TEXT")
+
+
+def _reader(kind: Any) -> Callable[[str], Any]:
+    """How a flag's text is read. Only tuples are taken apart here: pydantic validates, with its message, all else."""
+    if typing.get_origin(kind) is tuple:
+        return lambda text: tuple(part.strip() for part in text.split(",") if part.strip())
+    return str
+
+
+def _shown(default: Any) -> str:
+    if default is None or default == "" or default == ():
+        return "none"
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def split_fields(values: dict[str, Any], *configs: type[Config]) -> list[dict[str, Any]]:
+    """`values` dealt out to the configurations that have the fields; what none has goes to the first, which reports it."""
+    parts: list[dict[str, Any]] = [{} for _ in configs]
+    for name, value in values.items():
+        owner = next((i for i, config in enumerate(configs) if name in config.model_fields), 0)
+        parts[owner][name] = value
+    return parts

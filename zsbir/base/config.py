@@ -1,0 +1,70 @@
+"""Configurations are values: frozen, one schema for command line, YAML, service body and sweep space."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from zsbir.base.errors import InputError
+
+
+class Config(BaseModel):
+    """A frozen model whose unknown fields are errors with a suggestion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
+        """`values` validated. InputError names each bad field in one line, with the way out."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise InputError(f"{where}: " + "; ".join(_explain(cls, item) for item in error.errors())) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """The same configuration with some fields changed, validated anew."""
+        return type(self).of({**self.model_dump(), **changes})
+
+    def digest(self) -> str:
+        """sha256 over the canonical JSON of all fields, 64 hex digits."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+def _explain(model: type[Config], item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return unknown_name("field", name, model.model_fields)
+    if item["type"] == "missing":
+        return f"field {name!r} is required"
+    return f"field {name!r}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {item['input']!r}" if name else item["msg"]
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """An error line for a name that does not exist: the nearest one that does, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"unknown {kind} {name!r}; {hint}"
+
+
+def digest_of(value: Any) -> str:
+    """sha256 over the canonical JSON of `value`, 64 hex digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML mapping from a file; InputError where there is none."""
+    try:
+        values = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read the configuration {str(path)!r}: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"the configuration {str(path)!r} must be a YAML mapping of field names to values")
+    return values

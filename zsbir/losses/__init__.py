@@ -1,0 +1,1 @@
+"""The three losses of the method and their weighted sum. Legend of shapes: b batch, d embedding dim, c seen classes, t teacher labels."""
