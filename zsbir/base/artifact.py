@@ -149,7 +149,9 @@ class Draft:
             inputs=dict(inputs or {}),
             counts=dict(counts or {}),
             facts=dict(facts or {}),
-            files={entry.relative_to(self.path).as_posix(): _entry(entry) for entry in sorted(self.path.rglob("*")) if entry.is_file()},
+            files={
+                entry.relative_to(self.path).as_posix(): _entry(entry) for entry in sorted(self.path.rglob("*")) if entry.is_file()
+            },
             code=code_version(),
             created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -32,7 +32,7 @@ class Config(BaseModel):
         """The same configuration with some fields changed, validated anew."""
         return type(self).of({**self.model_dump(), **changes})
 
-    def digest(self) -> str:
+    def fingerprint(self) -> str:
         """sha256 over the canonical JSON of all fields, 64 hex digits."""
         return digest_of(self.model_dump(mode="json"))
 

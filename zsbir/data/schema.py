@@ -38,7 +38,9 @@ SHARD_SCHEMA = pa.schema([*SAMPLE_FIELDS, IMAGE_FIELD])
 SAMPLES_SCHEMA = pa.schema([*SAMPLE_FIELDS, pa.field("shard", pa.int32()), pa.field("row", pa.int32())])
 """The sample table: all of a shard's columns but the image, and where the image is (shard number, row in that shard)."""
 
-QUARANTINE_SCHEMA = pa.schema([("path", pa.string()), ("domain", pa.string()), ("class_name", pa.string()), ("reason", pa.string())])
+QUARANTINE_SCHEMA = pa.schema(
+    [("path", pa.string()), ("domain", pa.string()), ("class_name", pa.string()), ("reason", pa.string())]
+)
 """Images that were refused, by path, with the reason."""
 
 

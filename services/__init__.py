@@ -1,0 +1,1 @@
+"""The services around the verbs: the job queue and the search service."""
