@@ -10,7 +10,7 @@ is j / p_j; "VOC" replaces it by the envelope, the largest precision at this ran
     map_at_200_hits  ... divided by the hits in the first 200 (0 where there are none)       SEM-PCYC, ClipPrompt, torchmetrics
     map_at_200_k     ... divided by 200                                                      Yelamarthi
     p_at_100, _200   hits in the first k, divided by k                                       SAKE, DSN, TCN
-    p_at_100_min ... hits in the first k, divided by min(k, r)                               ZSE-SBIR
+    p_at_100_min ... hits in the first min(k, r), divided by min(k, r)                       ZSE-SBIR
     *_voc            with the envelope instead                                               SAKE, DSN, TCN, MATHM, ZSE-SBIR
 
 A gallery smaller than k counts as k, as in SAKE's code.
@@ -169,10 +169,9 @@ def map_at(positions: Int64[np.ndarray, "q r"], k: int, gallery_size: int) -> di
 
 
 def precision_at(positions: Int64[np.ndarray, "q r"], k: int, gallery_size: int) -> dict[str, Float64[np.ndarray, "q"]]:
-    """Hits in the first k ranks, divided by k (`p_at_<k>`) and by min(k, r) (`p_at_<k>_min`)."""
-    cut = min(k, gallery_size)
-    hits = (positions <= cut).sum(axis=1)
-    return {f"p_at_{k}": hits / cut, f"p_at_{k}_min": hits / min(cut, positions.shape[1])}
+    """The share of hits among the first k ranks (`p_at_<k>`) and among the first min(k, r) (`p_at_<k>_min`)."""
+    cuts = {f"p_at_{k}": min(k, gallery_size), f"p_at_{k}_min": min(k, positions.shape[1])}
+    return {name: (positions <= cut).sum(axis=1) / cut for name, cut in cuts.items()}
 
 
 def envelope(precision: Float64[np.ndarray, "q r"]) -> Float64[np.ndarray, "q r"]:
