@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -141,21 +141,18 @@ class Draft:
         facts: Mapping[str, Any] | None = None,
     ) -> Artifact:
         """Sign and publish as `parent/folder`. Where a whole one of the same digest is already there, that one stays."""
-        manifest = Manifest(
-            kind=self.kind,
-            name=self.name,
+        files = [path for path in sorted(self.path.rglob("*")) if path.is_file()]
+        sign(
+            self.path,
+            self.kind,
+            self.name,
+            files,
             digest=digest,
             config=config.model_dump(mode="json") if config else {},
             inputs=dict(inputs or {}),
             counts=dict(counts or {}),
             facts=dict(facts or {}),
-            files={
-                entry.relative_to(self.path).as_posix(): _entry(entry) for entry in sorted(self.path.rglob("*")) if entry.is_file()
-            },
-            code=code_version(),
-            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        write_atomic(self.path / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
         final = self.parent / folder
         try:
             self.path.rename(final)
@@ -163,6 +160,20 @@ class Draft:
             if not exists(final):
                 raise
         return Artifact(final, self.kind)
+
+
+def sign(folder: Path, kind: Kind, name: str, files: Sequence[Path], **values: Any) -> Artifact:
+    """Write the manifest of `folder` over `files` in it: from this moment it is an artifact. `values`: fields of Manifest."""
+    manifest = Manifest(
+        kind=kind,
+        name=name,
+        files={path.relative_to(folder).as_posix(): _entry(path) for path in files},
+        code=code_version(),
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        **values,
+    )
+    write_atomic(folder / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    return Artifact(folder, kind)
 
 
 def _entry(path: Path) -> FileEntry:

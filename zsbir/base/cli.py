@@ -126,7 +126,7 @@ def _reader(kind: Any) -> Callable[[str], Any]:
 
 
 def _shown(default: Any) -> str:
-    if default is None or default == "" or default == ():
+    if default in (None, "", ()):
         return "none"
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 

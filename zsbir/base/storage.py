@@ -61,7 +61,7 @@ def _fetch_s3(uri: str) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part:
                 client.download_fileobj(bucket, key, part)
-            os.replace(part.name, target)
+            Path(part.name).replace(target)
     except (BotoCoreError, ClientError) as error:
         raise InputError(f"cannot read {uri}: {error}") from None
     return target
@@ -81,7 +81,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             part.write(data)
             part.flush()
             os.fsync(part.fileno())
-            os.replace(part.name, path)
+            Path(part.name).replace(path)
         except BaseException:
             Path(part.name).unlink(missing_ok=True)
             raise

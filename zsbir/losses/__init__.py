@@ -1,1 +1,4 @@
-"""The three losses of the method and their weighted sum. Legend of shapes: b batch, d embedding dim, c seen classes, t teacher labels."""
+"""The three losses of the method and their weighted sum.
+
+Legend of shapes: b batch, d embedding dimension, c seen classes, t teacher labels.
+"""

@@ -1,0 +1,67 @@
+"""The Knowledge artifact: per seen class, the teacher's mean distribution over its own labels, as one Parquet table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+from zsbir.base.artifact import Artifact
+from zsbir.base.errors import InputError
+
+TOP_LABELS = 5
+
+KNOWLEDGE_SCHEMA = pa.schema(
+    [
+        ("class_id", pa.int32()),
+        ("class_name", pa.string()),
+        ("photos", pa.int64()),
+        ("entropy_nats", pa.float64()),
+        ("top_labels", pa.list_(pa.string())),
+        ("top_probabilities", pa.list_(pa.float64())),
+        ("distribution", pa.list_(pa.float64())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ClassKnowledge:
+    """What the teacher says of one class: the sum of its distributions over that many photos."""
+
+    class_id: int
+    class_name: str
+    photos: int
+    total: Float[np.ndarray, "t"]
+
+    def row(self, labels: tuple[str, ...]) -> dict[str, object]:
+        """One row of the table."""
+        distribution = self.total / self.photos
+        top = np.argsort(-distribution, kind="stable")[:TOP_LABELS]
+        positive = distribution[distribution > 0]
+        return {
+            "class_id": self.class_id,
+            "class_name": self.class_name,
+            "photos": self.photos,
+            "entropy_nats": float(-(positive * np.log(positive)).sum()),
+            "top_labels": [labels[label] for label in top],
+            "top_probabilities": distribution[top].tolist(),
+            "distribution": distribution.tolist(),
+        }
+
+
+def load_knowledge(knowledge: Artifact, dataset: Artifact) -> dict[int, Float[np.ndarray, "t"]]:
+    """Distribution by class id. InputError when the knowledge was made from another data set."""
+    made_from = knowledge.manifest.inputs.get("dataset", {}).get("digest")
+    if made_from != dataset.digest:
+        raise InputError(
+            f"{knowledge.uri} is knowledge of another data set ({str(made_from)[:12]}, this one is {dataset.digest[:12]}); "
+            f"run python -m zsbir.teacher {dataset.uri}"
+        )
+    table = pq.read_table(knowledge.file("knowledge.parquet"), columns=["class_id", "distribution"])
+    return {
+        class_id: np.asarray(distribution, np.float64)
+        for class_id, distribution in zip(table["class_id"].to_pylist(), table["distribution"].to_pylist(), strict=True)
+    }

@@ -1,0 +1,112 @@
+"""From a batch plan to tensors: threads decode and augment ahead of the training step.
+
+Threads, not processes: Pillow gives the interpreter lock back while it decodes and warps, a thread starts at once, and every
+image's chance comes from (seed, step, place in the global batch), so the bytes are the same for any number of threads or workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Int, Int64, UInt8
+from torch import Tensor
+
+from zsbir.data.batches import BatchPlan
+from zsbir.data.images import Augmentation, augment_image, eval_image
+from zsbir.data.samples import Samples
+from zsbir.data.schema import DOMAINS
+from zsbir.data.shards import Images
+
+Item = TypeVar("Item")
+Pixels = UInt8[np.ndarray, "3 h w"]
+
+STEPS_AHEAD = 3
+"""Batches that are being prepared while one is trained on."""
+
+
+def default_threads() -> int:
+    """Decoding threads of a process: its cores, at most 16."""
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's part of a step: images as bytes, class ids of the data set, domain ids."""
+
+    images: UInt8[Tensor, "b 3 h w"]
+    class_id: Int64[Tensor, "b"]
+    domain: Int64[Tensor, "b"]
+
+
+@dataclass(frozen=True)
+class TrainLoader:
+    """Augmented batches of a plan for worker `rank` of `world_size`, which takes a contiguous part of every global batch."""
+
+    samples: Samples
+    images: Images
+    plan: BatchPlan
+    augmentation: Augmentation
+    image_px: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    threads: int = 0
+
+    def batches(self, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of steps first_step, first_step + 1, ..."""
+        flat = self.plan.reshape(len(self.plan), -1)
+        share = flat.shape[1] // self.world_size
+        mine = range(self.rank * share, (self.rank + 1) * share)
+
+        def pixels(item: tuple[int, int]) -> Pixels:
+            step, place = item
+            position = int(flat[step, place])
+            rng = np.random.default_rng([self.seed, step, place])
+            domain = DOMAINS[self.samples.domain[position]]
+            return augment_image(self.images.read(position), self.image_px, domain, rng, self.augmentation)
+
+        steps = range(first_step, len(flat))
+        groups = ([(step, place) for place in mine] for step in steps)
+        for step, stack in zip(steps, prefetch(pixels, groups, self.threads), strict=True):
+            where = flat[step, mine.start : mine.stop]
+            yield Batch(stack, _tensor(self.samples.class_id[where]), _tensor(self.samples.domain[where]))
+
+
+def eval_batches(
+    images: Images, positions: Int[np.ndarray, "n"], image_px: int, batch_images: int, threads: int = 0
+) -> Iterator[UInt8[Tensor, "b 3 h w"]]:
+    """The images at `positions` under the evaluation transform, `batch_images` at a time."""
+    groups = (positions[start : start + batch_images].tolist() for start in range(0, len(positions), batch_images))
+    return prefetch(lambda position: eval_image(images.read(position), image_px), groups, threads)
+
+
+def prefetch(
+    pixels: Callable[[Item], Pixels], groups: Iterator[list[Item]], threads: int = 0
+) -> Iterator[UInt8[Tensor, "b 3 h w"]]:
+    """A stacked tensor for each group, made by threads STEPS_AHEAD groups ahead, in order."""
+    waiting: deque[list[Future[Pixels]]] = deque()
+    with ThreadPoolExecutor(threads or default_threads(), thread_name_prefix="decode") as pool:
+        try:
+            for group in groups:
+                waiting.append([pool.submit(pixels, item) for item in group])
+                if len(waiting) > STEPS_AHEAD:
+                    yield _stack(waiting.popleft())
+            while waiting:
+                yield _stack(waiting.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _stack(futures: list[Future[Pixels]]) -> UInt8[Tensor, "b 3 h w"]:
+    return torch.from_numpy(np.stack([future.result() for future in futures]))
+
+
+def _tensor(values: Int[np.ndarray, "b"]) -> Int64[Tensor, "b"]:
+    return torch.from_numpy(values.astype(np.int64))

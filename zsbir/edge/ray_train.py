@@ -1,0 +1,91 @@
+"""Ray Train behind the loop's Context: n data-parallel workers, restarted from our own checkpoints when one is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+# Train prints every worker's line twice without this.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+
+import ray
+import ray.train
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from torch import nn
+
+from zsbir.base.errors import InputError, RunError
+from zsbir.base.storage import local_path
+from zsbir.edge.ray_cluster import connect
+from zsbir.training.context import Context, data_parallel
+
+
+class RayContext:
+    """One worker of a Ray Train group."""
+
+    def __init__(self) -> None:
+        world = ray.train.get_context()
+        self.rank, self.world_size = world.get_world_rank(), world.get_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+        # Ray counts fractions of CPUs; torch must not take more threads than this worker holds cores.
+        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """See Context."""
+        return data_parallel(module, self.device)
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """To the Train controller, without a checkpoint: the run's folder holds those."""
+        ray.train.report(metrics)
+
+    def stop_requested(self) -> bool:
+        """Ray ends workers itself; the checkpoints of the loop are what survives."""
+        return False
+
+
+def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> None:
+    """Run `run_job(job, context)` on `settings.num_workers` workers. RunError when they failed more often than allowed.
+
+    Ray's storage path holds the controller's bookkeeping alone: checkpoints are the loop's own, the same in every context.
+    """
+    connect(cpus=settings.num_workers * settings.cpus_per_worker, gpus=settings.num_workers * settings.gpus_per_worker)
+    resources = {"CPU": settings.cpus_per_worker, **({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {})}
+    trainer = TorchTrainer(
+        _Worker(run_job, job),
+        torch_config=TorchConfig(backend="nccl" if settings.gpus_per_worker else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=settings.num_workers, use_gpu=settings.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=f"{job.config.recipe}-{os.getpid()}",
+            storage_path=str(local_path(settings.root).resolve() / "ray"),
+            failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=3),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise _plain(error) from None
+
+
+class _Worker:
+    """What each worker runs. Its input errors end the training at once: trying again would not mend them."""
+
+    def __init__(self, run_job: Callable[[Any, Context], None], job: Any):
+        self.run_job, self.job = run_job, job
+
+    def __call__(self) -> None:
+        self.run_job(self.job, RayContext())
+
+
+def _plain(error: Exception) -> Exception:
+    """The worker's own error as one line."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in failures.values():
+        cause = getattr(failure, "cause", None) or failure
+        if isinstance(cause, InputError):
+            return InputError(str(cause))
+        return RunError(f"a worker failed: {type(cause).__name__}: {str(cause).strip().splitlines()[-1][:300]}")
+    return RunError(str(error).strip().splitlines()[-1][:300])

@@ -1,0 +1,172 @@
+"""MLflow behind three calls: log, picture, finish. Training goes on when MLflow is away, and delivers when it is back.
+
+One MLflow run a training: it is found again by its tag, so a resumed training, its evaluation and its sweep speak to the same one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+# A server that is away must not hold the training up: one short try, then the buffer keeps what there is to say.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+import mlflow
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from zsbir.base import events
+from zsbir.base.artifact import Artifact, code_version
+from zsbir.base.storage import local_path
+
+RUN_TAG = "zsbir.run"
+FLUSH_S = 5.0
+RETRY_S = 30.0
+MAX_BATCH = 1000  # MLflow's limit of metrics a request
+
+
+def tracking_uri(root: str) -> str:
+    """`MLFLOW_TRACKING_URI`, else a SQLite file under the storage root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local_path(root).resolve() / 'mlflow.db'}"
+
+
+def prepare_store(uri: str, experiment: str, root: str) -> None:
+    """Create the database and the experiment once, before several processes touch them; a store that is away is a warning."""
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _experiment_id(MlflowClient(uri), uri, experiment, root)
+    except (MlflowException, OSError) as error:
+        events.warn(f"MLflow at {uri} does not answer ({_first_line(error)}); metrics are kept and delivered when it does")
+
+
+def _experiment_id(client: MlflowClient, uri: str, experiment: str, root: str) -> str:
+    found = client.get_experiment_by_name(experiment)
+    if found is not None:
+        return str(found.experiment_id)
+    # With a database file the artifacts belong beside it; a server knows its own place for them.
+    place = (local_path(root).resolve() / "mlflow-artifacts").as_uri() if uri.startswith("sqlite:") else None
+    return str(client.create_experiment(experiment, artifact_location=place))
+
+
+class Tracker:
+    """The MLflow run of one training, as rank 0 sees it. Every call returns whatever MLflow does.
+
+    run_key: the name by which the MLflow run is found again. facts: parameters, once; lineage: data sets by role.
+    """
+
+    def __init__(
+        self, uri: str, experiment: str, root: str, run_key: str, *, params: Mapping[str, Any], datasets: Mapping[str, Artifact]
+    ):
+        self._client, self._uri, self._experiment, self._root, self._key = MlflowClient(uri), uri, experiment, root, run_key
+        self._params, self._datasets = params, datasets
+        self._run_id: str | None = None
+        self._waiting: list[Metric] = []
+        self._last_try = self._last_failure = float("-inf")
+        self._known_step = -1
+        self._attempt(self._open)
+
+    @property
+    def run_id(self) -> str | None:
+        """The MLflow run, or None as long as MLflow has not answered."""
+        return self._run_id
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Metrics of an optimiser step; sent in batches every few seconds."""
+        now_ms = int(time.time() * 1000)
+        self._waiting += [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
+        if time.monotonic() - self._last_try >= FLUSH_S and time.monotonic() - self._last_failure >= RETRY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits; what cannot be sent goes on waiting."""
+        self._last_try = time.monotonic()
+        self._attempt(self._send)
+
+    def artifacts(self, files: Mapping[Path, str]) -> None:
+        """Files into the run's artifact folders (file -> folder)."""
+
+        def upload(run_id: str) -> None:
+            for file, folder in files.items():
+                self._client.log_artifact(run_id, str(file), folder or None)
+
+        self._attempt(lambda: upload(self._open()))
+
+    def model(self, encoder: Path, example: bytes) -> None:
+        """The encoder as a pyfunc model of the run: image bytes in, embeddings out."""
+        from zsbir.edge.pyfunc import log_model
+
+        self._attempt(lambda: log_model(self._uri, self._open(), encoder, example))
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Send the rest and end the run: FINISHED, FAILED or KILLED."""
+        self.flush()
+        self._attempt(lambda: self._client.set_terminated(self._open(), status))
+        if self._waiting:
+            events.warn(f"{len(self._waiting)} metrics did not reach MLflow; they are in the run's history.parquet")
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except (MlflowException, OSError) as error:
+            if time.monotonic() - self._last_failure >= RETRY_S:
+                events.warn(f"MLflow at {self._uri}: {_first_line(error)}; going on without it for now")
+            self._last_failure = time.monotonic()
+
+    def _open(self) -> str:
+        if self._run_id is None:
+            experiment_id = _experiment_id(self._client, self._uri, self._experiment, self._root)
+            found = find_run(self._client, experiment_id, self._key)
+            self._run_id = self._resume(found) if found else self._create(experiment_id)
+        return self._run_id
+
+    def _resume(self, run_id: str) -> str:
+        self._client.update_run(run_id, status="RUNNING")
+        logged = self._client.get_metric_history(run_id, "train/loss")
+        self._known_step = max((metric.step for metric in logged), default=-1)
+        return run_id
+
+    def _create(self, experiment_id: str) -> str:
+        code = code_version()
+        tags = {RUN_TAG: self._key, "mlflow.runName": self._key, **{f"zsbir.code.{name}": value for name, value in code.items()}}
+        if "commit" in code:
+            tags["mlflow.source.git.commit"] = code["commit"]
+        run_id = str(self._client.create_run(experiment_id, tags=tags).info.run_id)
+        self._client.log_batch(run_id, params=[mlflow.entities.Param(name, str(value)) for name, value in self._params.items()])
+        for role, dataset in self._datasets.items():
+            _log_lineage(self._client, run_id, role, dataset)
+        return run_id
+
+    def _send(self) -> None:
+        run_id = self._open()
+        # A resumed training repeats the steps after its checkpoint, bit for bit: what is there already is not sent again.
+        self._waiting = [metric for metric in self._waiting if metric.step > self._known_step]
+        while self._waiting:
+            self._client.log_batch(run_id, metrics=self._waiting[:MAX_BATCH])
+            del self._waiting[:MAX_BATCH]
+
+
+def find_run(client: MlflowClient, experiment_id: str, run_key: str) -> str | None:
+    """The id of the MLflow run with that key, or None."""
+    found = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run_key}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def _log_lineage(client: MlflowClient, run_id: str, role: str, dataset: Artifact) -> None:
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    source = resolve_dataset_source(dataset.uri)
+    entity = MetaDataset(source, name=dataset.manifest.name, digest=dataset.digest[:16])._to_mlflow_entity()
+    client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", role)])])
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,79 @@
+"""Images to embeddings under the one evaluation transform: for dev in training, reports, indexes and search alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from zsbir.base.events import Progress
+from zsbir.data.loader import eval_batches
+from zsbir.data.shards import Images
+
+EMBED_BATCH = 64
+"""Images a forward pass. Fixed, so that an embedding does not depend on who asks for how many at a time."""
+
+Forward = Callable[[UInt8[Tensor, "b 3 h w"]], Float[Tensor, "b d"]]
+
+
+def embed(
+    forward: Forward,
+    images: Images,
+    positions: Int[np.ndarray, "n"],
+    *,
+    image_px: int,
+    device: torch.device,
+    autocast: AbstractContextManager[object] | None = None,
+    label: str = "",
+    threads: int = 0,
+) -> Float[np.ndarray, "n d"]:
+    """Unit embeddings (float32) of the images at `positions`, in that order.
+
+    In a torch.distributed group the batches are dealt out and every worker returns all of them. `label` shows progress.
+    """
+    rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    starts = range(rank * EMBED_BATCH, len(positions), workers * EMBED_BATCH)
+    mine = [positions[start : start + EMBED_BATCH] for start in starts]
+    order = np.concatenate(mine) if mine else positions[:0]
+    parts: list[Float[np.ndarray, "b d"]] = []
+    with torch.inference_mode(), autocast or nullcontext(), _progress(label, len(order)) as progress:
+        for batch in eval_batches(images, order, image_px, EMBED_BATCH, threads):
+            parts.append(forward(batch.to(device)).float().cpu().numpy())
+            progress.advance(len(batch))
+    return parts_of_all(parts, workers)
+
+
+def parts_of_all(parts: list[Float[np.ndarray, "b d"]], workers: int) -> Float[np.ndarray, "n d"]:
+    """The batches of all workers, dealt out in turn, as one array in their common order."""
+    if workers == 1:
+        return np.concatenate(parts)
+    hands: list[list[Float[np.ndarray, "b d"]]] = [[] for _ in range(workers)]
+    dist.all_gather_object(hands, parts)
+    rounds = max(len(hand) for hand in hands)
+    return np.concatenate([hand[turn] for turn in range(rounds) for hand in hands if turn < len(hand)])
+
+
+class _Silent:
+    """Progress that nobody sees."""
+
+    def advance(self, count: int = 1, suffix: str = "") -> None:
+        """Nothing."""
+
+
+def _progress(label: str, total: int) -> AbstractContextManager[Progress | _Silent]:
+    return Progress(label, total=total, unit="image") if label else nullcontext(_Silent())
+
+
+def embeddings_of(encoder: nn.Module) -> Forward:
+    """The retrieval embedding of an Encoder."""
+    return lambda images: encoder(images)[0]
+
+
+def features_of(encoder: nn.Module) -> Forward:
+    """The pooled features of an Encoder, normalised: the frozen pre-trained backbone as a retrieval model."""
+    return lambda images: nn.functional.normalize(encoder(images)[1], dim=1)

@@ -1,0 +1,24 @@
+"""Semantic knowledge preservation: the student goes on saying of a class what the teacher said of its photos.
+
+Class-oriented targets prepared before training are the paper's; softmax with temperature, the weights per sample and the head's
+place are this project's choice.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def preservation(
+    logits: Float[Tensor, "b t"], target: Float[Tensor, "b t"], sample_weight: Float[Tensor, "b"] | None = None
+) -> Float[Tensor, ""]:
+    """Weighted mean over the batch of -sum_k target_k log softmax(logits)_k, the cross-entropy against soft labels.
+
+    `target` rows are distributions: q of each sample's class. `sample_weight` (default: all one) chooses domains;
+    where it sums to zero the loss is zero.
+    """
+    per_sample = -(target * logits.log_softmax(dim=1)).sum(dim=1)
+    if sample_weight is None:
+        return per_sample.mean()
+    return (per_sample * sample_weight).sum() / sample_weight.sum().clamp_min(1.0)

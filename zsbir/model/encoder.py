@@ -1,0 +1,104 @@
+"""The one network: an ImageNet CNN whose pooled features pass a linear layer to a unit embedding, for sketches and photos alike.
+
+Legend of shapes: b batch, h w pixels, f pooled features, d embedding dimension.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torchvision
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from zsbir.base.errors import InputError
+from zsbir.model.weights import Weights
+
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def build_trunk(backbone: str, labels: int = 1000) -> nn.Module:
+    """The network of torchvision with its classifier `fc`, without trained weights."""
+    trunk: nn.Module = torchvision.models.get_model(backbone, weights=None, num_classes=labels)
+    return trunk
+
+
+class Normalise(nn.Module):
+    """Bytes to what ImageNet networks expect: scaled to [0, 1], minus mean, over standard deviation."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Float32, channels last: the layout in which convolutions are fastest on CPU and GPU."""
+        return ((images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+class Encoder(nn.Module):
+    """Images as bytes in, unit embeddings (and pooled features, for the heads) out.
+
+    The embedding layer starts as a random orthogonal projection, which keeps the angles that pre-training made (for
+    dim = f it is a pure rotation): this project's choice.
+    """
+
+    def __init__(self, backbone: Backbone, embedding_dim: int = 512, image_px: int = 224):
+        super().__init__()
+        self.backbone: Backbone = backbone
+        self.embedding_dim, self.image_px = embedding_dim, image_px
+        self.normalise = Normalise()
+        self.trunk = build_trunk(backbone)
+        classifier = self.trunk.fc
+        assert isinstance(classifier, nn.Linear)
+        self.feature_dim = classifier.in_features
+        self.trunk.fc = nn.Identity()
+        self.embedding = nn.Linear(self.feature_dim, embedding_dim, bias=False)
+        nn.init.orthogonal_(self.embedding.weight)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b f"]]:
+        """(unit embeddings, pooled features), both float32 whatever the autocast."""
+        features = self.trunk(self.normalise(images)).float()
+        with torch.autocast(images.device.type, enabled=False):
+            return normalize(self.embedding(features), dim=1), features
+
+    def load_trunk(self, weights: Weights) -> None:
+        """Start the trunk from pre-trained weights (their classifier is left out)."""
+        state = {name: tensor for name, tensor in weights.state.items() if not name.startswith("fc.")}
+        self.trunk.load_state_dict(state, strict=True)
+
+    def save(self, path: Path) -> None:
+        """One safetensors file that `load` turns into the same encoder."""
+        facts = {"backbone": self.backbone, "embedding_dim": self.embedding_dim, "image_px": self.image_px}
+        save_file({name: tensor.contiguous() for name, tensor in self.state_dict().items()}, path, {"zsbir": json.dumps(facts)})
+
+    @classmethod
+    def load(cls, path: Path) -> Encoder:
+        """The encoder saved at `path`. InputError when the file is none."""
+        facts = saved_facts(path)
+        encoder = cls(**facts)
+        encoder.load_state_dict(load_file(path))
+        return encoder.to(memory_format=torch.channels_last)
+
+
+def saved_facts(path: Path) -> dict[str, Any]:
+    """Backbone, embedding_dim and image_px of a saved encoder. InputError when the file is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts: dict[str, Any] = json.loads((file.metadata() or {})["zsbir"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is no encoder saved by zsbir ({error})") from None
+    return facts

@@ -1,0 +1,142 @@
+"""Pre-trained classifiers: torchvision's own, or a file checked by sha256. Never pickle, never random where a file is missing.
+
+Whatever the source, the weights are kept as `<root>/weights/<sha256>.safetensors`, so that a run needs no network later and its
+lineage names bytes, not addresses.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torchvision
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from zsbir.base.errors import InputError
+from zsbir.base.storage import fetch, local_path, sha256_file, write_atomic
+
+TORCHVISION = {"imagenet": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}
+"""Names for torchvision's own weights; V1 are those of the ZS-SBIR literature."""
+
+IMAGENET_LABELS = 1000
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained classifier's parameters (float32) under torchvision's names, and the names of its labels."""
+
+    backbone: str
+    sha256: str
+    uri: str
+    labels: tuple[str, ...]
+    state: dict[str, Tensor]
+
+    @property
+    def classifier(self) -> tuple[Tensor, Tensor]:
+        """The last layer: weight [t f], bias [t]."""
+        return self.state["fc.weight"], self.state["fc.bias"]
+
+
+def load_weights(source: str, *, backbone: str, root: str | Path, sha256: str = "") -> Weights:
+    """Weights of `backbone` from `source`, kept under `root`.
+
+    source: "imagenet" or "imagenet_v2" (torchvision downloads them), a path or `s3://` URI of a state dict (`.pth`, read with
+    weights_only, or `.safetensors`; float16 is converted). `sha256`, where given, must be the file's.
+    Raises InputError when there is no file or network, the checksum differs, or the file holds another network.
+    """
+    state, labels = _from_torchvision(source, backbone) if source in TORCHVISION else _from_file(source, backbone, sha256)
+    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    _check_network(state, backbone, source)
+    labels = labels or _default_labels(len(state["fc.weight"]))
+    path = _keep(state, backbone, labels, Path(local_path(str(root))))
+    return Weights(backbone, path.stem, str(path), labels, state)
+
+
+def stored_weights(root: str | Path, sha256: str) -> str:
+    """Where weights of that checksum are kept under `root`."""
+    return str(Path(local_path(str(root))).resolve() / "weights" / f"{sha256}.safetensors")
+
+
+def _from_torchvision(name: str, backbone: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    weights = torchvision.models.get_model_weights(backbone)
+    if TORCHVISION[name] not in weights.__members__:
+        raise InputError(f"torchvision has no weights {name!r} for {backbone}; use 'imagenet'")
+    entry = weights[TORCHVISION[name]]
+    try:
+        return entry.get_state_dict(progress=False, check_hash=True), tuple(entry.meta["categories"])
+    except (URLError, OSError) as error:
+        raise InputError(
+            f"cannot download torchvision's {backbone} weights ({error}); without network pass --weights FILE, "
+            f"a state dict of torchvision's {backbone} (.pth or .safetensors)"
+        ) from None
+
+
+def _from_file(source: str, backbone: str, sha256: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    path = fetch(source)
+    found = sha256_file(path)
+    expected = sha256 or (path.stem if path.parent.name == "weights" and len(path.stem) == 64 else "")
+    if expected and found != expected:
+        raise InputError(f"{source}: sha256 is {found}, expected {expected}: a wrong or damaged weight file")
+    try:
+        return _read_safetensors(path, backbone) if path.suffix == ".safetensors" else (_read_torch(path), ())
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        raise InputError(f"{source} is no readable weight file (.pth state dict or .safetensors): {reason}") from None
+
+
+def _read_safetensors(path: Path, backbone: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads((file.metadata() or {}).get("zsbir", "{}"))
+    if facts.get("backbone", backbone) != backbone:
+        raise InputError(f"{path} holds a {facts['backbone']}, not a {backbone}; pass --backbone {facts['backbone']}")
+    return load_file(path), tuple(facts.get("labels", ()))
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError("not a state dict of tensors")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+def _check_network(state: dict[str, Tensor], backbone: str, source: str) -> None:
+    labels = len(state["fc.weight"]) if "fc.weight" in state else IMAGENET_LABELS
+    with torch.device("meta"):
+        wanted = torchvision.models.get_model(backbone, weights=None, num_classes=labels).state_dict()
+    optional = {name for name in wanted if name.endswith("num_batches_tracked")}
+    wrong = sorted((set(wanted) ^ set(state)) - optional)
+    wrong += [name for name in wanted if name in state and wanted[name].shape != state[name].shape]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise InputError(f"{source} does not hold a torchvision {backbone} with its classifier: {wrong[0]!r}{more} differ")
+
+
+def _default_labels(count: int) -> tuple[str, ...]:
+    if count == IMAGENET_LABELS:
+        return tuple(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
+    return tuple(str(number) for number in range(count))
+
+
+def _keep(state: dict[str, Tensor], backbone: str, labels: tuple[str, ...], root: Path) -> Path:
+    path, _ = save_weights(state, backbone=backbone, labels=labels, root=root)
+    return path
+
+
+def save_weights(state: dict[str, Tensor], *, backbone: str, labels: tuple[str, ...], root: Path) -> tuple[Path, str]:
+    """Keep a classifier's parameters under `root`, named by checksum. Returns (path, sha256)."""
+    import hashlib
+
+    facts = json.dumps({"backbone": backbone, "labels": labels})
+    data = save({name: tensor.contiguous() for name, tensor in sorted(state.items())}, {"zsbir": facts})
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = Path(stored_weights(root, sha256))
+    if not path.exists():
+        write_atomic(path, data)
+    return path, sha256

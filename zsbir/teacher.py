@@ -1,0 +1,179 @@
+"""Dataset in, Knowledge out: what an ImageNet classifier says of each seen class, once, before training.
+
+    python -m zsbir.teacher artifacts/datasets/toy/0123456789abcdef --backbone resnet50 --weights imagenet
+
+q_c = mean over class c's photos of softmax(teacher(x) / T), a distribution over the teacher's own labels. One pass over the seen
+classes' photos, bounded memory. Costs one forward pass a photo: about 35 images/s on two CPU cores for a ResNet50 at 224 px, some
+thousands on a GPU. The same result, bit for bit, on any number of workers. Prints the URI of the knowledge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+
+from zsbir.base import cli, events
+from zsbir.base.artifact import Artifact, draft, exists
+from zsbir.base.config import Config, digest_of
+from zsbir.base.errors import InputError
+from zsbir.base.storage import default_root, local_path
+from zsbir.data.knowledge import KNOWLEDGE_SCHEMA, ClassKnowledge
+from zsbir.data.loader import eval_batches
+from zsbir.data.samples import Samples, load_samples
+from zsbir.data.shards import Images
+from zsbir.model.encoder import Backbone, Normalise, build_trunk
+from zsbir.model.weights import Weights, load_weights
+from zsbir.training.config import Precision
+from zsbir.training.context import default_device
+from zsbir.training.precision import autocast
+
+CHUNK = 64
+"""Photos a forward pass and a unit of distributed work. Fixed, so that the sums do not depend on the number of workers."""
+
+
+class TeacherConfig(Config):
+    """What decides the knowledge."""
+
+    backbone: Backbone = Field("resnet50", description="torchvision classifier that teaches")
+    weights: str = Field("imagenet", description="its weights: imagenet, imagenet_v2, a file, or s3://bucket/key")
+    weights_sha256: str = Field("", description="expected sha256 of the weight file; none: not checked")
+    image_px: int = Field(224, ge=16, description="side of the photos the teacher sees, pixels")
+    temperature: float = Field(1.0, gt=0, description="T of the teacher's softmax")
+    precision: Precision = Field("auto", description="autocast of the teacher's forward pass")
+
+
+class Settings(Config):
+    """Where it runs."""
+
+    root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
+    num_workers: int = Field(0, ge=0, description="Ray workers; 0: in this process")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs each Ray worker holds")
+
+
+Sums = tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k"], Float[np.ndarray, "k t"]]
+"""One chunk's part of the result: class ids, photos of each, summed distributions."""
+
+
+class Teacher:
+    """The classifier over one data set's photos. Called with positions of a chunk; built once a worker."""
+
+    def __init__(self, dataset_uri: str, weights_uri: str, config: TeacherConfig):
+        dataset = Artifact(dataset_uri, "dataset")
+        self.samples = load_samples(dataset)
+        self.images, self.config, self.device = Images(dataset, self.samples), config, default_device()
+        weights = load_weights(weights_uri, backbone=config.backbone, root=Path(weights_uri).parent.parent)
+        trunk = build_trunk(config.backbone, len(weights.labels))
+        trunk.load_state_dict(weights.state)
+        self.network = torch.nn.Sequential(Normalise(), trunk.to(memory_format=torch.channels_last)).eval().to(self.device)
+
+    def sums(self, chunks: Sequence[Int[np.ndarray, "n"]]) -> Iterator[Sums]:
+        """Per chunk of at most CHUNK photos: (class ids [k], photos [k], summed distributions [k t] float64)."""
+        positions = np.concatenate(list(chunks))
+        batches = eval_batches(self.images, positions, self.config.image_px, CHUNK)
+        for chunk, batch in zip(chunks, batches, strict=True):
+            with torch.inference_mode(), autocast(self.config.precision, self.device):
+                logits = self.network(batch.to(self.device)).double().cpu()
+            yield sum_by_class(self.samples.class_id[chunk], (logits / self.config.temperature).softmax(dim=1).numpy())
+
+
+def sum_by_class(class_ids: Int[np.ndarray, "n"], probabilities: Float[np.ndarray, "n t"]) -> Sums:
+    """Distinct class ids, how often each comes, and the sum of each one's rows in row order."""
+    ids, where, counts = np.unique(class_ids, return_inverse=True, return_counts=True)
+    totals = np.zeros((len(ids), probabilities.shape[1]))
+    np.add.at(totals, where, probabilities)
+    return ids, counts, totals
+
+
+def teach(dataset_uri: str, config: TeacherConfig, settings: Settings) -> Artifact:
+    """The Knowledge artifact of a data set; the one already made where there is one.
+
+    Raises InputError for a bad data set or weight file, or a seen class without photos.
+    """
+    dataset = Artifact(dataset_uri, "dataset")
+    weights = load_weights(config.weights, backbone=config.backbone, root=settings.root, sha256=config.weights_sha256)
+    samples = load_samples(dataset)
+    decides = config.model_dump(include={"backbone", "image_px", "temperature", "precision"})
+    digest = digest_of([decides, dataset.digest, weights.sha256])
+    parent, folder = local_path(settings.root) / "knowledge" / dataset.digest[:16], digest[:16]
+    if exists(parent / folder):
+        return Artifact(parent / folder, "knowledge")
+    chunks = photo_chunks(samples)
+    knowledge = add_up(samples, len(weights.labels), _all_sums(chunks, dataset, weights, config, settings))
+    _check_complete(samples, knowledge)
+    with draft(parent, "knowledge", dataset.manifest.name) as work:
+        rows = [entry.row(weights.labels) for entry in knowledge]
+        pq.write_table(pa.Table.from_pylist(rows, KNOWLEDGE_SCHEMA), work.file("knowledge.parquet"))
+        return work.commit(
+            folder,
+            digest=digest,
+            config=config,
+            inputs={"dataset": dataset.reference(), "weights": {"uri": weights.uri, "digest": weights.sha256}},
+            counts={"classes": len(rows), "photos": sum(entry.photos for entry in knowledge), "labels": len(weights.labels)},
+        )
+
+
+def photo_chunks(samples: Samples) -> list[Int[np.ndarray, "n"]]:
+    """The seen classes' photos (train and dev, never unseen) in table order, CHUNK at a time."""
+    seen = [samples.select(split=split, domain="photo") for split in ("train", "dev")]
+    positions = np.sort(np.concatenate(seen))
+    return [positions[start : start + CHUNK] for start in range(0, len(positions), CHUNK)]
+
+
+def _all_sums(
+    chunks: list[Int[np.ndarray, "n"]], dataset: Artifact, weights: Weights, config: TeacherConfig, settings: Settings
+) -> Iterator[Sums]:
+    """The sums of every chunk, in order, with progress."""
+    with events.Progress("teach", total=sum(map(len, chunks)), unit="photo") as progress:
+        if settings.num_workers:
+            from zsbir.edge.ray_map import ray_map  # Ray is loaded only where it is asked for
+
+            results = ray_map(
+                Teacher, (dataset.uri, weights.uri, config), "sums", chunks, settings.num_workers, settings.gpus_per_worker
+            )
+        else:
+            results = Teacher(dataset.uri, weights.uri, config).sums(chunks)
+        for chunk, sums in zip(chunks, results, strict=True):
+            yield sums
+            progress.advance(len(chunk))
+
+
+def add_up(samples: Samples, labels: int, parts: Iterable[Sums]) -> list[ClassKnowledge]:
+    """The parts of all chunks added in their order, so that rounding is the same for any number of workers."""
+    totals = np.zeros((len(samples.class_names), labels))
+    photos = np.zeros(len(samples.class_names), np.int64)
+    for ids, counts, sums in parts:
+        totals[ids] += sums
+        photos[ids] += counts
+    return [
+        ClassKnowledge(class_id, samples.class_names[class_id], int(photos[class_id]), totals[class_id])
+        for class_id in np.flatnonzero(photos).tolist()
+    ]
+
+
+def _check_complete(samples: Samples, knowledge: list[ClassKnowledge]) -> None:
+    seen = set(samples.classes("train").tolist()) | set(samples.classes("dev").tolist())
+    missing = sorted(seen - {entry.class_id for entry in knowledge})
+    if missing:
+        raise InputError(f"class {samples.class_names[missing[0]]!r} has no photo for the teacher to look at")
+
+
+def _parse(argv: Sequence[str]) -> str:
+    parser = cli.Parser("zsbir.teacher", __doc__ or "")
+    parser.add_argument("dataset", help="URI of a Dataset artifact, as zsbir.ingest prints it")
+    parser.add_config_file()
+    parser.add_fields(TeacherConfig, title="teacher")
+    parser.add_fields(Settings, title="where it runs")
+    parsed, values = parser.values(argv)
+    config, settings = cli.split_fields(values, TeacherConfig, Settings)
+    return teach(parsed.dataset, TeacherConfig.of(config), Settings.of(settings)).uri
+
+
+if __name__ == "__main__":
+    cli.main(_parse)

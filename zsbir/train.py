@@ -1,0 +1,258 @@
+"""Dataset and Knowledge in, a trained Run out: the main job.
+
+    python -m zsbir.train caltech_qd60_r18 --dataset DATASET --knowledge KNOWLEDGE --margin-cross 0.3
+    ray job submit --working-dir . -- python -m zsbir.train sketchy_ext --dataset DATASET --num-workers 8
+
+Starts from a recipe (see zsbir.recipes), then --config FILE.yaml, then flags. The run's folder is named by what it computes:
+the same command goes on from the last checkpoint after an interruption, and returns at once when all is done. `dev` classes
+choose the checkpoint; `unseen` classes are never opened here. Prints the URI of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from pydantic import Field
+
+from zsbir.base import cli, events
+from zsbir.base.artifact import Artifact, exists, sign
+from zsbir.base.config import Config, digest_of
+from zsbir.base.errors import InputError, Interrupted, RunError
+from zsbir.base.storage import default_root, local_path, write_atomic
+from zsbir.data.knowledge import load_knowledge
+from zsbir.data.samples import load_samples
+from zsbir.data.shards import Images
+from zsbir.evaluation.figures import training_curves
+from zsbir.model.weights import Weights, load_weights
+from zsbir.recipes import RECIPES, recipe
+from zsbir.training.checkpoint import Progress, best_encoder
+from zsbir.training.config import TrainConfig
+from zsbir.training.context import Context, LocalContext
+from zsbir.training.gather import barrier
+from zsbir.training.loop import TrainInputs, Trainer
+
+if TYPE_CHECKING:
+    from zsbir.edge.tracking import Tracker
+
+
+class InputUris(Config):
+    """What it reads."""
+
+    dataset: str = Field("", description="URI of a Dataset artifact, as zsbir.ingest prints it (required)")
+    knowledge: str = Field(
+        "", description="URI of a Knowledge artifact, as zsbir.teacher prints it; not needed without preservation"
+    )
+    weights: str = Field(
+        "", description="backbone to start from: imagenet, a file, s3://...; none: the teacher's, if it is the same network"
+    )
+    weights_sha256: str = Field("", description="expected sha256 of the weight file; none: not checked")
+
+
+class Settings(Config):
+    """Where it runs. Nothing here changes what is computed."""
+
+    root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
+    num_workers: int = Field(0, ge=0, description="Ray Train workers; 0: in this process, without Ray")
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs each Ray worker holds")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs each Ray worker holds")
+    max_failures: int = Field(
+        3, ge=0, description="worker failures after which Ray gives up; each resumes from the last checkpoint"
+    )
+    decode_threads: int = Field(0, ge=0, description="image threads of each worker; 0: by its cores")
+    tracking: bool = Field(True, description="log to MLflow (MLFLOW_TRACKING_URI, else SQLite under the storage root)")
+    experiment: str = Field("zsbir", description="MLflow experiment")
+
+
+class Job(Config):
+    """One training, resolved: what each worker is told. Plain values, so that it travels to any process."""
+
+    config: TrainConfig
+    settings: Settings
+    dataset: str
+    knowledge: str
+    weights: str
+    run: str
+    tracking_uri: str = ""
+
+
+def train(config: TrainConfig, uris: InputUris, settings: Settings) -> Artifact:
+    """The Run artifact of that configuration and those inputs: made, finished from its last checkpoint, or found.
+
+    Raises InputError for bad inputs, RunError when training fails, Interrupted when asked to stop.
+    """
+    job = resolve(config, uris, settings)
+    if exists(job.run):
+        events.say(f"already trained: {job.run}")
+        return Artifact(job.run, "run")
+    if settings.num_workers:
+        from zsbir.edge.ray_train import fit  # Ray is loaded only where it is asked for
+
+        fit(run_job, job, settings)
+    else:
+        context = LocalContext()
+        with context.signals():
+            run_job(job, context)
+    if not exists(job.run):
+        raise RunError(f"training ended without a result in {job.run}")
+    return Artifact(job.run, "run")
+
+
+def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
+    """Check every input before any work is done, and name the run by what it will compute."""
+    if not uris.dataset:
+        raise InputError("no data set: pass --dataset URI, as python -m zsbir.ingest prints it")
+    dataset = Artifact(uris.dataset, "dataset")
+    knowledge = Artifact(uris.knowledge, "knowledge") if uris.knowledge else None
+    if config.weight_preservation and knowledge is None:
+        raise InputError("no knowledge: pass --knowledge URI, as python -m zsbir.teacher prints it, or --weight-preservation 0")
+    if knowledge:
+        load_knowledge(knowledge, dataset)
+    weights = _weights(config, uris, knowledge, settings.root)
+    identity = [config.model_dump(mode="json"), dataset.digest, knowledge.digest if knowledge else "", weights.sha256]
+    run = local_path(settings.root).resolve() / "runs" / f"{config.recipe}-{digest_of(identity)[:12]}"
+    return Job(
+        config=config,
+        settings=settings,
+        dataset=dataset.uri,
+        knowledge=knowledge.uri if knowledge else "",
+        weights=weights.uri,
+        run=str(run),
+        tracking_uri=_tracking_store(settings),
+    )
+
+
+def _tracking_store(settings: Settings) -> str:
+    if not settings.tracking:
+        return ""
+    from zsbir.edge.tracking import prepare_store, tracking_uri  # MLflow takes seconds to load
+
+    uri = tracking_uri(settings.root)
+    prepare_store(uri, settings.experiment, settings.root)
+    return uri
+
+
+def _weights(config: TrainConfig, uris: InputUris, knowledge: Artifact | None, root: str) -> Weights:
+    """The weights that were named; else the teacher's own where student and teacher are the same network; else ImageNet's."""
+    source, sha256 = uris.weights, uris.weights_sha256
+    if not source and knowledge and knowledge.manifest.config["backbone"] == config.backbone:
+        source, sha256 = knowledge.manifest.inputs["weights"]["uri"], ""
+    return load_weights(source or "imagenet", backbone=config.backbone, root=root, sha256=sha256)
+
+
+def run_job(job: Job, context: Context) -> None:
+    """Train on this worker; rank 0 signs the result."""
+    run, dataset = Path(job.run), Artifact(job.dataset, "dataset")
+    knowledge = Artifact(job.knowledge, "knowledge") if job.knowledge else None
+    samples = load_samples(dataset)
+    weights = load_weights(job.weights, backbone=job.config.backbone, root=job.settings.root)
+    inputs = TrainInputs(
+        samples=samples,
+        images=Images(dataset, samples),
+        weights=weights,
+        knowledge=load_knowledge(knowledge, dataset) if knowledge else None,
+        teacher_is_backbone=bool(knowledge and knowledge.manifest.inputs["weights"]["digest"] == weights.sha256),
+    )
+    with _tracking(job, dataset, context) as tracker:
+        log = tracker.log if tracker else _nobody
+        progress = Trainer(job.config, inputs, context, run, log=log, threads=job.settings.decode_threads).run()
+        if context.rank == 0:
+            sign_run(job, dataset, knowledge, weights, progress)
+            _publish(tracker, inputs, run, progress)
+    barrier()
+
+
+def _nobody(step: int, metrics: dict[str, float]) -> None:
+    """The log of a training that is not tracked."""
+
+
+@contextmanager
+def _tracking(job: Job, dataset: Artifact, context: Context) -> Iterator[Tracker | None]:
+    """The MLflow run of this training on rank 0; it ends FINISHED, FAILED, or KILLED when the user interrupts."""
+    if not job.settings.tracking or context.rank:
+        yield None
+        return
+    from zsbir.edge.tracking import Tracker  # MLflow takes seconds to load
+
+    tracker = Tracker(
+        job.tracking_uri,
+        job.settings.experiment,
+        job.settings.root,
+        Path(job.run).name,
+        params=job.config.model_dump(mode="json"),
+        datasets={"training": dataset},
+    )
+    status = "FAILED"
+    try:
+        yield tracker
+        status = "FINISHED"
+    except Interrupted:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)
+
+
+def _publish(tracker: Tracker | None, inputs: TrainInputs, run: Path, progress: Progress) -> None:
+    """Curves beside the run, and all of it to MLflow, the model included."""
+    curves = run / "curves.png"
+    training_curves(progress.history, title=run.name).savefig(curves, dpi=150)
+    if tracker:
+        tracker.artifacts({curves: "", run / "config.yaml": "", run / "history.parquet": ""})
+        first_photo = int(inputs.samples.select(split="train", domain="photo")[0])
+        tracker.model(run / "encoder.safetensors", inputs.images.read(first_photo))
+
+
+def sign_run(job: Job, dataset: Artifact, knowledge: Artifact | None, weights: Weights, progress: Progress) -> Artifact:
+    """Put the best encoder, the history and the configuration into the run's folder, manifest last."""
+    run = Path(job.run)
+    files = {name: run / name for name in ("encoder.safetensors", "history.parquet", "config.yaml")}
+    write_atomic(files["encoder.safetensors"], best_encoder(run, progress).read_bytes())
+    write_atomic(files["config.yaml"], yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False).encode())
+    history = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(_table(progress.history)), history)
+    write_atomic(files["history.parquet"], history.getvalue().to_pybytes())
+    return sign(
+        run,
+        "run",
+        job.config.recipe,
+        list(files.values()),
+        digest=digest_of([run.name]),
+        config=job.config.model_dump(mode="json"),
+        inputs={
+            "dataset": dataset.reference(),
+            "weights": {"uri": weights.uri, "digest": weights.sha256},
+            **({"knowledge": knowledge.reference()} if knowledge else {}),
+        },
+        counts={"steps": progress.step, "best_step": progress.best_step},
+        facts={"best_dev_map_all": progress.best_score},
+    )
+
+
+def _table(history: list[dict[str, float]]) -> list[dict[str, float | None]]:
+    names = sorted({name for row in history for name in row})
+    return [{name: row.get(name) for name in names} for row in history]
+
+
+def _parse(argv: Sequence[str]) -> str:
+    parser = cli.Parser("zsbir.train", __doc__ or "")
+    parser.add_argument("recipe", nargs="?", help=f"starting point: {', '.join(RECIPES)}")
+    parser.add_config_file()
+    parser.add_fields(InputUris, title="inputs")
+    parser.add_fields(Settings, title="where it runs")
+    parser.add_fields(
+        TrainConfig, title="training (defaults are the configuration's; recipes change them)", skip=frozenset({"recipe"})
+    )
+    parsed, values = parser.values(argv)
+    changes, uris, settings = cli.split_fields(values, TrainConfig, InputUris, Settings)
+    start = recipe(parsed.recipe or changes.pop("recipe", "custom")) if parsed.recipe or "recipe" in changes else TrainConfig()
+    return train(start.replace(**changes), InputUris.of(uris), Settings.of(settings)).uri
+
+
+if __name__ == "__main__":
+    cli.main(_parse)

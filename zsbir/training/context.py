@@ -1,0 +1,82 @@
+"""The world a training runs in, as the loop sees it: which worker it is, on which device, and whom to tell."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from zsbir.training.gather import world_size
+
+
+class Context(Protocol):
+    """What the loop is handed. Implementations: LocalContext, and RayContext in `zsbir.edge.ray_train`."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, its gradients averaged over workers where there are several."""
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Tell the world outside; called by every worker equally often."""
+
+    def stop_requested(self) -> bool:
+        """Whether to save a checkpoint and leave."""
+
+
+def default_device() -> torch.device:
+    """The first GPU, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
+    """DistributedDataParallel where there are several workers. Buffers are equal on all of them already."""
+    if world_size() == 1:
+        return module
+    ids = [device.index or 0] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+
+
+class LocalContext:
+    """This process alone, or one of a torch.distributed group that was set up before (torchrun, tests)."""
+
+    def __init__(self, device: torch.device | None = None):
+        self.rank = dist.get_rank() if world_size() > 1 else 0
+        self.world_size = world_size()
+        self.device = device or default_device()
+        self._stop = threading.Event()
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """See Context."""
+        return data_parallel(module, self.device)
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Nobody else to tell."""
+
+    def stop_requested(self) -> bool:
+        """Whether SIGINT or SIGTERM came inside `signals`."""
+        return self._stop.is_set()
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """While inside, the first SIGINT or SIGTERM asks for a final checkpoint; a second one ends at once."""
+
+        def ask(number: int, frame: object) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self._stop.set()
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,260 @@
+"""The training loop. It is handed its world (Context) and has never heard of Ray, MLflow or S3."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from zsbir.base import events
+from zsbir.base.errors import InputError, Interrupted, RunError
+from zsbir.data.batches import plan_batches, steps_per_epoch
+from zsbir.data.loader import Batch, TrainLoader
+from zsbir.data.samples import Samples
+from zsbir.data.shards import Images
+from zsbir.evaluation.embed import embed, embeddings_of
+from zsbir.evaluation.metrics import evaluate_embeddings
+from zsbir.losses.objective import Objective
+from zsbir.model.encoder import Encoder
+from zsbir.model.heads import Heads
+from zsbir.model.weights import Weights
+from zsbir.training.batchnorm import prepare_batch_norm, set_train_mode
+from zsbir.training.checkpoint import Progress, load_checkpoint, save_best, save_checkpoint
+from zsbir.training.config import TrainConfig
+from zsbir.training.context import Context
+from zsbir.training.gather import any_worker, barrier, gather
+from zsbir.training.optimiser import build_optimiser, rate, set_rate
+from zsbir.training.precision import autocast
+
+DEV_METRIC = "map_all"
+
+Log = Callable[[int, dict[str, float]], None]
+"""Takes (step, metrics); called on rank 0 alone."""
+
+
+@dataclass(frozen=True)
+class TrainInputs:
+    """What a training reads: samples with their images, pre-trained weights, and the teacher's knowledge by class id."""
+
+    samples: Samples
+    images: Images
+    weights: Weights
+    knowledge: dict[int, Float[np.ndarray, "t"]] | None = None
+    teacher_is_backbone: bool = False
+
+
+class Trainer:
+    """One training on one worker. `run` goes from the newest checkpoint, or from the start, to the end."""
+
+    def __init__(self, config: TrainConfig, inputs: TrainInputs, context: Context, run: Path, *, log: Log, threads: int = 0):
+        self.config, self.inputs, self.context, self.run_path, self.log = config, inputs, context, run, log
+        samples = inputs.samples
+        splits = ("train", "dev") if config.train_on_dev else ("train",)
+        self.positions = np.sort(np.concatenate([samples.select(split=split) for split in splits]))
+        self.steps = config.steps or round(config.epochs * steps_per_epoch(self.positions, config.batch_images))
+        self.loader = self._build_loader(threads)
+        self.encoder, self.heads, self.objective = self._build_networks()
+        self.modules: dict[str, nn.Module] = {"encoder": self.encoder, "heads": self.heads}
+        self.optimiser = build_optimiser(config, self.encoder, self.heads)
+        self.network = context.wrap(self.encoder)
+
+    def _build_loader(self, threads: int) -> TrainLoader:
+        config, context = self.config, self.context
+        if config.batch_images % context.world_size:
+            raise InputError(
+                f"a batch of {config.batch_images} images cannot be dealt to {context.world_size} workers; "
+                "change classes_per_batch, per_class or the number of workers"
+            )
+        plan = plan_batches(
+            self.inputs.samples,
+            self.positions,
+            classes_per_batch=config.classes_per_batch,
+            per_class=config.per_class,
+            steps=self.steps,
+            seed=config.seed,
+        )
+        return TrainLoader(
+            self.inputs.samples,
+            self.inputs.images,
+            plan,
+            config,
+            config.image_px,
+            config.seed,
+            context.rank,
+            context.world_size,
+            threads,
+        )
+
+    def _build_networks(self) -> tuple[Encoder, Heads, Objective]:
+        """Equal on every worker: the seed decides each new parameter, the weight file all others."""
+        config, inputs, device = self.config, self.inputs, self.context.device
+        torch.manual_seed(config.seed)
+        encoder = Encoder(config.backbone, config.embedding_dim, config.image_px)
+        encoder.load_trunk(inputs.weights)
+        class_ids = np.unique(inputs.samples.class_id[self.positions])
+        knowledge = self._knowledge(class_ids) if config.weight_preservation else None
+        heads = Heads(
+            feature_dim=encoder.feature_dim,
+            embedding_dim=config.embedding_dim,
+            classes=len(class_ids),
+            teacher_labels=0 if knowledge is None else knowledge.shape[1],
+            place=config.preservation_place,
+            temperature=config.temperature,
+            teacher_classifier=inputs.weights.classifier if inputs.teacher_is_backbone else None,
+        )
+        prepare_batch_norm(encoder, config.batch_norm, device)
+        encoder.to(device)
+        heads.to(device)
+        index = torch.full((len(inputs.samples.class_names),), -1)
+        index[torch.from_numpy(class_ids.astype(np.int64))] = torch.arange(len(class_ids))
+        return encoder, heads, Objective(config, self.context.wrap(heads), index, knowledge).to(device)
+
+    def _knowledge(self, class_ids: Int[np.ndarray, "c"]) -> Float[Tensor, "c t"]:
+        known = self.inputs.knowledge
+        if known is None:
+            raise InputError("weight_preservation is above 0, but no knowledge was given; pass --knowledge, or a weight of 0")
+        missing = [self.inputs.samples.class_names[class_id] for class_id in class_ids if int(class_id) not in known]
+        if missing:
+            raise InputError(
+                f"the knowledge has no class {missing[0]!r} ({len(missing)} missing); run zsbir.teacher on this data set"
+            )
+        return torch.from_numpy(np.stack([known[int(class_id)] for class_id in class_ids]).astype(np.float32))
+
+    def run(self) -> Progress:
+        """Train to the end. Raises Interrupted when asked to stop, RunError when the loss is no longer finite."""
+        done = load_checkpoint(self.run_path, self.modules, self.optimiser)
+        if self.context.rank == 0 and done.step:
+            events.say(f"resuming at step {done.step} of {self.steps}")
+        loud = self.context.rank == 0
+        bar = events.Progress("train", total=self.steps, unit="step", start=done.step) if loud else None
+        clock = _Clock(self.config.batch_images)
+        for batch in clock.wait_for(self.loader.batches(done.step)):
+            figures = self._step(batch, done.step)
+            done.step += 1
+            self._after_step(done, figures, clock)
+            if bar:
+                bar.advance(1, f"loss {done.history[-1]['loss']:.3f}" if done.history and "loss" in done.history[-1] else "")
+        if bar:
+            bar.close()
+        self._save(done)
+        return done
+
+    def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        config, device = self.config, self.context.device
+        set_train_mode(self.encoder, config.batch_norm)
+        share = rate(config, step, self.steps)
+        set_rate(self.optimiser, share)
+        with autocast(config.precision, device):
+            embeddings, features = self.network(batch.images.to(device, non_blocking=True))
+        figures: dict[str, Tensor]
+        total, figures = self.objective(
+            gather(embeddings),
+            gather(features),
+            gather(batch.class_id.to(device)),
+            gather(batch.domain.to(device)),
+            step / self.steps,
+        )
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        if config.grad_clip:
+            parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+            figures["grad_norm"] = nn.utils.clip_grad_norm_(parameters, config.grad_clip)
+        self.optimiser.step()
+        return figures
+
+    def _after_step(self, done: Progress, figures: dict[str, Tensor], clock: _Clock) -> None:
+        config, last = self.config, done.step == self.steps
+        if done.step % config.log_every_steps == 0 or last or done.step == 1:
+            self._log(done, {name: value.item() for name, value in figures.items()} | clock.read() | self._rates())
+        if done.step % config.eval_every_steps == 0 or last:
+            self._evaluate(done)
+            clock.forget()
+        stop = any_worker(self.context.stop_requested(), self.context.device)
+        if done.step % config.checkpoint_every_steps == 0 or stop:
+            self._save(done)
+            clock.forget()
+        if stop and not last:
+            raise Interrupted(f"checkpoint of step {done.step} saved in {self.run_path}; the same command goes on from there")
+
+    def _rates(self) -> dict[str, float]:
+        rates = [group["lr"] for group in self.optimiser.param_groups]
+        return {"lr": max(rates), "lr_backbone": self.optimiser.param_groups[0]["lr"]}
+
+    def _log(self, done: Progress, metrics: dict[str, float]) -> None:
+        if not np.isfinite(metrics.get("loss", 0.0)):
+            raise RunError(f"the loss is {metrics['loss']} at step {done.step}; lower lr, or use precision=fp32")
+        done.history.append({"step": done.step, **metrics})
+        if self.context.rank == 0:
+            self.log(done.step, {name if "/" in name else f"train/{name}": value for name, value in metrics.items()})
+
+    def _evaluate(self, done: Progress) -> None:
+        """Score the dev classes; keep the encoder when it is the best so far. Without dev classes the last one is the best."""
+        score = self.dev_score()
+        if score is not None:
+            self._log(done, {f"dev/{DEV_METRIC}": score})
+            self.context.report({"step": float(done.step), f"dev/{DEV_METRIC}": score})
+        if score is None or score > done.best_score:
+            done.best_step, done.best_score = done.step, -1.0 if score is None else score
+            if self.context.rank == 0:
+                save_best(self.run_path, self.encoder, done)
+
+    def dev_score(self) -> float | None:
+        """mAP@all of dev sketches against dev photos, or None where there are no dev classes to look at."""
+        samples = self.inputs.samples
+        queries, gallery = (samples.select(split="dev", domain=domain) for domain in ("sketch", "photo"))
+        if self.config.train_on_dev or not len(queries) or not len(gallery):
+            return None
+        self.encoder.eval()
+        embeddings = embed(
+            embeddings_of(self.encoder),
+            self.inputs.images,
+            np.concatenate([queries, gallery]),
+            image_px=self.config.image_px,
+            device=self.context.device,
+            autocast=autocast(self.config.precision, self.context.device),
+            threads=self.loader.threads,
+        )
+        labels = samples.class_id
+        result = evaluate_embeddings(embeddings[: len(queries)], labels[queries], embeddings[len(queries) :], labels[gallery])
+        return float(result.summary()[DEV_METRIC])
+
+    def _save(self, done: Progress) -> None:
+        if self.context.rank == 0:
+            save_checkpoint(self.run_path, self.modules, self.optimiser, done)
+        barrier()
+
+
+class _Clock:
+    """Images a second, and the share of the time in which the step waited for data, since last read."""
+
+    def __init__(self, batch_images: int):
+        self._batch_images = batch_images
+        self.forget()
+
+    def forget(self) -> None:
+        """Start measuring anew: what was between belongs to no training step."""
+        self._began, self._waited_s, self._steps = time.monotonic(), 0.0, 0
+
+    def wait_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """`batches`, the time until each comes counted as waiting."""
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self._waited_s += time.monotonic() - asked
+            self._steps += 1
+            yield batch
+
+    def read(self) -> dict[str, float]:
+        """The figures, and start anew."""
+        elapsed_s = max(time.monotonic() - self._began, 1e-9)
+        figures = {"images_per_s": self._steps * self._batch_images / elapsed_s, "data_wait_frac": self._waited_s / elapsed_s}
+        self.forget()
+        return figures
