@@ -1,0 +1,109 @@
+"""Which classes are trained on, held out as `dev`, or unseen: decided once, at ingest, and written into the sample table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zsbir.base.errors import InputError
+from zsbir.data.layouts import match_names
+
+
+@dataclass(frozen=True)
+class ClassLists:
+    """Class names as a user gives them. Empty `seen`: every class that is not unseen. Empty `dev`: drawn by chance."""
+
+    unseen: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ()
+
+
+def read_lists(path: Path) -> ClassLists:
+    """A split file: JSON with "unseen" and optional "seen" and "dev" lists, or text with an unseen class a line.
+
+    Raises InputError when it is neither.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the split file {str(path)!r}: {error}") from None
+    if path.suffix.lower() == ".json":
+        return _from_json(text, str(path))
+    return ClassLists(unseen=_names([line.strip() for line in text.splitlines() if line.strip()], str(path)))
+
+
+def _from_json(text: str, where: str) -> ClassLists:
+    try:
+        values: Any = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{where} is no JSON: {error}") from None
+    if not isinstance(values, dict) or "unseen" not in values:
+        raise InputError(f'{where} must be {{"unseen": [...]}}, with "seen" and "dev" lists where wanted')
+    return ClassLists(**{key: _names(values.get(key, []), f"{where}, {key!r}") for key in ("unseen", "seen", "dev")})
+
+
+def _names(values: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(name, str) and name.strip() for name in values):
+        raise InputError(f"{where} must be a list of class names")
+    return tuple(values)
+
+
+def hinted(hints: Iterable[tuple[str, str | None]]) -> ClassLists | None:
+    """The unseen classes as the data set's own lists say it, from (class, hint) pairs; None where they say nothing."""
+    by_hint: dict[str, set[str]] = {"seen": set(), "unseen": set()}
+    for name, hint in hints:
+        if hint:
+            by_hint[hint].add(name)
+    both = sorted(by_hint["seen"] & by_hint["unseen"])
+    if both:
+        raise InputError(f"class {both[0]!r} stands in a list of seen and in one of unseen classes ({len(both)} such classes)")
+    return ClassLists(unseen=tuple(sorted(by_hint["unseen"]))) if by_hint["unseen"] else None
+
+
+def draw_unseen(present: Sequence[str], frac: float, seed: int) -> ClassLists:
+    """A random share of the classes as unseen, at least one."""
+    return ClassLists(unseen=_drawn(sorted(present), max(1, round(frac * len(present))), (seed, 1)))
+
+
+def assign(present: Sequence[str], lists: ClassLists, *, dev_frac: float, seed: int) -> dict[str, str]:
+    """Class to split, for each class that takes part. Raises InputError for names that are not there or stand in two lists."""
+    unseen = match_names(lists.unseen, present, what="unseen class")
+    seen = match_names(lists.seen, present, what="seen class") if lists.seen else sorted(set(present) - set(unseen))
+    both = sorted(set(seen) & set(unseen))
+    if both:
+        raise InputError(f"class {both[0]!r} is named both seen and unseen ({len(both)} such classes)")
+    dev = (
+        match_names(lists.dev, seen, what="dev class (dev classes are seen ones)") if lists.dev else _draw_dev(seen, dev_frac, seed)
+    )
+    train = sorted(set(seen) - set(dev))
+    _check_sizes(train, dev, unseen)
+    return {**dict.fromkeys(train, "train"), **dict.fromkeys(dev, "dev"), **dict.fromkeys(unseen, "unseen")}
+
+
+def _check_sizes(train: Sequence[str], dev: Sequence[str], unseen: Sequence[str]) -> None:
+    counts = f"train {len(train)}, dev {len(dev)}, unseen {len(unseen)}"
+    if len(train) < 2:
+        raise InputError(f"training needs at least 2 classes ({counts}): name fewer unseen or dev classes")
+    if not unseen:
+        raise InputError(f"no class is unseen ({counts}): name some with --unseen-classes, or a share with --unseen-frac")
+
+
+def _draw_dev(seen: Sequence[str], frac: float, seed: int) -> tuple[str, ...]:
+    """At least two, since retrieval among one class is always right."""
+    return _drawn(seen, max(2, round(frac * len(seen))), (seed, 2)) if frac else ()
+
+
+def _drawn(names: Sequence[str], count: int, seed: Sequence[int]) -> tuple[str, ...]:
+    order = np.random.default_rng(seed).permutation(len(names))[:count]
+    return tuple(sorted(names[index] for index in order))
+
+
+def count_by_split(splits: Mapping[str, str]) -> dict[str, int]:
+    """`train_classes`, `dev_classes`, `unseen_classes`, as manifests count them."""
+    values = list(splits.values())
+    return {f"{split}_classes": values.count(split) for split in ("train", "dev", "unseen")}
