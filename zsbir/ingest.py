@@ -15,7 +15,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ from zsbir.data.schema import DOMAINS, QUARANTINE_SCHEMA, SPLITS
 
 FORM = 1
 """Counted up whenever the same images would be written differently."""
+
+_PLURAL = {"photo": "photos", "sketch": "sketches"}
 
 Layout = Literal["folder", "sketchy", "tuberlin", "quickdraw", "lists", "toy"]
 
@@ -76,19 +79,45 @@ def ingest(config: IngestConfig, folder: str, settings: Settings) -> Artifact:
 
     Raises InputError for a bad layout, split or folder, and for too many bad images.
     """
-    root = local_path(folder)
-    config = _settled(config, root)
-    sources = _sources(config, root)
-    split_of = _split(config, sources)
-    sources = _in_order([source for source in sources if source.class_name in split_of], split_of)
-    parent = local_path(settings.root) / "datasets" / config.name
-    fingerprint = _fingerprint(config, sources, root)
+    plan = _planned(config, local_path(folder))
+    parent = local_path(settings.root) / "datasets" / plan.config.name
+    fingerprint = plan.fingerprint()
     made = _already_made(parent, fingerprint)
     if made:
         say(f"nothing has changed since {made.uri} was made")
         return made
-    with draft(parent, "dataset", config.name) as work:
-        return _write(work, config, sources, split_of, root, fingerprint, settings.num_workers or os.cpu_count() or 1)
+    with draft(parent, "dataset", plan.config.name) as work:
+        table, quarantine = _pack(work, plan, settings.num_workers or os.cpu_count() or 1)
+        return _publish(work, plan, table, quarantine, fingerprint)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be read, in the order of the sample table, and the split of each class that takes part."""
+
+    config: IngestConfig
+    root: Path
+    sources: Sequence[Source]
+    split_of: Mapping[str, str]
+
+    def fingerprint(self) -> str:
+        """Equal when nothing was changed, by size and time of each file: no image is opened for it."""
+        stamps = [[source.path, source.domain, source.class_name, *source.stamp(self.root)] for source in self.sources]
+        return digest_of([FORM, self.config.model_dump(mode="json"), stamps])
+
+    def class_ids(self) -> dict[str, int]:
+        """Ids in the order of names, over the classes of all splits."""
+        return {name: number for number, name in enumerate(sorted(self.split_of))}
+
+
+def _planned(config: IngestConfig, root: Path) -> Plan:
+    config = _settled(config, root)
+    sources = _sources(config, root)
+    split_of = _split(config, sources)
+    taking_part = [source for source in sources if source.class_name in split_of]
+    # What is read together lies together: split by split, domain by domain. The sort is stable within.
+    taking_part.sort(key=lambda s: (SPLITS.index(split_of[s.class_name]), DOMAINS.index(s.domain), s.class_name))
+    return Plan(config, root, taking_part, split_of)
 
 
 def _settled(config: IngestConfig, root: Path) -> IngestConfig:
@@ -139,17 +168,6 @@ def _split(config: IngestConfig, sources: Sequence[Source]) -> dict[str, str]:
     return split_of
 
 
-def _in_order(sources: Iterable[Source], split_of: dict[str, str]) -> list[Source]:
-    """Split by split and domain by domain, so that what is read together lies together. Stable within."""
-    return sorted(sources, key=lambda s: (SPLITS.index(split_of[s.class_name]), DOMAINS.index(s.domain), s.class_name))
-
-
-def _fingerprint(config: IngestConfig, sources: Sequence[Source], root: Path) -> str:
-    """Equal when nothing was changed, by size and time of each file: no image is opened for it."""
-    stamps = [[source.path, source.domain, source.class_name, *source.stamp(root)] for source in sources]
-    return digest_of([FORM, config.model_dump(mode="json"), stamps])
-
-
 def _already_made(parent: Path, fingerprint: str) -> Artifact | None:
     for manifest in sorted(parent.glob(f"[!.]*/{MANIFEST}")):
         artifact = Artifact(manifest.parent, "dataset")
@@ -158,61 +176,52 @@ def _already_made(parent: Path, fingerprint: str) -> Artifact | None:
     return None
 
 
-def _write(
-    work: Draft,
-    config: IngestConfig,
-    sources: Sequence[Source],
-    split_of: dict[str, str],
-    root: Path,
-    fingerprint: str,
-    workers: int,
-) -> Artifact:
-    ids = {name: number for number, name in enumerate(sorted(split_of))}
-    rows = [Row(source, ids[source.class_name], split_of[source.class_name]) for source in sources]
-    table, refused, repeats = _pack(work, rows, root, config, workers)
-    _check_bad(work, config, refused, len(sources))
-    classes = _classes(table, ids, split_of)
-    work.file("classes.json").write_text(json.dumps(classes, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    quarantine = pa.Table.from_pylist(refused, QUARANTINE_SCHEMA)
+def _pack(work: Draft, plan: Plan, workers: int) -> tuple[pa.Table, pa.Table]:
+    """Shards written; the sample table and the quarantine. InputError when too much is bad."""
+    writer, ids = ShardWriter(work), plan.class_ids()
+    refused: list[dict[str, str]] = []
+    seen: set[tuple[str, str]] = set()
+    with Progress("ingest", total=len(plan.sources), unit="image") as progress:
+        prepared = prepare_all(plan.sources, plan.root, plan.config.short_side_px, workers)
+        for source, result in zip(plan.sources, prepared, strict=True):
+            progress.advance()
+            if isinstance(result, Refused):
+                refused.append(_refusal(source, result))
+            elif not (plan.config.dedup and source.domain == "photo" and (source.class_name, result.sha256) in seen):
+                seen.add((source.class_name, result.sha256))
+                writer.add(Row(source, ids[source.class_name], plan.split_of[source.class_name]), result)
+    table = writer.finish()
+    _check_bad(work, plan.config, refused, len(plan.sources))
+    return table, pa.Table.from_pylist(refused, QUARANTINE_SCHEMA)
+
+
+def _publish(work: Draft, plan: Plan, table: pa.Table, quarantine: pa.Table, fingerprint: str) -> Artifact:
+    """Classes, quarantine and findings beside the shards; then the manifest signs it all."""
+    classes = json.dumps(_classes(table, plan), indent=1, ensure_ascii=False)
+    work.file("classes.json").write_text(classes + "\n", "utf-8")
     pq.write_table(quarantine, work.file("quarantine.parquet"))
     findings = doctor.examine(table, quarantine)
-    for finding in findings:
-        (warn if finding.severity == "warning" else say)(f"{finding.check}: {finding.message}")
+    _tell(findings, notes=plan.config.layout != "toy")
     content = table.select(["path", "domain", "class_name", "split", "sha256"]).to_pylist()
-    digest = digest_of([FORM, config.short_side_px, [list(row.values()) for row in content]])
+    digest = digest_of([FORM, plan.config.short_side_px, [list(row.values()) for row in content]])
     return work.commit(
         digest[:16],
         digest=digest,
-        config=config,
-        counts=_counts(table, split_of, len(refused), repeats),
+        config=plan.config,
+        counts={**_counts(table, plan.split_of), "quarantined": quarantine.num_rows},
         facts={"source_fingerprint": fingerprint, "findings": [finding.model_dump() for finding in findings]},
     )
 
 
-def _pack(
-    work: Draft, rows: Sequence[Row], root: Path, config: IngestConfig, workers: int
-) -> tuple[pa.Table, list[dict[str, str]], int]:
-    """Sample table, quarantined images, and how many photos were left out as repeats."""
-    writer = ShardWriter(work)
-    refused: list[dict[str, str]] = []
-    seen: set[tuple[int, str]] = set()
-    repeats = 0
-    with Progress("ingest", total=len(rows), unit="image") as progress:
-        prepared = prepare_all([row.source for row in rows], root, config.short_side_px, workers)
-        for row, result in zip(rows, prepared, strict=True):
-            progress.advance()
-            if isinstance(result, Refused):
-                refused.append(_refusal(row, result))
-            elif config.dedup and row.source.domain == "photo" and (row.class_id, result.sha256) in seen:
-                repeats += 1
-            else:
-                seen.add((row.class_id, result.sha256))
-                writer.add(row, result)
-    return writer.finish(), refused, repeats
+def _tell(findings: Sequence[doctor.Finding], *, notes: bool) -> None:
+    for finding in findings:
+        if finding.severity == "warning":
+            warn(f"{finding.check}: {finding.message}")
+        elif notes:
+            say(f"{finding.check}: {finding.message}")
 
 
-def _refusal(row: Row, refused: Refused) -> dict[str, str]:
-    source = row.source
+def _refusal(source: Source, refused: Refused) -> dict[str, str]:
     return {"path": source.path, "domain": source.domain, "class_name": source.class_name, "reason": refused.reason}
 
 
@@ -224,41 +233,33 @@ def _check_bad(work: Draft, config: IngestConfig, refused: Sequence[dict[str, st
     write_atomic(listing, "".join(f"{row['path']}\t{row['reason']}\n" for row in refused).encode())
     first = "; ".join(f"{row['path']}: {row['reason']}" for row in refused[:3])
     raise InputError(
-        f"{len(refused)} of {total} images are bad, more than --max-bad-frac {config.max_bad_frac}: {first}; all of them in {listing}"
+        f"{len(refused)} of {total} images are bad, more than --max-bad-frac {config.max_bad_frac} allows: {first};"
+        f" the whole list is in {listing}"
     )
 
 
-def _classes(table: pa.Table, ids: dict[str, int], split_of: dict[str, str]) -> list[dict[str, Any]]:
+def _classes(table: pa.Table, plan: Plan) -> list[dict[str, Any]]:
     """What classes.json says. InputError when no good photo or no good sketch of a class is left."""
     counts = Counter(zip(table["class_name"].to_pylist(), table["domain"].to_pylist(), strict=True))
-    for name in ids:
-        for domain in DOMAINS:
-            if not counts[name, domain]:
-                raise InputError(f"every {domain} of class {name!r} is bad: replace them, or remove the class")
-    return [
-        {
-            "class_id": number,
-            "name": name,
-            "split": split_of[name],
-            "photos": counts[name, "photo"],
-            "sketches": counts[name, "sketch"],
-        }
-        for name, number in ids.items()
-    ]
+    rows: list[dict[str, Any]] = []
+    for name, number in plan.class_ids().items():
+        by_domain = {_PLURAL[domain]: counts[name, domain] for domain in DOMAINS}
+        for plural, count in by_domain.items():
+            if not count:
+                raise InputError(f"all {plural} of class {name!r} are bad: replace them, or remove the class")
+        rows.append({"class_id": number, "name": name, "split": plan.split_of[name], **by_domain})
+    return rows
 
 
-def _counts(table: pa.Table, split_of: dict[str, str], refused: int, repeats: int) -> dict[str, int]:
-    plural = {"photo": "photos", "sketch": "sketches"}
+def _counts(table: pa.Table, split_of: Mapping[str, str]) -> dict[str, int]:
     by_domain = Counter(table["domain"].to_pylist())
     by_both = Counter(zip(table["split"].to_pylist(), table["domain"].to_pylist(), strict=True))
     return {
         "samples": table.num_rows,
-        **{plural[domain]: by_domain[domain] for domain in DOMAINS},
+        **{_PLURAL[domain]: by_domain[domain] for domain in DOMAINS},
         "classes": len(split_of),
         **splits.count_by_split(split_of),
-        **{f"{split}_{plural[domain]}": by_both[split, domain] for split in SPLITS for domain in DOMAINS},
-        "quarantined": refused,
-        "repeats_left_out": repeats,
+        **{f"{split}_{_PLURAL[domain]}": by_both[split, domain] for split in SPLITS for domain in DOMAINS},
     }
 
 

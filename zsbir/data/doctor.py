@@ -100,7 +100,7 @@ def _known_to_imagenet(unseen: Sequence[str]) -> Iterator[Finding]:
         yield Finding(
             severity="note",
             check="known to ImageNet",
-            message=f"{len(known)} of {len(unseen)} unseen classes are ImageNet-1k labels, or the last word of one: {', '.join(known)}",
+            message=f"{len(known)} of {len(unseen)} unseen classes are ImageNet-1k labels, or end one: {', '.join(known)}",
         )
 
 

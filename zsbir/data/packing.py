@@ -74,10 +74,10 @@ def prepare(source: Source, root: Path, short_side_px: int) -> Packed | Refused:
     try:
         data = source.read(root)
         if len(data) > MAX_FILE_BYTES:
-            raise BadImage(f"a file of {len(data)} bytes, more than the {MAX_FILE_BYTES} allowed")
+            return Refused(f"a file of {len(data)} bytes, more than the {MAX_FILE_BYTES} allowed")
         image = decode(data)
         if is_blank(image):
-            raise BadImage("blank: all one colour")
+            return Refused("blank: all one colour")
         stored, width, height = normalise_for_storage(data, image, short_side_px, source.domain)
     except BadImage as error:
         return Refused(str(error))

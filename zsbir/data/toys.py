@@ -1,6 +1,6 @@
 """Photos and sketches drawn by program: a whole ZS-SBIR task without a download.
 
-One list of parts (`toy_shapes`) renders as a photo (filled, lit, coloured, before a cluttered ground) or as a sketch
+One list of parts (`toy_objects`) renders as a photo (filled, lit, coloured, before a cluttered ground) or as a sketch
 (wobbling dark strokes on white). `draw_pretext` makes photos of other, made-up objects, on which a small backbone can be
 pre-trained: it stands in for ImageNet in the offline demonstration.
 """
@@ -19,7 +19,8 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError
 from zsbir.data.images import encode_photo, encode_sketch
-from zsbir.data.toy_shapes import OBJECTS, Material, Part, Points, Vary, compose
+from zsbir.data.toy_objects import OBJECTS
+from zsbir.data.toy_shapes import Material, Part, Points, Vary, compose
 
 DRAWING_VERSION = 1
 """Counted up whenever a change makes the same seed draw something else."""
@@ -30,6 +31,7 @@ PRETEXT_CLASSES: tuple[str, ...] = tuple(f"form_{number:02d}" for number in rang
 
 _PHOTO_SCALE = 2  # drawn larger and reduced: smooth edges
 _SKETCH_SCALE = 2
+_DETAIL = 0.14
 _HUES: dict[Material, tuple[float, float, float, float, float, float]] = {
     # hue from, to (turns); saturation from, to; value from, to
     "wood": (0.04, 0.11, 0.35, 0.75, 0.35, 0.75),
@@ -42,6 +44,17 @@ _HUES: dict[Material, tuple[float, float, float, float, float, float]] = {
     "dark": (0.0, 1.0, 0.05, 0.4, 0.08, 0.28),
     "light": (0.0, 1.0, 0.02, 0.15, 0.82, 1.0),
 }
+_BACKDROPS: tuple[tuple[Material, Material], ...] = (
+    # above, below
+    ("glass", "leaf"),
+    ("glass", "stone"),
+    ("light", "wood"),
+    ("stone", "clay"),
+    ("light", "stone"),
+    ("leaf", "leaf"),
+    ("cloth", "light"),
+    ("dark", "stone"),
+)
 
 
 def draw(class_name: str, domain: str, rng: np.random.Generator, size_px: int = 96) -> Image.Image:
@@ -105,7 +118,7 @@ class _Pose:
     offset: np.ndarray
 
     def __call__(self, points: Points) -> Points:
-        return np.asarray(points @ self.matrix.T + self.offset)
+        return np.asarray(points @ self.matrix.T + self.offset, dtype=float)
 
 
 def _pose(rng: np.random.Generator, *, turn_deg: float, smallest: float) -> _Pose:
@@ -139,6 +152,8 @@ def _sketch(parts: list[Part], rng: np.random.Generator, size_px: int) -> Image.
     thickness = float(rng.uniform(0.012, 0.024)) * side
     wobble, ink = float(rng.uniform(0.002, 0.009)), int(rng.integers(0, 70))
     for part, points in zip(parts, _loosened(parts, rng, 0.012), strict=True):
+        if np.ptp(points, axis=0).max() < _DETAIL and rng.random() < 0.2:
+            continue  # hands forget details
         stroke = _wobbled(_by_hand(pose(points), rng, closed=part.closed), rng, wobble) * side
         width = max(1, round(thickness * float(rng.uniform(0.8, 1.25))))
         pen.line([(x, y) for x, y in stroke.tolist()], fill=ink, width=width, joint="curve")
@@ -151,7 +166,7 @@ def _by_hand(points: Points, rng: np.random.Generator, *, closed: bool) -> Point
         return _dense(points)
     start = int(rng.integers(len(points)))
     path = _dense(np.concatenate([points[start:], points[:start], points[start : start + 1]]))
-    extra = int(round(float(rng.normal(0.0, 0.03)) * len(path)))
+    extra = round(float(rng.normal(0.0, 0.03)) * len(path))
     return np.concatenate([path, path[1 : extra + 1]]) if extra > 0 else path[: len(path) + extra]
 
 
@@ -170,7 +185,8 @@ def _wobbled(points: Points, rng: np.random.Generator, amount: float) -> Points:
     knots = max(2, len(points) // 4 + 1)
     noise = rng.normal(0, amount, (2, knots))
     at, grid = np.linspace(0, knots - 1, len(points)), np.arange(knots)
-    return points + np.stack([np.interp(at, grid, noise[0]), np.interp(at, grid, noise[1])], axis=1)
+    drift = np.stack([np.interp(at, grid, noise[0]), np.interp(at, grid, noise[1])], axis=1)
+    return np.add(points, drift)
 
 
 def _photo(parts: list[Part], rng: np.random.Generator, size_px: int, *, any_material: bool = False) -> Image.Image:
@@ -190,17 +206,25 @@ def _fill(
     image: Image.Image, part: Part, points: Points, colour: tuple[int, int, int], light: Image.Image, *, outlined: bool
 ) -> None:
     """One part into the picture: a shadowed colour everywhere, the lit colour as far as the light reaches."""
-    corners = [(x, y) for x, y in points.tolist()]
-    mask = Image.new("L", image.size, 0)
+    width = 2 if part.closed else max(2, round(part.width * image.width * 0.8))
+    # Only the part's own frame is worked on: most parts are small.
+    left, top = np.maximum(np.floor(points.min(0)).astype(int) - width, 0).tolist()
+    right, bottom = np.minimum(np.ceil(points.max(0)).astype(int) + width + 1, image.size).tolist()
+    if right <= left or bottom <= top:
+        return
+    corners = [(x, y) for x, y in (points - (left, top)).tolist()]
+    mask = Image.new("L", (right - left, bottom - top), 0)
     pen = ImageDraw.Draw(mask)
     if part.closed:
         pen.polygon(corners, fill=255)
     else:
-        pen.line(corners, fill=255, width=max(2, round(part.width * image.width * 0.8)), joint="curve")
-    image.paste(_mixed(colour, (0, 0, 0), 0.4), mask=mask)
-    image.paste(_mixed(colour, (255, 255, 255), 0.12), mask=ImageChops.multiply(mask, light))
+        pen.line(corners, fill=255, width=width, joint="curve")
+    frame = (left, top, right, bottom)
+    image.paste(_mixed(colour, (0, 0, 0), 0.4), frame, mask)
+    image.paste(_mixed(colour, (255, 255, 255), 0.12), frame, ImageChops.multiply(mask, light.crop(frame)))
     if outlined and part.closed:
-        ImageDraw.Draw(image).line([*corners, corners[0]], fill=_mixed(colour, (0, 0, 0), 0.6), width=2)
+        edge = [(x, y) for x, y in points.tolist()]
+        ImageDraw.Draw(image).line([*edge, edge[0]], fill=_mixed(colour, (0, 0, 0), 0.6), width=width)
 
 
 def _mixed(colour: tuple[int, int, int], other: tuple[int, int, int], share: float) -> tuple[int, int, int]:
@@ -229,11 +253,12 @@ def _colour(material: Material, rng: np.random.Generator, *, free: bool = False)
 def _ground(rng: np.random.Generator, side: int) -> Image.Image:
     """What stands behind the object: two soft colours, a horizon now and then, blurred clutter."""
     small = side // 4
-    top, bottom = (np.array(_colour("stone", rng, free=True), dtype=np.float32) for _ in range(2))
+    above, below = _BACKDROPS[int(rng.integers(len(_BACKDROPS)))]
+    top, bottom = (np.array(_colour(material, rng), dtype=np.float32) for material in (above, below))
     fade = np.linspace(0, 1, small, dtype=np.float32)[:, None, None]
-    if rng.random() < 0.4:
-        fade = (fade > rng.uniform(0.4, 0.8)).astype(np.float32)
-    pixels = np.broadcast_to(top * (1 - fade) + bottom * fade, (small, small, 3)) * 0.6 + 90 * float(rng.uniform(0.4, 1.1))
+    if rng.random() < 0.5:
+        fade = (fade > rng.uniform(0.45, 0.8)).astype(np.float32)
+    pixels = np.broadcast_to(top * (1 - fade) + bottom * fade, (small, small, 3)) * 0.75 + 50 * float(rng.uniform(0, 1.2))
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(0, 9))):
@@ -247,5 +272,5 @@ def _ground(rng: np.random.Generator, side: int) -> Image.Image:
 def _grained(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Sensor noise, exposure and a slight tint."""
     pixels = np.asarray(image, dtype=np.float32) * rng.uniform(0.85, 1.12, 3).astype(np.float32)
-    pixels += rng.standard_normal(pixels.shape[:2], dtype=np.float32)[..., None] * float(rng.uniform(2, 8))
+    pixels += rng.standard_normal(pixels.shape[:2], dtype=np.float32)[..., None] * float(rng.uniform(1, 6))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
