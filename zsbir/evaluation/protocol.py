@@ -15,7 +15,7 @@ The public Sketchy lists put 100 photos a class into the gallery twice, hence th
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, runtime_checkable
 from typing import Protocol as Interface
 
 import numpy as np
@@ -30,6 +30,7 @@ SEM_PCYC_SHARE = 0.2
 """Seen samples added for each unseen one, rounded down (SEM-PCYC's code)."""
 
 
+@runtime_checkable
 class SampleTable(Interface):
     """What a protocol needs to know of a data set: columns of equal length, one entry an image."""
 

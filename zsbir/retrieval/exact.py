@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int32, Int64
+from jaxtyping import Bool, Float, Float32, Int, Int32, Int64
 
 from zsbir.base.errors import InputError
 
@@ -125,7 +125,7 @@ def relevant_positions(
 
 
 def positions_in(
-    block: Float32[np.ndarray, "q g"], relevant: Int[np.ndarray, "g"]
+    block: Float32[np.ndarray, "q g"], relevant: Bool[np.ndarray, "g"]
 ) -> tuple[Int64[np.ndarray, "q r"], Int64[np.ndarray, "q"]]:
     """Ranks (from 1, ascending) of the photos marked in `relevant`, for each row of scores, and how many of them are tied."""
     keys = _keys(block)
@@ -137,7 +137,7 @@ def positions_in(
     return positions, ties
 
 
-def _tied(values: Int64[np.ndarray, "q g"], hits: Int[np.ndarray, "q g"]) -> Int64[np.ndarray, "q"]:
+def _tied(values: Int64[np.ndarray, "q g"], hits: Bool[np.ndarray, "q g"]) -> Int64[np.ndarray, "q"]:
     """Relevant photos in runs of equal values that also hold an irrelevant one."""
     starts = np.ones(values.shape, bool)
     starts[:, 1:] = values[:, 1:] != values[:, :-1]

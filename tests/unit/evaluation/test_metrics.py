@@ -1,5 +1,6 @@
 import itertools
 
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,14 @@ from zsbir.evaluation.metrics import (
     precision_at,
 )
 from zsbir.retrieval.exact import scores
+
+
+@pytest.fixture
+def as_in_production():
+    """Shapes unchecked, as outside tests: what a caller then gets for a wrong shape is our own error."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def problem(seed=0, queries=40, gallery=300, dimensions=8, classes=5):
@@ -268,12 +277,12 @@ def test_a_query_class_without_gallery_photos_is_named():
         ((np.full((1, 2), np.nan), np.array([0]), np.ones((1, 2)), np.array([0])), "queries: row 0 holds NaN"),
     ],
 )
-def test_input_that_cannot_be_evaluated_is_refused_with_the_reason(arguments, message):
+def test_input_that_cannot_be_evaluated_is_refused_with_the_reason(as_in_production, arguments, message):
     with pytest.raises(InputError, match=message):
         evaluate_embeddings(*arguments)
 
 
-def test_intervals_that_make_no_sense_are_refused():
+def test_intervals_that_make_no_sense_are_refused(as_in_production):
     with pytest.raises(InputError, match="level must lie between 0 and 1"):
         paired_bootstrap(np.ones(3), np.ones(3), level=1.0)
     with pytest.raises(InputError, match="two lists of one length"):

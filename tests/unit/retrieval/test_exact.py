@@ -1,3 +1,4 @@
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -6,6 +7,14 @@ from hypothesis import strategies as st
 
 from zsbir.base.errors import InputError
 from zsbir.retrieval.exact import on_grid, positions_in, relevant_positions, scores, search
+
+
+@pytest.fixture
+def as_in_production():
+    """Shapes unchecked, as outside tests: what a caller then gets for a wrong shape is our own error."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def unit_rows(seed, *shape):
@@ -128,7 +137,7 @@ def test_positions_do_not_depend_on_the_chunk_size():
         (np.full((1, 3), np.inf), np.ones((2, 3)), "queries: row 0 holds NaN or infinity"),
     ],
 )
-def test_input_that_cannot_be_ranked_is_refused_with_the_reason(queries, gallery, message):
+def test_input_that_cannot_be_ranked_is_refused_with_the_reason(as_in_production, queries, gallery, message):
     for refuse in (scores, lambda q, g: search(q, g, 1)):
         with pytest.raises(InputError, match=message):
             refuse(queries, gallery)
