@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +26,7 @@ MAX_FILE_BYTES = 100_000_000
 _WAITING_PER_WORKER = 8
 
 
+@runtime_checkable
 class Source(Protocol):
     """What can be packed: an image file, a drawing of strokes, a toy."""
 

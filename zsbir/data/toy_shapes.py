@@ -11,7 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 Material = Literal["wood", "leaf", "metal", "cloth", "stone", "glass", "clay", "dark", "light"]
-Points = Float[np.ndarray, "n 2"]
+Points = Float[np.ndarray, "_ 2"]
+Number = int | float
+"""Coordinates are often whole; the shape checks of the tests take `float` at its word."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Part:
     points: Points
     closed: bool
     material: Material
-    width: float = 0.03
+    width: Number = 0.03
 
 
 class Vary:
@@ -30,7 +32,7 @@ class Vary:
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
 
-    def __call__(self, low: float, high: float) -> float:
+    def __call__(self, low: Number, high: Number) -> float:
         """A number between the two."""
         return low + (high - low) * float(self.rng.random())
 
@@ -39,42 +41,46 @@ class Vary:
         return int(self.rng.integers(low, high + 1))
 
 
-def shape(material: Material, *points: tuple[float, float]) -> Part:
+def shape(material: Material, *points: tuple[Number, Number]) -> Part:
     """A closed outline through corners."""
     return Part(np.array(points, dtype=float), closed=True, material=material)
 
 
-def box(material: Material, left: float, top: float, right: float, bottom: float) -> Part:
+def box(material: Material, left: Number, top: Number, right: Number, bottom: Number) -> Part:
     """A rectangle."""
     return shape(material, (left, top), (right, top), (right, bottom), (left, bottom))
 
 
-def line(material: Material, *points: tuple[float, float], width: float = 0.03) -> Part:
+def line(material: Material, *points: tuple[Number, Number], width: Number = 0.03) -> Part:
     """A line through points."""
     return Part(np.array(points, dtype=float), closed=False, material=material, width=width)
 
 
-def round_shape(material: Material, x: float, y: float, rx: float, ry: float, *, span: tuple[float, float] = (0, 360)) -> Part:
+def round_shape(
+    material: Material, x: Number, y: Number, rx: Number, ry: Number, *, span: tuple[Number, Number] = (0, 360)
+) -> Part:
     """An ellipse, or the closed piece of it over the degrees of `span` (0 right, 90 down)."""
     return Part(_arc(x, y, rx, ry, span), closed=True, material=material)
 
 
-def arc(material: Material, x: float, y: float, rx: float, ry: float, *, span: tuple[float, float], width: float = 0.03) -> Part:
+def arc(
+    material: Material, x: Number, y: Number, rx: Number, ry: Number, *, span: tuple[Number, Number], width: Number = 0.03
+) -> Part:
     """A piece of an ellipse as a line."""
     return Part(_arc(x, y, rx, ry, span), closed=False, material=material, width=width)
 
 
-def _arc(x: float, y: float, rx: float, ry: float, span: tuple[float, float]) -> Points:
+def _arc(x: Number, y: Number, rx: Number, ry: Number, span: tuple[Number, Number]) -> Points:
     angles = np.radians(np.linspace(*span, 25))
     return np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], axis=1)
 
 
-def wheel(x: float, y: float, radius: float) -> list[Part]:
+def wheel(x: Number, y: Number, radius: Number) -> list[Part]:
     """A tyre with its hub."""
     return [round_shape("dark", x, y, radius, radius), round_shape("metal", x, y, radius * 0.5, radius * 0.5)]
 
 
-def roof(material: Material, left: float, right: float, top: float, bottom: float) -> Part:
+def roof(material: Material, left: Number, right: Number, top: Number, bottom: Number) -> Part:
     """A gable."""
     return shape(material, (left, bottom), ((left + right) / 2, top), (right, bottom))
 
@@ -100,7 +106,7 @@ def _attached(plan: np.random.Generator, v: Vary, arrangement: int) -> list[Part
     kind = int(plan.integers(1 << 30))
     match arrangement:
         case 0:
-            places: Sequence[tuple[float, float]] = [
+            places: Sequence[tuple[Number, Number]] = [
                 (0.5 + s * 0.3, y) for s in (-1, 1) for y in np.linspace(0.35, 0.65, max(1, count // 2))
             ]
         case 1:
@@ -127,7 +133,7 @@ def _marks(plan: np.random.Generator, v: Vary) -> list[Part]:
             return [_block(plan, v, (0.5, 0.5), (0.09, 0.09))]
 
 
-def _block(plan: np.random.Generator, v: Vary, place: tuple[float, float], radii: tuple[float, float]) -> Part:
+def _block(plan: np.random.Generator, v: Vary, place: tuple[Number, Number], radii: tuple[Number, Number]) -> Part:
     """One of eight plain outlines around `place`."""
     material = _MATERIALS[int(plan.integers(len(_MATERIALS)))]
     (x, y), rx, ry = place, radii[0] * v(0.85, 1.15), radii[1] * v(0.85, 1.15)

@@ -146,7 +146,7 @@ def _loosened(parts: list[Part], rng: np.random.Generator, amount: float) -> lis
 def _sketch(parts: list[Part], rng: np.random.Generator, size_px: int) -> Image.Image:
     """Grey, strokes on white."""
     side = size_px * _SKETCH_SCALE
-    pose = _pose(rng, turn_deg=12, smallest=0.7)
+    pose = _pose(rng, turn_deg=12.0, smallest=0.7)
     image = Image.new("L", (side, side), 255)
     pen = ImageDraw.Draw(image)
     thickness = float(rng.uniform(0.012, 0.024)) * side
@@ -186,13 +186,14 @@ def _wobbled(points: Points, rng: np.random.Generator, amount: float) -> Points:
     noise = rng.normal(0, amount, (2, knots))
     at, grid = np.linspace(0, knots - 1, len(points)), np.arange(knots)
     drift = np.stack([np.interp(at, grid, noise[0]), np.interp(at, grid, noise[1])], axis=1)
-    return np.add(points, drift)
+    drifted: Points = points + drift
+    return drifted
 
 
 def _photo(parts: list[Part], rng: np.random.Generator, size_px: int, *, any_material: bool = False) -> Image.Image:
     """RGB: parts filled, lit from one side, before a ground, with grain."""
     side = size_px * _PHOTO_SCALE
-    pose = _pose(rng, turn_deg=16, smallest=0.55)
+    pose = _pose(rng, turn_deg=16.0, smallest=0.55)
     image = _ground(rng, side)
     light = _light(rng, side)
     colours: dict[Material, tuple[int, int, int]] = {name: _colour(name, rng, free=any_material) for name in _HUES}

@@ -1,0 +1,296 @@
+import io
+import struct
+import threading
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zsbir.data.images import (
+    Augmentation,
+    BadImage,
+    augment_image,
+    decode,
+    encode_photo,
+    encode_sketch,
+    eval_image,
+    is_blank,
+    normalise_for_storage,
+)
+
+UNCHANGED = Augmentation(
+    crop_scale_min=1, rotation_deg=0, flip_prob=0, colour_jitter=0, grayscale_prob=0, stroke_width_prob=0, stroke_erase_prob=0
+)
+
+
+def picture(width=60, height=40):
+    """Red to the right, green to the bottom: no two corners alike."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, 128 + 0 * x], axis=-1).astype(np.uint8))
+
+
+def drawing(side=80):
+    pixels = np.full((side, side), 255, np.uint8)
+    pixels[side // 4 : -side // 4, side // 2 - 1 : side // 2 + 1] = 0
+    return Image.fromarray(pixels)
+
+
+def encoded(image, form="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def png_header(width, height):
+    return png(b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b"\0"))
+
+
+def png(*chunks):
+    framed = [struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_every_format_of_the_whitelist_is_read_as_8_bit_rgb(form):
+    image = decode(encoded(picture(), form))
+    assert (image.mode, image.size) == ("RGB", (60, 40))
+    assert np.abs(np.asarray(image, float) - np.asarray(picture(), float)).mean() < 12
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "zero bytes"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0"/></svg>', "an SVG drawing"),
+        (b"<!DOCTYPE html><html>404</html>", "a web page"),
+        (b"plain words", "no readable image header"),
+        (png_header(65535, 65535), "bomb"),
+        (png_header(10_000, 8_000), "80000000 pixels, more than the 50000000 allowed"),
+        (encoded(picture(300, 200), "JPEG")[:2000], "truncated"),
+        (encoded(picture(300, 200), "PNG")[:500], "damaged: "),
+        (encoded(picture(), "PPM"), "no readable image header"),
+    ],
+)
+def test_what_is_no_image_says_why_in_one_line(data, reason):
+    with pytest.raises(BadImage, match=reason) as caught:
+        decode(data)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_bomb_is_refused_by_its_header_before_any_pixel_is_decoded():
+    width = height = 10_000
+    rows = zlib.compress((b"\0" + b"\0" * (3 * width)) * height, 9)
+    bomb = png(b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + rows, b"IEND")
+    assert len(bomb) < 1_000_000
+    with pytest.raises(BadImage, match="100000000 pixels"):
+        decode(bomb)
+
+
+def test_the_pixel_cap_is_an_argument():
+    with pytest.raises(BadImage, match="2400 pixels, more than the 2399 allowed"):
+        decode(encoded(picture()), max_pixels=2399)
+
+
+def test_16_bit_grey_is_scaled_not_clipped():
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)
+    image = decode(encoded(Image.fromarray(np.tile(ramp, (8, 1)))))
+    assert np.abs(np.asarray(image)[0, :, 0].astype(int) - np.arange(256)).max() <= 1
+
+
+def test_float_tiff_is_scaled_and_one_without_finite_values_is_bad():
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)
+    assert np.asarray(decode(encoded(Image.fromarray(np.tile(ramp, (8, 1))), "TIFF")))[0, -1, 0] == 255
+    with pytest.raises(BadImage, match="no finite numbers"):
+        decode(encoded(Image.fromarray(np.full((8, 8), np.nan, np.float32)), "TIFF"))
+
+
+def test_a_cmyk_jpeg_keeps_its_colours():
+    image = decode(encoded(Image.new("RGB", (32, 32), (250, 20, 30)).convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(np.asarray(image)[16, 16].astype(int) - [250, 20, 30]).max() < 12
+
+
+def test_exif_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned a quarter clockwise
+    image = decode(encoded(picture(60, 40), "JPEG", exif=exif, quality=95))
+    assert image.size == (40, 60)
+    assert np.asarray(image)[1, -2, 0] < 30, "the picture's upper left corner, without red, comes to the upper right"
+
+
+def test_an_animation_shows_its_first_frame():
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    assert np.asarray(decode(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])))[5, 5].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_transparency_is_flattened_on_white(form):
+    image = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 10, 20))
+    pixels = np.asarray(decode(encoded(image, form, **({"lossless": True} if form == "WEBP" else {}))))
+    assert pixels[5, 5].tolist() == [0, 0, 0]
+    assert pixels[5, 15].tolist() == [255, 255, 255]
+
+
+def test_a_palette_with_a_transparent_colour_is_flattened_on_white():
+    image = Image.new("P", (20, 20), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.paste(1, (0, 0, 10, 20))
+    pixels = np.asarray(decode(encoded(image, "PNG", transparency=0)))
+    assert pixels[5, 5].tolist() == [200, 100, 50]
+    assert pixels[5, 15].tolist() == [255, 255, 255]
+
+
+def test_an_image_of_one_colour_is_blank_and_a_single_stroke_is_not():
+    assert is_blank(Image.new("RGB", (50, 50), "white"))
+    assert is_blank(decode(encoded(Image.new("L", (50, 50), 7), "JPEG")))
+    assert not is_blank(decode(encoded(drawing())))
+
+
+def test_the_evaluation_transform_shows_the_whole_image_squeezed_to_a_square():
+    pixels = eval_image(encoded(picture(120, 60)), 32)
+    assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == ((3, 32, 32), np.uint8, True)
+    expected = np.asarray(picture(120, 60).resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    assert np.array_equal(pixels, expected)
+
+
+def test_a_grey_file_and_its_rgb_twin_are_seen_alike():
+    assert np.array_equal(eval_image(encoded(drawing()), 32), eval_image(encoded(drawing().convert("RGB")), 32))
+
+
+@pytest.mark.parametrize("domain", ["photo", "sketch"])
+def test_no_augmentation_at_all_is_the_evaluation_transform(domain):
+    data = encoded(drawing() if domain == "sketch" else picture(96, 64))
+    augmented = augment_image(data, 48, domain, np.random.default_rng(0), UNCHANGED).astype(int)
+    assert np.abs(augmented - eval_image(data, 48)).max() <= 1
+
+
+@pytest.mark.parametrize("domain", ["photo", "sketch"])
+def test_augmentation_depends_on_the_generator_alone(domain):
+    data = encoded(drawing() if domain == "sketch" else picture(96, 64))
+    first, again = (augment_image(data, 40, domain, np.random.default_rng(5), Augmentation()) for _ in range(2))
+    rng = np.random.default_rng(5)
+    rows = [augment_image(data, 40, domain, rng, Augmentation()) for _ in range(3)]
+    assert np.array_equal(first, again)
+    assert np.array_equal(first, rows[0])
+    assert not np.array_equal(rows[1], rows[2])
+    assert all(row.shape == (3, 40, 40) and row.dtype == np.uint8 for row in rows)
+
+
+def test_augmented_sketches_keep_white_paper_and_some_ink():
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        pixels = augment_image(encoded(drawing()), 64, "sketch", rng, Augmentation(rotation_deg=40, stroke_width_prob=1))
+        assert (pixels[:, [0, 0, -1, -1], [0, -1, 0, -1]] > 250).all(), "corners are paper"
+        assert pixels.min() < 200, "the stroke is still there"
+
+
+def test_augmented_photos_have_no_blank_corners_even_when_turned():
+    rng = np.random.default_rng(0)
+    bright = Image.new("RGB", (64, 64), (200, 210, 220))
+    for _ in range(40):
+        pixels = augment_image(encoded(bright), 32, "photo", rng, UNCHANGED.replace(rotation_deg=45, crop_scale_min=0.5))
+        assert pixels.min() >= 199
+
+
+def test_grayscale_takes_all_colour_from_a_photo():
+    pixels = augment_image(encoded(picture()), 32, "photo", np.random.default_rng(0), UNCHANGED.replace(grayscale_prob=1)).astype(
+        int
+    )
+    assert (np.ptp(pixels, axis=0) <= 1).all()
+
+
+def test_erasing_only_removes_ink():
+    rng = np.random.default_rng(0)
+    before = eval_image(encoded(drawing()), 64).astype(int)
+    after = augment_image(encoded(drawing()), 64, "sketch", rng, UNCHANGED.replace(stroke_erase_prob=1)).astype(int)
+    assert (after >= before - 1).all()
+    assert after.sum() > before.sum()
+
+
+def test_threads_decode_alike():
+    data = [encoded(picture(100 + i, 80), "JPEG") for i in range(8)]
+    alone = [eval_image(item, 32) for item in data]
+    together: dict[int, np.ndarray] = {}
+    threads = [threading.Thread(target=lambda i=i: together.update({i: eval_image(data[i], 32)})) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(together[i], alone[i]) for i in range(8))
+
+
+@pytest.mark.parametrize("domain", ["photo", "sketch"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_plain_files_are_stored_as_they_are(form, domain):
+    data = encoded(picture(), form)
+    assert normalise_for_storage(data, decode(data), 256, domain) == (data, 60, 40)
+    assert normalise_for_storage(data, decode(data), 0, domain)[0] is data
+
+
+def test_large_images_are_reduced_to_the_short_side():
+    data = encoded(picture(300, 150), "JPEG")
+    stored, width, height = normalise_for_storage(data, decode(data), 75, "photo")
+    assert (width, height) == (150, 75) == decode(stored).size
+    assert Image.open(io.BytesIO(stored)).format == "JPEG"
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return encoded(picture(), "JPEG", exif=exif)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        turned(),
+        encoded(picture(), "WEBP"),
+        encoded(picture(), "BMP"),
+        encoded(picture().convert("CMYK"), "JPEG"),
+        encoded(Image.fromarray(np.full((9, 9), 700, np.uint16))),
+        encoded(picture().convert("P")),
+        encoded(picture().convert("RGBA")),
+    ],
+)
+def test_everything_else_is_stored_anew_and_any_reader_then_sees_the_same(data):
+    image = decode(data)
+    for domain, form in (("photo", "JPEG"), ("sketch", "PNG")):
+        stored, width, height = normalise_for_storage(data, image, 0, domain)
+        plain = Image.open(io.BytesIO(stored))
+        assert (plain.format, plain.size) == (form, (width, height))
+        assert plain.mode in ("L", "RGB")
+        assert np.abs(np.asarray(plain.convert("RGB"), float) - np.asarray(image)).mean() < 5
+
+
+def test_a_16_bit_colour_png_is_stored_anew():
+    rows = b"".join(b"\0" + struct.pack(">3H", 65535, 257, 0) * 4 for _ in range(4))
+    data = png(b"IHDR" + struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0), b"IDAT" + zlib.compress(rows), b"IEND")
+    stored, *_ = normalise_for_storage(data, decode(data), 0, "sketch")
+    assert stored != data
+    assert np.asarray(decode(stored))[0, 0].tolist() == [255, 1, 0]
+
+
+def test_a_sketch_without_colour_is_stored_in_grey():
+    assert Image.open(io.BytesIO(encode_sketch(drawing().convert("RGB")))).mode == "L"
+    assert Image.open(io.BytesIO(encode_sketch(picture()))).mode == "RGB"
+    assert Image.open(io.BytesIO(encode_photo(picture()))).format == "JPEG"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_file_gives_an_image_or_a_bad_image_and_nothing_else():
+    rng = np.random.default_rng(0)
+    good = [encoded(picture(), form) for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")] + [turned()]
+    reasons = []
+    for number in range(400):
+        data = bytearray(good[number % len(good)])
+        for place in rng.integers(0, min(len(data), 300), 4):
+            data[place] = rng.integers(256)
+        try:
+            image = decode(bytes(data))
+            normalise_for_storage(bytes(data), image, 32, "photo")
+        except BadImage as error:
+            reasons.append(str(error))
+    assert 50 < len(reasons) < 400
+    assert all(reason and "\n" not in reason for reason in reasons)

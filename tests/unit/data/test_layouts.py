@@ -1,0 +1,231 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from zsbir.base.errors import InputError
+from zsbir.data.layouts import fold, match_names, scan
+
+
+def tree(root: Path, *paths: str) -> Path:
+    """Files at `paths`; the scan opens none of them, so what they hold does not matter."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"image")
+    return root
+
+
+def found(root, layout="folder", **options):
+    return [(source.domain, source.class_name, source.path) for source in scan(layout, root, **options)]
+
+
+@pytest.mark.parametrize(("photo", "sketch"), [("photo", "sketch"), ("photos", "sketches"), ("images", "sketches")])
+def test_a_plain_folder_is_read_in_one_order_whatever_the_disk_says(tmp_path, photo, sketch):
+    tree(tmp_path, f"{sketch}/cat/2.png", f"{photo}/dog/b.JPEG", f"{photo}/cat/z.jpg", f"{sketch}/dog/1.webp", f"{photo}/dog/a.gif")
+    assert found(tmp_path) == [
+        ("photo", "cat", f"{photo}/cat/z.jpg"),
+        ("sketch", "cat", f"{sketch}/cat/2.png"),
+        ("photo", "dog", f"{photo}/dog/a.gif"),
+        ("photo", "dog", f"{photo}/dog/b.JPEG"),
+        ("sketch", "dog", f"{sketch}/dog/1.webp"),
+    ]
+
+
+def test_hidden_files_and_files_that_are_no_images_are_ignored(tmp_path):
+    tree(
+        tmp_path,
+        "photo/cat/a.jpg",
+        "photo/cat/.a.jpg",
+        "photo/cat/notes.txt",
+        "photo/.trash/x.jpg",
+        "photo/README.md",
+        "sketch/cat/a.png",
+    )
+    (tmp_path / "photo/cat/folder.jpg").mkdir()
+    assert [path for _, _, path in found(tmp_path)] == ["photo/cat/a.jpg", "sketch/cat/a.png"]
+
+
+def test_reading_a_source_gives_the_bytes_of_its_file(tmp_path):
+    tree(tmp_path, "photo/cat/a.jpg", "sketch/cat/a.png")
+    source = scan("folder", tmp_path)[0]
+    assert source.read(tmp_path) == b"image"
+    assert source.stamp(tmp_path)[0] == 5
+
+
+@pytest.mark.parametrize("target", ["file", "folder"])
+def test_a_link_out_of_the_root_is_refused(tmp_path, target):
+    root = tree(tmp_path / "data", "photo/cat/a.jpg", "sketch/cat/a.png")
+    tree(tmp_path, "secret/b.jpg")
+    (root / "photo/cat/b.jpg" if target == "file" else root / "photo/dog").symlink_to(
+        tmp_path / ("secret/b.jpg" if target == "file" else "secret")
+    )
+    with pytest.raises(InputError, match="link that leads out"):
+        scan("folder", root)
+
+
+def test_a_link_that_stays_in_the_root_is_followed(tmp_path):
+    tree(tmp_path, "photo/cat/a.jpg", "sketch/cat/a.png")
+    (tmp_path / "photo/cat/b.jpg").symlink_to(tmp_path / "photo/cat/a.jpg")
+    assert ("photo", "cat", "photo/cat/b.jpg") in found(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["sketch/cat/a.png"], "no photo folder"),
+        (["photo/cat/a.jpg"], "no sketch folder"),
+        (["photo/cat/a.jpg", "photo/dog/a.jpg", "sketch/cat/a.png"], "no sketch of class 'dog'.*--skip-incomplete"),
+        (["photo/cat/a.jpg", "sketch/cat/a.png", "sketch/dog/a.png"], "no photo of class 'dog'"),
+        (["photo/cat/a.jpg", "sketch/cat/a.png", "photo/dog/a.txt"], "no images in 'photo/dog'"),
+        (["photo/a.jpg", "sketch/a.png"], "no class with both"),
+    ],
+)
+def test_what_is_missing_is_said_with_the_way_out(tmp_path, paths, message):
+    with pytest.raises(InputError, match=message):
+        scan("folder", tree(tmp_path, *paths))
+
+
+def test_a_missing_root_and_an_unknown_layout_are_input_errors(tmp_path):
+    with pytest.raises(InputError, match="no folder at"):
+        scan("folder", tmp_path / "nowhere")
+    with pytest.raises(InputError, match="did you mean 'sketchy'"):
+        scan("sketchi", tmp_path)
+
+
+def test_incomplete_classes_can_be_skipped(tmp_path):
+    tree(tmp_path, "photo/cat/a.jpg", "sketch/cat/a.png", "photo/dog/a.jpg", "sketch/owl/a.txt")
+    assert {name for _, name, _ in found(tmp_path, skip_incomplete=True)} == {"cat"}
+
+
+@pytest.mark.parametrize("ready", ["", "_ready"])
+def test_sketchy_is_read_as_published_and_without_its_repeated_originals(tmp_path, ready):
+    originals, extended = f"256x256/photo/tx_000000000000{ready}/cat", f"EXTEND_image_sketchy{ready}/cat"
+    tree(
+        tmp_path,
+        f"256x256/sketch/tx_000000000000{ready}/cat/n01-1.png",
+        f"{originals}/n01.jpg",
+        f"{extended}/n01.jpg",
+        f"{extended}/ext_1.jpg",
+        "256x256/photo/tx_000100000000/cat/n01.jpg",
+    )
+    published = [path for domain, _, path in found(tmp_path, "sketchy") if domain == "photo"]
+    assert published == [f"{originals}/n01.jpg", f"{extended}/ext_1.jpg", f"{extended}/n01.jpg"]
+    distinct = [path for domain, _, path in found(tmp_path, "sketchy", dedup=True) if domain == "photo"]
+    assert distinct == [f"{originals}/n01.jpg", f"{extended}/ext_1.jpg"]
+
+
+@pytest.mark.parametrize("ready", ["", "_ready"])
+def test_tu_berlin_class_names_may_hold_blanks(tmp_path, ready):
+    tree(tmp_path, f"png{ready}/alarm clock/1.png", f"ImageResized{ready}/alarm clock/n_1.JPEG")
+    assert found(tmp_path, "tuberlin") == [
+        ("photo", "alarm clock", f"ImageResized{ready}/alarm clock/n_1.JPEG"),
+        ("sketch", "alarm clock", f"png{ready}/alarm clock/1.png"),
+    ]
+
+
+@pytest.mark.parametrize(("photo", "sketch"), [("images", "sketches"), ("QuickDraw_images_final", "QuickDraw_sketches_final")])
+def test_quickdraw_is_read_from_image_folders(tmp_path, photo, sketch):
+    tree(tmp_path, f"{photo}/cat/a.jpg", f"{sketch}/cat/1.png")
+    assert [path for _, _, path in found(tmp_path, "quickdraw")] == [f"{photo}/cat/a.jpg", f"{sketch}/cat/1.png"]
+
+
+def test_quickdraw_strokes_join_the_photos_under_the_photos_spelling(tmp_path):
+    tree(tmp_path, "images/alarm_clock/a.jpg")
+    record = json.dumps({"word": "alarm clock", "recognized": True, "drawing": [[[0, 9], [0, 9]]]})
+    (tmp_path / "full_simplified_alarm clock.ndjson").write_text(f"{record}\n" * 5)
+    sources = scan("quickdraw", tmp_path, drawings_per_class=3)
+    assert [source.path for source in sources[1:]] == [f"full_simplified_alarm clock.ndjson#{number}" for number in range(3)]
+    assert {source.class_name for source in sources} == {"alarm_clock"}
+    assert sources[2].read(tmp_path).startswith(b"\x89PNG")
+    assert sources[2].stamp(tmp_path)[0] == 5 * (len(record) + 1)
+
+
+LISTS = {
+    "cname_cid.txt": "alarm clock 0\ndog 1\n",
+    "cname_cid_zero.txt": "cat 0\n",
+    "all_photo_filelist_train.txt": "photos/alarm clock/a 1.jpg 0\nphotos/dog/b.jpg 1\n",
+    "all_photo_filelist_zero.txt": "photos/cat/c.jpg 0\n",
+    "sketch_tx_000000000000_ready_filelist_train.txt": "drawn/alarm clock/1.png 0\ndrawn/dog/1.png 1\n",
+    "sketch_tx_000000000000_ready_filelist_test.txt": "drawn/dog/2.png 1\n",
+    "sketch_tx_000000000000_ready_filelist_zero.txt": "drawn/cat/1.png 0\n",
+}
+
+
+def with_lists(root, folder="zeroshot1", **changes):
+    (root / folder).mkdir(parents=True)
+    for name, text in {**LISTS, **changes}.items():
+        (root / folder / name).write_text(text)
+    return root
+
+
+def test_file_lists_number_their_unseen_classes_anew_and_their_paths_hold_blanks(tmp_path):
+    sources = scan("lists", with_lists(tmp_path))
+    assert [(s.domain, s.class_name, s.split_hint, s.path) for s in sources] == [
+        ("photo", "alarm clock", "seen", "photos/alarm clock/a 1.jpg"),
+        ("sketch", "alarm clock", "seen", "drawn/alarm clock/1.png"),
+        ("photo", "cat", "unseen", "photos/cat/c.jpg"),
+        ("sketch", "cat", "unseen", "drawn/cat/1.png"),
+        ("photo", "dog", "seen", "photos/dog/b.jpg"),
+        ("sketch", "dog", "seen", "drawn/dog/1.png"),
+    ]
+
+
+def test_held_out_sketches_of_seen_classes_join_only_when_asked(tmp_path):
+    assert "drawn/dog/2.png" in [path for _, _, path in found(with_lists(tmp_path), "lists", held_out_seen=True)]
+
+
+def test_without_class_names_the_folder_of_an_image_is_its_class(tmp_path):
+    with_lists(tmp_path)
+    for name in ("cname_cid.txt", "cname_cid_zero.txt"):
+        (tmp_path / "zeroshot1" / name).unlink()
+    assert {name for _, name, _ in found(tmp_path, "lists")} == {"alarm clock", "cat", "dog"}
+
+
+def test_the_other_communities_list_names_are_understood(tmp_path):
+    names = {
+        "ImageResized_ready_filelist_train.txt": "ImageResized_ready/dog/a.JPEG 1\n",
+        "png_ready_filelist_train.txt": "png_ready/dog/1.png 1\n",
+        "all_photo_zero.txt": "images/cat/a.jpg 0\n",
+        "sketch_zero.txt": "sketches/cat/1.png 0\n",
+    }
+    empty = {name: "" for name in LISTS if "filelist" in name}
+    assert len(found(with_lists(tmp_path, **empty, **names), "lists")) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"all_photo_filelist_zero.txt": "../../etc/passwd.jpg 0\n"}, "no path below"),
+        ({"all_photo_filelist_zero.txt": "/etc/passwd.jpg 0\n"}, "no path below"),
+        ({"all_photo_filelist_zero.txt": "photos/cat/c.jpg\n"}, "line 1.*not '<path> <label>'"),
+        ({"all_photo_filelist_zero.txt": "photos/cat/c.jpg 7\n"}, "label 7"),
+        ({"mystery_zero.txt": "a/b.jpg 0\n"}, "photos or sketches"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_named_with_the_line(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        scan("lists", with_lists(tmp_path, **changes))
+
+
+def test_two_folders_of_lists_must_be_told_apart(tmp_path):
+    with_lists(tmp_path)
+    with_lists(tmp_path, "zeroshot0")
+    with pytest.raises(InputError, match=r"'zeroshot0', 'zeroshot1'.*--lists-dir"):
+        scan("lists", tmp_path)
+    assert len(scan("lists", tmp_path, lists_dir="zeroshot0")) == 6
+
+
+def test_a_listed_path_through_a_link_out_of_the_root_is_refused(tmp_path):
+    root = with_lists(tmp_path / "data")
+    tree(tmp_path, "elsewhere/cat/c.jpg")
+    (root / "photos").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="link that leads out"):
+        scan("lists", root)
+
+
+def test_names_match_exactly_first_and_then_without_regard_to_spelling():
+    assert fold(" Alarm-clock ") == "alarm_clock"
+    assert match_names(["alarm_clock", "Dog"], ["alarm clock", "dog", "cat"], what="class") == ["alarm clock", "dog"]
+    assert match_names(["t-shirt"], ["t-shirt", "t_shirt"], what="class") == ["t-shirt"]
+    with pytest.raises(InputError, match="did you mean 'dolphin'"):
+        match_names(["dolfin"], ["dolphin", "dog"], what="unseen class")
