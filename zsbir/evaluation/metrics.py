@@ -156,9 +156,10 @@ def metrics_of(positions: Int64[np.ndarray, "q r"], gallery_size: int) -> dict[s
 def map_at(positions: Int64[np.ndarray, "q r"], k: int, gallery_size: int) -> dict[str, Float64[np.ndarray, "q"]]:
     """Average precision over the first k ranks by each divisor: `map_at_<k>_min`, `_min_voc`, `_hits`, `_k`."""
     relevant, cut = positions.shape[1], min(k, gallery_size)
+    positions = positions[:, :k]  # the j-th relevant photo stands at rank j or later
     inside = positions <= cut
     # Beyond the cut there is no precision: set to zero it adds nothing, to the sum or to the envelope.
-    precision = np.where(inside, np.arange(1, relevant + 1) / positions, 0.0)
+    precision = np.where(inside, np.arange(1, positions.shape[1] + 1) / positions, 0.0)
     total = precision.sum(axis=1)
     return {
         f"map_at_{k}_min": total / min(cut, relevant),
@@ -171,7 +172,7 @@ def map_at(positions: Int64[np.ndarray, "q r"], k: int, gallery_size: int) -> di
 def precision_at(positions: Int64[np.ndarray, "q r"], k: int, gallery_size: int) -> dict[str, Float64[np.ndarray, "q"]]:
     """The share of hits among the first k ranks (`p_at_<k>`) and among the first min(k, r) (`p_at_<k>_min`)."""
     cuts = {f"p_at_{k}": min(k, gallery_size), f"p_at_{k}_min": min(k, positions.shape[1])}
-    return {name: (positions <= cut).sum(axis=1) / cut for name, cut in cuts.items()}
+    return {name: (positions[:, :cut] <= cut).sum(axis=1) / cut for name, cut in cuts.items()}
 
 
 def envelope(precision: Float64[np.ndarray, "q r"]) -> Float64[np.ndarray, "q r"]:

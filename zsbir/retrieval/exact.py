@@ -11,9 +11,12 @@ integer below 2^53, hence exact, whatever the order of summation, the tile or th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, Int, Int32, Int64
 
 from zsbir.base.errors import InputError
@@ -21,10 +24,22 @@ from zsbir.base.errors import InputError
 GRID_BITS = 26
 """Unit vectors are rounded to multiples of 2^-26: 2 x 26 bits of product and one of sum are float64's 53."""
 
-CHUNK_PAIRS = 1 << 22
-"""Query-photo pairs scored at a time, about 32 bytes each in flight (128 MiB)."""
+CHUNK_PAIRS = 1 << 24
+"""Query-photo pairs scored at a time: 64 MiB of scores."""
 
-NORMALISE_ROWS = 4096
+CHUNK_QUERIES = 512
+"""Queries scored at a time at most; more make the product no faster."""
+
+TILE_PHOTOS = 4096
+"""Photos multiplied at a time, converted to float64: the gallery itself stays in 4 bytes a number."""
+
+RANK_PAIRS = 1 << 17
+"""Query-photo pairs ranked at a time by one thread, about 30 bytes each in flight: they stay in the processor's cache."""
+
+BUCKETS = 1 << 16
+"""Buckets of scores a query at most: more make fewer photos share one with a relevant photo, and cost memory traffic."""
+
+NORMALISE_ROWS = 256
 """Rows normalised at a time, in float64."""
 
 
@@ -49,21 +64,23 @@ def on_grid(embeddings: Float[np.ndarray, "n d"], *, name: str = "embeddings") -
     grid = np.empty(embeddings.shape, np.int32)
     for start in range(0, len(embeddings), NORMALISE_ROWS):
         rows = embeddings[start : start + NORMALISE_ROWS].astype(np.float64)
-        bad = ~np.isfinite(rows).all(axis=1)
-        if bad.any():
-            raise InputError(f"{name}: row {start + int(bad.argmax())} holds NaN or infinity; look at the training's loss")
-        # The largest component first, so that squares neither overflow nor vanish.
-        rows /= np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        lengths = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
-        grid[start : start + NORMALISE_ROWS] = np.rint(rows * (2.0**GRID_BITS / np.maximum(lengths, 1.0)))
+        squares = np.einsum("nd,nd->n", rows, rows)
+        if not np.isfinite(squares).all():
+            row = start + int(np.isfinite(squares).argmin())
+            raise InputError(f"{name}: row {row} holds NaN or infinity; look at the training's loss")
+        rows *= (2.0**GRID_BITS / np.sqrt(np.where(squares > 0, squares, 1.0)))[:, None]
+        grid[start : start + NORMALISE_ROWS] = np.rint(rows, out=rows)
     return grid
 
 
-def grid_scores(queries: Int32[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"]) -> Float32[np.ndarray, "q g"]:
-    """Cosines of rows that lie on the grid already; `gallery` holds the integers as float64."""
-    products: np.ndarray = queries.astype(np.float64) @ gallery.T
-    products *= 2.0 ** (-2 * GRID_BITS)
-    return products.astype(np.float32)
+def grid_scores(queries: Int32[np.ndarray, "q d"], gallery: Int32[np.ndarray, "g d"]) -> Float32[np.ndarray, "q g"]:
+    """Cosines of rows that `on_grid` made. Exact sums, each rounded once."""
+    result = np.empty((len(queries), len(gallery)), np.float32)
+    left = queries * 2.0 ** (-2 * GRID_BITS)
+    for start in range(0, len(gallery), TILE_PHOTOS):
+        tile = slice(start, start + TILE_PHOTOS)
+        result[:, tile] = left @ gallery[tile].astype(np.float64).T
+    return result
 
 
 def scores(queries: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"]) -> Float32[np.ndarray, "q g"]:
@@ -85,16 +102,16 @@ def search(
     if k < 1:
         raise InputError(f"k must be at least 1, got {k}")
     query_grid, gallery_grid = _on_one_grid(queries, gallery)
-    k = min(k, len(gallery))
+    k, bits = min(k, len(gallery)), len(gallery).bit_length()
     indices = np.empty((len(queries), k), np.int64)
     best = np.empty((len(queries), k), np.float32)
     for rows in chunks(len(queries), len(gallery)):
         block = grid_scores(query_grid[rows], gallery_grid)
-        keys = _keys(block)
+        keys = _sort_keys(np.zeros((1, 1), np.int64), block, np.arange(len(gallery))[None], bits)
         if k < len(gallery):
             keys = np.partition(keys, k - 1, axis=1)[:, :k]
         keys.sort(axis=1)
-        indices[rows] = _columns(keys)
+        indices[rows] = keys & ((1 << bits) - 1)
         best[rows] = np.take_along_axis(block, indices[rows], axis=1)
     return indices, best
 
@@ -113,44 +130,76 @@ def relevant_positions(
     """
     query_grid, gallery_grid = _on_one_grid(queries, gallery)
     order = np.argsort(query_labels, kind="stable")
-    for rows in chunks(len(queries), len(gallery), chunk_pairs):
-        chunk = order[rows]
-        block = grid_scores(query_grid[chunk], gallery_grid)
-        labels = query_labels[chunk]
-        # Within a chunk the queries of one class are neighbours, and have the same number of relevant photos.
-        cuts = np.flatnonzero(np.diff(labels)) + 1
-        for part, same in zip(np.split(chunk, cuts), np.split(block, cuts), strict=True):
-            relevant = gallery_labels == query_labels[part[0]]
-            yield Ranked(part, *positions_in(same, relevant))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for rows in chunks(len(queries), len(gallery), chunk_pairs):
+            chunk = order[rows]
+            block = grid_scores(query_grid[chunk], gallery_grid)
+            # Within a chunk the queries of one class are neighbours, and have the same number of relevant photos.
+            cuts = np.flatnonzero(np.diff(query_labels[chunk])) + 1
+            for part, same in zip(np.split(chunk, cuts), np.split(block, cuts), strict=True):
+                relevant = gallery_labels == query_labels[part[0]]
+                pieces = [same[few] for few in chunks(len(part), len(gallery), RANK_PAIRS)]
+                found = list(pool.map(positions_in, pieces, repeat(relevant)))
+                yield Ranked(part, np.concatenate([piece[0] for piece in found]), np.concatenate([piece[1] for piece in found]))
 
 
 def positions_in(
     block: Float32[np.ndarray, "q g"], relevant: Bool[np.ndarray, "g"]
 ) -> tuple[Int64[np.ndarray, "q r"], Int64[np.ndarray, "q"]]:
-    """Ranks (from 1, ascending) of the photos marked in `relevant`, for each row of scores, and how many of them are tied."""
-    keys = _keys(block)
-    keys.sort(axis=1)
-    hits = relevant[_columns(keys)]
-    positions = np.nonzero(hits)[1].reshape(len(block), -1) + 1
-    values = keys >> 32
-    ties = _tied(values, hits)
-    return positions, ties
+    """Ranks (from 1, ascending) of the photos marked in `relevant`, for each row of scores, and how many of them are tied.
+
+    Sorting whole rows would cost more than the matrix product. But a rank is a count: all scores are counted into narrow
+    buckets, best first, and sorted only where a bucket holds a relevant photo. The others just push back what follows them.
+    Rows times photos must stay below 2^30, or be one row: a sort key has 64 bits.
+    """
+    queries, photos = block.shape
+    bits = photos.bit_length()
+    count = min(1 << bits, BUCKETS)
+    buckets = _buckets(block, count)
+    wanted = np.zeros(queries * count, bool)
+    wanted[buckets[:, np.flatnonzero(relevant)]] = True
+    others = np.bincount(buckets.ravel(), minlength=len(wanted))
+    others[wanted] = 0
+    pushed = np.cumsum(others.reshape(queries, count), axis=1).ravel()
+
+    near = np.flatnonzero(wanted[buckets])
+    first = np.searchsorted(near, np.arange(queries + 1) * photos)
+    rows = np.repeat(np.arange(queries), np.diff(first))
+    keys = np.sort(_sort_keys(rows, block.ravel()[near], near - rows * photos, bits))
+    columns = keys & ((1 << bits) - 1)
+    hits = np.flatnonzero(relevant[columns])
+    row = rows[hits]
+    positions = hits - first[row] + pushed[buckets[row, columns[hits]]] + 1
+    return positions.reshape(queries, -1), np.bincount(row[_tied(keys >> bits, hits)], minlength=queries)
 
 
-def _tied(values: Int64[np.ndarray, "q g"], hits: Bool[np.ndarray, "q g"]) -> Int64[np.ndarray, "q"]:
-    """Relevant photos in runs of equal values that also hold an irrelevant one."""
-    starts = np.ones(values.shape, bool)
-    starts[:, 1:] = values[:, 1:] != values[:, :-1]
-    run = np.cumsum(starts.ravel()) - 1
-    size, inside = np.bincount(run), np.bincount(run, weights=hits.ravel()).astype(np.int64)
-    row_of_run = np.nonzero(starts)[0]
-    mixed = np.where(inside < size, inside, 0)
-    return np.bincount(row_of_run, weights=mixed, minlength=len(values)).astype(np.int64)
+def _buckets(block: Float32[np.ndarray, "q g"], count: int) -> Int64[np.ndarray, "q g"]:
+    """A bucket for each score: row times `count`, plus its place between the row's best (0) and worst score.
+
+    Subtracting, scaling and truncating never turn the order of two scores around, so equal scores share a bucket.
+    """
+    best = block.max(axis=1, keepdims=True)
+    span = np.maximum(best - block.min(axis=1, keepdims=True), np.float32(1e-30))
+    place: np.ndarray = ((best - block) * (np.float32(count - 1) / span)).astype(np.int64)
+    place += np.arange(len(block))[:, None] * count
+    return place
+
+
+def _tied(values: Int64[np.ndarray, "n"], hits: Int64[np.ndarray, "h"]) -> Bool[np.ndarray, "h"]:
+    """For each hit, a position in the ascending `values`: whether something that is no hit has the same value."""
+    tied, twin = np.zeros(len(hits), bool), np.zeros(len(values), bool)
+    pairs = np.flatnonzero(values[1:] == values[:-1])
+    twin[pairs], twin[pairs + 1] = True, True
+    some = np.flatnonzero(twin[hits])
+    begin = np.searchsorted(values, values[hits[some]], "left")
+    end = np.searchsorted(values, values[hits[some]], "right")
+    tied[some] = np.searchsorted(hits, end) - np.searchsorted(hits, begin) < end - begin
+    return tied
 
 
 def chunks(queries: int, gallery: int, chunk_pairs: int = CHUNK_PAIRS) -> Iterator[slice]:
-    """Slices of the queries of at most `chunk_pairs` query-photo pairs, at least one query each."""
-    step = max(1, chunk_pairs // max(1, gallery))
+    """Slices of the queries of at most `chunk_pairs` query-photo pairs and CHUNK_QUERIES queries, at least one query each."""
+    step = min(CHUNK_QUERIES, max(1, chunk_pairs // max(1, gallery)))
     for start in range(0, queries, step):
         yield slice(start, min(queries, start + step))
 
@@ -161,15 +210,15 @@ def _on_one_grid(queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, 
         raise InputError(
             f"queries have {query_grid.shape[1]} dimensions, the gallery {gallery_grid.shape[1]}; embed both with one encoder"
         )
-    return query_grid, gallery_grid.astype(np.float64)
+    return query_grid, gallery_grid
 
 
-def _keys(block: Float32[np.ndarray, "q g"]) -> Int64[np.ndarray, "q g"]:
-    """One integer a pair whose ascending order is: score descending, then gallery order."""
-    bits = (block + np.float32(0.0)).view(np.int32)  # + 0.0 turns -0.0, which has other bits, into 0.0
+def _sort_keys(
+    rows: Int64[np.ndarray, "*#n"], scores: Float32[np.ndarray, "*#n"], columns: Int64[np.ndarray, "*#n"], column_bits: int
+) -> Int64[np.ndarray, "*n"]:
+    """One integer a pair whose ascending order is: row, then score descending, then gallery order."""
+    bits = (scores + np.float32(0.0)).view(np.int32)  # + 0.0 turns -0.0, which has other bits, into 0.0
     ascending = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)
-    return (~ascending).astype(np.int64) << 32 | np.arange(block.shape[1], dtype=np.int64)
-
-
-def _columns(keys: Int64[np.ndarray, "q g"]) -> Int64[np.ndarray, "q g"]:
-    return keys & 0xFFFFFFFF
+    descending = np.int64(0x7FFFFFFF) - ascending
+    keys: np.ndarray = (rows << 32 | descending) << column_bits | columns
+    return keys

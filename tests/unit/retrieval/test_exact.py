@@ -39,10 +39,10 @@ def test_a_vector_scores_one_with_itself_and_minus_one_with_its_opposite():
     np.testing.assert_allclose(np.diag(scores(rows, -rows)), -1, atol=6e-8)
 
 
-def test_length_does_not_matter_not_even_an_extreme_one():
+def test_length_does_not_matter():
     queries, gallery = unit_rows(0, 5, 64).astype(np.float64), unit_rows(1, 9, 64)
     expected = scores(queries, gallery)
-    for factor in (1e-300, 1e-3, 1e300):
+    for factor in (1e-38, 1e-3, 7.0, 1e38):
         np.testing.assert_allclose(scores(queries * factor, gallery), expected, atol=6e-8)
 
 
@@ -109,12 +109,32 @@ def test_positions_and_ties_equal_those_counted_by_hand(seed, queries, gallery, 
         assert tied == sum(score in shared for score in row[relevant].tolist())
 
 
-def test_positions_do_not_depend_on_the_chunk_size():
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=60), st.integers(0, 2**32))
+def test_positions_are_right_for_scores_of_any_spread_down_to_the_smallest_floats(values, seed):
+    row = np.array([values], np.float32)
+    relevant = np.random.default_rng(seed).random(len(values)) < 0.5
+    positions, _ = positions_in(row, relevant)
+    assert positions[0].tolist() == [rank for rank, photo in enumerate(ranking_by_hand(row[0]), 1) if relevant[photo]]
+
+
+@pytest.mark.parametrize("relevant_share", [0.001, 0.03, 0.9])
+def test_positions_equal_those_of_whole_sorted_rows_in_a_large_gallery(relevant_share):
+    random = np.random.default_rng(4)
+    block = (random.standard_t(2, (6, 20000)) / 100).clip(-1, 1).astype(np.float32)
+    relevant = random.random(20000) < relevant_share
+    positions, _ = positions_in(block, relevant)
+    for row, found in zip(block, positions, strict=True):
+        np.testing.assert_array_equal(found, np.flatnonzero(relevant[np.argsort(-row, kind="stable")]) + 1)
+
+
+def test_positions_depend_neither_on_the_chunk_size_nor_on_the_number_of_threads():
     random = np.random.default_rng(3)
     queries, gallery = unit_rows(0, 31, 16), unit_rows(1, 80, 16)
     query_labels, gallery_labels = random.integers(0, 4, 31), random.integers(0, 4, 80)
 
-    def ranks(chunk_pairs):
+    def ranks(chunk_pairs, threads=1):
+        torch.set_num_threads(threads)
         found = relevant_positions(queries, query_labels, gallery, gallery_labels, chunk_pairs=chunk_pairs)
         return {
             int(row): (tuple(positions), int(tied))
@@ -122,9 +142,13 @@ def test_positions_do_not_depend_on_the_chunk_size():
             for row, positions, tied in zip(part.rows, part.positions, part.ties, strict=True)
         }
 
-    whole = ranks(1 << 20)
-    assert sorted(whole) == list(range(31))
-    assert whole == ranks(1) == ranks(80 * 7)
+    threads = torch.get_num_threads()
+    try:
+        whole = ranks(1 << 20)
+        assert sorted(whole) == list(range(31))
+        assert whole == ranks(1) == ranks(80 * 7) == ranks(1 << 20, threads=3)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(
