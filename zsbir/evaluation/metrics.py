@@ -18,6 +18,7 @@ A gallery smaller than k counts as k, as in SAKE's code.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -130,7 +131,7 @@ def evaluate_embeddings(
     per_query = {name: np.empty(len(query_labels)) for name in METRICS}
     curves = np.zeros((2, len(RECALLS), len(query_labels)), np.float32)
     ties = 0
-    with Progress("rank", total=len(query_labels) if progress else None, unit="query") as bar:
+    with Progress("rank", total=len(query_labels), unit="ranking") if progress else nullcontext() as bar:
         for ranked in relevant_positions(
             query_embeddings, query_labels, gallery_embeddings, gallery_labels, chunk_pairs=chunk_pairs
         ):
@@ -138,7 +139,7 @@ def evaluate_embeddings(
                 per_query[name][ranked.rows] = values
             curves[:, :, ranked.rows] = _curve(ranked.positions)
             ties += int(ranked.ties.sum())
-            if progress:
+            if bar:
                 bar.advance(len(ranked.rows))
     interpolated, raw = curves.mean(axis=2, dtype=np.float64)
     return Evaluation(per_query, query_labels, relevant, len(gallery_labels), ties, PrecisionRecall(RECALLS, interpolated, raw))

@@ -1,4 +1,4 @@
-"""Exact ranking by cosine similarity: the same bits on every machine, in bounded memory.
+"""Exact ranking by cosine similarity: the same bits for every chunk size and thread count, in bounded memory.
 
 Letters: q queries, g gallery photos, d dimensions, r relevant photos of a query, k results asked for, n rows.
 
