@@ -116,6 +116,7 @@ def teach(dataset_uri: str, config: TeacherConfig, settings: Settings) -> Artifa
             config=config,
             inputs={"dataset": dataset.reference(), "weights": {"uri": weights.uri, "digest": weights.sha256}},
             counts={"classes": len(rows), "photos": sum(entry.photos for entry in knowledge), "labels": len(weights.labels)},
+            facts={"labels_digest": digest_of(weights.labels)},
         )
 
 
@@ -135,7 +136,12 @@ def _all_sums(
             from zsbir.edge.ray_map import ray_map  # Ray is loaded only where it is asked for
 
             results = ray_map(
-                Teacher, (dataset.uri, weights.uri, config), "sums", chunks, settings.num_workers, settings.gpus_per_worker
+                Teacher,
+                (dataset.uri, weights.uri, config),
+                "sums",
+                chunks,
+                workers=settings.num_workers,
+                gpus_per_worker=settings.gpus_per_worker,
             )
         else:
             results = Teacher(dataset.uri, weights.uri, config).sums(chunks)

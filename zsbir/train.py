@@ -35,7 +35,7 @@ from zsbir.training.checkpoint import Progress, best_encoder
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import Context, LocalContext
 from zsbir.training.gather import barrier
-from zsbir.training.loop import TrainInputs, Trainer
+from zsbir.training.loop import Trainer, TrainInputs
 
 if TYPE_CHECKING:
     from zsbir.edge.tracking import Tracker
@@ -156,7 +156,7 @@ def run_job(job: Job, context: Context) -> None:
         images=Images(dataset, samples),
         weights=weights,
         knowledge=load_knowledge(knowledge, dataset) if knowledge else None,
-        teacher_is_backbone=bool(knowledge and knowledge.manifest.inputs["weights"]["digest"] == weights.sha256),
+        same_labels=bool(knowledge and knowledge.manifest.facts["labels_digest"] == digest_of(weights.labels)),
     )
     with _tracking(job, dataset, context) as tracker:
         log = tracker.log if tracker else _nobody

@@ -78,11 +78,16 @@ def is_blank(image: Image.Image) -> bool:
 
 
 def eval_image(data: bytes, size_px: int) -> UInt8[np.ndarray, "3 s s"]:
+    """`eval_array` of encoded bytes. Raises BadImage."""
+    return eval_array(_decode(data, MAX_PIXELS), size_px)
+
+
+def eval_array(image: Image.Image, size_px: int) -> UInt8[np.ndarray, "3 s s"]:
     """THE evaluation transform: the whole image, squeezed to `size_px` square with antialiased bilinear interpolation.
 
-    Both domains, at training's validation, evaluation, index and search alike. Raises BadImage.
+    Both domains, at training's validation, evaluation, index and search alike.
     """
-    return _channels_first(_decode(data, MAX_PIXELS).resize((size_px, size_px), Image.Resampling.BILINEAR))
+    return _channels_first(image.resize((size_px, size_px), Image.Resampling.BILINEAR))
 
 
 def augment_image(

@@ -19,6 +19,7 @@ def ray_map(
     arguments: tuple[Any, ...],
     method: str,
     chunks: Sequence[Any],
+    *,
     workers: int,
     gpus_per_worker: float = 0,
 ) -> Iterator[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +170,24 @@ def _log_lineage(client: MlflowClient, run_id: str, role: str, dataset: Artifact
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
+
+
+def log_report(
+    uri: str, experiment: str, root: str, run_key: str, *, metrics: Mapping[str, float], files: Sequence[Path], step: int
+) -> None:
+    """A report's metrics and files into the MLflow run of its training (a new run of that key where there is none)."""
+    prepare_store(uri, experiment, root)
+    client = MlflowClient(uri)
+    try:
+        experiment_id = _experiment_id(client, uri, experiment, root)
+        run_id = find_run(client, experiment_id, run_key)
+        if run_id is None:
+            tags = {RUN_TAG: run_key, "mlflow.runName": run_key}
+            run_id = str(client.create_run(experiment_id, tags=tags).info.run_id)
+            client.set_terminated(run_id)
+        now_ms = int(time.time() * 1000)
+        client.log_batch(run_id, [Metric(name, float(value), now_ms, step) for name, value in metrics.items()])
+        for file in files:
+            client.log_artifact(run_id, str(file), "report")
+    except (MlflowException, OSError) as error:
+        events.warn(f"the report did not reach MLflow at {uri}: {_first_line(error)}; evaluate again when it answers")

@@ -46,15 +46,18 @@ class _Layout:
 def retrieval_grid(
     queries: Sequence[Image.Image],
     results: Sequence[Sequence[Image.Image]],
-    correct: Sequence[Sequence[bool]],
+    correct: Sequence[Sequence[bool]] | None,
     captions: Sequence[str],
     *,
     title: str,
 ) -> Image.Image:
     """A row a query: its caption (first line bold), the sketch, and the best photos framed by whether the class is right.
 
-    Images of any size and mode are fitted into squares, never cropped. Raises InputError where the lists differ in length.
+    `correct=None`: nobody knows, no frames. Images of any size and mode are fitted into squares, never cropped.
+    Raises InputError where the lists differ in length.
     """
+    judged = correct is not None
+    correct = [[False] * len(row) for row in results] if correct is None else correct
     if not len(queries) or not len(queries) == len(results) == len(correct) == len(captions):
         counts = f"{len(queries)} queries, {len(results)} results, {len(correct)} verdicts, {len(captions)} captions"
         raise InputError(f"a retrieval grid needs one of each for every query, and at least one query; got {counts}")
@@ -69,8 +72,9 @@ def retrieval_grid(
         _draw_caption(draw, layout, row, caption)
         _draw_tile(sheet, query, (layout.left(0), layout.top(row)), layout, None)
         for column, (photo, verdict) in enumerate(zip(found, verdicts, strict=True), 1):
-            _draw_tile(sheet, photo, (layout.left(column), layout.top(row)), layout, bool(verdict))
-    _draw_legend(sheet, layout)
+            _draw_tile(sheet, photo, (layout.left(column), layout.top(row)), layout, bool(verdict) if judged else None)
+    if judged:
+        _draw_legend(sheet, layout)
     return sheet
 
 

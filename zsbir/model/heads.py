@@ -29,8 +29,8 @@ class CosineClassifier(nn.Module):
 class Heads(nn.Module):
     """Both heads: seen-class logits from the embedding, teacher-label logits from `place`.
 
-    teacher_classifier: the teacher's own last layer (weight [t f], bias [t]) to start from, where student and teacher share the
-    architecture and `place` is the pooled features; else None and the head starts anew.
+    start: the classifier (weight [t f], bias [t]) that the student's own pre-training ended with, where it speaks of the teacher's
+    labels; with it preservation starts from what the student knows, whichever network teaches. None: the head starts anew.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Heads(nn.Module):
         teacher_labels: int,
         place: HeadPlace = "features",
         temperature: float = 0.05,
-        teacher_classifier: tuple[Tensor, Tensor] | None = None,
+        start: tuple[Tensor, Tensor] | None = None,
     ):
         super().__init__()
         self.place = place
         self.classifier = CosineClassifier(embedding_dim, classes, temperature)
         self.preserver: nn.Module | None = None
         if teacher_labels and place == "features":
-            self.preserver = _teacher_head(feature_dim, teacher_labels, teacher_classifier)
+            self.preserver = _teacher_head(feature_dim, teacher_labels, start)
         elif teacher_labels:
             self.preserver = CosineClassifier(embedding_dim, teacher_labels, temperature)
 

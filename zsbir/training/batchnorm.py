@@ -17,7 +17,7 @@ def prepare_batch_norm(network: nn.Module, mode: BatchNormMode, device: torch.de
     """`network` ready for training in that mode. torch's own SyncBatchNorm needs a GPU; on CPU ours does the same."""
     if mode == "sync" and world_size() > 1:
         if device.type == "cuda":
-            converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+            converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
             return converted
         _replace(network)
     return network
@@ -48,7 +48,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
     Mean and biased variance are summed over workers in float32; running variance is updated with the unbiased one, as torch does.
     """
 
-    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:  # noqa: A002 - torch's name
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Normalise by the global batch in training, by the running statistics in evaluation."""
         if not self.training or world_size() == 1:
             return super().forward(input)
@@ -66,7 +66,9 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _track(self, mean: Float[Tensor, "c"], unbiased: Float[Tensor, "c"]) -> None:
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
         momentum = 0.1 if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(unbiased, momentum)

@@ -46,7 +46,7 @@ def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 class LocalContext:
-    """This process alone, or one of a torch.distributed group that was set up before (torchrun, tests)."""
+    """The process alone, or one of a torch.distributed group that was set up before (torchrun, tests)."""
 
     def __init__(self, device: torch.device | None = None):
         self.rank = dist.get_rank() if world_size() > 1 else 0
@@ -69,7 +69,7 @@ class LocalContext:
     def signals(self) -> Iterator[None]:
         """While inside, the first SIGINT or SIGTERM asks for a final checkpoint; a second one ends at once."""
 
-        def ask(number: int, frame: object) -> None:
+        def ask(_number: int, _frame: object) -> None:
             if self._stop.is_set():
                 raise KeyboardInterrupt
             self._stop.set()

@@ -50,12 +50,14 @@ class AllReduceSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ARG004 - autograd's signature
+        """The sum, on every worker."""
         total = value.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ARG004 - autograd's signature
+        """The sum of what every worker's loss says."""
         total = grads[0].contiguous().clone()
         dist.all_reduce(total)
         return total

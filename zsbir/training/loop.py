@@ -40,13 +40,16 @@ Log = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class TrainInputs:
-    """What a training reads: samples with their images, pre-trained weights, and the teacher's knowledge by class id."""
+    """What a training reads: samples with their images, pre-trained weights, and the teacher's knowledge by class id.
+
+    same_labels: the weights' own classifier speaks of the teacher's labels, so the preservation head starts from it.
+    """
 
     samples: Samples
     images: Images
     weights: Weights
     knowledge: dict[int, Float[np.ndarray, "t"]] | None = None
-    teacher_is_backbone: bool = False
+    same_labels: bool = False
 
 
 class Trainer:
@@ -106,7 +109,7 @@ class Trainer:
             teacher_labels=0 if knowledge is None else knowledge.shape[1],
             place=config.preservation_place,
             temperature=config.temperature,
-            teacher_classifier=inputs.weights.classifier if inputs.teacher_is_backbone else None,
+            start=inputs.weights.classifier if inputs.same_labels else None,
         )
         prepare_batch_norm(encoder, config.batch_norm, device)
         encoder.to(device)

@@ -91,5 +91,5 @@ def test_identical_embeddings_have_a_finite_gradient():
 
 def test_shapes_that_do_not_fit_are_refused():
     embeddings, classes, domains = batch()
-    with pytest.raises(Exception, match="classes|domains"):
+    with pytest.raises(Exception, match=r"classes|domains"):
         quadruplet(embeddings, classes[:-1], domains)

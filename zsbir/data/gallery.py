@@ -1,0 +1,103 @@
+"""The photos of an index: those of a data set, or every image below a folder of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from zsbir.base.artifact import Artifact
+from zsbir.base.errors import InputError
+from zsbir.data.images import BadImage, decode, encode_photo, eval_array
+from zsbir.data.layouts import IMAGE_SUFFIXES
+from zsbir.data.loader import default_threads
+from zsbir.data.samples import load_samples
+from zsbir.data.schema import SPLITS
+from zsbir.data.shards import Images
+
+THUMBNAIL_PX = 128
+"""Longest side of the pictures kept in an index, so that it can show its results by itself."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One photo of a gallery: where it came from, its class where known, a small JPEG, and its pixels as the encoder takes them."""
+
+    path: str
+    class_name: str
+    thumbnail: bytes
+    pixels: UInt8[np.ndarray, "3 h w"]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A source of photos: how many, and how to get number i (its path, class name, encoded bytes)."""
+
+    entries: list[tuple[str, str]]
+    dataset_images: Images | None = None
+    positions: tuple[int, ...] = ()
+    folder: Path = Path()
+
+    def read(self, number: int) -> bytes:
+        """Encoded bytes of photo `number`."""
+        if self.dataset_images is not None:
+            return self.dataset_images.read(self.positions[number])
+        return (self.folder / self.entries[number][0]).read_bytes()
+
+    def items(self, image_px: int) -> Iterator[Item | BadImage]:
+        """Every photo in order, decoded by threads; a BadImage in the place of one that cannot be read."""
+
+        def item(number: int) -> Item | BadImage:
+            path, class_name = self.entries[number]
+            try:
+                image = decode(self.read(number))
+            except (BadImage, OSError) as error:
+                return BadImage(f"{path}: {error}")
+            return Item(path, class_name, thumbnail(image), eval_array(image, image_px))
+
+        numbers = iter(range(len(self.entries)))
+        with ThreadPoolExecutor(default_threads()) as pool:
+            # By the piece: map would otherwise decode the whole gallery ahead of its reader.
+            while piece := list(islice(numbers, 256)):
+                yield from pool.map(item, piece)
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """A small JPEG of an image."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BICUBIC)
+    return encode_photo(small)
+
+
+def dataset_gallery(dataset: Artifact, split: str) -> Gallery:
+    """The photos of a data set, of one split or of `all`."""
+    if split != "all" and split not in SPLITS:
+        raise InputError(f"split must be all, {', '.join(SPLITS)}, got {split!r}")
+    samples = load_samples(dataset)
+    positions = samples.select(split=None if split == "all" else split, domain="photo")
+    if not len(positions):
+        raise InputError(f"{dataset.uri} has no photos of split {split!r}")
+    names = [samples.class_names[class_id] for class_id in samples.class_id[positions]]
+    entries = list(zip(samples.path[positions].tolist(), names, strict=True))
+    return Gallery(entries, Images(dataset, samples), tuple(positions.tolist()))
+
+
+def folder_gallery(folder: Path) -> Gallery:
+    """Every image below a folder, by path; links that lead out of it are left out."""
+    if not folder.is_dir():
+        raise InputError(f"no folder at {str(folder)!r}")
+    root = folder.resolve()
+    found = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and path.resolve().is_relative_to(root)
+    )
+    if not found:
+        raise InputError(f"no images below {str(folder)!r} ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return Gallery([(path.relative_to(root).as_posix(), "") for path in found], folder=root)

@@ -1,0 +1,280 @@
+"""A Run in, a Report out: how well it finds photos of classes it has never seen, beside the frozen backbone it started from.
+
+    python -m zsbir.evaluate artifacts/runs/toy-0123456789ab --protocol zero_shot
+
+The only stage that opens the unseen classes. All metrics in all conventions, exact (see docs/evaluation.md), a table by class,
+a retrieval grid and a precision-recall curve. Costs two forward passes an image. Prints the URI of the report; its table goes to
+standard error, and all of it to the run's MLflow run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int
+from PIL import Image
+from pydantic import Field
+
+from zsbir.base import cli, events
+from zsbir.base.artifact import Artifact, Draft, draft, exists
+from zsbir.base.config import Config, digest_of
+from zsbir.base.errors import InputError
+from zsbir.base.storage import default_root, local_path
+from zsbir.data.images import decode
+from zsbir.data.samples import Samples, load_samples
+from zsbir.data.shards import Images
+from zsbir.evaluation.embed import embed, embeddings_of, features_of
+from zsbir.evaluation.figures import per_class_bars, precision_recall_figure, retrieval_grid
+from zsbir.evaluation.metrics import METRICS, Evaluation, chance_map, evaluate_embeddings
+from zsbir.evaluation.protocol import PROTOCOLS, Protocol, find_protocol, select
+from zsbir.model.encoder import Encoder, saved_facts
+from zsbir.model.weights import load_weights
+from zsbir.retrieval.exact import search
+from zsbir.training.config import Precision
+from zsbir.training.context import default_device
+from zsbir.training.precision import autocast
+
+SHOWN_METRICS = ("map_all", "map_all_voc", "map_at_200_min", "p_at_100", "p_at_200")
+
+
+class EvaluateConfig(Config):
+    """What decides the report."""
+
+    protocol: str = Field("zero_shot", description=f"one of {', '.join(PROTOCOLS)}")
+    precision: Precision = Field("auto", description="autocast of the forward pass")
+    grid_rows: int = Field(12, ge=1, le=60, description="queries in the retrieval grid, dealt over the classes")
+    seed: int = Field(0, ge=0, description="seed of the bootstrap and of the queries shown")
+
+
+class Settings(Config):
+    """Where it runs."""
+
+    root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
+    tracking: bool = Field(True, description="log the report to the run's MLflow run")
+    experiment: str = Field("zsbir", description="MLflow experiment")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model under evaluation: its embeddings of the queries and the gallery, and what they are worth."""
+
+    name: str
+    queries: Float[np.ndarray, "q d"]
+    gallery: Float[np.ndarray, "g d"]
+    result: Evaluation
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What both models are asked: a protocol's queries and gallery in one data set."""
+
+    run: Artifact
+    dataset: Artifact
+    samples: Samples
+    images: Images
+    protocol: Protocol
+    queries: Int[np.ndarray, "q"]
+    gallery: Int[np.ndarray, "g"]
+
+
+def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings) -> Artifact:
+    """The Report artifact of a run under a protocol; the one already made where there is one."""
+    trial = _open(run_uri, config)
+    digest = digest_of(
+        [config.model_dump(mode="json"), trial.protocol.model_dump(mode="json"), trial.run.digest, trial.dataset.digest]
+    )
+    parent, folder = local_path(settings.root) / "reports", digest[:16]
+    if exists(parent / folder):
+        report = Artifact(parent / folder, "report")
+    else:
+        subjects = [_frozen(trial, config, settings), _trained(trial, config)]
+        with draft(parent, "report", trial.run.manifest.name) as work:
+            summary = _write(work, trial, subjects, config)
+            report = work.commit(
+                folder,
+                digest=digest,
+                config=config,
+                inputs={"run": trial.run.reference(), "dataset": trial.dataset.reference()},
+                counts={"queries": len(trial.queries), "gallery": len(trial.gallery)},
+                facts={
+                    "protocol": trial.protocol.label(),
+                    **{name: values["map_all"] for name, values in summary["models"].items()},
+                },
+            )
+    events.say(table(report))
+    if settings.tracking:
+        _track(report, trial, settings)
+    return report
+
+
+def _open(run_uri: str, config: EvaluateConfig) -> Trial:
+    run = Artifact(run_uri, "run")
+    dataset = Artifact(run.manifest.inputs["dataset"]["uri"], "dataset")
+    if dataset.digest != run.manifest.inputs["dataset"]["digest"]:
+        raise InputError(f"{dataset.uri} is no longer the data set that {run.uri} was trained on")
+    samples, protocol = load_samples(dataset), find_protocol(config.protocol)
+    queries, gallery = select(samples, protocol)
+    return Trial(run, dataset, samples, Images(dataset, samples), protocol, queries, gallery)
+
+
+def _frozen(trial: Trial, config: EvaluateConfig, settings: Settings) -> Subject:
+    """The backbone the run started from, its pooled features as embedding."""
+    facts = saved_facts(trial.run.file("encoder.safetensors"))
+    encoder = Encoder(**facts)
+    weights = trial.run.manifest.inputs["weights"]["uri"]
+    encoder.load_trunk(load_weights(weights, backbone=facts["backbone"], root=settings.root))
+    return _subject("frozen", trial, encoder, config)
+
+
+def _trained(trial: Trial, config: EvaluateConfig) -> Subject:
+    return _subject("trained", trial, Encoder.load(trial.run.file("encoder.safetensors")), config)
+
+
+def _subject(name: str, trial: Trial, encoder: Encoder, config: EvaluateConfig) -> Subject:
+    device = default_device()
+    encoder.eval().to(device)
+    both = embed(
+        features_of(encoder) if name == "frozen" else embeddings_of(encoder),
+        trial.images,
+        np.concatenate([trial.queries, trial.gallery]),
+        image_px=encoder.image_px,
+        device=device,
+        autocast=autocast(config.precision, device),
+        label=f"embed {name}",
+    )
+    queries, gallery = both[: len(trial.queries)], both[len(trial.queries) :]
+    labels = trial.samples.class_id
+    return Subject(name, queries, gallery, evaluate_embeddings(queries, labels[trial.queries], gallery, labels[trial.gallery]))
+
+
+def _write(work: Draft, trial: Trial, subjects: list[Subject], config: EvaluateConfig) -> dict[str, Any]:
+    """All files of the report; returns what report.json says."""
+    labels, names = trial.samples.class_id, trial.samples.class_names
+    chance = chance_map(labels[trial.queries], labels[trial.gallery])
+    summary = {
+        "protocol": trial.protocol.label(),
+        "dataset": trial.dataset.manifest.name,
+        "dataset_digest": trial.dataset.digest,
+        "queries": len(trial.queries),
+        "gallery": len(trial.gallery),
+        "classes": len(np.unique(labels[trial.queries])),
+        "chance_map_all": chance,
+        "models": {subject.name: _figures(subject, config) for subject in subjects},
+    }
+    work.file("report.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+    _write_tables(work, trial, subjects)
+    title = f"{trial.run.manifest.name} on unseen classes, {trial.protocol.label()}"
+    curves = {
+        f"{s.name} ({s.result.summary()['map_all']:.3f})": (s.result.pr_curve.recall, s.result.pr_curve.interpolated)
+        for s in subjects
+    }
+    precision_recall_figure(curves, title=title, chance=chance).savefig(work.file("precision_recall.png"), dpi=150)
+    frozen, trained = ([row | {"class_name": names[row["class_id"]]} for row in subject.result.per_class()] for subject in subjects)
+    per_class_bars(frozen, trained).savefig(work.file("per_class.png"), dpi=150)
+    grid(trial, subjects[-1], config, title).save(work.file("grid.png"))
+    return summary
+
+
+def _figures(subject: Subject, config: EvaluateConfig) -> dict[str, Any]:
+    low, high = subject.result.confidence("map_all", seed=config.seed)
+    return {**subject.result.summary(), "map_all_low95": low, "map_all_high95": high, "ties": subject.result.ties}
+
+
+def _write_tables(work: Draft, trial: Trial, subjects: list[Subject]) -> None:
+    names = trial.samples.class_names
+    per_class = [
+        {"model": subject.name, "class_name": names[row["class_id"]], **row}
+        for subject in subjects
+        for row in subject.result.per_class()
+    ]
+    pq.write_table(pa.Table.from_pylist(per_class), work.file("per_class.parquet"))
+    columns: dict[str, Any] = {
+        "path": trial.samples.path[trial.queries],
+        "class_id": trial.samples.class_id[trial.queries],
+        "sha256": trial.samples.sha256[trial.queries],
+    }
+    columns |= {f"{subject.name}/{metric}": subject.result.per_query[metric] for subject in subjects for metric in METRICS}
+    pq.write_table(pa.table(columns), work.file("per_query.parquet"))
+
+
+def grid(trial: Trial, subject: Subject, config: EvaluateConfig, title: str) -> Image.Image:
+    """Queries dealt over the classes, drawn without looking at their scores, each with the first ten of its ranking."""
+    labels = trial.samples.class_id
+    rows = shown_queries(labels[trial.queries], config.grid_rows, config.seed)
+    found, _ = search(subject.queries[rows], subject.gallery, 10)
+    precision = subject.result.per_query["map_all"]
+    return retrieval_grid(
+        [_picture(trial, trial.queries[row]) for row in rows],
+        [[_picture(trial, trial.gallery[place]) for place in places] for places in found],
+        [(labels[trial.gallery[places]] == labels[trial.queries[row]]).tolist() for row, places in zip(rows, found, strict=True)],
+        [f"{trial.samples.class_names[labels[trial.queries[row]]]}\nAP {precision[row]:.2f}" for row in rows],
+        title=title,
+    )
+
+
+def shown_queries(labels: Int[np.ndarray, "q"], rows: int, seed: int) -> Int[np.ndarray, "rows"]:
+    """Query numbers for a picture: classes in turn, within a class by chance."""
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(labels))
+    turn = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        mine = shuffled[labels[shuffled] == label]
+        turn[mine] = np.arange(len(mine))
+    chosen = np.lexsort((labels, turn))[: min(rows, len(labels))]
+    return chosen[np.lexsort((turn[chosen], labels[chosen]))]
+
+
+def _picture(trial: Trial, position: int) -> Image.Image:
+    return decode(trial.images.read(int(position)))
+
+
+def table(report: Artifact) -> str:
+    """The report as lines of text: frozen beside trained, chance for scale."""
+    summary = json.loads(report.file("report.json").read_text("utf-8"))
+    head = f"{summary['protocol']}: {summary['classes']} classes, {summary['queries']} sketches against {summary['gallery']} photos"
+    lines = [head, f"{'':10}" + "".join(f"{name:>16}" for name in SHOWN_METRICS)]
+    for name, values in summary["models"].items():
+        lines.append(f"{name:10}" + "".join(f"{values[metric]:16.3f}" for metric in SHOWN_METRICS))
+    lines.append(f"{'chance':10}{summary['chance_map_all']:16.3f}")
+    lines += [f"pictures: {report.path / name}" for name in ("grid.png", "precision_recall.png", "per_class.png")]
+    return "\n".join(lines)
+
+
+def _track(report: Artifact, trial: Trial, settings: Settings) -> None:
+    from zsbir.edge.tracking import log_report, tracking_uri  # MLflow takes seconds to load
+
+    summary = json.loads(report.file("report.json").read_text("utf-8"))
+    prefix = trial.protocol.split if trial.protocol.name in ("zero_shot", "dev") else trial.protocol.name
+    metrics = {f"{prefix}/{metric}": summary["models"]["trained"][metric] for metric in METRICS}
+    metrics |= {f"{prefix}_frozen/{metric}": summary["models"]["frozen"][metric] for metric in METRICS}
+    files = [report.file(name) for name in report.manifest.files]
+    log_report(
+        tracking_uri(settings.root),
+        settings.experiment,
+        settings.root,
+        trial.run.path.name,
+        metrics=metrics,
+        files=files,
+        step=trial.run.manifest.counts["best_step"],
+    )
+
+
+def _parse(argv: Sequence[str]) -> str:
+    parser = cli.Parser("zsbir.evaluate", __doc__ or "")
+    parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it")
+    parser.add_config_file()
+    parser.add_fields(EvaluateConfig, title="evaluation")
+    parser.add_fields(Settings, title="where it runs")
+    parsed, values = parser.values(argv)
+    config, settings = cli.split_fields(values, EvaluateConfig, Settings)
+    return evaluate(parsed.run, EvaluateConfig.of(config), Settings.of(settings)).uri
+
+
+if __name__ == "__main__":
+    cli.main(_parse)

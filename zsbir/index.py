@@ -1,0 +1,146 @@
+"""A Run and photos in, an Index out: what search looks through, with the encoder that made it.
+
+    python -m zsbir.index artifacts/runs/toy-0123456789ab                     the unseen photos of the run's data set
+    python -m zsbir.index artifacts/runs/toy-0123456789ab --gallery photos/   every image below a folder
+
+Costs one forward pass a photo. The index needs nothing else later: it carries its encoder and small pictures. Prints its URI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float
+from pydantic import Field
+
+from zsbir.base import cli, events
+from zsbir.base.artifact import Artifact, Draft, draft, exists
+from zsbir.base.config import Config, digest_of
+from zsbir.base.errors import InputError
+from zsbir.base.storage import default_root, local_path
+from zsbir.data.gallery import Gallery, Item, dataset_gallery, folder_gallery
+from zsbir.data.images import BadImage
+from zsbir.evaluation.embed import EMBED_BATCH
+from zsbir.model.encoder import Encoder
+from zsbir.training.config import Precision
+from zsbir.training.context import default_device
+from zsbir.training.precision import autocast
+
+ITEM_SCHEMA = pa.schema([("item_id", pa.int64()), ("path", pa.string()), ("class_name", pa.string()), ("thumbnail", pa.binary())])
+
+
+class IndexConfig(Config):
+    """What decides the index."""
+
+    name: str = Field("", description="name of the index; none: the run's recipe")
+    gallery: str = Field("", description="folder of photos; none: the photos of the run's data set")
+    split: str = Field("unseen", description="without --gallery: photos of train, dev, unseen or all")
+    max_bad_frac: float = Field(0.01, ge=0, le=1, description="share of unreadable photos above which the command fails")
+    precision: Precision = Field("auto", description="autocast of the forward pass")
+
+
+class Settings(Config):
+    """Where it runs."""
+
+    root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
+
+
+def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifact:
+    """The Index artifact of a gallery under a run's encoder; the one already made where nothing changed.
+
+    Raises InputError for an empty gallery or too many unreadable photos.
+    """
+    run = Artifact(run_uri, "run")
+    gallery, source = _gallery(run, config)
+    digest = digest_of([config.model_dump(mode="json"), run.digest, source])
+    name = config.name or run.manifest.name
+    parent, folder = local_path(settings.root) / "indexes" / name, digest[:16]
+    if exists(parent / folder):
+        return Artifact(parent / folder, "index")
+    encoder = Encoder.load(run.file("encoder.safetensors")).eval()
+    with draft(parent, "index", name) as work:
+        bad: list[BadImage] = []
+        vectors = _embed(encoder, gallery, work, config, bad)
+        _check_bad(bad, len(gallery.entries), config)
+        np.save(work.file("vectors.npy"), vectors)
+        encoder.save(work.file("encoder.safetensors"))
+        counts = {"photos": len(vectors), "dimensions": encoder.embedding_dim, "unreadable": len(bad)}
+        return work.commit(folder, digest=digest, config=config, inputs={"run": run.reference(), "gallery": source}, counts=counts)
+
+
+def _gallery(run: Artifact, config: IndexConfig) -> tuple[Gallery, dict[str, str]]:
+    if not config.gallery:
+        dataset = Artifact(run.manifest.inputs["dataset"]["uri"], "dataset")
+        return dataset_gallery(dataset, config.split), dataset.reference()
+    folder = local_path(config.gallery)
+    gallery = folder_gallery(folder)
+    stats = [(path, (gallery.folder / path).stat()) for path, _ in gallery.entries]
+    digest = digest_of([(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats])
+    return gallery, {"uri": str(folder.resolve()), "digest": digest}
+
+
+def _embed(encoder: Encoder, gallery: Gallery, work: Draft, config: IndexConfig, bad: list[BadImage]) -> Float[np.ndarray, "n d"]:
+    """Vectors of all readable photos; their rows go to items.parquet as they come, the unreadable ones into `bad`."""
+    device = default_device()
+    encoder.to(device)
+    vectors = [np.zeros((0, encoder.embedding_dim), np.float32)]
+    with (
+        pq.ParquetWriter(work.file("items.parquet"), ITEM_SCHEMA) as writer,
+        events.Progress("index", total=len(gallery.entries), unit="photo") as progress,
+        torch.inference_mode(),
+    ):
+        done = 0
+        for items in _batches(gallery.items(encoder.image_px), bad):
+            with autocast(config.precision, device):
+                pixels = torch.from_numpy(np.stack([item.pixels for item in items])).to(device)
+                vectors.append(encoder(pixels)[0].float().cpu().numpy())
+            writer.write_table(pa.Table.from_pylist([_row(done + place, item) for place, item in enumerate(items)], ITEM_SCHEMA))
+            done += len(items)
+            progress.advance(len(items))
+    return np.concatenate(vectors)
+
+
+def _row(number: int, item: Item) -> dict[str, object]:
+    return {"item_id": number, "path": item.path, "class_name": item.class_name, "thumbnail": item.thumbnail}
+
+
+def _batches(items: Iterator[Item | BadImage], bad: list[BadImage]) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    for item in items:
+        if isinstance(item, BadImage):
+            bad.append(item)
+            continue
+        batch.append(item)
+        if len(batch) == EMBED_BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _check_bad(bad: list[BadImage], total: int, config: IndexConfig) -> None:
+    for image in bad[:5]:
+        events.warn(f"left out {image}")
+    if len(bad) > config.max_bad_frac * total or len(bad) == total:
+        raise InputError(
+            f"{len(bad)} of {total} photos cannot be read, more than --max-bad-frac {config.max_bad_frac:g} allows; first: {bad[0]}"
+        )
+
+
+def _parse(argv: Sequence[str]) -> str:
+    parser = cli.Parser("zsbir.index", __doc__ or "")
+    parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it")
+    parser.add_config_file()
+    parser.add_fields(IndexConfig, title="index")
+    parser.add_fields(Settings, title="where it runs")
+    parsed, values = parser.values(argv)
+    config, settings = cli.split_fields(values, IndexConfig, Settings)
+    return build_index(parsed.run, IndexConfig.of(config), Settings.of(settings)).uri
+
+
+if __name__ == "__main__":
+    cli.main(_parse)

@@ -1,0 +1,117 @@
+"""An Index and a drawing in, ranked photos out.
+
+    python -m zsbir.search artifacts/indexes/toy/0123456789abcdef sketch.png -k 10 --grid found.png
+
+Prints a table: rank, cosine similarity, class where known, path. `--json` prints one JSON object a line instead.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from zsbir.base import cli, events
+from zsbir.base.artifact import Artifact
+from zsbir.base.errors import InputError
+from zsbir.data.images import BadImage, decode, eval_array, is_blank
+from zsbir.evaluation.figures import retrieval_grid
+from zsbir.model.encoder import Encoder
+from zsbir.retrieval.exact import search as exact_search
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One photo found: rank from 1, cosine similarity to the drawing, its place in the index, class and path."""
+
+    rank: int
+    score: float
+    item_id: int
+    class_name: str
+    path: str
+
+
+class Searcher:
+    """An opened index. `search` may be called from several threads."""
+
+    def __init__(self, index_uri: str):
+        self.index = Artifact(index_uri, "index")
+        self.encoder = Encoder.load(self.index.file("encoder.safetensors")).eval()
+        self.vectors = np.load(self.index.file("vectors.npy"), mmap_mode="r")
+        self._items = pq.read_table(self.index.file("items.parquet"), columns=["path", "class_name"])
+        self._thumbnails: Any = None
+        self._lock = threading.Lock()
+
+    def search(self, image: Image.Image, k: int) -> list[Hit]:
+        """The k photos nearest to a drawing, best first. InputError for an empty drawing or k below 1."""
+        if is_blank(image):
+            raise InputError("the drawing is empty: all of it has one colour")
+        pixels = torch.from_numpy(eval_array(image.convert("RGB"), self.encoder.image_px)[None])
+        with torch.inference_mode():
+            query = self.encoder(pixels)[0].numpy()
+        places, scores = exact_search(query, self.vectors, k)
+        paths, names = self._items["path"], self._items["class_name"]
+        return [
+            Hit(rank, float(score), int(place), names[int(place)].as_py(), paths[int(place)].as_py())
+            for rank, (place, score) in enumerate(zip(places[0], scores[0], strict=True), start=1)
+        ]
+
+    def thumbnail(self, item_id: int) -> bytes:
+        """The small JPEG of a photo."""
+        with self._lock:
+            if self._thumbnails is None:
+                self._thumbnails = pq.read_table(self.index.file("items.parquet"), columns=["thumbnail"])["thumbnail"]
+        data: bytes = self._thumbnails[item_id].as_py()
+        return data
+
+
+def read_drawing(path: Path) -> Image.Image:
+    """An image file. InputError when it is none."""
+    try:
+        return decode(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"no drawing at {str(path)!r}") from None
+    except (BadImage, OSError) as error:
+        raise InputError(f"cannot read the drawing {str(path)!r}: {error}") from None
+
+
+def picture(searcher: Searcher, drawing: Image.Image, hits: list[Hit], title: str) -> Image.Image:
+    """The drawing and what was found for it, without right and wrong: nobody knows."""
+    photos = [Image.open(io.BytesIO(searcher.thumbnail(hit.item_id))).convert("RGB") for hit in hits]
+    return retrieval_grid([drawing], [photos], None, [""], title=title)
+
+
+def table(hits: list[Hit]) -> str:
+    """The hits as lines of text."""
+    lines = [f"{'rank':>4}  {'score':>6}  {'class':20}  path"]
+    lines += [f"{hit.rank:4}  {hit.score:6.3f}  {hit.class_name or '-':20}  {hit.path}" for hit in hits]
+    return "\n".join(lines)
+
+
+def _parse(argv: Sequence[str]) -> str:
+    parser = cli.Parser("zsbir.search", __doc__ or "")
+    parser.add_argument("index", help="URI of an Index artifact, as zsbir.index prints it")
+    parser.add_argument("drawing", help="image file of the drawing: dark strokes on a light ground")
+    parser.add_argument("-k", type=int, default=10, help="photos to find [10]")
+    parser.add_argument("--grid", metavar="FILE", help="write a picture of the drawing and what was found")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parsed, _ = parser.values(argv)
+    drawing, searcher = read_drawing(Path(parsed.drawing)), Searcher(parsed.index)
+    hits = searcher.search(drawing, parsed.k)
+    if parsed.grid:
+        picture(searcher, drawing, hits, f"{Path(parsed.drawing).name} in {searcher.index.manifest.name}").save(parsed.grid)
+        events.say(f"picture: {parsed.grid}")
+    return "\n".join(json.dumps(vars(hit)) for hit in hits) if parsed.json else table(hits)
+
+
+if __name__ == "__main__":
+    cli.main(_parse)
