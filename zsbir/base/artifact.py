@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors import SafetensorError
+
 import zsbir
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
@@ -73,10 +75,12 @@ class Artifact:
         return self.manifest.digest
 
     def file(self, name: str) -> Path:
-        """The path of one of its files. InputError when the manifest does not name it or it is gone."""
+        """The path of one of its files. InputError when the manifest does not name it, it is gone, or it leads elsewhere."""
         path = self.path / name
         if name not in self.manifest.files or not path.is_file():
             raise InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}")
+        if not path.resolve().is_relative_to(self.path):
+            raise InputError(f"{self.uri}: its file {name!r} leads out of its folder; copy the file into it")
         return path
 
     def verify(self) -> None:
@@ -187,10 +191,10 @@ def draft(parent: str | Path, kind: Kind, name: str) -> Iterator[Draft]:
     try:
         work.path.mkdir(parents=True)
         yield work
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise RunError(f"cannot write the {kind} under {work.parent}: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        # NumPy and safetensors tell of a full disk in words of their own, without an error number.
+        reason = getattr(error, "strerror", None) or f"{error} (is the disk full?)"
+        raise RunError(f"cannot write the {kind} under {work.parent}: {reason}") from error
     finally:
         shutil.rmtree(work.path, ignore_errors=True)
 
