@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from zsbir.base.errors import InputError
 
@@ -52,19 +53,28 @@ def _fetch_s3(uri: str) -> Path:
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, key = uri.removeprefix("s3://").partition("/")
-    client = boto3.client("s3", config=Config(connect_timeout=5, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"}))
+    config = Config(connect_timeout=5, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
     try:
+        client = boto3.Session().client("s3", config=config)
         etag = client.head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
         name = hashlib.sha256(f"{client.meta.endpoint_url}|{uri}|{etag}".encode()).hexdigest()
         target = cache_dir() / "files" / f"{name}{Path(key).suffix}"
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part:
-                client.download_fileobj(bucket, key, part)
-            Path(part.name).replace(target)
-    except (BotoCoreError, ClientError) as error:
-        raise InputError(f"cannot read {uri}: {error}") from None
+            _download(client, bucket, key, target)
+    except (BotoCoreError, ClientError, ValueError) as error:  # ValueError: AWS_ENDPOINT_URL is no address
+        raise InputError(f"cannot read {uri}: {' '.join(str(error).split())}") from None
     return target
+
+
+def _download(client: Any, bucket: str, key: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part:
+        try:
+            client.download_fileobj(bucket, key, part)
+        except BaseException:
+            Path(part.name).unlink(missing_ok=True)
+            raise
+    Path(part.name).replace(target)
 
 
 def sha256_file(path: Path) -> str:
