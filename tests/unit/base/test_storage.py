@@ -1,0 +1,151 @@
+import hashlib
+import socket
+import time
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from zsbir.base.errors import InputError
+from zsbir.base.storage import cache_dir, default_root, fetch, local_path, sha256_file, write_atomic
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture(scope="module")
+def store_url():
+    """A real S3 server on this machine."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def no_keys(monkeypatch, tmp_path):
+    """An environment in which nothing says who we are."""
+    for name in (*KEYS, "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ROLE_ARN", "AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("ZSBIR_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def bucket(store_url, no_keys, monkeypatch):
+    """The bucket `models` of the server, with the environment that leads to it."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store_url)
+    made = boto3.resource("s3").Bucket("models")
+    made.create()
+    yield made
+    made.objects.all().delete()
+    made.delete()
+
+
+def line(uri):
+    """The one line in which `fetch` fails, which takes it seconds at most."""
+    began = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        fetch(uri)
+    assert time.monotonic() - began < 20
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_file_of_a_bucket_is_fetched_whole_and_keeps_its_ending(bucket):
+    data = bytes(range(256)) * 40_000  # more than one part of a multipart download
+    bucket.put_object(Key="trained/net.safetensors", Body=data)
+    path = fetch("s3://models/trained/net.safetensors")
+    assert path.suffix == ".safetensors"
+    assert sha256_file(path) == hashlib.sha256(data).hexdigest()
+    assert cache_dir() in path.parents
+
+
+def test_a_fetched_file_is_not_fetched_again_until_it_changes(bucket):
+    bucket.put_object(Key="net.pth", Body=b"first")
+    first = fetch("s3://models/net.pth")
+    written = first.stat().st_mtime_ns
+    assert fetch("s3://models/net.pth") == first
+    assert first.stat().st_mtime_ns == written
+    bucket.put_object(Key="net.pth", Body=b"second")
+    second = fetch("s3://models/net.pth")
+    assert (first.read_bytes(), second.read_bytes()) == (b"first", b"second")
+    assert sorted(cache_dir().rglob("*.*")) == sorted([first, second]), "no partial file is left"
+
+
+def test_a_wrong_bucket_and_a_wrong_key_are_input_errors_that_name_the_address(bucket):
+    assert line("s3://modles/net.pth").startswith("cannot read s3://modles/net.pth: ")
+    assert "404" in line("s3://models/nothing.pth")
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://", "s3://models", "s3://models/", "s3:///net.pth", "s3://no such/net.pth", "s3://../net.pth"]
+)
+def test_an_address_that_is_none_is_one_line(bucket, uri):
+    assert line(uri).startswith(f"cannot read {uri}: ")
+
+
+def test_without_credentials_the_line_says_so(store_url, no_keys, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store_url)
+    assert "credentials" in line("s3://models/net.pth")
+
+
+def test_an_unknown_profile_is_an_input_error(store_url, no_keys, monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    assert "nobody" in line("s3://models/net.pth")
+
+
+def test_an_endpoint_that_is_no_address_is_an_input_error(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
+    assert "localhost:9000" in line("s3://models/net.pth")
+
+
+def test_a_store_that_is_not_there_is_an_input_error_within_seconds(bucket, monkeypatch):
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        assert "endpoint" in line("s3://models/net.pth")
+
+
+def test_the_secret_key_stands_in_no_message(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-3f9c")
+    assert "canary" not in line("s3://modles/net.pth") + line("s3://models/nothing.pth")
+
+
+def test_a_local_file_is_itself_and_a_missing_one_an_input_error(tmp_path):
+    (tmp_path / "net.pth").write_bytes(b"x")
+    assert fetch(str(tmp_path / "net.pth")) == fetch(f"file://{tmp_path}/net.pth") == tmp_path / "net.pth"
+    assert line(str(tmp_path / "none.pth")) == f"no file at '{tmp_path}/none.pth'"
+    assert "no file at" in line(str(tmp_path)), "a folder is no file"
+
+
+def test_nothing_is_fetched_from_the_web_on_behalf_of_a_user():
+    for uri in ("http://127.0.0.1:1/net.pth", "ftp://127.0.0.1/net.pth"):
+        assert "are read from local disk" in line(uri)
+
+
+def test_the_root_and_the_cache_come_from_the_environment(monkeypatch, tmp_path):
+    assert default_root() == "artifacts"
+    monkeypatch.setenv("ZSBIR_ROOT", "elsewhere")
+    assert default_root() == "elsewhere"
+    monkeypatch.setenv("ZSBIR_CACHE", str(tmp_path))
+    assert cache_dir() == tmp_path
+    monkeypatch.delenv("ZSBIR_CACHE")
+    assert cache_dir() == Path.home() / ".cache" / "zsbir"
+    assert local_path("file:///a/b") == Path("/a/b")
+
+
+def test_an_atomic_write_replaces_the_whole_file_or_leaves_the_old_one(tmp_path):
+    file = tmp_path / "sub" / "words.txt"
+    write_atomic(file, b"old")
+    write_atomic(file, b"new and longer")
+    assert file.read_bytes() == b"new and longer"
+    with pytest.raises(TypeError):
+        write_atomic(file, "text is no bytes")
+    assert file.read_bytes() == b"new and longer"
+    assert [path.name for path in file.parent.iterdir()] == ["words.txt"]
