@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from filelock import FileLock, Timeout
 from pydantic import Field
 
 from zsbir.base import cli, events
@@ -31,11 +32,11 @@ from zsbir.data.shards import Images
 from zsbir.evaluation.figures import training_curves
 from zsbir.model.weights import Weights, load_weights
 from zsbir.recipes import RECIPES, recipe
-from zsbir.training.checkpoint import Progress, best_encoder
+from zsbir.training.checkpoint import TrainState, best_encoder
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import Context, LocalContext
 from zsbir.training.gather import barrier
-from zsbir.training.loop import Trainer, TrainInputs
+from zsbir.training.loop import Trainer, TrainInputs, tracked_names
 
 if TYPE_CHECKING:
     from zsbir.edge.tracking import Tracker
@@ -89,18 +90,33 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings) -> Artifact:
     job = resolve(config, uris, settings)
     if exists(job.run):
         events.say(f"already trained: {job.run}")
+        _deliver_again(job)
         return Artifact(job.run, "run")
-    if settings.num_workers:
-        from zsbir.edge.ray_train import fit  # Ray is loaded only where it is asked for
+    with _alone(Path(job.run)):
+        if settings.num_workers:
+            from zsbir.edge.ray_train import fit  # Ray is loaded only where it is asked for
 
-        fit(run_job, job, settings)
-    else:
-        context = LocalContext()
-        with context.signals():
-            run_job(job, context)
+            fit(run_job, job, settings)
+        else:
+            context = LocalContext()
+            with context.signals():
+                run_job(job, context)
     if not exists(job.run):
         raise RunError(f"training ended without a result in {job.run}")
     return Artifact(job.run, "run")
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """No second process trains the same run meanwhile. The lock is the operating system's: it ends with its process."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with FileLock(run / ".lock", blocking=False):
+            yield
+    except Timeout:
+        raise RunError(f"another process is training {run}; wait for it, or end it") from None
+    except OSError as error:
+        raise RunError(f"cannot write the run {run}: {error.strerror}") from error
 
 
 def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
@@ -163,7 +179,7 @@ def run_job(job: Job, context: Context) -> None:
         progress = Trainer(job.config, inputs, context, run, log=log, threads=job.settings.decode_threads).run()
         if context.rank == 0:
             sign_run(job, dataset, knowledge, weights, progress)
-            _publish(tracker, inputs, run, progress)
+            _publish(tracker, inputs, run)
     barrier()
 
 
@@ -196,24 +212,49 @@ def _tracking(job: Job, dataset: Artifact, context: Context) -> Iterator[Tracker
         raise
     finally:
         tracker.finish(status)
+        _remember_undelivered(Path(job.run), tracker)
 
 
-def _publish(tracker: Tracker | None, inputs: TrainInputs, run: Path, progress: Progress) -> None:
-    """Curves beside the run, and all of it to MLflow, the model included."""
-    curves = run / "curves.png"
-    training_curves(progress.history, title=run.name).savefig(curves, dpi=150)
+def _publish(tracker: Tracker | None, inputs: TrainInputs, run: Path) -> None:
+    """All of a finished run but its metrics to MLflow, the model included."""
     if tracker:
-        tracker.artifacts({curves: "", run / "config.yaml": "", run / "history.parquet": ""})
+        tracker.artifacts({run / "curves.png": "", run / "config.yaml": "", run / "history.parquet": ""})
         first_photo = int(inputs.samples.select(split="train", domain="photo")[0])
         tracker.model(run / "encoder.safetensors", inputs.images.read(first_photo))
 
 
-def sign_run(job: Job, dataset: Artifact, knowledge: Artifact | None, weights: Weights, progress: Progress) -> Artifact:
+def _remember_undelivered(run: Path, tracker: Tracker) -> None:
+    """A mark in the run's folder that MLflow lacks something; the same command delivers it when MLflow is back."""
+    mark = run / ".undelivered"
+    if tracker.delivered:
+        mark.unlink(missing_ok=True)
+    elif run.is_dir():
+        mark.touch()
+        events.warn("not all of this run reached MLflow; the same command delivers it when MLflow answers")
+
+
+def _deliver_again(job: Job) -> None:
+    """What MLflow missed of a finished run, from the run's own history."""
+    run, dataset = Path(job.run), Artifact(job.dataset, "dataset")
+    if not (run / ".undelivered").exists():
+        return
+    samples = load_samples(dataset)
+    with _tracking(job, dataset, LocalContext()) as tracker:
+        if tracker:
+            for row in pq.read_table(run / "history.parquet").to_pylist():
+                metrics = {name: value for name, value in row.items() if value is not None and name != "step"}
+                tracker.log(int(row["step"]), tracked_names(metrics))
+            weights = load_weights(job.weights, backbone=job.config.backbone, root=job.settings.root)
+            _publish(tracker, TrainInputs(samples, Images(dataset, samples), weights), run)
+
+
+def sign_run(job: Job, dataset: Artifact, knowledge: Artifact | None, weights: Weights, progress: TrainState) -> Artifact:
     """Put the best encoder, the history and the configuration into the run's folder, manifest last."""
     run = Path(job.run)
     files = {name: run / name for name in ("encoder.safetensors", "history.parquet", "config.yaml")}
     write_atomic(files["encoder.safetensors"], best_encoder(run, progress).read_bytes())
     write_atomic(files["config.yaml"], yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False).encode())
+    training_curves(progress.history, title=run.name).savefig(run / "curves.png", dpi=150)
     history = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(_table(progress.history)), history)
     write_atomic(files["history.parquet"], history.getvalue().to_pybytes())
@@ -221,7 +262,7 @@ def sign_run(job: Job, dataset: Artifact, knowledge: Artifact | None, weights: W
         run,
         "run",
         job.config.recipe,
-        list(files.values()),
+        [*files.values(), run / "curves.png"],
         digest=digest_of([run.name]),
         config=job.config.model_dump(mode="json"),
         inputs={

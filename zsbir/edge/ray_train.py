@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 # Train prints every worker's line twice without this.
@@ -17,9 +20,12 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import local_path
+from zsbir.base.storage import local_path, write_atomic
 from zsbir.edge.ray_cluster import connect
 from zsbir.training.context import Context, data_parallel
+
+ERROR_FILE = ".error.json"
+"""In the run's folder: how a worker tells the driver of an error that trying again would not mend."""
 
 
 class RayContext:
@@ -64,28 +70,37 @@ def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> Non
             failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=3),
         ),
     )
+    error_file = Path(job.run) / ERROR_FILE
+    error_file.unlink(missing_ok=True)
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _plain(error) from None
+    if error_file.exists():
+        told = json.loads(error_file.read_text("utf-8"))
+        raise {"InputError": InputError, "RunError": RunError}[told["kind"]](told["message"])
 
 
 class _Worker:
-    """What each worker runs. Its input errors end the training at once: trying again would not mend them."""
+    """What each worker runs. An InputError or RunError ends the training at once: Ray's trying again would not mend it."""
 
     def __init__(self, run_job: Callable[[Any, Context], None], job: Any):
         self.run_job, self.job = run_job, job
 
     def __call__(self) -> None:
-        self.run_job(self.job, RayContext())
+        # Ray's own account of what it does is for its logs; the story of the training is told by the loop.
+        logging.getLogger("ray.train").setLevel(logging.WARNING)
+        try:
+            self.run_job(self.job, RayContext())
+        except (InputError, RunError) as error:
+            told = {"kind": type(error).__name__, "message": str(error)}
+            write_atomic(Path(self.job.run) / ERROR_FILE, json.dumps(told).encode())
 
 
-def _plain(error: Exception) -> Exception:
-    """The worker's own error as one line."""
+def _plain(error: Exception) -> RunError:
+    """The first worker's own error as one line."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
         cause = getattr(failure, "cause", None) or failure
-        if isinstance(cause, InputError):
-            return InputError(str(cause))
         return RunError(f"a worker failed: {type(cause).__name__}: {str(cause).strip().splitlines()[-1][:300]}")
     return RunError(str(error).strip().splitlines()[-1][:300])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 # A server that is away must not hold the training up: one short try, then the buffer keeps what there is to say.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 from mlflow.entities import Metric
@@ -69,12 +71,13 @@ class Tracker:
         self._waiting: list[Metric] = []
         self._last_try = self._last_failure = float("-inf")
         self._known_step = -1
+        self._missed = False
         self._attempt(self._open)
 
     @property
-    def run_id(self) -> str | None:
-        """The MLflow run, or None as long as MLflow has not answered."""
-        return self._run_id
+    def delivered(self) -> bool:
+        """Whether MLflow has all that it was told; asked after `finish`."""
+        return not self._missed and not self._waiting
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Metrics of an optimiser step; sent in batches every few seconds."""
@@ -95,28 +98,32 @@ class Tracker:
             for file, folder in files.items():
                 self._client.log_artifact(run_id, str(file), folder or None)
 
-        self._attempt(lambda: upload(self._open()))
+        self._deliver(lambda: upload(self._open()))
 
     def model(self, encoder: Path, example: bytes) -> None:
         """The encoder as a pyfunc model of the run: image bytes in, embeddings out."""
         from zsbir.edge.pyfunc import log_model
 
-        self._attempt(lambda: log_model(self._uri, self._open(), encoder, example))
+        self._deliver(lambda: log_model(self._uri, self._open(), encoder, example))
 
     def finish(self, status: str = "FINISHED") -> None:
         """Send the rest and end the run: FINISHED, FAILED or KILLED."""
         self.flush()
-        self._attempt(lambda: self._client.set_terminated(self._open(), status))
-        if self._waiting:
-            events.warn(f"{len(self._waiting)} metrics did not reach MLflow; they are in the run's history.parquet")
+        self._deliver(lambda: self._client.set_terminated(self._open(), status))
 
-    def _attempt(self, action: Callable[[], Any]) -> None:
+    def _deliver(self, action: Callable[[], Any]) -> None:
+        """What is not kept for a later try by itself: when it fails, the whole must be delivered again."""
+        self._missed |= not self._attempt(action)
+
+    def _attempt(self, action: Callable[[], Any]) -> bool:
         try:
             action()
         except (MlflowException, OSError) as error:
             if time.monotonic() - self._last_failure >= RETRY_S:
                 events.warn(f"MLflow at {self._uri}: {_first_line(error)}; going on without it for now")
             self._last_failure = time.monotonic()
+            return False
+        return True
 
     def _open(self) -> str:
         if self._run_id is None:
@@ -162,7 +169,9 @@ def _log_lineage(client: MlflowClient, run_id: str, role: str, dataset: Artifact
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag
 
-    source = resolve_dataset_source(dataset.uri)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two of MLflow's source types read local paths, and it says so each time
+        source = resolve_dataset_source(dataset.uri)
     entity = MetaDataset(source, name=dataset.manifest.name, digest=dataset.digest[:16])._to_mlflow_entity()
     client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", role)])])
 

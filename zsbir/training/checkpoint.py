@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import digest_of
 from zsbir.base.storage import write_atomic
 from zsbir.model.encoder import Encoder
+from zsbir.model.tensors import save_tensors
 
 
 @dataclass
-class Progress:
+class TrainState:
     """How far a run is: optimiser steps done, the best dev score and its step, and the rows logged so far."""
 
     step: int = 0
@@ -32,23 +33,23 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def save_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, progress: Progress) -> None:
+def save_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, progress: TrainState) -> None:
     """Write `step-N` and, once it is committed, remove the older ones."""
     parent, name = run / "checkpoints", f"step-{progress.step:06d}"
     if exists(parent / name):
         return
     with draft(parent, "checkpoint", name) as work:
-        save_file(_module_tensors(modules) | _optimiser_tensors(modules, optimiser), work.file("state.safetensors"))
+        save_tensors(_module_tensors(modules) | _optimiser_tensors(modules, optimiser), work.file("state.safetensors"))
         write_atomic(work.file("progress.json"), json.dumps(vars(progress)).encode())
         work.commit(name, digest=digest_of([run.name, progress.step]), counts={"step": progress.step})
     _keep_only(parent, "step", name)
 
 
-def load_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> Progress:
-    """Put the newest whole checkpoint into the modules and the optimiser; a fresh Progress where there is none."""
+def load_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> TrainState:
+    """Put the newest whole checkpoint into the modules and the optimiser; a fresh TrainState where there is none."""
     newest = newest_checkpoint(run)
     if newest is None:
-        return Progress()
+        return TrainState()
     newest.verify()
     tensors = load_file(newest.file("state.safetensors"))
     for prefix, module in modules.items():
@@ -57,7 +58,7 @@ def load_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.o
         if state := _strip(tensors, f"optimiser/{name}/"):
             # AdamW keeps its step counter on the CPU unless it is fused or captured; torch moves it where it belongs.
             optimiser.state[parameter] = {key: value if key == "step" else value.to(parameter) for key, value in state.items()}
-    return Progress(**json.loads(newest.file("progress.json").read_text("utf-8")))
+    return TrainState(**json.loads(newest.file("progress.json").read_text("utf-8")))
 
 
 def newest_checkpoint(run: Path) -> Artifact | None:
@@ -66,7 +67,7 @@ def newest_checkpoint(run: Path) -> Artifact | None:
     return Artifact(run / "checkpoints" / names[-1], "checkpoint") if names else None
 
 
-def save_best(run: Path, encoder: Encoder, progress: Progress) -> None:
+def save_best(run: Path, encoder: Encoder, progress: TrainState) -> None:
     """Write the encoder as `best-N` and remove the best before it."""
     parent, name = run / "checkpoints", f"best-{progress.best_step:06d}"
     if not exists(parent / name):
@@ -77,7 +78,7 @@ def save_best(run: Path, encoder: Encoder, progress: Progress) -> None:
     _keep_only(parent, "best", name)
 
 
-def best_encoder(run: Path, progress: Progress) -> Path:
+def best_encoder(run: Path, progress: TrainState) -> Path:
     """The file of the best encoder so far."""
     return Artifact(run / "checkpoints" / f"best-{progress.best_step:06d}", "checkpoint").file("encoder.safetensors")
 
@@ -89,11 +90,7 @@ def _keep_only(parent: Path, prefix: str, name: str) -> None:
 
 
 def _module_tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
-    return {
-        f"{prefix}/{name}": tensor.detach().cpu().contiguous()
-        for prefix, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
+    return {f"{prefix}/{name}": tensor for prefix, module in modules.items() for name, tensor in module.state_dict().items()}
 
 
 def _parameters(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
@@ -102,7 +99,7 @@ def _parameters(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
 
 def _optimiser_tensors(modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"optimiser/{name}/{key}": value.detach().cpu().contiguous()
+        f"optimiser/{name}/{key}": value
         for name, parameter in _parameters(modules).items()
         for key, value in optimiser.state.get(parameter, {}).items()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from zsbir.model.encoder import Encoder
 from zsbir.model.heads import Heads
 from zsbir.model.weights import Weights
 from zsbir.training.batchnorm import prepare_batch_norm, set_train_mode
-from zsbir.training.checkpoint import Progress, load_checkpoint, save_best, save_checkpoint
+from zsbir.training.checkpoint import TrainState, load_checkpoint, save_best, save_checkpoint
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import Context
 from zsbir.training.gather import any_worker, barrier, gather
@@ -129,7 +129,7 @@ class Trainer:
             )
         return torch.from_numpy(np.stack([known[int(class_id)] for class_id in class_ids]).astype(np.float32))
 
-    def run(self) -> Progress:
+    def run(self) -> TrainState:
         """Train to the end. Raises Interrupted when asked to stop, RunError when the loss is no longer finite."""
         done = load_checkpoint(self.run_path, self.modules, self.optimiser)
         if self.context.rank == 0 and done.step:
@@ -171,7 +171,7 @@ class Trainer:
         self.optimiser.step()
         return figures
 
-    def _after_step(self, done: Progress, figures: dict[str, Tensor], clock: _Clock) -> None:
+    def _after_step(self, done: TrainState, figures: dict[str, Tensor], clock: _Clock) -> None:
         config, last = self.config, done.step == self.steps
         if done.step % config.log_every_steps == 0 or last or done.step == 1:
             self._log(done, {name: value.item() for name, value in figures.items()} | clock.read() | self._rates())
@@ -189,14 +189,14 @@ class Trainer:
         rates = [group["lr"] for group in self.optimiser.param_groups]
         return {"lr": max(rates), "lr_backbone": self.optimiser.param_groups[0]["lr"]}
 
-    def _log(self, done: Progress, metrics: dict[str, float]) -> None:
+    def _log(self, done: TrainState, metrics: dict[str, float]) -> None:
         if not np.isfinite(metrics.get("loss", 0.0)):
             raise RunError(f"the loss is {metrics['loss']} at step {done.step}; lower lr, or use precision=fp32")
         done.history.append({"step": done.step, **metrics})
         if self.context.rank == 0:
-            self.log(done.step, {name if "/" in name else f"train/{name}": value for name, value in metrics.items()})
+            self.log(done.step, tracked_names(metrics))
 
-    def _evaluate(self, done: Progress) -> None:
+    def _evaluate(self, done: TrainState) -> None:
         """Score the dev classes; keep the encoder when it is the best so far. Without dev classes the last one is the best."""
         score = self.dev_score()
         if score is not None:
@@ -227,10 +227,15 @@ class Trainer:
         result = evaluate_embeddings(embeddings[: len(queries)], labels[queries], embeddings[len(queries) :], labels[gallery])
         return float(result.summary()[DEV_METRIC])
 
-    def _save(self, done: Progress) -> None:
+    def _save(self, done: TrainState) -> None:
         if self.context.rank == 0:
             save_checkpoint(self.run_path, self.modules, self.optimiser, done)
         barrier()
+
+
+def tracked_names(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics by the names trackers know them by: what is not `dev/...` is `train/...`."""
+    return {name if "/" in name else f"train/{name}": value for name, value in metrics.items()}
 
 
 class _Clock:

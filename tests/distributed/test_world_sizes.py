@@ -1,0 +1,86 @@
+"""The global batch, the loss and its gradient are the same on 1, 2 and 4 workers: real processes over gloo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file, save_file
+
+from zsbir.losses.objective import Objective, ObjectiveConfig
+from zsbir.model.encoder import Encoder
+from zsbir.model.heads import Heads
+from zsbir.training.batchnorm import SyncedBatchNorm2d, prepare_batch_norm, set_train_mode
+from zsbir.training.context import data_parallel
+from zsbir.training.gather import any_worker, gather
+
+CLASSES, PER_CLASS, LABELS = 4, 2, 6
+
+
+def global_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """16 images of noise: 4 classes x (2 photos + 2 sketches)."""
+    size = CLASSES * 2 * PER_CLASS
+    images = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return (
+        images,
+        torch.arange(CLASSES).repeat_interleave(2 * PER_CLASS),
+        torch.arange(2).repeat_interleave(PER_CLASS).repeat(CLASSES),
+    )
+
+
+def one_step(mode: str) -> dict[str, torch.Tensor]:
+    """Loss and gradients of one step, as this worker of the group has them."""
+    torch.manual_seed(0)
+    rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    encoder = Encoder("resnet18", embedding_dim=8, image_px=32)
+    heads = Heads(feature_dim=512, embedding_dim=8, classes=CLASSES, teacher_labels=LABELS)
+    knowledge = torch.rand(CLASSES, LABELS).softmax(dim=1)
+    prepare_batch_norm(encoder, mode, torch.device("cpu"))
+    set_train_mode(encoder, mode)
+    device = torch.device("cpu")
+    network = data_parallel(encoder, device)
+    objective = Objective(ObjectiveConfig(), data_parallel(heads, device), torch.arange(CLASSES), knowledge)
+    images, class_id, domain = (part.chunk(workers)[rank] for part in global_batch())
+    embeddings, features = network(images)
+    loss, _ = objective(gather(embeddings), gather(features), gather(class_id), gather(domain))
+    loss.backward()
+    result = {f"grad/{name}": p.grad for module in (encoder, heads) for name, p in module.named_parameters()}
+    result |= {f"buffer/{name}": b.float() for name, b in encoder.named_buffers()}
+    return result | {"loss": loss.detach()}
+
+
+def worker(rank: int, world_size: int, folder: str, mode: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world_size)
+    save_file({name: value.contiguous() for name, value in one_step(mode).items()}, f"{folder}/{rank}.safetensors")
+    assert any_worker(rank == 1, torch.device("cpu"))
+    assert not any_worker(False, torch.device("cpu"))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("mode", ["frozen", "sync"])
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_loss_and_gradient_are_those_of_one_worker(tmp_path: Path, world_size: int, mode: str) -> None:
+    expected = one_step(mode)
+    mp.spawn(worker, (world_size, str(tmp_path), mode), nprocs=world_size)
+    for rank in range(world_size):
+        found = load_file(tmp_path / f"{rank}.safetensors")
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            scale = max(value.abs().max().item(), 1e-3)
+            assert (found[name] - value).abs().max().item() <= 2e-4 * scale, f"{name} differs on worker {rank} of {world_size}"
+
+
+def test_synchronised_batch_norm_in_one_process_is_torch_s_own() -> None:
+    """Forward, gradient and running statistics, through the code that several workers use (a group of one)."""
+    torch.manual_seed(0)
+    ours, theirs = SyncedBatchNorm2d(5), torch.nn.BatchNorm2d(5)
+    values = torch.randn(6, 5, 4, 4)
+    for module in (ours, theirs):
+        module.train()
+        module(values).square().sum().backward()
+    assert torch.allclose(ours.running_var, theirs.running_var)
+    assert torch.allclose(ours.weight.grad, theirs.weight.grad)

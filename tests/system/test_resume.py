@@ -1,0 +1,102 @@
+"""Training that is killed, interrupted or started twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from zsbir.base.artifact import Artifact
+
+STEPS = 14
+
+
+def command(dataset: str, knowledge: str, root: Path, *more: str) -> list[str]:
+    options = ["--image-px", "32", "--classes-per-batch", "4", "--per-class", "2", "--steps", str(STEPS), "--no-tracking"]
+    every = ["--checkpoint-every-steps", "4", "--eval-every-steps", "5", "--log-every-steps", "1"]
+    inputs = ["--dataset", dataset, "--knowledge", knowledge, "--root", str(root)]
+    return [sys.executable, "-m", "zsbir.train", "toy", *inputs, *options, *every, *more]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == code, err
+    return out.strip(), err
+
+
+def wait_for(root: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not list(root.glob(pattern)):
+        assert process.poll() is None, "training ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(dataset: str, knowledge: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out, _ = finish(start(*command(dataset, knowledge, tmp_path_factory.mktemp("whole"))))
+    return Path(out)
+
+
+def assert_same(run: Path, other: Path) -> None:
+    assert run.name == other.name
+    for name in ("encoder.safetensors", f"checkpoints/step-{STEPS:06d}/state.safetensors"):
+        ours, theirs = load_file(run / name), load_file(other / name)
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            assert value.equal(theirs[key]), f"{key} differs in {name}"
+
+
+def test_killed_mid_epoch_and_started_again_it_ends_with_the_same_bits(dataset, knowledge, uninterrupted, tmp_path):
+    process = start(*command(dataset, knowledge, tmp_path))
+    wait_for(tmp_path, "runs/*/checkpoints/step-000008/manifest.json", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list(tmp_path.glob("runs/*/manifest.json"))
+    out, err = finish(start(*command(dataset, knowledge, tmp_path)))
+    assert f"of {STEPS}" in err.split("resuming at step ")[1].splitlines()[0]
+    assert_same(Path(out), uninterrupted)
+
+
+def test_interrupted_by_sigterm_it_saves_a_checkpoint_and_says_how_to_go_on(dataset, knowledge, uninterrupted, tmp_path):
+    process = start(*command(dataset, knowledge, tmp_path))
+    wait_for(tmp_path, "runs/*/checkpoints/best-*/manifest.json", process)
+    process.send_signal(signal.SIGTERM)
+    out, err = finish(process, code=130)
+    assert out == ""
+    assert "the same command goes on from there" in err
+    out, _ = finish(start(*command(dataset, knowledge, tmp_path)))
+    assert_same(Path(out), uninterrupted)
+
+
+def test_a_second_process_does_not_train_the_same_run(dataset, knowledge, tmp_path):
+    first = start(*command(dataset, knowledge, tmp_path))
+    wait_for(tmp_path, "runs/*/.lock", first)
+    out, err = finish(start(*command(dataset, knowledge, tmp_path)), code=1)
+    assert out == ""
+    assert "another process is training" in err
+    finish(first)
+
+
+def test_a_finished_run_is_found_at_once_and_its_history_has_every_step(dataset, knowledge, uninterrupted):
+    began = time.monotonic()
+    out, err = finish(start(*command(dataset, knowledge, uninterrupted.parent.parent)))
+    assert Path(out) == uninterrupted
+    assert "already trained" in err
+    assert time.monotonic() - began < 60
+    import pyarrow.parquet as pq
+
+    steps = pq.read_table(Artifact(uninterrupted, "run").file("history.parquet"), columns=["step", "loss"]).to_pylist()
+    assert [int(row["step"]) for row in steps if row["loss"] is not None] == list(range(1, STEPS + 1))
