@@ -78,7 +78,14 @@ def terminal():
     leader, follower = os.openpty()
     termios.tcsetwinsize(follower, (24, 80))
     stream = os.fdopen(follower, "w")
-    yield stream, lambda: os.read(leader, 100_000).decode()
+
+    def shown():
+        text = ""
+        while "images in" not in text or not text.endswith("\n"):  # a read gives what has arrived, not all of it
+            text += os.read(leader, 100_000).decode()
+        return text
+
+    yield stream, shown
     stream.close()
     os.close(leader)
 
