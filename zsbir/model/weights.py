@@ -26,6 +26,18 @@ TORCHVISION = {"imagenet": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}
 
 IMAGENET_LABELS = 1000
 
+# What torch, safetensors and a file's notes about itself end in when the bytes are not what they say.
+_UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -54,6 +66,8 @@ def load_weights(source: str, *, backbone: str, root: str | Path, sha256: str = 
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     _check_network(state, backbone, source)
     labels = labels or _default_labels(len(state["fc.weight"]))
+    if len(labels) != len(state["fc.weight"]):
+        raise InputError(f"{source} names {len(labels)} labels, but its classifier has {len(state['fc.weight'])}")
     path = _keep(state, backbone, labels, Path(local_path(str(root))))
     return Weights(backbone, path.stem, str(path), labels, state)
 
@@ -69,12 +83,16 @@ def _from_torchvision(name: str, backbone: str) -> tuple[dict[str, Tensor], tupl
         raise InputError(f"torchvision has no weights {name!r} for {backbone}; use 'imagenet'")
     entry = weights[TORCHVISION[name]]
     try:
-        return entry.get_state_dict(progress=False, check_hash=True), tuple(entry.meta["categories"])
+        state = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (URLError, OSError) as error:
         raise InputError(
             f"cannot download torchvision's {backbone} weights ({error}); without network pass --weights FILE, "
             f"a state dict of torchvision's {backbone} (.pth or .safetensors)"
         ) from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+        raise InputError(f"torchvision's {backbone} weights are damaged ({_first_line(error)}); remove {file}") from None
+    return state, tuple(entry.meta["categories"])
 
 
 def _from_file(source: str, backbone: str, sha256: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -85,9 +103,13 @@ def _from_file(source: str, backbone: str, sha256: str) -> tuple[dict[str, Tenso
         raise InputError(f"{source}: sha256 is {found}, expected {expected}: a wrong or damaged weight file")
     try:
         return _read_safetensors(path, backbone) if path.suffix == ".safetensors" else (_read_torch(path), ())
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+    except _UNREADABLE as error:
+        reason = _first_line(error)
         raise InputError(f"{source} is no readable weight file (.pth state dict or .safetensors): {reason}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
 
 
 def _read_safetensors(path: Path, backbone: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -107,7 +129,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 
 def _check_network(state: dict[str, Tensor], backbone: str, source: str) -> None:
-    labels = len(state["fc.weight"]) if "fc.weight" in state else IMAGENET_LABELS
+    labels = len(state["fc.weight"]) if "fc.weight" in state and state["fc.weight"].ndim else IMAGENET_LABELS
     with torch.device("meta"):
         wanted = torchvision.models.get_model(backbone, weights=None, num_classes=labels).state_dict()
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,8 +62,8 @@ def load_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.o
 
 def newest_checkpoint(run: Path) -> Artifact | None:
     """The newest whole checkpoint of a run that can be resumed from."""
-    names = sorted(path.name for path in (run / "checkpoints").glob("step-*") if exists(path))
-    return Artifact(run / "checkpoints" / names[-1], "checkpoint") if names else None
+    whole = [path for path in (run / "checkpoints").glob("step-*") if exists(path)]
+    return Artifact(max(whole, key=_step_of), "checkpoint") if whole else None
 
 
 def save_best(run: Path, encoder: Encoder, progress: TrainState) -> None:
@@ -85,8 +84,12 @@ def best_encoder(run: Path, progress: TrainState) -> Path:
 
 def _keep_only(parent: Path, prefix: str, name: str) -> None:
     for path in parent.glob(f"{prefix}-*"):
-        if path.name < name and re.fullmatch(rf"{prefix}-\d+", path.name):
+        if _step_of(path) < _step_of(parent / name):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.split("-")[1])
 
 
 def _module_tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from zsbir.model.encoder import Encoder
+from zsbir.model.heads import Heads
+from zsbir.training.config import TrainConfig
+from zsbir.training.optimiser import build_optimiser, rate, set_rate
+
+
+def test_the_rate_rises_linearly_then_falls_along_a_cosine_to_zero():
+    config = TrainConfig(warmup_frac=0.1)
+    rates = [rate(config, step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
+    assert rates[10] == 1
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
+    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_without_warm_up_training_starts_at_the_peak():
+    assert rate(TrainConfig(warmup_frac=0), 0, 50) == 1
+
+
+def test_every_parameter_is_in_one_group_with_its_own_peak_and_vectors_do_not_decay():
+    encoder = Encoder("resnet18", embedding_dim=8)
+    heads = Heads(feature_dim=512, embedding_dim=8, classes=3, teacher_labels=5)
+    config = TrainConfig(lr=1e-3, lr_backbone=1e-4, lr_preserver=2e-3, weight_decay=0.1)
+    optimiser = build_optimiser(config, encoder, heads)
+    group_of = {parameter: group for group in optimiser.param_groups for parameter in group["params"]}
+    named = dict(encoder.named_parameters()) | dict(heads.named_parameters())
+    assert len(group_of) == len(named) == sum(len(group["params"]) for group in optimiser.param_groups)
+    assert group_of[named["trunk.conv1.weight"]]["peak_lr"] == 1e-4
+    assert group_of[named["embedding.weight"]]["peak_lr"] == group_of[named["classifier.weight"]]["peak_lr"] == 1e-3
+    assert group_of[named["preserver.weight"]]["peak_lr"] == 2e-3
+    assert group_of[named["trunk.bn1.weight"]]["weight_decay"] == 0
+    assert group_of[named["trunk.conv1.weight"]]["weight_decay"] == 0.1
+    set_rate(optimiser, 0.5)
+    assert group_of[named["trunk.conv1.weight"]]["lr"] == 5e-5
+
+
+def test_a_rate_of_zero_leaves_the_parameter_as_it_is():
+    encoder, heads = torch.nn.Linear(2, 2), Heads(feature_dim=2, embedding_dim=2, classes=2, teacher_labels=3)
+    optimiser = build_optimiser(TrainConfig(lr_preserver=0.0), encoder, heads)
+    before = heads.preserver.weight.detach().clone()
+    set_rate(optimiser, 1.0)
+    heads.preserver(torch.ones(1, 2)).sum().backward()
+    optimiser.step()
+    assert heads.preserver.weight.equal(before)
