@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -31,11 +32,16 @@ _UNREADABLE = (
     SafetensorError,
     pickle.UnpicklingError,
     RuntimeError,
+    OSError,
     EOFError,
     ValueError,
-    KeyError,
+    LookupError,
     TypeError,
     AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    struct.error,
 )
 
 
@@ -89,9 +95,9 @@ def _from_torchvision(name: str, backbone: str) -> tuple[dict[str, Tensor], tupl
             f"cannot download torchvision's {backbone} weights ({error}); without network pass --weights FILE, "
             f"a state dict of torchvision's {backbone} (.pth or .safetensors)"
         ) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except _UNREADABLE as error:
         file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
-        raise InputError(f"torchvision's {backbone} weights are damaged ({_first_line(error)}); remove {file}") from None
+        raise InputError(f"torchvision's {backbone} weights are damaged ({_reason(error)}); remove {file}") from None
     return state, tuple(entry.meta["categories"])
 
 
@@ -104,11 +110,13 @@ def _from_file(source: str, backbone: str, sha256: str) -> tuple[dict[str, Tenso
     try:
         return _read_safetensors(path, backbone) if path.suffix == ".safetensors" else (_read_torch(path), ())
     except _UNREADABLE as error:
-        reason = _first_line(error)
-        raise InputError(f"{source} is no readable weight file (.pth state dict or .safetensors): {reason}") from None
+        raise InputError(f"{source} is no readable weight file (.pth state dict or .safetensors): {_reason(error)}") from None
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """The first line of an error. torch's own advice, to read the file without weights_only, is not passed on."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds something other than tensors, which is never run"
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
 
 
