@@ -1,0 +1,169 @@
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch.nn.functional import cosine_similarity, normalize
+
+from zsbir.base.errors import InputError
+from zsbir.model.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, Normalise, saved_facts
+from zsbir.model.heads import CosineClassifier, Heads
+from zsbir.model.weights import Weights
+
+PX = 32
+
+
+def images(count, seed=0):
+    return torch.randint(0, 256, (count, 3, PX, PX), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return Encoder("resnet18", 16, PX).eval()
+
+
+@torch.no_grad()
+def seen_by(encoder, count=5):
+    return encoder(images(count))
+
+
+def test_embeddings_are_unit_vectors_beside_the_pooled_features(encoder):
+    embeddings, features = seen_by(encoder)
+    assert (embeddings.shape, features.shape) == ((5, 16), (5, 512))
+    assert encoder.feature_dim == 512
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(embeddings, normalize(features @ encoder.embedding.weight.T, dim=1))
+
+
+def test_both_are_float32_unit_vectors_also_under_autocast(encoder):
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        embeddings, features = encoder(images(5))
+    assert embeddings.dtype == features.dtype == torch.float32
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(5))
+
+
+def test_an_embedding_depends_on_no_other_image_of_the_batch(encoder):
+    alone = torch.cat([encoder(image[None])[0] for image in images(5)])
+    torch.testing.assert_close(alone, encoder(images(5))[0], atol=1e-5, rtol=0)
+
+
+def test_bytes_are_normalised_as_imagenet_networks_expect():
+    pixels = images(2)
+    expected = torchvision.transforms.functional.normalize(pixels / 255, IMAGENET_MEAN, IMAGENET_STD)
+    torch.testing.assert_close(Normalise()(pixels), expected)
+
+
+def test_a_saved_encoder_comes_back_equal(encoder, tmp_path):
+    encoder.save(tmp_path / "encoder.safetensors")
+    again = Encoder.load(tmp_path / "encoder.safetensors").eval()
+    assert (again.backbone, again.embedding_dim, again.image_px) == ("resnet18", 16, PX)
+    assert again.state_dict().keys() == encoder.state_dict().keys()
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in encoder.state_dict().items())
+    assert torch.equal(seen_by(again)[0], seen_by(encoder)[0])
+    assert saved_facts(tmp_path / "encoder.safetensors") == {"backbone": "resnet18", "embedding_dim": 16, "image_px": PX}
+
+
+def test_saving_twice_gives_the_same_bytes(encoder, tmp_path):
+    encoder.save(tmp_path / "a")
+    Encoder.load(_copy(encoder, tmp_path)).save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def _copy(encoder, folder):
+    encoder.save(folder / "copy")
+    return folder / "copy"
+
+
+def test_what_is_no_encoder_is_refused_in_one_line(encoder, tmp_path):
+    (tmp_path / "text").write_text("no encoder")
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "cut").write_bytes(_copy(encoder, tmp_path).read_bytes()[:100_000])
+    save_file({"x": torch.zeros(1)}, tmp_path / "tensor")
+    for name in ("text", "empty", "cut", "tensor", "missing", "."):
+        with pytest.raises(InputError, match="is no encoder saved by zsbir") as caught:
+            Encoder.load(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_new_embedding_layer_of_full_width_keeps_every_cosine_of_the_pooled_features():
+    torch.manual_seed(1)
+    embeddings, features = seen_by(Encoder("resnet18", 512, PX).eval(), count=8)
+    expected = cosine_similarity(features[:, None], features[None], dim=2)
+    torch.testing.assert_close(embeddings @ embeddings.T, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("dim", "seed"), [(16, 0), (512, 1), (700, 2)])
+def test_a_new_embedding_layer_is_orthogonal(dim, seed):
+    torch.manual_seed(seed)
+    weight = Encoder("resnet18", dim, PX).embedding.weight
+    gram = weight @ weight.T if dim <= 512 else weight.T @ weight
+    torch.testing.assert_close(gram, torch.eye(min(dim, 512)), atol=1e-5, rtol=0)
+
+
+def test_the_trunk_starts_from_the_weights_and_leaves_their_classifier_out():
+    torch.manual_seed(3)
+    source = torchvision.models.resnet18(num_classes=7).eval()
+    weights = Weights("resnet18", "0" * 64, "", tuple("abcdefg"), source.state_dict())
+    encoder = Encoder("resnet18", 8, PX).eval()
+    encoder.load_trunk(weights)
+    with torch.no_grad():
+        features = encoder(images(3))[1]
+        logits = source(Normalise()(images(3)))
+    torch.testing.assert_close(features @ weights.classifier[0].T + weights.classifier[1], logits)
+
+
+def heads(**changes):
+    words = {"feature_dim": 512, "embedding_dim": 16, "classes": 4, "teacher_labels": 7, **changes}
+    return Heads(**words)
+
+
+@pytest.fixture
+def start():
+    random = torch.Generator().manual_seed(5)
+    return torch.randn(7, 512, generator=random), torch.randn(7, generator=random)
+
+
+def test_the_teacher_head_starts_from_the_classifier_given(encoder, start):
+    embeddings, features = seen_by(encoder)
+    _, teacher_logits = heads(start=start)(embeddings, features)
+    torch.testing.assert_close(teacher_logits, features @ start[0].T + start[1])
+
+
+def test_training_a_head_leaves_the_classifier_it_started_from_alone(encoder, start):
+    before = start[0].clone()
+    head = heads(start=start)
+    with torch.no_grad():
+        head.preserver.weight.add_(1)
+    assert torch.equal(start[0], before)
+
+
+def test_without_a_start_the_teacher_head_is_new_and_the_seed_decides_it(start):
+    def made(seed):
+        torch.manual_seed(seed)
+        return heads().preserver.weight
+
+    assert torch.equal(made(0), made(0))
+    assert not torch.equal(made(0), made(1))
+    assert not torch.equal(made(0), start[0])
+
+
+def test_seen_class_logits_are_cosines_over_the_temperature(encoder):
+    embeddings, features = seen_by(encoder)
+    head = heads(temperature=0.1)
+    logits, _ = head(embeddings, features)
+    cosines = cosine_similarity(embeddings[:, None], head.classifier.weight[None], dim=2)
+    torch.testing.assert_close(logits, cosines / 0.1)
+    assert logits.abs().max() <= 10
+
+
+def test_without_teacher_labels_there_is_no_teacher_head(encoder):
+    logits, teacher_logits = heads(teacher_labels=0)(*seen_by(encoder))
+    assert logits.shape == (5, 4)
+    assert teacher_logits is None
+
+
+def test_the_teacher_head_may_stand_on_the_embedding(encoder, start):
+    head = heads(place="embedding", start=start)
+    assert isinstance(head.preserver, CosineClassifier)
+    assert head.preserver.weight.shape == (7, 16)
+    assert head(*seen_by(encoder))[1].shape == (5, 7)
