@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from zsbir.losses.classification import classification
+from zsbir.losses.objective import Objective, ObjectiveConfig
+from zsbir.losses.preservation import preservation
+from zsbir.losses.quadruplet import quadruplet
+from zsbir.model.heads import Heads
+
+CLASS_INDEX = torch.tensor([-1, 0, -1, 1, 2])
+"""Of a data set's five classes three are trained on."""
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.nn.functional.normalize(torch.randn(12, 6, generator=generator), dim=1)
+    class_id = torch.tensor([1, 3, 4]).repeat_interleave(4)
+    return embeddings, torch.randn(12, 10, generator=generator), class_id, torch.arange(2).repeat(6)
+
+
+def objective(**changes) -> Objective:
+    torch.manual_seed(1)
+    config = ObjectiveConfig(**{"weight_quadruplet": 0.5, "weight_classification": 2.0, "weight_preservation": 0.3} | changes)
+    heads = Heads(feature_dim=10, embedding_dim=6, classes=3, teacher_labels=7, place=config.preservation_place)
+    return Objective(config, heads, CLASS_INDEX, torch.rand(3, 7).softmax(dim=1))
+
+
+@pytest.mark.parametrize("place", ["features", "embedding"])
+def test_the_total_is_the_weighted_sum_of_the_three_losses(place):
+    ours = objective(preservation_place=place)
+    embeddings, features, class_id, domain = batch()
+    total, figures = ours(embeddings, features, class_id, domain)
+    classes = CLASS_INDEX[class_id]
+    class_logits, teacher_logits = ours.heads(embeddings, features)
+    expected = (
+        0.5 * quadruplet(embeddings, classes, domain).loss
+        + 2.0 * classification(class_logits, classes)
+        + 0.3 * preservation(teacher_logits, ours.knowledge[classes])
+    )
+    assert total.item() == pytest.approx(expected.item())
+    assert figures["loss"].item() == pytest.approx(expected.item())
+
+
+def test_losses_of_weight_zero_are_reported_and_pull_at_nothing():
+    ours = objective(weight_quadruplet=0.0, weight_preservation=0.0)
+    embeddings, features, class_id, domain = batch()
+    features.requires_grad_()
+    total, figures = ours(embeddings, features, class_id, domain)
+    total.backward()
+    assert figures["loss_quadruplet"] > 0
+    assert figures["loss_preservation"] > 0
+    assert features.grad.eq(0).all()
+
+
+@pytest.mark.parametrize(("domains", "taught"), [("photo", 0), ("sketch", 1)])
+def test_preservation_can_teach_one_domain_alone(domains, taught):
+    ours = objective(preservation_domains=domains, weight_quadruplet=0.0, weight_classification=0.0, weight_preservation=1.0)
+    embeddings, features, class_id, domain = batch()
+    features.requires_grad_()
+    ours(embeddings, features, class_id, domain)[0].backward()
+    pulled = features.grad.abs().sum(dim=1) > 0
+    assert pulled.tolist() == (domain == taught).tolist()
+
+
+def test_the_cosine_schedule_takes_preservation_from_its_weight_to_zero():
+    ours = objective(preservation_schedule="cosine", weight_quadruplet=0.0, weight_classification=0.0, weight_preservation=1.0)
+    totals = [ours(*batch(), progress)[0].item() for progress in (0.0, 0.5, 1.0)]
+    assert totals[1] == pytest.approx(totals[0] / 2)
+    assert totals[2] == pytest.approx(0, abs=1e-6)
+
+
+def test_without_knowledge_there_is_no_preservation():
+    heads = Heads(feature_dim=10, embedding_dim=6, classes=3, teacher_labels=0)
+    total, figures = Objective(ObjectiveConfig(), heads, CLASS_INDEX, None)(*batch())
+    assert "loss_preservation" not in figures
+    assert torch.isfinite(total)
