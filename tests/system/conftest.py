@@ -1,0 +1,51 @@
+"""One tiny pipeline for all system tests, made once by the real verbs: ingest, teacher, train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from zsbir import ingest, teacher, train
+
+
+@pytest.fixture(scope="session")
+def pipeline_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The storage root of the pipeline. Fixtures of the session come before `own_storage`, so the cache is set here too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield tmp_path_factory.mktemp("pipeline") / "root"
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A weight file: a ResNet18 of ten labels that nobody trained."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    save_file(torchvision.models.resnet18(num_classes=10).state_dict(), file)
+    return str(file)
+
+
+@pytest.fixture(scope="session")
+def dataset(pipeline_root: Path) -> str:
+    """Six photos and six sketches of each toy class."""
+    sizes = ["--toy-photos-per-class", "6", "--toy-sketches-per-class", "6", "--toy-px", "48"]
+    return ingest._run(["toy", *sizes, "--root", str(pipeline_root)])
+
+
+@pytest.fixture(scope="session")
+def knowledge(pipeline_root: Path, dataset: str, weights: str) -> str:
+    """What those weights say of each seen class."""
+    options = ["--backbone", "resnet18", "--weights", weights, "--image-px", "32"]
+    return teacher._parse([dataset, *options, "--root", str(pipeline_root)])
+
+
+@pytest.fixture(scope="session")
+def run(pipeline_root: Path, dataset: str, knowledge: str) -> str:
+    """Two steps of training."""
+    options = ["--steps", "2", "--image-px", "32", "--classes-per-batch", "4", "--per-class", "2", "--no-tracking"]
+    return train._parse(["toy", "--dataset", dataset, "--knowledge", knowledge, *options, "--root", str(pipeline_root)])
