@@ -36,7 +36,7 @@ ITEM_SCHEMA = pa.schema([("item_id", pa.int64()), ("path", pa.string()), ("class
 class IndexConfig(Config):
     """What decides the index."""
 
-    name: str = Field("", description="name of the index; none: the run's recipe")
+    name: str = Field("", pattern=r"^([a-z0-9][a-z0-9_.-]*)?$", description="name of the index; none: the run's recipe")
     gallery: str = Field("", description="folder of photos; none: the photos of the run's data set")
     split: str = Field("unseen", description="without --gallery: photos of train, dev, unseen or all")
     max_bad_frac: float = Field(0.01, ge=0, le=1, description="share of unreadable photos above which the command fails")
