@@ -1,0 +1,280 @@
+"""The documentation is held to the code: its commands, links, Python blocks and the table of configuration fields.
+
+`python tests/docs/test_docs.py` writes the table of fields in docs/method.md anew.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import shutil
+import types
+import typing
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote
+
+import pytest
+
+from zsbir.base.config import Config
+from zsbir.data.images import Augmentation
+from zsbir.losses.objective import ObjectiveConfig
+from zsbir.training.config import OptimiserConfig, TrainConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+ALL_TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "infra").rglob("*.md")])
+DATED = ("docs/log.md", "docs/benchmarks/")
+"""What was true on its date: its commands and code are not held to the code of today."""
+TEXTS = [path for path in ALL_TEXTS if not path.relative_to(ROOT).as_posix().startswith(DATED)]
+VERBS = {
+    # verb: the function its command line ends in, which the tests put a stop to
+    "ingest": "ingest",
+    "pretrain": "pretrain",
+    "teacher": "teach",
+    "train": "train",
+    "evaluate": "evaluate",
+    "index": "build_index",
+    "search": "read_drawing",
+}
+METHOD = ROOT / "docs" / "method.md"
+FIELDS = re.compile(r"<!-- fields -->\n.*?<!-- /fields -->", re.DOTALL)
+
+COMPILED_ONLY = "<!-- compiled, not run:"
+"""Stands, with the reason, on the line before a Python block that the tests do not run."""
+
+# The addresses that the documentation uses as examples; the fixture puts real artifacts there.
+DATASET = "artifacts/datasets/toy/0123456789abcdef"
+KNOWLEDGE = "artifacts/knowledge/0123456789abcdef/0123456789abcdef"
+RUN = "artifacts/runs/toy-0123456789ab"
+REPORT = "artifacts/reports/0123456789abcdef"
+INDEX = "artifacts/indexes/toy/0123456789abcdef"
+
+
+class Reached(Exception):
+    """A verb's arguments were read and validated, and its work would begin."""
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def plain(text):
+    """The Markdown without what it shows as code."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def commands(text):
+    """Every `python -m zsbir.<verb> ...` in a text, as (verb, arguments)."""
+    text = text.replace("\\\n", " ").replace('"$WORKERS"', "2")  # of all variables the one that stands for a number
+    for verb, rest in re.findall(r"python -m zsbir\.(\w+)([^\n`|<>;)]*)", text):
+        yield verb, shlex.split(rest, comments=True)
+
+
+def documented():
+    scripts = [ROOT / "infra" / "demo.sh"]
+    return [(name_of(path), verb, words) for path in [*TEXTS, *scripts] for verb, words in commands(path.read_text("utf-8"))]
+
+
+def python_blocks(path):
+    """(line number, whether it is run, code) of each block marked ```python."""
+    lines = path.read_text("utf-8").splitlines()
+    for start, line in enumerate(lines):
+        if line == "```python":
+            end = lines.index("```", start)
+            before = next((text for text in reversed(lines[:start]) if text.strip()), "")
+            yield start + 2, not before.startswith(COMPILED_ONLY), "\n".join(lines[start + 1 : end])
+
+
+def field_table():
+    """The fields of TrainConfig with default and meaning, grouped by where they are declared."""
+    groups = [
+        ("Losses", ObjectiveConfig, "zsbir/losses/objective.py"),
+        ("Optimiser", OptimiserConfig, "zsbir/training/config.py"),
+        ("Augmentation", Augmentation, "zsbir/data/images.py"),
+        ("Everything else", TrainConfig, "zsbir/training/config.py"),
+    ]
+    lines, written = ["<!-- fields -->"], set()
+    for title, config, file in groups:
+        lines += [f"**{title}** (`{config.__name__}` in `{file}`)", "", "| field | default | meaning |", "|---|---|---|"]
+        for name, field in config.model_fields.items():
+            if name not in written:
+                lines.append(f"| `{name}` | {shown(TrainConfig.model_fields[name])} | {field.description}{choices(field)} |")
+                written.add(name)
+        lines.append("")
+    assert written == set(TrainConfig.model_fields)
+    return "\n".join([*lines, "<!-- /fields -->"])
+
+
+def shown(field):
+    default = field.get_default(call_default_factory=True)
+    return "none" if default in (None, "", ()) else f"`{default}`"
+
+
+def choices(field):
+    kind = field.annotation
+    if isinstance(kind, types.UnionType):
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    if typing.get_origin(kind) is not Literal:
+        return ""
+    return " (" + ", ".join(f"`{choice}`" for choice in typing.get_args(kind)) + ")"
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with one small artifact of each kind at the addresses that the documentation names."""
+    place = tmp_path_factory.mktemp("docs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.chdir(place)
+        (place / "docs" / "pictures").mkdir(parents=True)
+        shutil.copy(ROOT / "docs" / "pictures" / "sketch.png", place / "docs" / "pictures")
+        (place / "my.yaml").write_text("margin_cross: 0.3\n", "utf-8")
+        _make_artifacts()
+    return place
+
+
+def _make_artifacts():
+    """A whole pipeline on 116 small drawings, moved to the documented addresses stage by stage."""
+    from zsbir.evaluate import EvaluateConfig, evaluate
+    from zsbir.evaluate import Settings as EvaluateSettings
+    from zsbir.index import IndexConfig, build_index
+    from zsbir.index import Settings as IndexSettings
+    from zsbir.ingest import IngestConfig, ingest
+    from zsbir.ingest import Settings as IngestSettings
+    from zsbir.model.encoder import build_trunk
+    from zsbir.model.weights import save_weights
+    from zsbir.teacher import Settings as TeacherSettings
+    from zsbir.teacher import TeacherConfig, teach
+    from zsbir.train import InputUris, train
+    from zsbir.train import Settings as TrainSettings
+
+    toys = IngestConfig(layout="toy", toy_photos_per_class=2, toy_sketches_per_class=2, toy_px=32)
+    moved(ingest(toys, "", IngestSettings()), DATASET)
+    labels = ("circle", "square", "triangle")
+    trunk = build_trunk("resnet18", len(labels)).state_dict()
+    weights, _ = save_weights(trunk, backbone="resnet18", labels=labels, root=Path("artifacts"))
+    teacher = TeacherConfig(backbone="resnet18", weights=str(weights), image_px=32)
+    moved(teach(DATASET, teacher, TeacherSettings()), KNOWLEDGE)
+    tiny = TrainConfig(recipe="toy", backbone="resnet18", embedding_dim=8, image_px=32, steps=2, classes_per_batch=2, per_class=1)
+    moved(train(tiny, InputUris(dataset=DATASET, knowledge=KNOWLEDGE), TrainSettings(tracking=False)), RUN)
+    moved(evaluate(RUN, EvaluateConfig(grid_rows=2), EvaluateSettings(tracking=False)), REPORT)
+    moved(build_index(RUN, IndexConfig(), IndexSettings()), INDEX)
+
+
+def moved(artifact, address):
+    """An artifact may be moved: its digest is inside."""
+    Path(address).parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(artifact.path, address)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb, capsys):
+    module = importlib.import_module(f"zsbir.{verb}")
+    entry = getattr(module, "_parse", None) or module._run
+    with pytest.raises(SystemExit) as left:
+        entry(["--help"])
+    assert left.value.code == 0
+    assert f"python -m zsbir.{verb}" in capsys.readouterr().out
+
+
+def test_every_verb_is_documented():
+    found = {path.stem for path in (ROOT / "zsbir").glob("*.py")} - {"__init__", "recipes"}
+    assert found == set(VERBS), "a verb came or went: say so in README.md, docs/architecture.md and VERBS"
+    assert {verb for _, verb, _ in documented()} == found
+
+
+@pytest.mark.parametrize(("where", "verb", "words"), [pytest.param(*entry, id=f"{entry[0]}:{entry[1]}") for entry in documented()])
+def test_a_documented_command_is_understood(where, verb, words, workplace, monkeypatch):
+    """Options exist, values are valid, recipes and files are there; nothing is run."""
+    module = importlib.import_module(f"zsbir.{verb}")
+    if not words:
+        return
+
+    def stop(*_args):
+        raise Reached
+
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(module, VERBS[verb], stop)
+    entry = getattr(module, "_parse", None) or module._run
+    with pytest.raises(Reached):
+        entry(words)
+
+
+def test_documented_protocols_and_recipes_exist():
+    from zsbir.evaluation.protocol import PROTOCOLS
+    from zsbir.recipes import RECIPES
+
+    words = [word for _, _, line in documented() for word in pairwise(line)]
+    assert {value for option, value in words if option == "--protocol"} <= set(PROTOCOLS)
+    texts = "\n".join(path.read_text("utf-8") for path in TEXTS)
+    assert not [name for name in (*PROTOCOLS, *RECIPES) if f"`{name}`" not in texts]
+
+
+def test_documented_make_targets_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = {word for path in TEXTS for word in re.findall(r"(?:`|^|\$ )make ([a-z]+)", path.read_text("utf-8"), re.MULTILINE)}
+    assert named
+    assert named <= targets
+
+
+@pytest.mark.parametrize("path", ALL_TEXTS, ids=name_of)
+def test_links_and_pictures_lead_somewhere(path):
+    text = plain(path.read_text("utf-8"))
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    local = [unquote(target.split("#")[0]) for target in targets if "://" not in target and not target.startswith("#")]
+    assert not [target for target in local if not (path.parent / target).exists()]
+
+
+@pytest.mark.parametrize("path", ALL_TEXTS, ids=name_of)
+def test_links_to_a_heading_find_it(path):
+    for target in re.findall(r"\]\(([^)\s]*#[^)\s]+)\)", plain(path.read_text("utf-8"))):
+        file, _, anchor = target.partition("#")
+        if "://" not in file:
+            headings = re.findall(r"^#+ (.+)$", ((path.parent / file) if file else path).read_text("utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
+@pytest.mark.parametrize("path", [path for path in TEXTS if any(python_blocks(path))], ids=name_of)
+def test_python_blocks_run(path, workplace, monkeypatch):
+    """The blocks of one file in order, as one would type them; those that say why they are not run are compiled."""
+    monkeypatch.chdir(workplace)
+    space = {"__name__": "docs"}
+    for line, is_run, code in python_blocks(path):
+        block = compile("\n" * (line - 1) + code, name_of(path), "exec")
+        if is_run:
+            exec(block, space)
+
+
+def test_the_table_of_fields_is_current():
+    found = FIELDS.search(METHOD.read_text("utf-8"))
+    assert found
+    assert found.group() == field_table(), "run: python tests/docs/test_docs.py"
+
+
+def test_the_tree_names_every_file():
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    tree = text.split("<!-- tree -->")[1].split("<!-- /tree -->")[0]
+    missing = [name_of(path) for path in (ROOT / "zsbir").rglob("*.py") if path.name != "__init__.py" and path.name not in tree]
+    assert not missing
+    gone = [name for name in re.findall(r"\b\w+\.py\b", tree) if not list((ROOT / "zsbir").rglob(name))]
+    assert not gone
+
+
+def test_nothing_of_one_machine_is_in_the_texts():
+    for path in ALL_TEXTS:
+        text = path.read_text("utf-8")
+        assert not re.search(r"(?<![\w.])/(?:home|work|root|Users)/", text), name_of(path)
+        assert not re.search(r"(?:index-url|pypi\.org|simple/)", text), name_of(path)
+
+
+def test_configurations_have_no_field_twice():
+    """Flat by inheritance: two components that declare one name would silently share it."""
+    parents: list[type[Config]] = [Augmentation, OptimiserConfig, ObjectiveConfig]
+    names = [name for parent in parents for name in parent.model_fields]
+    assert len(names) == len(set(names))
+
+
+if __name__ == "__main__":
+    METHOD.write_text(FIELDS.sub(lambda _: field_table(), METHOD.read_text("utf-8")), "utf-8")
