@@ -37,7 +37,7 @@ check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/lint-imports --no-cache
 
 bench: $(READY) ## measurements: ratios within one run
-	$(BIN)/python -m pytest tests/bench -s --benchmarks
+	$(BIN)/python -m pytest -o python_files='bench_*.py' -s tests/bench
 
 ui: $(READY) ## the MLflow UI on what was trained under ROOT
 	$(BIN)/mlflow server --backend-store-uri "sqlite:///$(abspath $(ROOT))/mlflow.db" --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1

@@ -2,7 +2,7 @@
 
     python -m zsbir.evaluate artifacts/runs/toy-0123456789ab --protocol zero_shot
 
-The only stage that opens the unseen classes. All metrics in all conventions, exact (see docs/evaluation.md), a table by class,
+The only stage that measures anything on the unseen classes. All metrics in all conventions, exact (see docs/evaluation.md), a table by class,
 a retrieval grid and a precision-recall curve. Costs two forward passes an image. Prints the URI of the report; its table goes to
 standard error, and all of it to the run's MLflow run.
 """
@@ -125,7 +125,7 @@ def _open(run_uri: str, config: EvaluateConfig) -> Trial:
 
 def _frozen(trial: Trial, config: EvaluateConfig, settings: Settings) -> Subject:
     """The backbone the run started from, its pooled features as embedding."""
-    facts = saved_facts(trial.run.file("encoder.safetensors"))
+    facts = saved_facts(trial.run.verified("encoder.safetensors"))
     encoder = Encoder(**facts)
     weights = trial.run.manifest.inputs["weights"]["uri"]
     encoder.load_trunk(load_weights(weights, backbone=facts["backbone"], root=settings.root))
@@ -133,7 +133,7 @@ def _frozen(trial: Trial, config: EvaluateConfig, settings: Settings) -> Subject
 
 
 def _trained(trial: Trial, config: EvaluateConfig) -> Subject:
-    return _subject("trained", trial, Encoder.load(trial.run.file("encoder.safetensors")), config)
+    return _subject("trained", trial, Encoder.load(trial.run.verified("encoder.safetensors")), config)
 
 
 def _subject(name: str, trial: Trial, encoder: Encoder, config: EvaluateConfig) -> Subject:

@@ -61,7 +61,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
     parent, folder = local_path(settings.root) / "indexes" / name, digest[:16]
     if exists(parent / folder):
         return Artifact(parent / folder, "index")
-    encoder = Encoder.load(run.file("encoder.safetensors")).eval()
+    encoder = Encoder.load(run.verified("encoder.safetensors")).eval()
     with draft(parent, "index", name) as work:
         bad: list[BadImage] = []
         vectors = _embed(encoder, gallery, work, config, bad)

@@ -45,7 +45,7 @@ class Searcher:
 
     def __init__(self, index_uri: str):
         self.index = Artifact(index_uri, "index")
-        self.encoder = Encoder.load(self.index.file("encoder.safetensors")).eval()
+        self.encoder = Encoder.load(self.index.verified("encoder.safetensors")).eval()
         self.vectors = np.load(self.index.file("vectors.npy"), mmap_mode="r")
         self._items = pq.read_table(self.index.file("items.parquet"), columns=["path", "class_name"])
         self._thumbnails: Any = None
@@ -105,6 +105,8 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_argument("--grid", metavar="FILE", help="write a picture of the drawing and what was found")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parsed, _ = parser.values(argv)
+    if parsed.grid and Path(parsed.grid).suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise InputError(f"--grid {parsed.grid}: a picture's name ends in .png, .jpg or .webp")
     drawing, searcher = read_drawing(Path(parsed.drawing)), Searcher(parsed.index)
     hits = searcher.search(drawing, parsed.k)
     if parsed.grid:

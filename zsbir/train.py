@@ -10,6 +10,7 @@ choose the checkpoint; `unseen` classes are never opened here. Prints the URI of
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,6 +122,10 @@ def _alone(run: Path) -> Iterator[None]:
 
 def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     """Check every input before any work is done, and name the run by what it will compute."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not local_path(settings.root).is_absolute():
+        raise InputError(
+            f"root {settings.root!r} is relative: in a Ray job it would vanish with the job's folder; pass an absolute path"
+        )
     if not uris.dataset:
         raise InputError("no data set: pass --dataset URI, as python -m zsbir.ingest prints it")
     dataset = Artifact(uris.dataset, "dataset")
@@ -271,7 +276,7 @@ def sign_run(job: Job, dataset: Artifact, knowledge: Artifact | None, weights: W
             **({"knowledge": knowledge.reference()} if knowledge else {}),
         },
         counts={"steps": progress.step, "best_step": progress.best_step},
-        facts={"best_dev_map_all": progress.best_score},
+        facts={"best_dev_map_all": progress.best_score} if progress.best_score >= 0 else {},
     )
 
 
@@ -291,7 +296,9 @@ def _parse(argv: Sequence[str]) -> str:
     )
     parsed, values = parser.values(argv)
     changes, uris, settings = cli.split_fields(values, TrainConfig, InputUris, Settings)
-    start = recipe(parsed.recipe or changes.pop("recipe", "custom")) if parsed.recipe or "recipe" in changes else TrainConfig()
+    start = recipe(parsed.recipe or changes.pop("recipe", "custom"))
+    if "epochs" in changes:
+        changes.setdefault("steps", 0)  # whoever says epochs does not mean the recipe's steps
     return train(start.replace(**changes), InputUris.of(uris), Settings.of(settings)).uri
 
 

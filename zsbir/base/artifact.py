@@ -71,7 +71,7 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """The artifact's identity: equal digests hold equal content."""
+        """The artifact's identity: equal digests were asked for the same thing of the same inputs."""
         return self.manifest.digest
 
     def file(self, name: str) -> Path:
@@ -83,12 +83,17 @@ class Artifact:
             raise InputError(f"{self.uri}: its file {name!r} leads out of its folder; copy the file into it")
         return path
 
+    def verified(self, name: str) -> Path:
+        """The path of one of its files whose bytes are those that were signed. InputError when they are not."""
+        path, entry = self.file(name), self.manifest.files[name]
+        if path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
+            raise InputError(f"{path} differs from its manifest: the file was changed or damaged; make the artifact again")
+        return path
+
     def verify(self) -> None:
         """Compare every file with the manifest. InputError names the first that differs."""
-        for name, entry in self.manifest.files.items():
-            path = self.file(name)
-            if path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
-                raise InputError(f"{path} differs from its manifest: the file was changed or damaged; make the artifact again")
+        for name in self.manifest.files:
+            self.verified(name)
 
     def reference(self) -> dict[str, str]:
         """What another artifact's manifest says of this one as its input."""

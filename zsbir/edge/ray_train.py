@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -77,12 +76,14 @@ def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> Non
     except ray.train.TrainingFailedError as error:
         raise _plain(error) from None
     if error_file.exists():
-        told = json.loads(error_file.read_text("utf-8"))
-        raise {"InputError": InputError, "RunError": RunError}[told["kind"]](told["message"])
+        raise InputError(error_file.read_text("utf-8"))
 
 
 class _Worker:
-    """What each worker runs. An InputError or RunError ends the training at once: Ray's trying again would not mend it."""
+    """What each worker runs. An InputError, the same on all workers, ends the training at once: trying again would not mend it.
+
+    Everything else is raised, so that Ray ends the other workers, which wait for this one, and starts all of them again.
+    """
 
     def __init__(self, run_job: Callable[[Any, Context], None], job: Any):
         self.run_job, self.job = run_job, job
@@ -92,9 +93,8 @@ class _Worker:
         logging.getLogger("ray.train").setLevel(logging.WARNING)
         try:
             self.run_job(self.job, RayContext())
-        except (InputError, RunError) as error:
-            told = {"kind": type(error).__name__, "message": str(error)}
-            write_atomic(Path(self.job.run) / ERROR_FILE, json.dumps(told).encode())
+        except InputError as error:
+            write_atomic(Path(self.job.run) / ERROR_FILE, str(error).encode())
 
 
 def _plain(error: Exception) -> RunError:

@@ -70,7 +70,7 @@ class Tracker:
         self._run_id: str | None = None
         self._waiting: list[Metric] = []
         self._last_try = self._last_failure = float("-inf")
-        self._known_step = -1
+        self._known: set[tuple[str, int]] = set()
         self._missed = False
         self._attempt(self._open)
 
@@ -118,7 +118,7 @@ class Tracker:
     def _attempt(self, action: Callable[[], Any]) -> bool:
         try:
             action()
-        except (MlflowException, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever tracking runs into, it must not end a training of days
             if time.monotonic() - self._last_failure >= RETRY_S:
                 events.warn(f"MLflow at {self._uri}: {_first_line(error)}; going on without it for now")
             self._last_failure = time.monotonic()
@@ -134,8 +134,8 @@ class Tracker:
 
     def _resume(self, run_id: str) -> str:
         self._client.update_run(run_id, status="RUNNING")
-        logged = self._client.get_metric_history(run_id, "train/loss")
-        self._known_step = max((metric.step for metric in logged), default=-1)
+        names = self._client.get_run(run_id).data.metrics
+        self._known = {(name, metric.step) for name in names for metric in self._client.get_metric_history(run_id, name)}
         return run_id
 
     def _create(self, experiment_id: str) -> str:
@@ -151,8 +151,8 @@ class Tracker:
 
     def _send(self) -> None:
         run_id = self._open()
-        # A resumed training repeats the steps after its checkpoint, bit for bit: what is there already is not sent again.
-        self._waiting = [metric for metric in self._waiting if metric.step > self._known_step]
+        # A resumed training says some steps again, with the same values: what is there already is not sent again.
+        self._waiting = [metric for metric in self._waiting if (metric.key, metric.step) not in self._known]
         while self._waiting:
             self._client.log_batch(run_id, metrics=self._waiting[:MAX_BATCH])
             del self._waiting[:MAX_BATCH]

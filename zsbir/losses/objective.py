@@ -68,7 +68,7 @@ class Objective(nn.Module):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """(the total, each term and figure by name without gradient). `progress`: share of the training done, 0 to 1.
 
-        Every term is computed and reported, those of weight zero included.
+        Every term is computed and reported, those of weight zero included; preservation where the heads have one for it.
         """
         config = self.config
         classes = self.class_index[class_id]

@@ -29,7 +29,7 @@ class OptimiserConfig(Config):
 class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
     """Everything that decides what a training computes. Where it runs is not in here (see zsbir.train.Settings)."""
 
-    recipe: str = Field("custom", description="name of the recipe this came from")
+    recipe: str = Field("custom", pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="name of the recipe this came from")
     backbone: Backbone = Field("resnet50", description="torchvision network that is fine-tuned")
     embedding_dim: int = Field(512, ge=2, description="dimension of the embedding")
     image_px: int = Field(224, ge=16, description="side of the images, pixels")

@@ -134,6 +134,9 @@ class Trainer:
         done = load_checkpoint(self.run_path, self.modules, self.optimiser)
         if self.context.rank == 0 and done.step:
             events.say(f"resuming at step {done.step} of {self.steps}")
+            # Said again, since what a killed process had not sent is gone with it; a tracker drops what it has.
+            for row in done.history:
+                self.log(int(row["step"]), tracked_names({name: value for name, value in row.items() if name != "step"}))
         loud = self.context.rank == 0
         bar = events.Progress("train", total=self.steps, unit="step", start=done.step) if loud else None
         clock = _Clock(self.config.batch_images)
@@ -174,7 +177,7 @@ class Trainer:
     def _after_step(self, done: TrainState, figures: dict[str, Tensor], clock: _Clock) -> None:
         config, last = self.config, done.step == self.steps
         if done.step % config.log_every_steps == 0 or last or done.step == 1:
-            self._log(done, {name: value.item() for name, value in figures.items()} | clock.read() | self._rates())
+            self._log(done, {name: value.item() for name, value in figures.items()} | clock.read() | self._rates(done.step - 1))
         if done.step % config.eval_every_steps == 0 or last:
             self._evaluate(done)
             clock.forget()
@@ -185,9 +188,9 @@ class Trainer:
         if stop and not last:
             raise Interrupted(f"checkpoint of step {done.step} saved in {self.run_path}; the same command goes on from there")
 
-    def _rates(self) -> dict[str, float]:
-        rates = [group["lr"] for group in self.optimiser.param_groups]
-        return {"lr": max(rates), "lr_backbone": self.optimiser.param_groups[0]["lr"]}
+    def _rates(self, step: int) -> dict[str, float]:
+        share = rate(self.config, step, self.steps)
+        return {"lr": share * self.config.lr, "lr_backbone": share * self.config.lr_backbone}
 
     def _log(self, done: TrainState, metrics: dict[str, float]) -> None:
         if not np.isfinite(metrics.get("loss", 0.0)):

@@ -1,0 +1,35 @@
+"""Measurements: ratios within one run against a stated limit, printed with what they were measured on. Run by `make bench`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from statistics import median
+
+import pytest
+
+
+def rate(work: Callable[[], int]) -> float:
+    """Items a second of one call."""
+    began = time.perf_counter()
+    items = work()
+    return items / (time.perf_counter() - began)
+
+
+@pytest.fixture
+def ratio() -> Callable[..., float]:
+    """Ratio of two rates, measured in turn so that a noisy machine disturbs both alike; the median of the rounds."""
+
+    def measure(name: str, ours: Callable[[], int], bare: Callable[[], int], *, rounds: int = 5) -> float:
+        pairs = [(rate(ours), rate(bare)) for _ in range(rounds)]
+        value = median(a / b for a, b in pairs)
+        middle = tuple(median(column) for column in zip(*pairs, strict=True))
+        machine = f"{os.cpu_count()} CPUs, {platform.machine()}"
+        print(
+            f"\n{name}: {value:.2f} of the bare rate ({middle[0]:.1f} against {middle[1]:.1f} a second; {machine}, {rounds} rounds)"
+        )
+        return value
+
+    return measure
