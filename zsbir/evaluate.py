@@ -2,9 +2,9 @@
 
     python -m zsbir.evaluate artifacts/runs/toy-0123456789ab --protocol zero_shot
 
-The only stage that measures anything on the unseen classes. All metrics in all conventions, exact (see docs/evaluation.md), a table by class,
-a retrieval grid and a precision-recall curve. Costs two forward passes an image. Prints the URI of the report; its table goes to
-standard error, and all of it to the run's MLflow run.
+The only stage that measures anything on the unseen classes. All metrics in all conventions, exact (see docs/evaluation.md), a
+table by class, a retrieval grid and a precision-recall curve. Costs two forward passes an image. Prints the URI of the report;
+its table goes to standard error, and all of it to the run's MLflow run.
 """
 
 from __future__ import annotations
