@@ -27,6 +27,7 @@ from zsbir.data.images import BadImage, decode, eval_array, is_blank
 from zsbir.evaluation.figures import retrieval_grid
 from zsbir.model.encoder import Encoder
 from zsbir.retrieval.exact import search as exact_search
+from zsbir.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ class Searcher:
         if is_blank(image):
             raise InputError("the drawing is empty: all of it has one colour")
         pixels = torch.from_numpy(eval_array(image.convert("RGB"), self.encoder.image_px)[None])
-        with torch.inference_mode():
-            query = self.encoder(pixels)[0].numpy()
+        # In the arithmetic of the index: a drawing and the photos it is compared with must come from one and the same encoder.
+        with torch.inference_mode(), autocast(self.index.manifest.config["precision"], torch.device("cpu")):
+            query = self.encoder(pixels)[0].float().numpy()
         places, scores = exact_search(query, self.vectors, k)
         paths, names = self._items["path"], self._items["class_name"]
         return [

@@ -37,7 +37,7 @@ from zsbir.training.checkpoint import TrainState, best_encoder
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import Context, LocalContext
 from zsbir.training.gather import barrier
-from zsbir.training.loop import Trainer, TrainInputs, tracked_names
+from zsbir.training.loop import Trainer, TrainInputs, plan_training, tracked_names
 
 if TYPE_CHECKING:
     from zsbir.edge.tracking import Tracker
@@ -134,6 +134,7 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
         raise InputError("no knowledge: pass --knowledge URI, as python -m zsbir.teacher prints it, or --weight-preservation 0")
     if knowledge:
         load_knowledge(knowledge, dataset)
+    plan_training(config, load_samples(dataset), max(1, settings.num_workers))
     weights = _weights(config, uris, knowledge, settings.root)
     identity = [config.model_dump(mode="json"), dataset.digest, knowledge.digest if knowledge else "", weights.sha256]
     run = local_path(settings.root).resolve() / "runs" / f"{config.recipe}-{digest_of(identity)[:12]}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zsbir.base import events
 from zsbir.base.errors import InputError, Interrupted, RunError
-from zsbir.data.batches import plan_batches, steps_per_epoch
+from zsbir.data.batches import BatchPlan, plan_batches, steps_per_epoch
 from zsbir.data.loader import Batch, TrainLoader
 from zsbir.data.samples import Samples
 from zsbir.data.shards import Images
@@ -52,47 +52,52 @@ class TrainInputs:
     same_labels: bool = False
 
 
+def train_positions(config: TrainConfig, samples: Samples) -> Int[np.ndarray, "n"]:
+    """The samples that are trained on: the train split, and dev's where the recipe is final."""
+    splits = ("train", "dev") if config.train_on_dev else ("train",)
+    return np.sort(np.concatenate([samples.select(split=split) for split in splits]))
+
+
+def plan_training(config: TrainConfig, samples: Samples, workers: int) -> BatchPlan:
+    """All batches of a training. InputError when the data has too few classes for them, or workers cannot share them."""
+    if config.batch_images % workers:
+        raise InputError(
+            f"a batch of {config.batch_images} images cannot be dealt to {workers} workers; "
+            "change classes_per_batch, per_class or the number of workers"
+        )
+    positions = train_positions(config, samples)
+    return plan_batches(
+        samples,
+        positions,
+        classes_per_batch=config.classes_per_batch,
+        per_class=config.per_class,
+        steps=config.steps or round(config.epochs * steps_per_epoch(positions, config.batch_images)),
+        seed=config.seed,
+    )
+
+
 class Trainer:
     """One training on one worker. `run` goes from the newest checkpoint, or from the start, to the end."""
 
     def __init__(self, config: TrainConfig, inputs: TrainInputs, context: Context, run: Path, *, log: Log, threads: int = 0):
         self.config, self.inputs, self.context, self.run_path, self.log = config, inputs, context, run, log
-        samples = inputs.samples
-        splits = ("train", "dev") if config.train_on_dev else ("train",)
-        self.positions = np.sort(np.concatenate([samples.select(split=split) for split in splits]))
-        self.steps = config.steps or round(config.epochs * steps_per_epoch(self.positions, config.batch_images))
-        self.loader = self._build_loader(threads)
+        plan = plan_training(config, inputs.samples, context.world_size)
+        self.steps = len(plan)
+        self.loader = TrainLoader(
+            inputs.samples,
+            inputs.images,
+            plan,
+            config,
+            image_px=config.image_px,
+            seed=config.seed,
+            rank=context.rank,
+            world_size=context.world_size,
+            threads=threads,
+        )
         self.encoder, self.heads, self.objective = self._build_networks()
         self.modules: dict[str, nn.Module] = {"encoder": self.encoder, "heads": self.heads}
         self.optimiser = build_optimiser(config, self.encoder, self.heads)
         self.network = context.wrap(self.encoder)
-
-    def _build_loader(self, threads: int) -> TrainLoader:
-        config, context = self.config, self.context
-        if config.batch_images % context.world_size:
-            raise InputError(
-                f"a batch of {config.batch_images} images cannot be dealt to {context.world_size} workers; "
-                "change classes_per_batch, per_class or the number of workers"
-            )
-        plan = plan_batches(
-            self.inputs.samples,
-            self.positions,
-            classes_per_batch=config.classes_per_batch,
-            per_class=config.per_class,
-            steps=self.steps,
-            seed=config.seed,
-        )
-        return TrainLoader(
-            self.inputs.samples,
-            self.inputs.images,
-            plan,
-            config,
-            config.image_px,
-            config.seed,
-            context.rank,
-            context.world_size,
-            threads,
-        )
 
     def _build_networks(self) -> tuple[Encoder, Heads, Objective]:
         """Equal on every worker: the seed decides each new parameter, the weight file all others."""
@@ -100,7 +105,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         encoder = Encoder(config.backbone, config.embedding_dim, config.image_px)
         encoder.load_trunk(inputs.weights)
-        class_ids = np.unique(inputs.samples.class_id[self.positions])
+        class_ids = np.unique(inputs.samples.class_id[train_positions(config, inputs.samples)])
         knowledge = self._knowledge(class_ids) if config.weight_preservation else None
         heads = Heads(
             feature_dim=encoder.feature_dim,
