@@ -9,6 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
+from filelock import FileLock
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -38,13 +40,21 @@ def tracking_uri(root: str) -> str:
 
 
 def prepare_store(uri: str, experiment: str, root: str) -> None:
-    """Create the database and the experiment once, before several processes touch them; a store that is away is a warning."""
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    """Create the database and the experiment before several processes touch them; a store that is away is a warning."""
     try:
-        _experiment_id(MlflowClient(uri), uri, experiment, root)
+        with _one_at_a_time(uri):
+            _experiment_id(MlflowClient(uri), uri, experiment, root)
     except (MlflowException, OSError) as error:
         events.warn(f"MLflow at {uri} does not answer ({_first_line(error)}); metrics are kept and delivered when it does")
+
+
+def _one_at_a_time(uri: str) -> AbstractContextManager[object]:
+    """MLflow's own first touch of a database file creates its tables; by two processes at once it breaks them."""
+    if not uri.startswith("sqlite:///"):
+        return nullcontext()
+    file = Path(uri.removeprefix("sqlite:///"))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(file.with_suffix(".lock"), timeout=120)
 
 
 def _experiment_id(client: MlflowClient, uri: str, experiment: str, root: str) -> str:
