@@ -34,7 +34,7 @@ class PretrainConfig(Config):
     backbone: Backbone = Field("resnet18", description="torchvision network to train from scratch")
     image_px: int = Field(64, ge=16, description="side of the photos, pixels")
     photos_per_class: int = Field(60, ge=4, description="photos drawn of each class; a quarter as many more to test on")
-    epochs: int = Field(10, ge=1, description="passes over the photos")
+    epochs: int = Field(5, ge=1, description="passes over the photos")
     batch_images: int = Field(64, ge=2, description="photos a step")
     lr: float = Field(2e-3, gt=0, description="peak learning rate")
     precision: Precision = Field("auto", description="autocast")

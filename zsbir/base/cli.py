@@ -12,6 +12,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import Any, Literal, NoReturn
 
 from zsbir.base.config import Config, read_yaml, unknown_name
@@ -27,9 +28,14 @@ def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None 
     `ZSBIR_TRACEBACK=1` shows the whole traceback of an error instead.
     """
     try:
-        result = run(sys.argv[1:] if argv is None else argv)
+        # Libraries print; Ray prints what workers print. None of it may come between the caller and the URI.
+        with redirect_stdout(sys.stderr):
+            result = run(sys.argv[1:] if argv is None else argv)
         if result is not None:
             print(result, flush=True)
+        sys.exit(DONE)
+    except HelpAsked as asked:
+        print(asked, end="", flush=True)
         sys.exit(DONE)
     except (InputError, RunError, OSError, Interrupted, KeyboardInterrupt) as error:
         if os.environ.get("ZSBIR_TRACEBACK"):
@@ -51,6 +57,10 @@ def _verdict(error: BaseException) -> tuple[int, str]:
             return INTERRUPTED, "interrupted"
         case _:
             return FAILED, f"error: {error}"
+
+
+class HelpAsked(Exception):  # noqa: N818 - a question is no error
+    """The user asked for help: its text is the result."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -97,6 +107,10 @@ class Parser(argparse.ArgumentParser):
         given = {name: value for name, value in vars(parsed).items() if name in self._fields}
         config_file = getattr(parsed, "config", None)
         return parsed, ({**read_yaml(config_file), **given} if config_file else given)
+
+    def print_help(self, file: object = None) -> NoReturn:  # noqa: ARG002 - argparse's signature
+        """Help is a result like any other: it goes where `main` sends results."""
+        raise HelpAsked(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         """Bad arguments become an InputError, one line."""

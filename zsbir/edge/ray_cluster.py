@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -12,27 +16,35 @@ from zsbir.base import events
 from zsbir.base.errors import InputError
 
 
-def connect(*, cpus: float, gpus: float = 0) -> None:
-    """Join the cluster of this job (`RAY_ADDRESS`, set by `ray job submit`), else start one on this machine.
+@contextmanager
+def connected(*, cpus: float, gpus: float = 0) -> Iterator[None]:
+    """Inside the cluster of this job (`RAY_ADDRESS`, set by `ray job submit`), else inside one started on this machine.
 
-    Raises InputError when the whole cluster has fewer CPUs or GPUs than asked for: Ray itself would wait for ever.
+    Who was connected before stays so afterwards. Raises InputError when the whole cluster has fewer CPUs or GPUs than asked for:
+    Ray itself would wait for ever.
     """
-    if not ray.is_initialized():
-        address = os.environ.get("RAY_ADDRESS")
-        options = (
-            {"address": address} if address else {"include_dashboard": True, "_temp_dir": _short_temp_dir(), "dashboard_port": 0}
-        )
-        events.say(f"joining Ray at {address}" if address else "starting Ray on this machine")
-        ray.init(logging_level="warning", log_to_driver=True, **options)
-    have = ray.cluster_resources()
-    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
-        if wanted > have.get(name, 0):
-            raise InputError(
-                f"{wanted:g} {name}s are needed, the Ray cluster has {have.get(name, 0):g}; "
-                f"use fewer workers, or smaller --{name.lower()}s-per-worker"
-            )
+    ours = not ray.is_initialized()
+    if ours:
+        ray.init(logging_level=logging.WARNING, **_where())
+    try:
+        have = ray.cluster_resources()
+        for name, wanted in (("CPU", cpus), ("GPU", gpus)):
+            if wanted > have.get(name, 0):
+                raise InputError(
+                    f"{wanted:g} {name}s are needed, the Ray cluster has {have.get(name, 0):g}; "
+                    f"use fewer workers, or smaller --{name.lower()}s-per-worker"
+                )
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
 
 
-def _short_temp_dir() -> str:
-    """Ray puts sockets here, whose whole path may have 107 characters."""
-    return str(Path(tempfile.gettempdir()) / "ray")
+def _where() -> dict[str, Any]:
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        events.say(f"joining Ray at {address}")
+        return {"address": address}
+    events.say("starting Ray on this machine")
+    # Ray puts sockets below this folder, whose whole path may have 107 characters: the system's own one is short.
+    return {"include_dashboard": True, "dashboard_port": 0, "_temp_dir": str(Path(tempfile.gettempdir()) / "ray")}

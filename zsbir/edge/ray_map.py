@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from zsbir.edge.ray_cluster import connect
+from zsbir.edge.ray_cluster import connected
 
 CHUNKS_A_TASK = 4
 """So that an actor decodes ahead of its network."""
@@ -27,19 +27,19 @@ def ray_map(
 
     The method takes a list of chunks and yields one result for each. A lost worker's tasks are tried again on a new one.
     """
-    connect(cpus=workers, gpus=workers * gpus_per_worker)
-    actor_class = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_restarts=2, max_task_retries=2)(_Actor)
-    actors = [actor_class.remote(make, arguments, method) for _ in range(workers)]
-    tasks = [chunks[start : start + CHUNKS_A_TASK] for start in range(0, len(chunks), CHUNKS_A_TASK)]
-    waiting: deque[Any] = deque()
-    for number, task in enumerate(tasks):
-        waiting.append(actors[number % workers].run.remote(task))
-        if len(waiting) > 2 * workers:
+    with connected(cpus=workers, gpus=workers * gpus_per_worker):
+        actor_class = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_restarts=2, max_task_retries=2)(_Actor)
+        actors = [actor_class.remote(make, arguments, method) for _ in range(workers)]
+        tasks = [chunks[start : start + CHUNKS_A_TASK] for start in range(0, len(chunks), CHUNKS_A_TASK)]
+        waiting: deque[Any] = deque()
+        for number, task in enumerate(tasks):
+            waiting.append(actors[number % workers].run.remote(task))
+            if len(waiting) > 2 * workers:
+                yield from ray.get(waiting.popleft())
+        while waiting:
             yield from ray.get(waiting.popleft())
-    while waiting:
-        yield from ray.get(waiting.popleft())
-    for actor in actors:
-        ray.kill(actor)
+        for actor in actors:
+            ray.kill(actor)
 
 
 class _Actor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import local_path, write_atomic
-from zsbir.edge.ray_cluster import connect
+from zsbir.base.storage import write_atomic
+from zsbir.edge.ray_cluster import connected
 from zsbir.training.context import Context, data_parallel
 
 ERROR_FILE = ".error.json"
@@ -51,32 +52,36 @@ class RayContext:
 
 
 def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> None:
-    """Run `run_job(job, context)` on `settings.num_workers` workers. RunError when they failed more often than allowed.
+    """Run `run_job(job, context)` on `settings.num_workers` workers.
 
-    Ray's storage path holds the controller's bookkeeping alone: checkpoints are the loop's own, the same in every context.
+    Raises InputError where a worker found one, RunError when workers failed more often than `settings.max_failures`.
     """
-    connect(cpus=settings.num_workers * settings.cpus_per_worker, gpus=settings.num_workers * settings.gpus_per_worker)
-    resources = {"CPU": settings.cpus_per_worker, **({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {})}
-    trainer = TorchTrainer(
-        _Worker(run_job, job),
-        torch_config=TorchConfig(backend="nccl" if settings.gpus_per_worker else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=settings.num_workers, use_gpu=settings.gpus_per_worker > 0, resources_per_worker=resources
-        ),
+    error_file = Path(job.run) / ERROR_FILE
+    error_file.unlink(missing_ok=True)
+    workers = settings.num_workers
+    with connected(cpus=workers * settings.cpus_per_worker, gpus=workers * settings.gpus_per_worker):
+        try:
+            _trainer(_Worker(run_job, job), Path(job.run), settings).fit()
+        except ray.train.TrainingFailedError as error:
+            raise _plain(error) from None
+    if error_file.exists():
+        raise InputError(error_file.read_text("utf-8"))
+
+
+def _trainer(worker: _Worker, run: Path, settings: Any) -> TorchTrainer:
+    """Ray's storage path holds the controller's bookkeeping alone: checkpoints are the loop's own, the same in every context."""
+    gpus = settings.gpus_per_worker
+    resources = {"CPU": settings.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
+    return TorchTrainer(
+        worker,
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(num_workers=settings.num_workers, use_gpu=gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
-            name=f"{job.config.recipe}-{os.getpid()}",
-            storage_path=str(local_path(settings.root).resolve() / "ray"),
+            name=uuid.uuid4().hex[:8],  # a name Ray has seen before would be taken for finished
+            storage_path=str(run / ".ray"),
             failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=3),
         ),
     )
-    error_file = Path(job.run) / ERROR_FILE
-    error_file.unlink(missing_ok=True)
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise _plain(error) from None
-    if error_file.exists():
-        raise InputError(error_file.read_text("utf-8"))
 
 
 class _Worker:
