@@ -267,7 +267,7 @@ def _counts(table: pa.Table, split_of: Mapping[str, str]) -> dict[str, int]:
     }
 
 
-def _run(argv: Sequence[str]) -> str:
+def _parse(argv: Sequence[str]) -> str:
     parser = cli.Parser("zsbir.ingest", __doc__ or "")
     parser.add_argument("layout", help="folder, sketchy, tuberlin, quickdraw, lists, or toy")
     parser.add_argument("path", nargs="?", default="", help="the folder that holds the data set (not for toy)")
@@ -284,4 +284,4 @@ def _run(argv: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    cli.main(_run)
+    cli.main(_parse)

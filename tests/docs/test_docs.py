@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from zsbir.base import cli
 from zsbir.base.config import Config
 from zsbir.data.images import Augmentation
 from zsbir.losses.objective import ObjectiveConfig
@@ -172,9 +173,8 @@ def moved(artifact, address):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself(verb, capsys):
     module = importlib.import_module(f"zsbir.{verb}")
-    entry = getattr(module, "_parse", None) or module._run
     with pytest.raises(SystemExit) as left:
-        entry(["--help"])
+        cli.main(module._parse, ["--help"])
     assert left.value.code == 0
     assert f"python -m zsbir.{verb}" in capsys.readouterr().out
 
@@ -197,7 +197,7 @@ def test_a_documented_command_is_understood(where, verb, words, workplace, monke
 
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(module, VERBS[verb], stop)
-    entry = getattr(module, "_parse", None) or module._run
+    entry = module._parse
     with pytest.raises(Reached):
         entry(words)
 

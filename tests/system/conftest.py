@@ -34,7 +34,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 def dataset(pipeline_root: Path) -> str:
     """Six photos and six sketches of each toy class."""
     sizes = ["--toy-photos-per-class", "6", "--toy-sketches-per-class", "6", "--toy-px", "48"]
-    return ingest._run(["toy", *sizes, "--root", str(pipeline_root)])
+    return ingest._parse(["toy", *sizes, "--root", str(pipeline_root)])
 
 
 @pytest.fixture(scope="session")

@@ -272,7 +272,7 @@ def test_a_training_without_data_or_knowledge(fails: Fails, dataset: str) -> Non
 
 def test_knowledge_of_another_data_set(fails: Fails, folder: Path, knowledge: str, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    other = ingest._run(["folder", str(folder), "--unseen-classes", "cup", "--dev-frac", "0", "--root", str(root)])
+    other = ingest._parse(["folder", str(folder), "--unseen-classes", "cup", "--dev-frac", "0", "--root", str(root)])
     line = fails(train, "toy", "--dataset", other, "--knowledge", knowledge)
     assert line.startswith(f"{knowledge} is knowledge of another data set (")
     assert line.endswith(f"run python -m zsbir.teacher {other}")

@@ -128,6 +128,7 @@ def test_a_killed_worker_is_replaced_and_training_goes_on_from_the_last_checkpoi
     victim.send_signal(signal.SIGKILL)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
+    assert out.count("\n") == 1, "standard output is the URI alone, whatever Ray prints"
     run = Artifact(out.strip(), "run")
     assert run.manifest.counts["steps"] == 30
     assert "resuming at step" in err

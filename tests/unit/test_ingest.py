@@ -19,7 +19,7 @@ from zsbir.data.images import decode
 from zsbir.data.samples import load_samples
 from zsbir.data.schema import SAMPLES_SCHEMA, SHARD_SCHEMA
 from zsbir.data.shards import Images
-from zsbir.ingest import IngestConfig, Settings, _run, ingest
+from zsbir.ingest import IngestConfig, Settings, _parse, ingest
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 
@@ -227,14 +227,14 @@ def test_a_listed_file_that_is_gone_is_quarantined(lists, tmp_path):
 
 def test_the_toy_needs_nothing_but_the_command(tmp_path, capsys):
     argv = ["toy", "--toy-photos-per-class", "3", "--toy-sketches-per-class", "2", "--toy-px", "32", "--root", str(tmp_path)]
-    uri = _run(argv)
+    uri = _parse(argv)
     dataset = Artifact(uri, "dataset")
     assert dataset.manifest.name == "toy"
     assert (dataset.manifest.counts["photos"], dataset.manifest.counts["sketches"]) == (87, 58)
     assert dataset.manifest.counts["unseen_classes"] == 7
     row = pq.read_table(dataset.file("shards/part-00000.parquet")).to_pylist()[0]
     assert decode(row["image"]["bytes"]).size == (32, 32)
-    assert _run(argv) == uri
+    assert _parse(argv) == uri
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_the_toy_needs_nothing_but_the_command(tmp_path, capsys):
 )
 def test_a_wrong_command_line_says_the_way_out(tmp_path, argv, message):
     with pytest.raises(InputError, match=message):
-        _run([*argv, "--root", str(tmp_path)])
+        _parse([*argv, "--root", str(tmp_path)])
 
 
 def test_a_killed_ingest_leaves_nothing_that_looks_whole(tmp_path):
