@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from zsbir.losses.objective import Objective, ObjectiveConfig
 from zsbir.model.encoder import Encoder
 from zsbir.model.heads import Heads
-from zsbir.training.batchnorm import SyncedBatchNorm2d, prepare_batch_norm, set_train_mode
+from zsbir.training.batchnorm import prepare_batch_norm, set_train_mode
 from zsbir.training.context import data_parallel
 from zsbir.training.gather import any_worker, gather
 
@@ -76,15 +76,3 @@ def test_loss_and_gradient_are_those_of_one_worker(tmp_path: Path, world_size: i
                 scale = max(value.abs().max().item(), 1e-3)
                 error = (found[name] - value).abs().max().item()
                 assert error <= 2e-4 * scale, f"{name} differs on worker {rank} of {world_size}, batch norm {mode}"
-
-
-def test_synchronised_batch_norm_in_one_process_is_torch_s_own() -> None:
-    """Alone it is torch's code; in a group it is compared, above, with torch's over the whole batch."""
-    torch.manual_seed(0)
-    ours, theirs = SyncedBatchNorm2d(5), torch.nn.BatchNorm2d(5)
-    values = torch.randn(6, 5, 4, 4)
-    for module in (ours, theirs):
-        module.train()
-        module(values).square().sum().backward()
-    assert torch.allclose(ours.running_var, theirs.running_var)
-    assert torch.allclose(ours.weight.grad, theirs.weight.grad)

@@ -12,12 +12,11 @@ from typing import Any, Literal
 import torch
 import torchvision
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from zsbir.base.errors import InputError
-from zsbir.model.tensors import save_tensors
 from zsbir.model.weights import Weights
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
@@ -82,7 +81,8 @@ class Encoder(nn.Module):
     def save(self, path: Path) -> None:
         """One safetensors file that `load` turns into the same encoder."""
         facts = {"backbone": self.backbone, "embedding_dim": self.embedding_dim, "image_px": self.image_px}
-        save_tensors(self.state_dict(), path, {"zsbir": json.dumps(facts)})
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, path, {"zsbir": json.dumps(facts)})
 
     @classmethod
     def load(cls, path: Path) -> Encoder:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import digest_of
 from zsbir.base.storage import write_atomic
 from zsbir.model.encoder import Encoder
-from zsbir.model.tensors import save_tensors
 
 
 @dataclass
@@ -38,7 +37,8 @@ def save_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.o
     if exists(parent / name):
         return
     with draft(parent, "checkpoint", name) as work:
-        save_tensors(_module_tensors(modules) | _optimiser_tensors(modules, optimiser), work.file("state.safetensors"))
+        tensors = _module_tensors(modules) | _optimiser_tensors(modules, optimiser)
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, work.file("state.safetensors"))
         write_atomic(work.file("progress.json"), json.dumps(vars(progress)).encode())
         work.commit(name, digest=digest_of([run.name, progress.step]), counts={"step": progress.step})
     _keep_only(parent, "step", name)
