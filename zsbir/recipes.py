@@ -38,13 +38,13 @@ def caltech_qd60_r18() -> TrainConfig:
         backbone="resnet18",
         embedding_dim=512,
         image_px=128,
-        steps=150,
+        steps=120,
         classes_per_batch=12,
         per_class=4,
-        lr=2e-3,
-        lr_backbone=4e-4,
-        eval_every_steps=50,
-        checkpoint_every_steps=50,
+        lr=1e-3,
+        lr_backbone=2e-4,
+        eval_every_steps=40,
+        checkpoint_every_steps=40,
     )
 
 
