@@ -32,7 +32,10 @@ class TrainState:
 
 
 def save_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, progress: TrainState) -> None:
-    """Write `step-N` and, once it is committed, remove the older ones."""
+    """Write `step-N` and, once it is committed, remove older ones, and every best encoder but the one it names.
+
+    Until then the encoder that the last checkpoint names stays: a run that goes on from there may not find the newer one again.
+    """
     parent, name = run / "checkpoints", f"step-{progress.step:06d}"
     if exists(parent / name):
         return
@@ -41,11 +44,14 @@ def save_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.o
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, work.file("state.safetensors"))
         write_atomic(work.file("progress.json"), json.dumps(vars(progress)).encode())
         work.commit(name, digest=digest_of([run.name, progress.step]), counts={"step": progress.step})
-    _keep_only(parent, "step", name)
+    _remove_older(parent, "step", progress.step)
+    _remove_older(parent, "best", progress.best_step)
 
 
 def load_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> TrainState:
     """Put the newest whole checkpoint into the modules and the optimiser; a fresh TrainState where there is none."""
+    for torn in (run / "checkpoints").glob(".writing-*"):
+        shutil.rmtree(torn, ignore_errors=True)  # left by a process that was killed; nobody else writes here
     newest = newest_checkpoint(run)
     if newest is None:
         return TrainState()
@@ -67,14 +73,14 @@ def newest_checkpoint(run: Path) -> Artifact | None:
 
 
 def save_best(run: Path, encoder: Encoder, progress: TrainState) -> None:
-    """Write the encoder as `best-N` and remove the best before it."""
+    """Write the encoder as `best-N`."""
     parent, name = run / "checkpoints", f"best-{progress.best_step:06d}"
-    if not exists(parent / name):
-        with draft(parent, "checkpoint", name) as work:
-            encoder.save(work.file("encoder.safetensors"))
-            facts = {"score": progress.best_score}
-            work.commit(name, digest=digest_of([run.name, "best", progress.best_step]), facts=facts)
-    _keep_only(parent, "best", name)
+    if exists(parent / name):
+        return
+    with draft(parent, "checkpoint", name) as work:
+        encoder.save(work.file("encoder.safetensors"))
+        facts = {"score": progress.best_score}
+        work.commit(name, digest=digest_of([run.name, "best", progress.best_step]), facts=facts)
 
 
 def best_encoder(run: Path, progress: TrainState) -> Path:
@@ -82,9 +88,9 @@ def best_encoder(run: Path, progress: TrainState) -> Path:
     return Artifact(run / "checkpoints" / f"best-{progress.best_step:06d}", "checkpoint").file("encoder.safetensors")
 
 
-def _keep_only(parent: Path, prefix: str, name: str) -> None:
+def _remove_older(parent: Path, prefix: str, step: int) -> None:
     for path in parent.glob(f"{prefix}-*"):
-        if _step_of(path) < _step_of(parent / name):
+        if _step_of(path) < step:
             shutil.rmtree(path, ignore_errors=True)
 
 
