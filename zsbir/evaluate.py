@@ -175,8 +175,8 @@ def _write(work: Draft, trial: Trial, subjects: list[Subject], config: EvaluateC
         for s in subjects
     }
     precision_recall_figure(curves, title=title, chance=chance).savefig(work.file("precision_recall.png"), dpi=150)
-    frozen, trained = ([row | {"class_name": names[row["class_id"]]} for row in subject.result.per_class()] for subject in subjects)
-    per_class_bars(frozen, trained).savefig(work.file("per_class.png"), dpi=150)
+    frozen, trained = (subject.result.per_class() for subject in subjects)
+    per_class_bars(frozen, trained, class_names=names).savefig(work.file("per_class.png"), dpi=150)
     grid(trial, subjects[-1], config, title).save(work.file("grid.png"))
     return summary
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import uuid
 from collections.abc import Callable
@@ -15,7 +14,7 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 import ray
 import ray.train
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
@@ -79,6 +78,8 @@ def _trainer(worker: _Worker, run: Path, settings: Any) -> TorchTrainer:
         run_config=RunConfig(
             name=uuid.uuid4().hex[:8],  # a name Ray has seen before would be taken for finished
             storage_path=str(run / ".ray"),
+            # Ray's own account of what it does is for its log files; the story of the training is told by the loop.
+            logging_config=LoggingConfig(log_level="WARNING"),
             failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=3),
         ),
     )
@@ -94,8 +95,6 @@ class _Worker:
         self.run_job, self.job = run_job, job
 
     def __call__(self) -> None:
-        # Ray's own account of what it does is for its logs; the story of the training is told by the loop.
-        logging.getLogger("ray.train").setLevel(logging.WARNING)
         try:
             self.run_job(self.job, RayContext())
         except InputError as error:

@@ -5,6 +5,7 @@ One MLflow run a training: it is found again by its tag, so a resumed training, 
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import warnings
@@ -27,6 +28,9 @@ from mlflow.tracking import MlflowClient
 from zsbir.base import events
 from zsbir.base.artifact import Artifact, code_version
 from zsbir.base.storage import local_path
+
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.WARNING)  # how MLflow makes its tables and checks models is not our user's story
 
 RUN_TAG = "zsbir.run"
 FLUSH_S = 5.0
