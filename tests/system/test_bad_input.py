@@ -67,7 +67,7 @@ def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path, pipeline_root: Pat
         before = files_below(place, pipeline_root)
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
-            cli.main(verb._run if verb is ingest else verb._parse, argv)
+            cli.main(verb._parse, argv)
         out, err = capsys.readouterr()
         assert (caught.value.code, out) == (code, ""), err
         kept = {path for path in files_below(place, pipeline_root) - before if path.parent.name != "weights"}
