@@ -44,7 +44,7 @@ def test_the_total_is_the_weighted_sum_of_the_three_losses(place):
 
 
 def test_losses_of_weight_zero_are_reported_and_pull_at_nothing():
-    ours = objective(weight_quadruplet=0.0, weight_preservation=0.0)
+    ours = objective(weight_quadruplet=0.0, weight_preservation=0.0, preservation_place="features")
     embeddings, features, class_id, domain = batch()
     features.requires_grad_()
     total, figures = ours(embeddings, features, class_id, domain)
@@ -56,7 +56,8 @@ def test_losses_of_weight_zero_are_reported_and_pull_at_nothing():
 
 @pytest.mark.parametrize(("domains", "taught"), [("photo", 0), ("sketch", 1)])
 def test_preservation_can_teach_one_domain_alone(domains, taught):
-    ours = objective(preservation_domains=domains, weight_quadruplet=0.0, weight_classification=0.0, weight_preservation=1.0)
+    weights = {"weight_quadruplet": 0.0, "weight_classification": 0.0, "weight_preservation": 1.0}
+    ours = objective(preservation_domains=domains, preservation_place="features", **weights)
     embeddings, features, class_id, domain = batch()
     features.requires_grad_()
     ours(embeddings, features, class_id, domain)[0].backward()

@@ -19,7 +19,7 @@ def test_the_rate_rises_linearly_then_falls_along_a_cosine_to_zero():
     assert rates[10] == 1
     assert rates[55] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
-    assert all(later <= earlier for earlier, later in itertools.pairwise(rates))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[10:]))
 
 
 def test_without_warm_up_training_starts_at_the_peak():
