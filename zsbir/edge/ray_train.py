@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Callable
@@ -95,10 +96,17 @@ class _Worker:
         self.run_job, self.job = run_job, job
 
     def __call__(self) -> None:
+        _quieten()
         try:
             self.run_job(self.job, RayContext())
         except InputError as error:
             write_atomic(Path(self.job.run) / ERROR_FILE, str(error).encode())
+
+
+def _quieten() -> None:
+    """Ray names some of Train's loggers by file, which its own LoggingConfig does not reach; each report would be a line."""
+    for name in [name for name in logging.root.manager.loggerDict if "/ray/train/" in name]:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _plain(error: Exception) -> RunError:
