@@ -17,7 +17,7 @@ def custom() -> TrainConfig:
 def toy() -> TrainConfig:
     """The drawn toy data with its own pre-trained ResNet18 at 64 px: `make demo`. One to two minutes on two CPU cores.
 
-    mAP@all .655 on the 7 unseen classes, frozen .517.
+    mAP@all about .68 on the 7 unseen classes, frozen about .54.
     """
     return TrainConfig(
         recipe="toy",
