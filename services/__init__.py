@@ -1,1 +1,1 @@
-"""The services around the verbs: the job queue and the search service."""
+"""Room for the job queue and the search service; nothing is in here yet."""

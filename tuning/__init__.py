@@ -1,1 +1,1 @@
-"""Sweeps over loss weights and margins, with Ray Tune."""
+"""Room for sweeps over loss weights and margins; nothing is in here yet."""
