@@ -35,7 +35,7 @@ def toy() -> TrainConfig:
 
 
 def caltech_qd60_r18() -> TrainConfig:
-    """60 classes of real photos and sketches, ResNet18 at 128 px. Two to five minutes on two CPU cores.
+    """60 classes of real photos and sketches, ResNet18 at 128 px. About five minutes on one CPU core.
 
     With --train-on-dev mAP@all .400 on the 15 unseen classes, frozen .212 (docs/benchmarks/2026-11-22-caltech_qd60_r18.md).
     """
