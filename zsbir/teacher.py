@@ -2,9 +2,9 @@
 
     python -m zsbir.teacher artifacts/datasets/toy/0123456789abcdef --backbone resnet50 --weights imagenet
 
-q_c = mean over class c's photos of softmax(teacher(x) / T), a distribution over the teacher's own labels. One pass over the seen
-classes' photos, bounded memory. Costs one forward pass a photo: about 20 photos/s on two busy CPU cores for a ResNet50 at 224 px. The
-same result, bit for bit, on any number of workers. Prints the URI of the knowledge.
+q_c = mean over class c's photos of softmax(teacher(x) / T), a distribution over the teacher's own labels. One pass over the
+seen classes' photos, bounded memory. Costs one forward pass a photo: about 20 photos/s on two busy CPU cores for a ResNet50
+at 224 px. The same result, bit for bit, on any number of workers. Prints the URI of the knowledge.
 """
 
 from __future__ import annotations
