@@ -24,8 +24,7 @@ from pydantic import Field
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
-from zsbir.base.errors import InputError
-from zsbir.base.storage import default_root, local_path
+from zsbir.base.storage import default_root, join
 from zsbir.data.images import decode
 from zsbir.data.samples import Samples, load_samples
 from zsbir.data.shards import Images
@@ -34,7 +33,7 @@ from zsbir.evaluation.figures import per_class_bars, precision_recall_figure, re
 from zsbir.evaluation.metrics import METRICS, Evaluation, chance_map, evaluate_embeddings
 from zsbir.evaluation.protocol import PROTOCOLS, Protocol, find_protocol, select
 from zsbir.model.encoder import Encoder, saved_facts
-from zsbir.model.weights import load_weights
+from zsbir.model.weights import open_weights
 from zsbir.retrieval.exact import search
 from zsbir.training.config import Precision
 from zsbir.training.context import default_device
@@ -89,15 +88,14 @@ def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings) -> Artifa
     digest = digest_of(
         [config.model_dump(mode="json"), trial.protocol.model_dump(mode="json"), trial.run.digest, trial.dataset.digest]
     )
-    parent, folder = local_path(settings.root) / "reports", digest[:16]
-    if exists(parent / folder):
-        report = Artifact(parent / folder, "report")
+    uri = join(settings.root, "reports", digest[:16])
+    if exists(uri):
+        report = Artifact(uri, "report")
     else:
-        subjects = [_frozen(trial, config, settings), _trained(trial, config)]
-        with draft(parent, "report", trial.run.manifest.name) as work:
+        with draft(uri, "report", trial.run.manifest.name) as work:
+            subjects = [_frozen(trial, config), _trained(trial, config)]
             summary = _write(work, trial, subjects, config)
             report = work.commit(
-                folder,
                 digest=digest,
                 config=config,
                 inputs={"run": trial.run.reference(), "dataset": trial.dataset.reference()},
@@ -115,20 +113,17 @@ def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings) -> Artifa
 
 def _open(run_uri: str, config: EvaluateConfig) -> Trial:
     run = Artifact(run_uri, "run")
-    dataset = Artifact(run.manifest.inputs["dataset"]["uri"], "dataset")
-    if dataset.digest != run.manifest.inputs["dataset"]["digest"]:
-        raise InputError(f"{dataset.uri} is no longer the data set that {run.uri} was trained on")
+    dataset = run.input("dataset", "dataset")
     samples, protocol = load_samples(dataset), find_protocol(config.protocol)
     queries, gallery = select(samples, protocol)
     return Trial(run, dataset, samples, Images(dataset, samples), protocol, queries, gallery)
 
 
-def _frozen(trial: Trial, config: EvaluateConfig, settings: Settings) -> Subject:
+def _frozen(trial: Trial, config: EvaluateConfig) -> Subject:
     """The backbone the run started from, its pooled features as embedding."""
     facts = saved_facts(trial.run.verified("encoder.safetensors"))
     encoder = Encoder(**facts)
-    weights = trial.run.manifest.inputs["weights"]["uri"]
-    encoder.load_trunk(load_weights(weights, backbone=facts["backbone"], root=settings.root))
+    encoder.load_trunk(open_weights(trial.run.input_file("weights"), backbone=facts["backbone"]))
     return _subject("frozen", trial, encoder, config)
 
 
@@ -242,7 +237,7 @@ def table(report: Artifact) -> str:
     for name, values in summary["models"].items():
         lines.append(f"{name:10}" + "".join(f"{values[metric]:16.3f}" for metric in SHOWN_METRICS))
     lines.append(f"{'chance':10}{summary['chance_map_all']:16.3f}")
-    lines += [f"pictures: {report.path / name}" for name in ("grid.png", "precision_recall.png", "per_class.png")]
+    lines += [f"pictures: {report.address(name)}" for name in ("grid.png", "precision_recall.png", "per_class.png")]
     return "\n".join(lines)
 
 
@@ -253,12 +248,12 @@ def _track(report: Artifact, trial: Trial, settings: Settings) -> None:
     prefix = trial.protocol.split if trial.protocol.name in ("zero_shot", "dev") else trial.protocol.name
     metrics = {f"{prefix}/{metric}": summary["models"]["trained"][metric] for metric in METRICS}
     metrics |= {f"{prefix}_frozen/{metric}": summary["models"]["frozen"][metric] for metric in METRICS}
-    files = [report.file(name) for name in report.manifest.files]
+    files = {name: report.file(name) for name in report.manifest.files}
     log_report(
         tracking_uri(settings.root),
         settings.experiment,
         settings.root,
-        trial.run.path.name,
+        trial.run.folder_name,
         metrics=metrics,
         files=files,
         step=trial.run.manifest.counts["best_step"],

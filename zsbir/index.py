@@ -21,7 +21,7 @@ from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
-from zsbir.base.storage import default_root, local_path
+from zsbir.base.storage import default_root, join
 from zsbir.data.gallery import Gallery, Item, dataset_gallery, folder_gallery
 from zsbir.data.images import BadImage
 from zsbir.evaluation.embed import EMBED_BATCH
@@ -58,29 +58,27 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
     gallery, source = _gallery(run, config)
     digest = digest_of([config.model_dump(mode="json"), run.digest, source])
     name = config.name or run.manifest.name
-    parent, folder = local_path(settings.root) / "indexes" / name, digest[:16]
-    if exists(parent / folder):
-        return Artifact(parent / folder, "index")
-    encoder = Encoder.load(run.verified("encoder.safetensors")).eval()
-    with draft(parent, "index", name) as work:
+    uri = join(settings.root, "indexes", name, digest[:16])
+    if exists(uri):
+        return Artifact(uri, "index")
+    with draft(uri, "index", name) as work:
+        encoder = Encoder.load(run.verified("encoder.safetensors")).eval()
         bad: list[BadImage] = []
         vectors = _embed(encoder, gallery, work, config, bad)
         _check_bad(bad, len(gallery.entries), config)
         np.save(work.file("vectors.npy"), vectors)
         encoder.save(work.file("encoder.safetensors"))
         counts = {"photos": len(vectors), "dimensions": encoder.embedding_dim, "unreadable": len(bad)}
-        return work.commit(folder, digest=digest, config=config, inputs={"run": run.reference(), "gallery": source}, counts=counts)
+        return work.commit(digest=digest, config=config, inputs={"run": run.reference(), "gallery": source}, counts=counts)
 
 
 def _gallery(run: Artifact, config: IndexConfig) -> tuple[Gallery, dict[str, str]]:
     if not config.gallery:
-        dataset = Artifact(run.manifest.inputs["dataset"]["uri"], "dataset")
+        dataset = run.input("dataset", "dataset")
         return dataset_gallery(dataset, config.split), dataset.reference()
-    folder = local_path(config.gallery)
-    gallery = folder_gallery(folder)
-    stats = [(path, (gallery.folder / path).stat()) for path, _ in gallery.entries]
-    digest = digest_of([(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats])
-    return gallery, {"uri": str(folder.resolve()), "digest": digest}
+    gallery = folder_gallery(config.gallery)
+    assert gallery.place is not None
+    return gallery, {"uri": gallery.place.uri, "digest": digest_of([list(stamp) for stamp in gallery.stamps])}
 
 
 def _embed(encoder: Encoder, gallery: Gallery, work: Draft, config: IndexConfig, bad: list[BadImage]) -> Float[np.ndarray, "n d"]:

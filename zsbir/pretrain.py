@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config
-from zsbir.base.storage import default_root, local_path
+from zsbir.base.fetch import fetch
+from zsbir.base.storage import default_root, join
 from zsbir.data.toys import PRETEXT_CLASSES, draw_pretext
 from zsbir.model.encoder import Backbone, Normalise, build_trunk
 from zsbir.model.weights import save_weights
@@ -53,18 +54,18 @@ Photos = tuple[UInt8[Tensor, "n 3 h w"], Int64[Tensor, "n"]]
 def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
     """The artifact whose `weights.safetensors` is the trained classifier; the one already made where there is one."""
     digest = config.fingerprint()
-    parent, folder = local_path(settings.root) / "pretrained", digest[:16]
-    if exists(parent / folder):
-        return Artifact(parent / folder, "weights")
+    uri = join(settings.root, "pretrained", digest[:16])
+    if exists(uri):
+        return Artifact(uri, "weights")
     train, test = draw_photos(config, config.photos_per_class, 0), draw_photos(config, config.photos_per_class // 4, 1)
     network = _fit(config, train)
     accuracy = _accuracy(network, test, config)
     events.say(f"names {accuracy:.0%} of new photos of its {len(PRETEXT_CLASSES)} classes (chance {1 / len(PRETEXT_CLASSES):.0%})")
-    with draft(parent, "weights", f"pretext-{config.backbone}") as work:
+    with draft(uri, "weights", f"pretext-{config.backbone}") as work:
         state = {name.removeprefix("1."): value.cpu() for name, value in network.state_dict().items() if name.startswith("1.")}
-        path, sha256 = save_weights(state, backbone=config.backbone, labels=PRETEXT_CLASSES, root=local_path(settings.root))
-        work.file("weights.safetensors").write_bytes(path.read_bytes())
-        return work.commit(folder, digest=digest, config=config, facts={"accuracy": accuracy, "weights_sha256": sha256})
+        kept, sha256 = save_weights(state, backbone=config.backbone, labels=PRETEXT_CLASSES, root=settings.root)
+        work.file("weights.safetensors").write_bytes(fetch(kept).read_bytes())
+        return work.commit(digest=digest, config=config, facts={"accuracy": accuracy, "weights_sha256": sha256})
 
 
 def draw_photos(config: PretrainConfig, per_class: int, part: int) -> Photos:
@@ -128,7 +129,7 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_fields(Settings, title="where it runs")
     _, values = parser.values(argv)
     config, settings = cli.split_fields(values, PretrainConfig, Settings)
-    return str(pretrain(PretrainConfig.of(config), Settings.of(settings)).file("weights.safetensors"))
+    return pretrain(PretrainConfig.of(config), Settings.of(settings)).address("weights.safetensors")
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ class Searcher:
     def __init__(self, index_uri: str):
         self.index = Artifact(index_uri, "index")
         self.encoder = Encoder.load(self.index.verified("encoder.safetensors")).eval()
-        self.vectors = np.load(self.index.file("vectors.npy"), mmap_mode="r")
-        self._items = pq.read_table(self.index.file("items.parquet"), columns=["path", "class_name"])
+        self.vectors = np.load(self.index.verified("vectors.npy"), mmap_mode="r")
+        self._items = pq.read_table(self.index.verified("items.parquet"), columns=["path", "class_name"])
         self._thumbnails: Any = None
         self._lock = threading.Lock()
 

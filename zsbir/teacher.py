@@ -10,7 +10,6 @@ at 224 px. The same result, bit for bit, on any number of workers. Prints the UR
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,13 +22,13 @@ from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
-from zsbir.base.storage import default_root, local_path
+from zsbir.base.storage import default_root, join
 from zsbir.data.knowledge import KNOWLEDGE_SCHEMA, ClassKnowledge
 from zsbir.data.loader import eval_batches
 from zsbir.data.samples import Samples, load_samples
 from zsbir.data.shards import Images
 from zsbir.model.encoder import Backbone, Normalise, build_trunk
-from zsbir.model.weights import Weights, load_weights
+from zsbir.model.weights import Weights, load_weights, open_weights
 from zsbir.training.config import Precision
 from zsbir.training.context import default_device
 from zsbir.training.precision import autocast
@@ -68,7 +67,7 @@ class Teacher:
         dataset = Artifact(dataset_uri, "dataset")
         self.samples = load_samples(dataset)
         self.images, self.config, self.device = Images(dataset, self.samples), config, default_device()
-        weights = load_weights(weights_uri, backbone=config.backbone, root=Path(weights_uri).parent.parent)
+        weights = open_weights(weights_uri, backbone=config.backbone)
         trunk = build_trunk(config.backbone, len(weights.labels))
         trunk.load_state_dict(weights.state)
         self.network = torch.nn.Sequential(Normalise(), trunk.to(memory_format=torch.channels_last)).eval().to(self.device)
@@ -101,17 +100,16 @@ def teach(dataset_uri: str, config: TeacherConfig, settings: Settings) -> Artifa
     samples = load_samples(dataset)
     decides = config.model_dump(include={"backbone", "image_px", "temperature", "precision"})
     digest = digest_of([decides, dataset.digest, weights.sha256])
-    parent, folder = local_path(settings.root) / "knowledge" / dataset.digest[:16], digest[:16]
-    if exists(parent / folder):
-        return Artifact(parent / folder, "knowledge")
-    chunks = photo_chunks(samples)
-    knowledge = add_up(samples, len(weights.labels), _all_sums(chunks, dataset, weights, config, settings))
-    _check_complete(samples, knowledge)
-    with draft(parent, "knowledge", dataset.manifest.name) as work:
+    uri = join(settings.root, "knowledge", dataset.digest[:16], digest[:16])
+    if exists(uri):
+        return Artifact(uri, "knowledge")
+    with draft(uri, "knowledge", dataset.manifest.name) as work:
+        parts = _all_sums(photo_chunks(samples), dataset, weights, config, settings)
+        knowledge = add_up(samples, len(weights.labels), parts)
+        _check_complete(samples, knowledge)
         rows = [entry.row(weights.labels) for entry in knowledge]
         pq.write_table(pa.Table.from_pylist(rows, KNOWLEDGE_SCHEMA), work.file("knowledge.parquet"))
         return work.commit(
-            folder,
             digest=digest,
             config=config,
             inputs={"dataset": dataset.reference(), "weights": {"uri": weights.uri, "digest": weights.sha256}},

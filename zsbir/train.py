@@ -11,6 +11,7 @@ choose the checkpoint; `unseen` classes are never opened here. Prints the URI of
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,21 +20,21 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from filelock import FileLock, Timeout
 from pydantic import Field
 
 from zsbir.base import cli, events
-from zsbir.base.artifact import Artifact, exists, sign
+from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError, Interrupted, RunError
-from zsbir.base.storage import default_root, local_path, write_atomic
+from zsbir.base.lease import alone
+from zsbir.base.storage import Folder, default_root, folder, folder_name, is_remote, join, local_path
 from zsbir.data.knowledge import load_knowledge
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.evaluation.figures import training_curves
-from zsbir.model.weights import Weights, load_weights
+from zsbir.model.weights import Weights, load_weights, open_weights
 from zsbir.recipes import RECIPES, recipe
-from zsbir.training.checkpoint import TrainState, best_encoder
+from zsbir.training.checkpoint import TrainState
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import Context, LocalContext
 from zsbir.training.gather import barrier
@@ -41,6 +42,9 @@ from zsbir.training.loop import Trainer, TrainInputs, plan_training, tracked_nam
 
 if TYPE_CHECKING:
     from zsbir.edge.tracking import Tracker
+
+
+UNDELIVERED = ".undelivered"
 
 
 class InputUris(Config):
@@ -93,7 +97,8 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings) -> Artifact:
         events.say(f"already trained: {job.run}")
         _deliver_again(job)
         return Artifact(job.run, "run")
-    with _alone(Path(job.run)):
+    with alone(job.run):
+        folder(job.run).sub("checkpoints").check_writable()
         if settings.num_workers:
             from zsbir.edge.ray_train import fit  # Ray is loaded only where it is asked for
 
@@ -107,25 +112,9 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings) -> Artifact:
     return Artifact(job.run, "run")
 
 
-@contextmanager
-def _alone(run: Path) -> Iterator[None]:
-    """No second process trains the same run meanwhile. The lock is the operating system's: it ends with its process."""
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        with FileLock(run / ".lock", blocking=False):
-            yield
-    except Timeout:
-        raise RunError(f"another process is training {run}; wait for it, or end it") from None
-    except OSError as error:
-        raise RunError(f"cannot write the run {run}: {error.strerror}") from error
-
-
 def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     """Check every input before any work is done, and name the run by what it will compute."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not local_path(settings.root).is_absolute():
-        raise InputError(
-            f"root {settings.root!r} is relative: in a Ray job it would vanish with the job's folder; pass an absolute path"
-        )
+    _check_lasting(settings)
     if not uris.dataset:
         raise InputError("no data set: pass --dataset URI, as python -m zsbir.ingest prints it")
     dataset = Artifact(uris.dataset, "dataset")
@@ -137,16 +126,31 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     plan_training(config, load_samples(dataset), max(1, settings.num_workers))
     weights = _weights(config, uris, knowledge, settings.root)
     identity = [config.model_dump(mode="json"), dataset.digest, knowledge.digest if knowledge else "", weights.sha256]
-    run = local_path(settings.root).resolve() / "runs" / f"{config.recipe}-{digest_of(identity)[:12]}"
+    run = folder(join(settings.root, "runs", f"{config.recipe}-{digest_of(identity)[:12]}"))
     return Job(
         config=config,
         settings=settings,
         dataset=dataset.uri,
         knowledge=knowledge.uri if knowledge else "",
         weights=weights.uri,
-        run=str(run),
+        run=run.uri,
         tracking_uri=_tracking_store(settings),
     )
+
+
+def _check_lasting(settings: Settings) -> None:
+    """A Ray job's working folder is thrown away: nothing that should last may lie below it."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
+        return
+    root = settings.root
+    if not is_remote(root) and not local_path(root).is_absolute():
+        raise InputError(
+            f"root {root!r} is relative: in a Ray job it would vanish with the job's folder; pass an absolute path or s3://"
+        )
+    if is_remote(root) and settings.tracking and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise InputError(
+            "no MLFLOW_TRACKING_URI: MLflow's database would vanish with the job's folder; name a server, or pass --no-tracking"
+        )
 
 
 def _tracking_store(settings: Settings) -> str:
@@ -169,10 +173,10 @@ def _weights(config: TrainConfig, uris: InputUris, knowledge: Artifact | None, r
 
 def run_job(job: Job, context: Context) -> None:
     """Train on this worker; rank 0 signs the result."""
-    run, dataset = Path(job.run), Artifact(job.dataset, "dataset")
+    dataset = Artifact(job.dataset, "dataset")
     knowledge = Artifact(job.knowledge, "knowledge") if job.knowledge else None
     samples = load_samples(dataset)
-    weights = load_weights(job.weights, backbone=job.config.backbone, root=job.settings.root)
+    weights = open_weights(job.weights, backbone=job.config.backbone)
     inputs = TrainInputs(
         samples=samples,
         images=Images(dataset, samples),
@@ -182,10 +186,16 @@ def run_job(job: Job, context: Context) -> None:
     )
     with _tracking(job, dataset, context) as tracker:
         log = tracker.log if tracker else _nobody
-        progress = Trainer(job.config, inputs, context, run, log=log, threads=job.settings.decode_threads).run()
+        trainer = Trainer(job.config, inputs, context, job.run, log=log, threads=job.settings.decode_threads)
+        progress = trainer.run()
         if context.rank == 0:
-            sign_run(job, dataset, knowledge, weights, progress)
-            _publish(tracker, inputs, run)
+            best = trainer.checkpoints.best_encoder(progress)
+            made_from = {
+                "dataset": dataset.reference(),
+                "weights": {"uri": weights.uri, "digest": weights.sha256},
+                **({"knowledge": knowledge.reference()} if knowledge else {}),
+            }
+            _publish(tracker, inputs, sign_run(job, made_from, progress, best))
     barrier()
 
 
@@ -205,7 +215,7 @@ def _tracking(job: Job, dataset: Artifact, context: Context) -> Iterator[Tracker
         job.tracking_uri,
         job.settings.experiment,
         job.settings.root,
-        Path(job.run).name,
+        folder_name(job.run),
         params=job.config.model_dump(mode="json"),
         datasets={"training": dataset},
     )
@@ -218,67 +228,56 @@ def _tracking(job: Job, dataset: Artifact, context: Context) -> Iterator[Tracker
         raise
     finally:
         tracker.finish(status)
-        _remember_undelivered(Path(job.run), tracker)
+        _remember_undelivered(folder(job.run), tracker)
 
 
-def _publish(tracker: Tracker | None, inputs: TrainInputs, run: Path) -> None:
+def _publish(tracker: Tracker | None, inputs: TrainInputs, run: Artifact) -> None:
     """All of a finished run but its metrics to MLflow, the model included."""
     if tracker:
-        tracker.artifacts({run / "curves.png": "", run / "config.yaml": "", run / "history.parquet": ""})
+        tracker.artifacts({name: run.file(name) for name in ("curves.png", "config.yaml", "history.parquet")})
         first_photo = int(inputs.samples.select(split="train", domain="photo")[0])
-        tracker.model(run / "encoder.safetensors", inputs.images.read(first_photo))
+        tracker.model(run.file("encoder.safetensors"), inputs.images.read(first_photo))
 
 
-def _remember_undelivered(run: Path, tracker: Tracker) -> None:
+def _remember_undelivered(run: Folder, tracker: Tracker) -> None:
     """A mark in the run's folder that MLflow lacks something; the same command delivers it when MLflow is back."""
-    mark = run / ".undelivered"
     if tracker.delivered:
-        mark.unlink(missing_ok=True)
-    elif run.is_dir():
-        mark.touch()
+        run.delete([UNDELIVERED])
+    else:
+        run.replace(UNDELIVERED, b"")
         events.warn("not all of this run reached MLflow; the same command delivers it when MLflow answers")
 
 
 def _deliver_again(job: Job) -> None:
     """What MLflow missed of a finished run, from the run's own history."""
-    run, dataset = Path(job.run), Artifact(job.dataset, "dataset")
-    if not (run / ".undelivered").exists():
+    if folder(job.run).size(UNDELIVERED) is None:
         return
+    run, dataset = Artifact(job.run, "run"), Artifact(job.dataset, "dataset")
     samples = load_samples(dataset)
     with _tracking(job, dataset, LocalContext()) as tracker:
         if tracker:
-            for row in pq.read_table(run / "history.parquet").to_pylist():
+            for row in pq.read_table(run.file("history.parquet")).to_pylist():
                 metrics = {name: value for name, value in row.items() if value is not None and name != "step"}
                 tracker.log(int(row["step"]), tracked_names(metrics))
-            weights = load_weights(job.weights, backbone=job.config.backbone, root=job.settings.root)
+            weights = open_weights(job.weights, backbone=job.config.backbone)
             _publish(tracker, TrainInputs(samples, Images(dataset, samples), weights), run)
 
 
-def sign_run(job: Job, dataset: Artifact, knowledge: Artifact | None, weights: Weights, progress: TrainState) -> Artifact:
-    """Put the best encoder, the history and the configuration into the run's folder, manifest last."""
-    run = Path(job.run)
-    files = {name: run / name for name in ("encoder.safetensors", "history.parquet", "config.yaml")}
-    write_atomic(files["encoder.safetensors"], best_encoder(run, progress).read_bytes())
-    write_atomic(files["config.yaml"], yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False).encode())
-    training_curves(progress.history, title=run.name).savefig(run / "curves.png", dpi=150)
-    history = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(_table(progress.history)), history)
-    write_atomic(files["history.parquet"], history.getvalue().to_pybytes())
-    return sign(
-        run,
-        "run",
-        job.config.recipe,
-        [*files.values(), run / "curves.png"],
-        digest=digest_of([run.name]),
-        config=job.config.model_dump(mode="json"),
-        inputs={
-            "dataset": dataset.reference(),
-            "weights": {"uri": weights.uri, "digest": weights.sha256},
-            **({"knowledge": knowledge.reference()} if knowledge else {}),
-        },
-        counts={"steps": progress.step, "best_step": progress.best_step},
-        facts={"best_dev_map_all": progress.best_score} if progress.best_score >= 0 else {},
-    )
+def sign_run(job: Job, made_from: dict[str, dict[str, str]], progress: TrainState, best_encoder: Path) -> Artifact:
+    """The Run artifact: the best encoder, the history and the configuration."""
+    name = folder_name(job.run)
+    with draft(job.run, "run", job.config.recipe) as work:
+        shutil.copyfile(best_encoder, work.file("encoder.safetensors"))
+        work.file("config.yaml").write_text(yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False), "utf-8")
+        training_curves(progress.history, title=name).savefig(work.file("curves.png"), dpi=150)
+        pq.write_table(pa.Table.from_pylist(_table(progress.history)), work.file("history.parquet"))
+        return work.commit(
+            digest=digest_of([name]),
+            config=job.config,
+            inputs=made_from,
+            counts={"steps": progress.step, "best_step": progress.best_step},
+            facts={"best_dev_map_all": progress.best_score} if progress.best_score >= 0 else {},
+        )
 
 
 def _table(history: list[dict[str, float]]) -> list[dict[str, float | None]]:

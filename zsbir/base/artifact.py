@@ -1,29 +1,34 @@
-"""An artifact is a directory whose `manifest.json` is written last: who sees a manifest sees a whole artifact.
+"""An artifact is a folder, on disk or in object storage, whose `manifest.json` is written last: who sees one sees a whole artifact.
 
-A `Draft` is filled in a hidden sibling directory and moved into place in one rename, so a half-written one is never visible.
-Running a stage again with the same inputs finds the digest and returns at once.
+A `Draft` publishes its files write-once and commits them by creating the manifest where none is: of two writers one wins, and what
+a killed one leaves is invisible and used again where the bytes are the same. Running a stage again with the same inputs finds the
+artifact and returns at once.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import socket
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from safetensors import SafetensorError
 
 import zsbir
+from zsbir.base.cache import cached
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import local_path, sha256_file, write_atomic
+from zsbir.base.events import Progress, say
+from zsbir.base.files import sha256_file
+from zsbir.base.storage import Folder, checked_key, folder, folder_name, is_remote, join, split_file
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -39,7 +44,10 @@ class FileEntry(Config):
 
 
 class Manifest(Config):
-    """What an artifact is, what made it, and the checksum of each of its files."""
+    """What an artifact is, what made it, and the checksum of each of its files.
+
+    stored_as: the key of a file that does not lie under its own name. written_by: tells one writer from another.
+    """
 
     kind: Kind
     schema_version: int = SCHEMA_VERSION
@@ -50,45 +58,87 @@ class Manifest(Config):
     counts: dict[str, int] = {}
     facts: dict[str, Any] = {}
     files: dict[str, FileEntry] = {}
+    stored_as: dict[str, str] = {}
     code: dict[str, str] = {}
     created_utc: str = ""
+    written_by: str = ""
 
 
 class Artifact:
-    """A finished artifact on disk, opened by its URI.
+    """A finished artifact, opened by its URI.
 
     Raises InputError when there is none, it is of another kind, or it was written by a newer version.
     """
 
     def __init__(self, uri: str | Path, kind: Kind | None = None):
-        self.path = local_path(str(uri)).resolve()
-        self.manifest = _read_manifest(self.path, kind)
-
-    @property
-    def uri(self) -> str:
-        """The artifact's address, as other stages take it."""
-        return str(self.path)
+        self.folder = folder(uri)
+        self.uri = self.folder.uri
+        self.manifest = _read_manifest(self.folder, kind)
 
     @property
     def digest(self) -> str:
         """The artifact's identity: equal digests were asked for the same thing of the same inputs."""
         return self.manifest.digest
 
-    def file(self, name: str) -> Path:
-        """The path of one of its files. InputError when the manifest does not name it, it is gone, or it leads elsewhere."""
-        path = self.path / name
-        if name not in self.manifest.files or not path.is_file():
+    @property
+    def path(self) -> Path:
+        """Its folder on this machine's disk. InputError for one in object storage."""
+        path = self.folder.local()
+        if path is None:
+            raise InputError(f"{self.uri} is no folder of this machine: copy it here first (python -m zsbir.artifacts copy)")
+        return path
+
+    @property
+    def folder_name(self) -> str:
+        """The last part of its address: of a run, the name its MLflow run has."""
+        return folder_name(self.uri)
+
+    def key(self, name: str) -> str:
+        """Under which key of its folder a file lies. InputError when the manifest does not name it."""
+        if name not in self.manifest.files:
             raise InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}")
+        return checked_key(self.manifest.stored_as.get(name, name))
+
+    def address(self, name: str) -> str:
+        """The URI of one of its files, for other tools."""
+        return join(self.uri, self.key(name))
+
+    def file(self, name: str) -> Path:
+        """A local path of one of its files: itself on disk, a checked copy in the cache for object storage.
+
+        InputError when the manifest does not name it, it is gone, it leads elsewhere, or arrives other than it was signed.
+        """
+        path = self.folder.local(self.key(name))
+        if path is None:
+            kept = f"{self.manifest.files[name].sha256}{PurePosixPath(name).suffix}"
+            return cached(kept, lambda file: self.download(name, file))
+        if not path.is_file():
+            raise InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}: it is gone")
         if not path.resolve().is_relative_to(self.path):
             raise InputError(f"{self.uri}: its file {name!r} leads out of its folder; copy the file into it")
         return path
 
+    def download(self, name: str, file: Path) -> None:
+        """Copy one of its files to `file` and check it. InputError when it is gone or not what was signed."""
+        try:
+            self.folder.download(self.key(name), file)
+        except FileNotFoundError:
+            raise InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}: it is gone") from None
+        self._check(name, file)
+
     def verified(self, name: str) -> Path:
-        """The path of one of its files whose bytes are those that were signed. InputError when they are not."""
-        path, entry = self.file(name), self.manifest.files[name]
-        if path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
-            raise InputError(f"{path} differs from its manifest: the file was changed or damaged; make the artifact again")
+        """A local path of one of its files whose bytes are those that were signed. InputError when they are not."""
+        path = self.file(name)
+        if not is_remote(self.uri):  # what came from object storage was checked on its way
+            self._check(name, path)
         return path
+
+    def _check(self, name: str, path: Path) -> None:
+        entry = self.manifest.files[name]
+        if path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
+            raise InputError(
+                f"{join(self.uri, name)} differs from its manifest: the file was changed or damaged; make the artifact again"
+            )
 
     def verify(self) -> None:
         """Compare every file with the manifest. InputError names the first that differs."""
@@ -99,49 +149,110 @@ class Artifact:
         """What another artifact's manifest says of this one as its input."""
         return {"uri": self.uri, "digest": self.digest}
 
+    def input(self, role: str, kind: Kind) -> Artifact:
+        """One of the artifacts it was made from: where its manifest says, or at the same place of the root it was copied to.
+
+        InputError when it is in neither place, or another one lies there by now.
+        """
+        reference = self.manifest.inputs.get(role)
+        if reference is None:
+            raise InputError(f"{self.uri} was made from no {role}")
+        places = [reference["uri"], join(root_of(self.uri), below_root(reference["uri"]))]
+        for place in dict.fromkeys(places):
+            if exists(place):
+                found = Artifact(place, kind)
+                if found.digest != reference["digest"]:
+                    raise InputError(f"{place} is no longer the {kind} that {self.uri} was made from")
+                return found
+        raise InputError(f"the {kind} that {self.uri} was made from is gone: it is not at {' or '.join(dict.fromkeys(places))}")
+
+    def input_file(self, role: str) -> str:
+        """The URI of the single file it was made from: where its manifest says, or at the same place of its own root.
+
+        InputError when it is in neither place. Such files are named by their checksum, which their reader compares.
+        """
+        uri = str(self.manifest.inputs[role]["uri"])
+        for place in dict.fromkeys([uri, join(root_of(self.uri), below_root(uri))]):
+            parent, name = split_file(place)
+            if parent.size(name) is not None:
+                return place
+        raise InputError(f"the {role} that {self.uri} was made from are gone: there is no {uri}")
+
     def __repr__(self) -> str:
         return f"Artifact({self.manifest.kind} {self.manifest.name} {self.digest[:12]} at {self.uri})"
 
 
-def exists(path: str | Path) -> bool:
-    """Whether a whole artifact lies at `path`."""
-    return (local_path(str(path)) / MANIFEST).is_file()
+PLACES = ("datasets", "knowledge", "runs", "reports", "indexes", "pretrained", "weights")
+"""The folders of a storage root."""
 
 
-def _read_manifest(path: Path, kind: Kind | None) -> Manifest:
-    file = path / MANIFEST
+def below_root(uri: str) -> str:
+    """The part of an artifact's address that is the same in every storage root: "datasets/toy/0123"."""
+    parts = uri.rstrip("/").split("/")
+    start = max((place for place, part in enumerate(parts) if part in PLACES), default=len(parts) - 1)
+    return "/".join(parts[start:])
+
+
+def root_of(uri: str) -> str:
+    """The storage root an artifact lies in."""
+    return uri.rstrip("/").removesuffix(below_root(uri)).rstrip("/")
+
+
+def exists(uri: str | Path) -> bool:
+    """Whether a whole artifact lies at `uri`."""
+    return folder(uri).size(MANIFEST) is not None
+
+
+def _read_manifest(place: Folder, kind: Kind | None) -> Manifest:
+    where = join(place.uri, MANIFEST)
     try:
-        values = json.loads(file.read_text("utf-8"))
+        values = json.loads(place.read(MANIFEST))
     except FileNotFoundError:
-        wanted = kind or "artifact"
-        found = "the folder exists, but has no manifest.json" if path.is_dir() else "no such folder"
-        raise InputError(f"no {wanted} at {str(path)!r}: {found}") from None
+        found = "the folder exists, but has no manifest.json" if place.names() else "no such folder"
+        raise InputError(f"no {kind or 'artifact'} at {place.uri!r}: {found}") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {file}: {error}") from None
+        raise InputError(f"cannot read {where}: {error}") from None
     if isinstance(values, dict) and values.get("schema_version", 0) > SCHEMA_VERSION:
-        raise InputError(f"{path} was written by a newer zsbir (schema {values['schema_version']}); upgrade to read it")
-    manifest = Manifest.of(values if isinstance(values, dict) else {}, where=str(file))
+        raise InputError(f"{place.uri} was written by a newer zsbir (schema {values['schema_version']}); upgrade to read it")
+    manifest = Manifest.of(values if isinstance(values, dict) else {}, where=where)
     if kind and manifest.kind != kind:
-        raise InputError(f"{path} is a {manifest.kind}, not a {kind}")
+        raise InputError(f"{place.uri} is a {manifest.kind}, not a {kind}")
     return manifest
 
 
 class Draft:
-    """An artifact being written, in a hidden directory beside its final place."""
+    """An artifact being written: files are made in `path`, a local directory, and published one by one or at the end."""
 
-    def __init__(self, parent: Path, kind: Kind, name: str):
-        self.kind, self.name, self.parent = kind, name, parent
-        self.path = parent / f".writing-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    def __init__(self, place: Folder, path: Path, kind: Kind, name: str):
+        self.kind, self.name, self.place, self.path = kind, name, place, path
+        self.written_by = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        self._entries: dict[str, FileEntry] = {}
+        self._keys: dict[str, str] = {}
 
     def file(self, name: str) -> Path:
         """Where to write the file `name`; folders on the way are made."""
-        path = self.path / name
+        path = self.path / checked_key(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def publish(self, name: str) -> FileEntry:
+        """The file `name` is finished: put it where the artifact will be. Its local path is no longer valid. Safe in threads."""
+        path = self.path / name
+        entry = FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
+        key = self.place.publish(name, path, entry.sha256)
+        self.adopt(name, key, entry)
+        return entry
+
+    def adopt(self, name: str, key: str, entry: FileEntry) -> None:
+        """Name a file that lies in the artifact's place already: another process published it."""
+        self._entries[name], self._keys[name] = entry, key
+
+    def key(self, name: str) -> str:
+        """The key that a published file got."""
+        return self._keys[name]
+
     def commit(
         self,
-        folder: str,
         *,
         digest: str,
         config: Config | None = None,
@@ -149,59 +260,82 @@ class Draft:
         counts: Mapping[str, int] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> Artifact:
-        """Sign and publish as `parent/folder`. Where a whole one of the same digest is already there, that one stays."""
-        files = [path for path in sorted(self.path.rglob("*")) if path.is_file()]
-        sign(
-            self.path,
-            self.kind,
-            self.name,
-            files,
+        """Publish what is not yet, and create the manifest: from this moment it is an artifact.
+
+        Where another writer was first with the same digest, that one stays and is returned. RunError when it is another thing.
+        """
+        self._publish_rest()
+        manifest = Manifest(
+            kind=self.kind,
+            name=self.name,
             digest=digest,
             config=config.model_dump(mode="json") if config else {},
             inputs=dict(inputs or {}),
             counts=dict(counts or {}),
             facts=dict(facts or {}),
+            files=dict(sorted(self._entries.items())),
+            stored_as={name: key for name, key in sorted(self._keys.items()) if name != key},
+            code=code_version(),
+            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            written_by=self.written_by,
         )
-        final = self.parent / folder
-        try:
-            self.path.rename(final)
-        except OSError:
-            if not exists(final):
-                raise
-        return Artifact(final, self.kind)
+        if not self.place.create(MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode()):
+            return self._second(digest)
+        return Artifact(self.place.uri, self.kind)
+
+    def _publish_rest(self) -> None:
+        names = [path.relative_to(self.path).as_posix() for path in sorted(self.path.rglob("*")) if path.is_file()]
+        total_mb = sum((self.path / name).stat().st_size for name in names) // 10**6
+        quiet = total_mb < TOLD_FROM_MB or not is_remote(self.place.uri)
+        with ThreadPoolExecutor(UPLOADS) as pool, Progress("upload", total=total_mb, unit="MB", quiet=quiet) as progress:
+            for entry in pool.map(self.publish, names):
+                progress.advance(entry.size // 10**6)
+
+    def _second(self, digest: str) -> Artifact:
+        """Another writer's manifest is there. What only this one published is taken away again."""
+        winner = Artifact(self.place.uri)
+        if winner.digest != digest or winner.manifest.kind != self.kind:
+            raise RunError(f"another writer has put a different {winner.manifest.kind} at {winner.uri} meanwhile; remove it first")
+        say(f"another process finished {winner.uri} first ({winner.manifest.written_by}); its result is taken")
+        named = {winner.key(name) for name in winner.manifest.files}
+        self.place.delete(key for key in self._keys.values() if key not in named)
+        return winner
 
 
-def sign(folder: Path, kind: Kind, name: str, files: Sequence[Path], **values: Any) -> Artifact:
-    """Write the manifest of `folder` over `files` in it: from this moment it is an artifact. `values`: fields of Manifest."""
-    manifest = Manifest(
-        kind=kind,
-        name=name,
-        files={path.relative_to(folder).as_posix(): _entry(path) for path in files},
-        code=code_version(),
-        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        **values,
-    )
-    write_atomic(folder / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
-    return Artifact(folder, kind)
+UPLOADS = 4
+"""Files that go up at the same time."""
 
-
-def _entry(path: Path) -> FileEntry:
-    return FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
+TOLD_FROM_MB = 50
+"""Uploads above this show progress."""
 
 
 @contextmanager
-def draft(parent: str | Path, kind: Kind, name: str) -> Iterator[Draft]:
-    """A Draft that is removed again unless committed. RunError when the place cannot be written or the disk is full."""
-    work = Draft(local_path(str(parent)), kind, name)
+def draft(uri: str | Path, kind: Kind, name: str) -> Iterator[Draft]:
+    """A Draft of the artifact that will be at `uri`. RunError when the place cannot be written or the disk is full."""
+    place = folder(uri)
     try:
-        work.path.mkdir(parents=True)
-        yield work
+        with place.workspace() as path:
+            yield Draft(place, path, kind, name)
     except (OSError, SafetensorError) as error:
         # NumPy and safetensors tell of a full disk in words of their own, without an error number.
         reason = getattr(error, "strerror", None) or f"{error} (is the disk full?)"
-        raise RunError(f"cannot write the {kind} under {work.parent}: {reason}") from error
-    finally:
-        shutil.rmtree(work.path, ignore_errors=True)
+        raise RunError(f"cannot write the {kind} at {place.uri}: {reason}") from error
+
+
+def remove(uri: str | Path) -> None:
+    """Take an artifact away, its manifest first: it is gone at once, or not at all."""
+    place = folder(uri)
+    place.delete([MANIFEST])
+    place.clear()
+
+
+def find_file(uri: str) -> tuple[Artifact, str] | None:
+    """The artifact that a file's URI lies in, and the file's name in it; None where it lies in none."""
+    parent, _, name = str(uri).rpartition("/")
+    if not parent or not exists(parent):
+        return None
+    artifact = Artifact(parent)
+    return (artifact, name) if name in artifact.manifest.files else None
 
 
 @cache

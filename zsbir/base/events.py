@@ -34,14 +34,24 @@ class Progress:
     ...     progress.advance(10)
     """
 
-    def __init__(self, label: str, *, total: int | None, unit: str = "it", start: int = 0, stream: TextIO | None = None):
+    def __init__(
+        self,
+        label: str,
+        *,
+        total: int | None,
+        unit: str = "it",
+        start: int = 0,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+    ):
+        self._quiet = quiet
         self._stream = stream or sys.stderr
         self._label, self._unit, self._total = label, unit, total
         self._done = self._start = start
         self._began = self._last_line = time.monotonic()
         self._suffix = ""
         self._bar: tqdm | None = None  # type: ignore[type-arg]  # tqdm is generic in its stubs alone
-        if self._stream.isatty() and not os.environ.get("ZSBIR_PLAIN_LOG"):
+        if not quiet and self._stream.isatty() and not os.environ.get("ZSBIR_PLAIN_LOG"):
             self._bar = tqdm(total=total, desc=label, unit=unit, initial=start, file=self._stream, leave=False, dynamic_ncols=True)
 
     def advance(self, count: int = 1, suffix: str = "") -> None:
@@ -51,7 +61,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(self._suffix, refresh=False)
             self._bar.update(count)
-        elif time.monotonic() - self._last_line >= LOG_INTERVAL_S:
+        elif not self._quiet and time.monotonic() - self._last_line >= LOG_INTERVAL_S:
             self._last_line = time.monotonic()
             self._print_line()
 
@@ -68,7 +78,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        if self._done > self._start:
+        if self._done > self._start and not self._quiet:
             elapsed_s = time.monotonic() - self._began
             done = self._done - self._start
             line = f"{self._label}: {done} {self._unit}s in {elapsed_s:.1f} s ({done / max(elapsed_s, 1e-9):.1f}/s)"

@@ -1,28 +1,147 @@
-"""Where bytes live. Artifacts are directories on disk; single files (weights) may also come from `s3://`.
+"""Where bytes live: one interface, with local disk (`zsbir.base.disk`) and object storage (`zsbir.base.s3`) behind it.
 
-Environment: `ZSBIR_ROOT` (storage root, default `artifacts` in the working directory), `ZSBIR_CACHE` (default
-`~/.cache/zsbir`); for S3 the usual `AWS_*` variables, `AWS_ENDPOINT_URL` among them.
+A `Folder` is a directory, or a prefix of a bucket. Its files are write-once: `publish` never puts other bytes where some are, and
+`create` has one winner. On these two, artifacts are built (see `zsbir.base.artifact`); nothing else is asked of a store.
+
+Environment: `ZSBIR_ROOT` (storage root, a path or `s3://bucket/prefix`; default `artifacts` in the working directory); for S3 the
+usual `AWS_*` variables (see docs/storage.md).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
-from pathlib import Path
-from typing import Any
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, Protocol
 
 from zsbir.base.errors import InputError
+
+S3_SCHEME = "s3://"
+WORKSPACE = ".writing-"
+"""How names begin of what a writer keeps in a folder while it works there."""
+
+
+class Entry(NamedTuple):
+    """One file of a folder: its key below it, bytes, and seconds since 1970 when it was last written."""
+
+    key: str
+    size: int
+    modified_s: float
+
+
+class Folder(Protocol):
+    """A place for files by key ("a/b.parquet").
+
+    Missing files raise FileNotFoundError; what the store refuses, InputError or RunError with the way out (disk: OSError).
+    """
+
+    uri: str
+
+    def sub(self, key: str) -> Folder:
+        """The folder below."""
+
+    def read(self, key: str) -> bytes:
+        """All of a file."""
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        """Bytes [start, start + length) of a file; fewer where it ends before."""
+
+    def size(self, key: str) -> int | None:
+        """Bytes of a file, or None where there is none."""
+
+    def version(self, key: str) -> str | None:
+        """What changes when a file changes, without reading it; None where there is none."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put a file where none is, whole or not at all. False when one is there already; of several at once one wins."""
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Put a file whatever is there, whole or not at all: for marks and leases, never for files of artifacts."""
+
+    def publish(self, key: str, file: Path, sha256: str) -> str:
+        """Take a finished local file in (it may be moved) and return the key it lies under.
+
+        That is `key`, also when the same bytes are there already; where other bytes are, a variation of it that nobody else uses.
+        """
+
+    def download(self, key: str, file: Path) -> None:
+        """Copy a file to this machine. The caller compares the checksum."""
+
+    def walk(self) -> Iterator[Entry]:
+        """Every file below, by key, in the order of keys."""
+
+    def names(self) -> list[str]:
+        """Names of the files and folders directly below, sorted."""
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove files; those that are gone already are none of the caller's worry."""
+
+    def clear(self) -> None:
+        """Remove everything below."""
+
+    def local(self, key: str = "") -> Path | None:
+        """Where that file lies on this machine's disk, or None for object storage."""
+
+    def check_writable(self) -> None:
+        """Tell at once, before any work is done, when this folder cannot be written."""
+
+    def workspace(self) -> AbstractContextManager[Path]:
+        """A new local directory to write files in, before they are published here; removed afterwards.
+
+        Tells at once, before any work is done, when this folder cannot be written.
+        """
+
+
+def folder(uri: str | Path) -> Folder:
+    """The folder behind a path, a `file://` or an `s3://` URI. InputError for other schemes and broken URIs."""
+    text = str(uri)
+    if text.startswith(S3_SCHEME):
+        from zsbir.base.s3 import S3Folder  # boto3 is slow to import, and needed by few
+
+        return S3Folder(text)
+    from zsbir.base.disk import DiskFolder
+
+    return DiskFolder(local_path(text))
+
+
+def join(uri: str | Path, *parts: str) -> str:
+    """The address of something below a folder."""
+    text = str(uri)
+    if text.startswith(S3_SCHEME):
+        return "/".join([text.rstrip("/"), *parts])
+    return str(local_path(text).joinpath(*parts))
+
+
+def folder_name(uri: str) -> str:
+    """The last part of an address."""
+    return uri.rstrip("/").rpartition("/")[2]
+
+
+def split_file(uri: str | Path) -> tuple[Folder, str]:
+    """The folder and the key of the single file at `uri`."""
+    text = str(uri).rstrip("/")
+    parent, _, name = text.rpartition("/")
+    if text.startswith(S3_SCHEME):
+        return folder(parent), name
+    path = local_path(text)
+    return folder(path.parent), path.name
+
+
+def is_remote(uri: str | Path) -> bool:
+    """Whether `uri` lies in object storage."""
+    return str(uri).startswith(S3_SCHEME)
 
 
 def default_root() -> str:
     """The storage root where none was named: `ZSBIR_ROOT`, else `artifacts`."""
-    return os.environ.get("ZSBIR_ROOT", "artifacts")
+    return os.environ.get("ZSBIR_ROOT") or "artifacts"
 
 
-def cache_dir() -> Path:
-    """The folder of files that can be made again: `ZSBIR_CACHE`, else `~/.cache/zsbir`."""
-    return Path(os.environ.get("ZSBIR_CACHE") or Path.home() / ".cache" / "zsbir")
+def default_local_root() -> Path:
+    """Where on this machine things go that a storage root in object storage cannot hold, such as a database."""
+    return Path("artifacts")
 
 
 def local_path(uri: str) -> Path:
@@ -30,68 +149,19 @@ def local_path(uri: str) -> Path:
     if uri.startswith("file://"):
         return Path(uri.removeprefix("file://"))
     if "://" in uri:
-        raise InputError(f"{uri!r}: artifacts are read from local disk (a path or file://); copy it there first")
+        raise InputError(f"{uri!r} is no place that is known here: give a path, file:// or s3://bucket/prefix")
     return Path(uri)
 
 
-def fetch(uri: str) -> Path:
-    """A local copy of the single file at `uri`: itself for a path, downloaded once to the cache for `s3://bucket/key`.
-
-    Raises InputError when there is no such file, or the store says no.
-    """
-    if uri.startswith("s3://"):
-        return _fetch_s3(uri)
-    path = local_path(uri)
-    if not path.is_file():
-        raise InputError(f"no file at {str(path)!r}")
-    return path
+def checked_key(key: str) -> str:
+    """`key`, unless it leads out of its folder: then InputError."""
+    parts = PurePosixPath(key).parts
+    if not parts or key.startswith("/") or ".." in parts or "\\" in key or "\0" in key:
+        raise InputError(f"{key!r} is no name of a file in a folder")
+    return key
 
 
-def _fetch_s3(uri: str) -> Path:
-    import boto3  # slow to import, and needed by few
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    config = Config(connect_timeout=5, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
-    try:
-        client = boto3.Session().client("s3", config=config)
-        etag = client.head_object(Bucket=bucket, Key=key)["ETag"].strip('"')
-        name = hashlib.sha256(f"{client.meta.endpoint_url}|{uri}|{etag}".encode()).hexdigest()
-        target = cache_dir() / "files" / f"{name}{Path(key).suffix}"
-        if not target.exists():
-            _download(client, bucket, key, target)
-    except (BotoCoreError, ClientError, ValueError) as error:  # ValueError: AWS_ENDPOINT_URL is no address
-        raise InputError(f"cannot read {uri}: {' '.join(str(error).split())}") from None
-    return target
-
-
-def _download(client: Any, bucket: str, key: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part:
-        try:
-            client.download_fileobj(bucket, key, part)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
-    Path(part.name).replace(target)
-
-
-def sha256_file(path: Path) -> str:
-    """sha256 of a file's bytes, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing: a reader sees the old bytes or the new ones, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
-        try:
-            part.write(data)
-            part.flush()
-            os.fsync(part.fileno())
-            Path(part.name).replace(path)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
+def variation(key: str) -> str:
+    """Another key beside `key`, with its ending, that nobody else has."""
+    path = PurePosixPath(key)
+    return str(path.with_name(f"{path.stem}~{uuid.uuid4().hex[:12]}{path.suffix}"))

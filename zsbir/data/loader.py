@@ -73,6 +73,7 @@ class TrainLoader:
             return augment_image(self.images.read(position), self.image_px, domain, rng, self.augmentation)
 
         steps = range(first_step, len(flat))
+        self.images.prefetch(flat[first_step:, mine.start : mine.stop].ravel())
         groups = ([(step, place) for place in mine] for step in steps)
         for step, stack in zip(steps, prefetch(pixels, groups, self.threads), strict=True):
             where = flat[step, mine.start : mine.stop]
@@ -83,6 +84,7 @@ def eval_batches(
     images: Images, positions: Int[np.ndarray, "n"], image_px: int, batch_images: int, threads: int = 0
 ) -> Iterator[UInt8[Tensor, "b 3 h w"]]:
     """The images at `positions` under the evaluation transform, `batch_images` at a time."""
+    images.prefetch(positions)
     groups = (positions[start : start + batch_images].tolist() for start in range(0, len(positions), batch_images))
     return prefetch(lambda position: eval_image(images.read(position), image_px), groups, threads)
 

@@ -1,24 +1,41 @@
 """Image bytes by (shard, row): Parquet is the exchange format, a memory-mapped Arrow file in the cache is the working copy.
 
-Parquet cannot give one row without decoding its row group; so each process of a node shares one Arrow file a shard, made once
-(checked against the manifest, written atomically) and mapped into memory.
+Parquet cannot give one row without decoding its row group; so all processes of a machine share one Arrow file a shard, made once
+(fetched where it lies in object storage, checked against the manifest) and mapped into memory. Shards that the cache's bound leaves
+no room for are read by the row group instead, each image checked by itself: slower, but the bound holds.
 """
 
 from __future__ import annotations
 
-import tempfile
+import hashlib
 import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Int
 
-from zsbir.base.artifact import Artifact
-from zsbir.base.errors import InputError
-from zsbir.base.storage import cache_dir, sha256_file
+from zsbir.base.artifact import TOLD_FROM_MB, Artifact
+from zsbir.base.cache import cache_bytes, cached
+from zsbir.base.errors import InputError, RunError
+from zsbir.base.events import Progress, warn
+from zsbir.base.ranged import RangedFile
+from zsbir.base.storage import is_remote
 from zsbir.data.samples import Samples
-from zsbir.data.schema import shard_name
+from zsbir.data.schema import ROW_GROUP_ROWS, shard_name
+
+FETCHES = 4
+"""Shards that are fetched at the same time."""
+
+_GROUPS_KEPT = 64
+_CACHE_SHARE = 0.8
+"""Of the cache's bound, what one data set may take."""
 
 
 class Images:
@@ -27,38 +44,140 @@ class Images:
     def __init__(self, dataset: Artifact, samples: Samples):
         self._dataset, self._samples = dataset, samples
         self._columns: dict[int, pa.Array] = {}
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {int(shard): threading.Lock() for shard in np.unique(samples.shard)}
+        self._resident, left_out = _that_fit(dataset, sorted(self._locks))
+        self._groups = _RowGroups(dataset)
+        if left_out:
+            warn(
+                f"{left_out} of {len(self._locks)} shards of {dataset.uri} find no room in the cache and are read piece by piece, "
+                f"which is slow: raise ZSBIR_CACHE_GB (now {cache_bytes() / 1e9:.0f})"
+            )
 
     def read(self, position: int) -> bytes:
         """The encoded image at a position of the sample table. InputError when its shard is missing or damaged."""
-        column = self._column(int(self._samples.shard[position]))
-        data: bytes = column[int(self._samples.row[position])].as_py()
+        shard, row = int(self._samples.shard[position]), int(self._samples.row[position])
+        if shard in self._resident:
+            data: bytes = self._column(shard)[row].as_py()
+            return data
+        data = self._groups.read(shard, row)
+        if hashlib.sha256(data).hexdigest() != self._samples.sha256[position]:
+            raise InputError(f"{self._dataset.address(shard_name(shard))}: image {row} is damaged; make the data set again")
         return data
+
+    def prefetch(self, positions: Int[np.ndarray, "n"]) -> None:
+        """Have the shards of these images in the cache soon, in the order they come in, while the caller goes on.
+
+        Whoever reads an image waits for its shard alone, and is told what went wrong with it.
+        """
+        shards = self._samples.shard[positions]
+        _, first = np.unique(shards, return_index=True)
+        wanted = [int(shards[place]) for place in np.sort(first)]
+        missing = [shard for shard in wanted if shard in self._resident and shard not in self._columns]
+        if missing:
+            threading.Thread(target=self._fetch, args=(missing,), daemon=True, name="fetch").start()
+
+    def _fetch(self, shards: list[int]) -> None:
+        names = {shard: shard_name(shard) for shard in shards}
+        files = self._dataset.manifest.files
+        sizes = {shard: files[name].size for shard, name in names.items() if name in files}
+        quiet = not is_remote(self._dataset.uri) or sum(sizes.values()) < TOLD_FROM_MB * 10**6
+        queue = iter(shards)
+        with Progress("fetch", total=sum(sizes.values()) // 10**6, unit="MB", quiet=quiet) as progress:
+
+            def work() -> None:
+                for shard in queue:  # taking the next of an iterator is one step, also among threads
+                    with suppress(InputError, RunError, OSError):
+                        self._column(shard)
+                        progress.advance(sizes[shard] // 10**6)
+
+            threads = [threading.Thread(target=work, daemon=True, name="fetch") for _ in range(FETCHES)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
 
     def _column(self, shard: int) -> pa.Array:
         if shard not in self._columns:
-            with self._lock:
+            with self._locks[shard]:
                 if shard not in self._columns:
                     self._columns[shard] = _map_column(self._dataset, shard)
         return self._columns[shard]
 
 
+def _that_fit(dataset: Artifact, shards: Sequence[int]) -> tuple[set[int], int]:
+    """The shards whose working copies the cache has room for, and how many others there are."""
+    room, fit = _CACHE_SHARE * cache_bytes(), set()
+    for shard in shards:
+        room -= dataset.manifest.files[shard_name(shard)].size if shard_name(shard) in dataset.manifest.files else 0
+        if room >= 0:
+            fit.add(shard)
+    return fit, len(shards) - len(fit)
+
+
 def _map_column(dataset: Artifact, shard: int) -> pa.Array:
-    path = cache_dir() / "shards" / dataset.digest[:16] / f"{shard:05d}.arrow"
-    if not path.exists():
-        _write_working_copy(dataset, shard, path)
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).get_batch(0).column(0)
+    name = shard_name(shard)
+    dataset.key(name)
+    # Thrown out between being found and being opened: asked for again.
+    for _ in range(3):
+        path = cached(f"{dataset.manifest.files[name].sha256}.arrow", lambda file: _write_working_copy(dataset, name, file))
+        try:
+            with pa.memory_map(str(path)) as source:
+                return pa.ipc.open_file(source).get_batch(0).column(0)
+        except FileNotFoundError:
+            continue
+    raise InputError(f"{path} vanished again and again: is something else cleaning the cache?")
 
 
-def _write_working_copy(dataset: Artifact, shard: int, path: Path) -> None:
-    source = dataset.file(shard_name(shard))
-    if sha256_file(source) != dataset.manifest.files[shard_name(shard)].sha256:
-        raise InputError(f"{source} differs from its manifest: the shard was changed or damaged; ingest again")
-    table = pq.read_table(source, columns=["image"]).combine_chunks()
-    column = pc.struct_field(table["image"], "bytes").combine_chunks()
+def _write_working_copy(dataset: Artifact, name: str, file: Path) -> None:
+    if is_remote(dataset.uri):
+        shard = file.with_name(file.name + ".parquet")
+        try:
+            dataset.download(name, shard)
+            table = pq.read_table(shard, columns=["image"])
+        finally:
+            shard.unlink(missing_ok=True)
+    else:
+        table = pq.read_table(dataset.verified(name), columns=["image"])
+    column = pc.struct_field(table.combine_chunks()["image"], "bytes").combine_chunks()
     batch = pa.record_batch([column], names=["bytes"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part, pa.ipc.new_file(part, batch.schema) as writer:
+    with file.open("wb") as target, pa.ipc.new_file(target, batch.schema) as writer:
         writer.write_batch(batch)
-    Path(part.name).replace(path)
+
+
+class _RowGroups:
+    """Rows of shards that have no working copy, by ranged reads; the last few row groups are kept."""
+
+    def __init__(self, dataset: Artifact):
+        self._dataset = dataset
+        self._files: dict[int, pq.ParquetFile] = {}
+        self._kept: OrderedDict[tuple[int, int], pa.Array] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, shard: int, row: int) -> bytes:
+        group, place = divmod(row, ROW_GROUP_ROWS)
+        with self._lock:
+            column = self._group(shard, group)
+        data: bytes = column[place].as_py()
+        return data
+
+    def _group(self, shard: int, group: int) -> pa.Array:
+        key = (shard, group)
+        if key not in self._kept:
+            self._kept[key] = pc.struct_field(self._file(shard).read_row_group(group, ["image"])["image"], "bytes").combine_chunks()
+        self._kept.move_to_end(key)
+        while len(self._kept) > _GROUPS_KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def _file(self, shard: int) -> pq.ParquetFile:
+        if shard not in self._files:
+            self._files[shard] = pq.ParquetFile(_ranged(self._dataset, shard_name(shard)))
+        return self._files[shard]
+
+
+def _ranged(dataset: Artifact, name: str) -> Any:
+    """A file of which only what is asked for is read."""
+    path = dataset.folder.local(dataset.key(name))
+    if path is not None:
+        return path
+    return pa.PythonFile(RangedFile(dataset.folder, dataset.key(name), dataset.manifest.files[name].size), mode="r")

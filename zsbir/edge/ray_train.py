@@ -6,7 +6,6 @@ import logging
 import os
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 # Train prints every worker's line twice without this.
@@ -19,11 +18,13 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
+from zsbir.base.arrow import arrow_filesystem
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import write_atomic
+from zsbir.base.storage import Folder, folder
 from zsbir.edge.ray_cluster import connected
 from zsbir.training.context import Context, data_parallel
 
+BOOKKEEPING = ".ray"
 ERROR_FILE = ".error.json"
 """In the run's folder: how a worker tells the driver of an error that trying again would not mend."""
 
@@ -56,20 +57,26 @@ def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> Non
 
     Raises InputError where a worker found one, RunError when workers failed more often than `settings.max_failures`.
     """
-    error_file = Path(job.run) / ERROR_FILE
-    error_file.unlink(missing_ok=True)
+    place = folder(job.run)
+    place.delete([ERROR_FILE])
     workers = settings.num_workers
     with connected(cpus=workers * settings.cpus_per_worker, gpus=workers * settings.gpus_per_worker):
         try:
-            _trainer(_Worker(run_job, job), Path(job.run), settings).fit()
+            _trainer(_Worker(run_job, job), place, settings).fit()
         except ray.train.TrainingFailedError as error:
             raise _plain(error) from None
-    if error_file.exists():
-        raise InputError(error_file.read_text("utf-8"))
+        finally:
+            place.sub(BOOKKEEPING).clear()
+    if place.size(ERROR_FILE) is not None:
+        raise InputError(place.read(ERROR_FILE).decode())
 
 
-def _trainer(worker: _Worker, run: Path, settings: Any) -> TorchTrainer:
-    """Ray's storage path holds the controller's bookkeeping alone: checkpoints are the loop's own, the same in every context."""
+def _trainer(worker: _Worker, run: Folder, settings: Any) -> TorchTrainer:
+    """Ray's storage path holds the controller's bookkeeping alone: checkpoints are the loop's own, the same in every context.
+
+    It lies in the run's folder, on the same store, because every node must reach it.
+    """
+    path, filesystem = arrow_filesystem(run.sub(BOOKKEEPING).uri)
     gpus = settings.gpus_per_worker
     resources = {"CPU": settings.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
     return TorchTrainer(
@@ -78,7 +85,8 @@ def _trainer(worker: _Worker, run: Path, settings: Any) -> TorchTrainer:
         scaling_config=ScalingConfig(num_workers=settings.num_workers, use_gpu=gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
             name=uuid.uuid4().hex[:8],  # a name Ray has seen before would be taken for finished
-            storage_path=str(run / ".ray"),
+            storage_path=path,
+            storage_filesystem=filesystem,
             # Ray's own account of what it does is for its log files; the story of the training is told by the loop.
             logging_config=LoggingConfig(log_level="WARNING"),
             failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=3),
@@ -100,7 +108,7 @@ class _Worker:
         try:
             self.run_job(self.job, RayContext())
         except InputError as error:
-            write_atomic(Path(self.job.run) / ERROR_FILE, str(error).encode())
+            folder(self.job.run).replace(ERROR_FILE, str(error).encode())
 
 
 def _quieten() -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from mlflow.tracking import MlflowClient
 
 from zsbir.base import events
 from zsbir.base.artifact import Artifact, code_version
-from zsbir.base.storage import local_path
+from zsbir.base.storage import default_local_root, is_remote, join, local_path
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # how MLflow makes its tables and checks models is not our user's story
@@ -39,8 +41,9 @@ MAX_BATCH = 1000  # MLflow's limit of metrics a request
 
 
 def tracking_uri(root: str) -> str:
-    """`MLFLOW_TRACKING_URI`, else a SQLite file under the storage root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local_path(root).resolve() / 'mlflow.db'}"
+    """`MLFLOW_TRACKING_URI`, else a SQLite file under the storage root; where that is no disk, under `artifacts` here."""
+    place = default_local_root() if is_remote(root) else local_path(root)
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{place.resolve() / 'mlflow.db'}"
 
 
 def prepare_store(uri: str, experiment: str, root: str) -> None:
@@ -66,8 +69,12 @@ def _experiment_id(client: MlflowClient, uri: str, experiment: str, root: str) -
     if found is not None:
         return str(found.experiment_id)
     # With a database file the artifacts belong beside it; a server knows its own place for them.
-    place = (local_path(root).resolve() / "mlflow-artifacts").as_uri() if uri.startswith("sqlite:") else None
+    place = _beside(root) if uri.startswith("sqlite:") else None
     return str(client.create_experiment(experiment, artifact_location=place))
+
+
+def _beside(root: str) -> str:
+    return join(root, "mlflow-artifacts") if is_remote(root) else (local_path(root).resolve() / "mlflow-artifacts").as_uri()
 
 
 class Tracker:
@@ -105,12 +112,11 @@ class Tracker:
         self._last_try = time.monotonic()
         self._attempt(self._send)
 
-    def artifacts(self, files: Mapping[Path, str]) -> None:
-        """Files into the run's artifact folders (file -> folder)."""
+    def artifacts(self, files: Mapping[str, Path]) -> None:
+        """Files as artifacts of the run, under their names."""
 
         def upload(run_id: str) -> None:
-            for file, folder in files.items():
-                self._client.log_artifact(run_id, str(file), folder or None)
+            _log_files(self._client, run_id, files, None)
 
         self._deliver(lambda: upload(self._open()))
 
@@ -190,13 +196,21 @@ def _log_lineage(client: MlflowClient, run_id: str, role: str, dataset: Artifact
     client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", role)])])
 
 
+def _log_files(client: MlflowClient, run_id: str, files: Mapping[str, Path], place: str | None) -> None:
+    """MLflow takes a file's own name; in the cache it is a checksum."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, file in files.items():
+            shutil.copyfile(file, Path(folder, name))
+        client.log_artifacts(run_id, folder, place)
+
+
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 
 
 def log_report(
-    uri: str, experiment: str, root: str, run_key: str, *, metrics: Mapping[str, float], files: Sequence[Path], step: int
+    uri: str, experiment: str, root: str, run_key: str, *, metrics: Mapping[str, float], files: Mapping[str, Path], step: int
 ) -> None:
     """A report's metrics and files into the MLflow run of its training (a new run of that key where there is none)."""
     prepare_store(uri, experiment, root)
@@ -210,7 +224,6 @@ def log_report(
             client.set_terminated(run_id)
         now_ms = int(time.time() * 1000)
         client.log_batch(run_id, [Metric(name, float(value), now_ms, step) for name, value in metrics.items()])
-        for file in files:
-            client.log_artifact(run_id, str(file), "report")
+        _log_files(client, run_id, files, "report")
     except (MlflowException, OSError) as error:
         events.warn(f"the report did not reach MLflow at {uri}: {_first_line(error)}; evaluate again when it answers")

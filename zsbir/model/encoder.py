@@ -78,11 +78,13 @@ class Encoder(nn.Module):
         state = {name: tensor for name, tensor in weights.state.items() if not name.startswith("fc.")}
         self.trunk.load_state_dict(state, strict=True)
 
+    def facts(self) -> dict[str, Any]:
+        """The arguments that build this encoder."""
+        return {"backbone": self.backbone, "embedding_dim": self.embedding_dim, "image_px": self.image_px}
+
     def save(self, path: Path) -> None:
         """One safetensors file that `load` turns into the same encoder."""
-        facts = {"backbone": self.backbone, "embedding_dim": self.embedding_dim, "image_px": self.image_px}
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, path, {"zsbir": json.dumps(facts)})
+        save_encoder(path, self.facts(), self.state_dict())
 
     @classmethod
     def load(cls, path: Path) -> Encoder:
@@ -91,6 +93,11 @@ class Encoder(nn.Module):
         encoder = cls(**facts)
         encoder.load_state_dict(load_file(path))
         return encoder.to(memory_format=torch.channels_last)
+
+
+def save_encoder(path: Path, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """What `Encoder.save` does, of an encoder's facts and state at some moment."""
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, {"zsbir": json.dumps(facts)})
 
 
 def saved_facts(path: Path) -> dict[str, Any]:

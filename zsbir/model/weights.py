@@ -6,8 +6,10 @@ lineage names bytes, not addresses.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
+import re
 import struct
 import warnings
 from dataclasses import dataclass
@@ -20,8 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from zsbir.base.errors import InputError
-from zsbir.base.storage import fetch, local_path, sha256_file, write_atomic
+from zsbir.base.errors import InputError, RunError
+from zsbir.base.fetch import fetch
+from zsbir.base.files import sha256_file
+from zsbir.base.storage import folder, join
 
 TORCHVISION = {"imagenet": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}
 """Names for torchvision's own weights; V1 are those of the ZS-SBIR literature."""
@@ -63,7 +67,7 @@ class Weights:
 
 
 def load_weights(source: str, *, backbone: str, root: str | Path, sha256: str = "") -> Weights:
-    """Weights of `backbone` from `source`, kept under `root`.
+    """Weights of `backbone` from `source`, kept under `root` (a path or `s3://bucket/prefix`).
 
     source: "imagenet" or "imagenet_v2" (torchvision downloads them), a path or `s3://` URI of a state dict (`.pth`, read with
     weights_only, or `.safetensors`; float16 is converted). `sha256`, where given, must be the file's.
@@ -75,13 +79,14 @@ def load_weights(source: str, *, backbone: str, root: str | Path, sha256: str = 
     labels = labels or _default_labels(len(state["fc.weight"]))
     if len(labels) != len(state["fc.weight"]):
         raise InputError(f"{source} names {len(labels)} labels, but its classifier has {len(state['fc.weight'])}")
-    path = _keep(state, backbone, labels, Path(local_path(str(root))))
-    return Weights(backbone, path.stem, str(path), labels, state)
+    uri, sha256 = save_weights(state, backbone=backbone, labels=labels, root=root)
+    return Weights(backbone, sha256, uri, labels, state)
 
 
-def stored_weights(root: str | Path, sha256: str) -> str:
-    """Where weights of that checksum are kept under `root`."""
-    return str(Path(local_path(str(root))).resolve() / "weights" / f"{sha256}.safetensors")
+def open_weights(uri: str, *, backbone: str) -> Weights:
+    """Weights that `load_weights` has kept, by their address. InputError when they are gone or damaged."""
+    state, labels = _from_file(uri, backbone, "")
+    return Weights(backbone, uri.rpartition("/")[2].removesuffix(".safetensors"), uri, labels, state)
 
 
 def _from_torchvision(name: str, backbone: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -105,7 +110,8 @@ def _from_torchvision(name: str, backbone: str) -> tuple[dict[str, Tensor], tupl
 def _from_file(source: str, backbone: str, sha256: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     path = fetch(source)
     found = sha256_file(path)
-    expected = sha256 or (path.stem if path.parent.name == "weights" and len(path.stem) == 64 else "")
+    kept = re.search(r"/weights/([0-9a-f]{64})\.safetensors$", source)
+    expected = sha256 or (kept[1] if kept else "")
     if expected and found != expected:
         raise InputError(f"{source}: sha256 is {found}, expected {expected}: a wrong or damaged weight file")
     try:
@@ -157,19 +163,15 @@ def _default_labels(count: int) -> tuple[str, ...]:
     return tuple(str(number) for number in range(count))
 
 
-def _keep(state: dict[str, Tensor], backbone: str, labels: tuple[str, ...], root: Path) -> Path:
-    path, _ = save_weights(state, backbone=backbone, labels=labels, root=root)
-    return path
-
-
-def save_weights(state: dict[str, Tensor], *, backbone: str, labels: tuple[str, ...], root: Path) -> tuple[Path, str]:
-    """Keep a classifier's parameters under `root`, named by checksum. Returns (path, sha256)."""
-    import hashlib
-
+def save_weights(state: dict[str, Tensor], *, backbone: str, labels: tuple[str, ...], root: str | Path) -> tuple[str, str]:
+    """Keep a classifier's parameters under `root`, named by checksum. Returns (URI, sha256)."""
     facts = json.dumps({"backbone": backbone, "labels": labels})
     data = save({name: tensor.contiguous() for name, tensor in sorted(state.items())}, {"zsbir": facts})
     sha256 = hashlib.sha256(data).hexdigest()
-    path = Path(stored_weights(root, sha256))
-    if not path.exists():
-        write_atomic(path, data)
-    return path, sha256
+    place, name = folder(join(root, "weights")), f"{sha256}.safetensors"
+    try:
+        if place.size(name) is None:
+            place.create(name, data)
+    except OSError as error:
+        raise RunError(f"cannot write the weights {join(place.uri, name)}: {error.strerror}") from error
+    return join(place.uri, name), sha256

@@ -1,24 +1,42 @@
-"""Checkpoints: artifacts under `<run>/checkpoints/`, committed by their manifest, without pickle.
+"""Checkpoints: artifacts under `<run>/checkpoints/`, committed by their manifest, without pickle, written while training goes on.
 
-`step-000500` holds everything a resumed run needs (network, heads, optimiser, history); `best-000500` the encoder alone.
+`step-000500` holds everything a resumed run needs (network, heads, optimiser, history); `best-000500` the encoder alone. `save`
+takes a snapshot and returns; a thread writes and uploads it. One that still waits when the next is due is left out: the newer
+says more.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import dataclass, field
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from zsbir.base.artifact import Artifact, draft, exists
+from zsbir.base import events
+from zsbir.base.artifact import Artifact, draft, exists, remove
 from zsbir.base.config import digest_of
-from zsbir.base.storage import write_atomic
-from zsbir.model.encoder import Encoder
+from zsbir.base.errors import InputError, Interrupted, RunError
+from zsbir.base.files import write_atomic
+from zsbir.base.storage import Folder, folder, is_remote, join
+from zsbir.model.encoder import Encoder, save_encoder
+from zsbir.training.gather import from_first
+
+RETRY_S = (5.0, 15.0, 60.0)
+"""Seconds between tries to save while a store is away; the last one goes on."""
+
+GIVE_UP_S = 900.0
+"""Seconds without a saved checkpoint after one was due, after which training ends rather than go on without a net."""
+
+CLOSING_S = 120.0
+"""The same when training has ended and only the last checkpoint is waited for."""
 
 
 @dataclass
@@ -31,71 +49,185 @@ class TrainState:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def save_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, progress: TrainState) -> None:
-    """Write `step-N` and, once it is committed, remove older ones, and every best encoder but the one it names.
+@dataclass(frozen=True)
+class _Snapshot:
+    """What is to be written, as it was when it was taken."""
 
-    Until then the encoder that the last checkpoint names stays: a run that goes on from there may not find the newer one again.
-    """
-    parent, name = run / "checkpoints", f"step-{progress.step:06d}"
-    if exists(parent / name):
-        return
-    with draft(parent, "checkpoint", name) as work:
-        tensors = _module_tensors(modules) | _optimiser_tensors(modules, optimiser)
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, work.file("state.safetensors"))
-        write_atomic(work.file("progress.json"), json.dumps(vars(progress)).encode())
-        work.commit(name, digest=digest_of([run.name, progress.step]), counts={"step": progress.step})
-    _remove_older(parent, "step", progress.step)
-    _remove_older(parent, "best", progress.best_step)
+    step: int
+    write: Callable[[], None]
 
 
-def load_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> TrainState:
-    """Put the newest whole checkpoint into the modules and the optimiser; a fresh TrainState where there is none."""
-    for torn in (run / "checkpoints").glob(".writing-*"):
-        shutil.rmtree(torn, ignore_errors=True)  # left by a process that was killed; nobody else writes here
-    newest = newest_checkpoint(run)
-    if newest is None:
-        return TrainState()
-    newest.verify()
-    tensors = load_file(newest.file("state.safetensors"))
-    for prefix, module in modules.items():
-        module.load_state_dict(_strip(tensors, f"{prefix}/"))
-    for name, parameter in _parameters(modules).items():
-        if state := _strip(tensors, f"optimiser/{name}/"):
-            # AdamW keeps its step counter on the CPU unless it is fused or captured; torch moves it where it belongs.
-            optimiser.state[parameter] = {key: value if key == "step" else value.to(parameter) for key, value in state.items()}
-    return TrainState(**json.loads(newest.file("progress.json").read_text("utf-8")))
+class Checkpoints:
+    """The checkpoints of one run. One process saves; all load. Use as a context: leaving it waits for what is not written yet."""
+
+    def __init__(self, run: str | Path):
+        self.place = folder(join(run, "checkpoints"))
+        self._run = folder(run).uri.rpartition("/")[2]
+        self._best: _Snapshot | None = None
+        self._step: _Snapshot | None = None
+        self._changed = threading.Condition()
+        self._writing, self._closing = False, False
+        self._failed_since: float | None = None
+        self._error: Exception | None = None
+        self._thread: threading.Thread | None = None
+
+    def save(self, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, progress: TrainState) -> None:
+        """Write `step-N` soon and, once it is committed, remove older ones, and every best encoder but the one it names.
+
+        Until then the encoder that the last checkpoint names stays: a run that goes on from there may not find the newer one again.
+        Raises what kept earlier ones from being written for too long.
+        """
+        tensors = _copied(_module_tensors(modules) | _optimiser_tensors(modules, optimiser))
+        state = json.dumps(asdict(progress)).encode()
+        step, best_step = progress.step, progress.best_step
+
+        def write() -> None:
+            with draft(join(self.place.uri, f"step-{step:06d}"), "checkpoint", f"step-{step:06d}") as work:
+                save_file(tensors, work.file("state.safetensors"))
+                write_atomic(work.file("progress.json"), state)
+                work.commit(digest=digest_of([self._run, step]), counts={"step": step})
+            self._remove_older("step", step)
+            self._remove_older("best", best_step)
+
+        self._put("_step", _Snapshot(step, write))
+
+    def save_best(self, encoder: Encoder, progress: TrainState) -> None:
+        """Write the encoder as `best-N` soon, before any later checkpoint."""
+        facts, tensors = encoder.facts(), _copied(encoder.state_dict())
+        step, score = progress.best_step, progress.best_score
+
+        def write() -> None:
+            with draft(join(self.place.uri, f"best-{step:06d}"), "checkpoint", f"best-{step:06d}") as work:
+                save_encoder(work.file("encoder.safetensors"), facts, tensors)
+                work.commit(digest=digest_of([self._run, "best", step]), facts={"score": score})
+
+        self._put("_best", _Snapshot(step, write))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Wait for what is not written yet; where an error is on its way already, one more is not what its reader needs."""
+        if kind is None or issubclass(kind, Interrupted):
+            self.wait()
+        elif issubclass(kind, RunError):
+            with suppress(Exception):
+                self.wait()
+
+    def wait(self) -> None:
+        """Until all that was to be saved is. RunError or InputError when it cannot be."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            while (self._step or self._best or self._writing) and self._error is None:
+                self._changed.wait()
+            self._closing = False
+        self._raise()
+
+    def load(self, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> TrainState:
+        """Put the newest whole checkpoint into the modules and the optimiser; a fresh TrainState where there is none.
+
+        The same one on every worker: the first chooses.
+        """
+        newest = newest_checkpoint(self.place)
+        uri = from_first(newest.uri if newest else "", next(modules["encoder"].parameters()).device)
+        if not uri:
+            return TrainState()
+        checkpoint = Artifact(uri, "checkpoint")
+        checkpoint.verify()
+        tensors = load_file(checkpoint.file("state.safetensors"))
+        for prefix, module in modules.items():
+            module.load_state_dict(_strip(tensors, f"{prefix}/"))
+        for name, parameter in _parameters(modules).items():
+            if state := _strip(tensors, f"optimiser/{name}/"):
+                # AdamW keeps its step counter on the CPU unless it is fused or captured; torch moves it where it belongs.
+                optimiser.state[parameter] = {key: value if key == "step" else value.to(parameter) for key, value in state.items()}
+        return TrainState(**json.loads(checkpoint.file("progress.json").read_text("utf-8")))
+
+    def best_encoder(self, progress: TrainState) -> Path:
+        """The file of the best encoder so far."""
+        return Artifact(join(self.place.uri, f"best-{progress.best_step:06d}"), "checkpoint").verified("encoder.safetensors")
+
+    def _put(self, slot: str, snapshot: _Snapshot) -> None:
+        self._raise()
+        with self._changed:
+            setattr(self, slot, snapshot)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, daemon=True, name="checkpoints")
+                self._thread.start()
+            self._changed.notify_all()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        """The thread: the best encoder first, then the checkpoint that names it."""
+        while self._error is None:
+            with self._changed:
+                while not (self._best or self._step):
+                    self._changed.wait()
+                taken = [snapshot for snapshot in (self._best, self._step) if snapshot]
+                slots = [name for name in ("_best", "_step") if getattr(self, name)]
+                self._best = self._step = None
+                self._writing = True
+            # A checkpoint is not written before the encoder that it names.
+            all(self._write(slot, snapshot) for slot, snapshot in zip(slots, taken, strict=True))
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
+
+    def _write(self, slot: str, snapshot: _Snapshot) -> bool:
+        """Whether it was written; not when it is given up, or something newer is there instead."""
+        for number in range(10**6):
+            try:
+                snapshot.write()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the trainer, not to a thread that dies in silence
+                if self._give_up(error):
+                    return False
+                events.warn(f"checkpoint of step {snapshot.step} is not saved yet, training goes on: {error}")
+                with self._changed:
+                    pause_s = RETRY_S[min(number, len(RETRY_S) - 1)]
+                    if self._changed.wait_for(lambda: getattr(self, slot) is not None, timeout=pause_s):
+                        return False
+            else:
+                self._failed_since = None
+                return True
+        raise AssertionError("unreachable")
+
+    def _give_up(self, error: Exception) -> bool:
+        """Whether there is no more hope: a disk says no for good, a store may come back."""
+        self._failed_since = self._failed_since or time.monotonic()
+        patience_s = CLOSING_S if self._closing else GIVE_UP_S
+        known = isinstance(error, RunError | InputError) and is_remote(self.place.uri)
+        if known and time.monotonic() - self._failed_since < patience_s:
+            return False
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+        return True
+
+    def _remove_older(self, prefix: str, step: int) -> None:
+        """Also what killed processes began and never committed."""
+        for name in self.place.names():
+            if name.startswith(f"{prefix}-") and _step_of(name) < step:
+                remove(join(self.place.uri, name))
 
 
-def newest_checkpoint(run: Path) -> Artifact | None:
-    """The newest whole checkpoint of a run that can be resumed from."""
-    whole = [path for path in (run / "checkpoints").glob("step-*") if exists(path)]
-    return Artifact(max(whole, key=_step_of), "checkpoint") if whole else None
+def newest_checkpoint(place: Folder) -> Artifact | None:
+    """The newest whole checkpoint in a run's `checkpoints` that can be resumed from."""
+    steps = sorted((name for name in place.names() if name.startswith("step-")), key=_step_of, reverse=True)
+    whole = next((uri for name in steps if exists(uri := join(place.uri, name))), None)
+    return Artifact(whole, "checkpoint") if whole else None
 
 
-def save_best(run: Path, encoder: Encoder, progress: TrainState) -> None:
-    """Write the encoder as `best-N`."""
-    parent, name = run / "checkpoints", f"best-{progress.best_step:06d}"
-    if exists(parent / name):
-        return
-    with draft(parent, "checkpoint", name) as work:
-        encoder.save(work.file("encoder.safetensors"))
-        facts = {"score": progress.best_score}
-        work.commit(name, digest=digest_of([run.name, "best", progress.best_step]), facts=facts)
+def _step_of(name: str) -> int:
+    return int(name.split("-")[1])
 
 
-def best_encoder(run: Path, progress: TrainState) -> Path:
-    """The file of the best encoder so far."""
-    return Artifact(run / "checkpoints" / f"best-{progress.best_step:06d}", "checkpoint").file("encoder.safetensors")
-
-
-def _remove_older(parent: Path, prefix: str, step: int) -> None:
-    for path in parent.glob(f"{prefix}-*"):
-        if _step_of(path) < step:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.split("-")[1])
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, and no longer what training changes."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 
 def _module_tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:

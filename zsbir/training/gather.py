@@ -72,6 +72,15 @@ def any_worker(flag: bool, device: torch.device) -> bool:
     return bool(votes.item() > 0)
 
 
+def from_first(text: str, device: torch.device) -> str:
+    """What worker 0 says, on every worker."""
+    if world_size() == 1:
+        return text
+    said: list[Any] = [text]
+    dist.broadcast_object_list(said, device=device)
+    return str(said[0])
+
+
 def barrier() -> None:
     """Wait for all workers."""
     if world_size() > 1:

@@ -25,10 +25,10 @@ from zsbir.model.encoder import Encoder
 from zsbir.model.heads import Heads
 from zsbir.model.weights import Weights
 from zsbir.training.batchnorm import prepare_batch_norm, set_train_mode
-from zsbir.training.checkpoint import TrainState, load_checkpoint, save_best, save_checkpoint
+from zsbir.training.checkpoint import Checkpoints, TrainState
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import Context
-from zsbir.training.gather import any_worker, barrier, gather
+from zsbir.training.gather import any_worker, gather
 from zsbir.training.optimiser import build_optimiser, rate, set_rate
 from zsbir.training.precision import autocast
 
@@ -79,8 +79,9 @@ def plan_training(config: TrainConfig, samples: Samples, workers: int) -> BatchP
 class Trainer:
     """One training on one worker. `run` goes from the newest checkpoint, or from the start, to the end."""
 
-    def __init__(self, config: TrainConfig, inputs: TrainInputs, context: Context, run: Path, *, log: Log, threads: int = 0):
-        self.config, self.inputs, self.context, self.run_path, self.log = config, inputs, context, run, log
+    def __init__(self, config: TrainConfig, inputs: TrainInputs, context: Context, run: str | Path, *, log: Log, threads: int = 0):
+        self.config, self.inputs, self.context, self.run_uri, self.log = config, inputs, context, str(run), log
+        self.checkpoints = Checkpoints(run)
         plan = plan_training(config, inputs.samples, context.world_size)
         self.steps = len(plan)
         self.loader = TrainLoader(
@@ -136,7 +137,7 @@ class Trainer:
 
     def run(self) -> TrainState:
         """Train to the end. Raises Interrupted when asked to stop, RunError when the loss is no longer finite."""
-        done = load_checkpoint(self.run_path, self.modules, self.optimiser)
+        done = self.checkpoints.load(self.modules, self.optimiser)
         if self.context.rank == 0 and done.step:
             events.say(f"resuming at step {done.step} of {self.steps}")
             # Said again, since what a killed process had not sent is gone with it; a tracker drops what it has.
@@ -145,15 +146,16 @@ class Trainer:
         loud = self.context.rank == 0
         bar = events.Progress("train", total=self.steps, unit="step", start=done.step) if loud else None
         clock = _Clock(self.config.batch_images)
-        for batch in clock.wait_for(self.loader.batches(done.step)):
-            figures = self._step(batch, done.step)
-            done.step += 1
-            self._after_step(done, figures, clock)
+        with self.checkpoints:
+            for batch in clock.wait_for(self.loader.batches(done.step)):
+                figures = self._step(batch, done.step)
+                done.step += 1
+                self._after_step(done, figures, clock)
+                if bar:
+                    bar.advance(1, f"loss {done.history[-1]['loss']:.3f}" if done.history and "loss" in done.history[-1] else "")
             if bar:
-                bar.advance(1, f"loss {done.history[-1]['loss']:.3f}" if done.history and "loss" in done.history[-1] else "")
-        if bar:
-            bar.close()
-        self._save(done)
+                bar.close()
+            self._save(done)
         return done
 
     def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -191,7 +193,7 @@ class Trainer:
             self._save(done)
             clock.forget()
         if stop and not last:
-            raise Interrupted(f"checkpoint of step {done.step} saved in {self.run_path}; the same command goes on from there")
+            raise Interrupted(f"checkpoint of step {done.step} saved in {self.run_uri}; the same command goes on from there")
 
     def _rates(self, step: int) -> dict[str, float]:
         share = rate(self.config, step, self.steps)
@@ -213,7 +215,7 @@ class Trainer:
         if score is None or score > done.best_score:
             done.best_step, done.best_score = done.step, -1.0 if score is None else score
             if self.context.rank == 0:
-                save_best(self.run_path, self.encoder, done)
+                self.checkpoints.save_best(self.encoder, done)
 
     def dev_score(self) -> float | None:
         """mAP@all of dev sketches against dev photos, or None where there are no dev classes to look at."""
@@ -237,8 +239,7 @@ class Trainer:
 
     def _save(self, done: TrainState) -> None:
         if self.context.rank == 0:
-            save_checkpoint(self.run_path, self.modules, self.optimiser, done)
-        barrier()
+            self.checkpoints.save(self.modules, self.optimiser, done)
 
 
 def tracked_names(metrics: Mapping[str, float]) -> dict[str, float]:

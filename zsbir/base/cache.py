@@ -1,0 +1,163 @@
+"""The cache of a machine: files by content, shared by all its processes, bounded in size, least recently used out first.
+
+`ZSBIR_CACHE` is its folder (default `~/.cache/zsbir`), `ZSBIR_CACHE_GB` its bound (default 100, and never more than nine tenths of
+what the disk has to give). Everything in it can be made again; removing it is safe while nothing runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from zsbir.base.errors import InputError, RunError
+
+DEFAULT_GB = 100.0
+IN_USE_S = 60.0
+"""A file that somebody asked for within this time is not thrown out: it may be about to be opened."""
+
+_TOUCH_S = 10.0
+
+
+def cache_dir() -> Path:
+    """The folder of files that can be made again: `ZSBIR_CACHE`, else `~/.cache/zsbir`."""
+    return Path(os.environ.get("ZSBIR_CACHE") or Path.home() / ".cache" / "zsbir")
+
+
+def cache_bytes() -> int:
+    """The bound of the cache in bytes. InputError when `ZSBIR_CACHE_GB` is no positive number."""
+    text = os.environ.get("ZSBIR_CACHE_GB") or str(DEFAULT_GB)
+    try:
+        asked = float(text) * 1e9
+    except ValueError:
+        asked = 0
+    if not asked > 0:
+        raise InputError(f"ZSBIR_CACHE_GB must be a positive number of gigabytes, got {text!r}")
+    folder = _objects()
+    return int(min(asked, 0.9 * (shutil.disk_usage(folder).free + sum(size for _, _, size in _contents(folder)))))
+
+
+def cached(name: str, make: Callable[[Path], None]) -> Path:
+    """The file of that name in the cache, made by `make(path)` where it is not there: once, however many processes ask.
+
+    name: says what is in it (a checksum, with an ending), since it is never made anew. Raises RunError when the disk is full.
+    """
+    path = _objects() / name[:2] / name
+    if _still_there(path):
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(_locks() / name[:2]):
+        if not _still_there(path):
+            _make(path, make)
+            _evict(keep=path)
+    return path
+
+
+def drafts_dir() -> Path:
+    """Where this process writes what goes to object storage; what killed processes left there is removed."""
+    drafts = cache_dir() / "drafts"
+    mine = drafts / f"{os.getpid()}-{_started()}"
+    if not mine.exists():
+        drafts.mkdir(parents=True, exist_ok=True)
+        _hold(mine)
+        mine.mkdir()
+        for other in drafts.iterdir():
+            if other.is_dir() and other != mine:
+                _remove_if_abandoned(other)
+    return mine
+
+
+def _make(path: Path, make: Callable[[Path], None]) -> None:
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=".")
+    os.close(handle)
+    try:
+        make(Path(part))
+        Path(part).replace(path)
+    except OSError as error:
+        if error.filename is None or str(error.filename).startswith(str(cache_dir())):
+            reason = error.strerror or error
+            raise RunError(f"cannot write the cache {cache_dir()}: {reason}; set ZSBIR_CACHE to a larger disk") from error
+        raise
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def _still_there(path: Path) -> bool:
+    """Whether it is, and from now on recently used."""
+    try:
+        if time.time() - path.stat().st_mtime > _TOUCH_S:
+            os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _evict(keep: Path) -> None:
+    """Throw out what was not used for longest until the rest fits. Whoever has such a file open keeps it until he closes it."""
+    limit, contents = cache_bytes(), sorted(_contents(_objects()))
+    total = sum(size for _, _, size in contents)
+    for used_s, path, size in contents:
+        if total <= limit or time.time() - used_s < IN_USE_S:
+            return
+        if path != keep:
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def _contents(folder: Path) -> list[tuple[float, Path, int]]:
+    """(last used, file, bytes) of all that is in the cache."""
+    found = []
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            path = Path(directory, name)
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue
+            found.append((stat.st_mtime, path, stat.st_blocks * 512))
+    return found
+
+
+def _objects() -> Path:
+    folder = cache_dir() / "objects"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _locks() -> Path:
+    folder = cache_dir() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+_held: dict[Path, FileLock] = {}
+
+
+def _started() -> str:
+    """Tells this process from an earlier one of the same number."""
+    return f"{_PROCESS_STARTED_NS:x}"
+
+
+_PROCESS_STARTED_NS = time.time_ns()
+
+
+def _hold(folder: Path) -> None:
+    """A lock of the operating system's, which ends with this process."""
+    lock = FileLock(folder.with_name(folder.name + ".lock"))
+    lock.acquire()
+    _held[folder] = lock
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    lock = FileLock(folder.with_name(folder.name + ".lock"))
+    try:
+        with lock.acquire(blocking=False):
+            shutil.rmtree(folder, ignore_errors=True)
+    except Timeout:
+        return
+    Path(lock.lock_file).unlink(missing_ok=True)

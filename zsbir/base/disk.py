@@ -1,0 +1,142 @@
+"""Folders on a local or shared disk. What is published is hard-linked into place: the file system itself lets one writer win."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from zsbir.base.files import sha256_file, write_atomic
+from zsbir.base.storage import WORKSPACE, Entry, checked_key, variation
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class DiskFolder:
+    """See `zsbir.base.storage.Folder`."""
+
+    def __init__(self, path: Path):
+        self.path = path.resolve()
+        self.uri = str(self.path)
+
+    def sub(self, key: str) -> DiskFolder:
+        return DiskFolder(self.path / checked_key(key))
+
+    def read(self, key: str) -> bytes:
+        return self._file(key).read_bytes()
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        with self._file(key).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    def size(self, key: str) -> int | None:
+        path = self._file(key)
+        return path.stat().st_size if path.is_file() else None
+
+    def version(self, key: str) -> str | None:
+        path = self._file(key)
+        return f"{path.stat().st_size}-{path.stat().st_mtime_ns}" if path.is_file() else None
+
+    def create(self, key: str, data: bytes) -> bool:
+        target = self._file(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            write_atomic(part, data)
+            return _put(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def replace(self, key: str, data: bytes) -> None:
+        write_atomic(self._file(key), data)
+
+    def publish(self, key: str, file: Path, sha256: str) -> str:
+        target = self._file(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _flush(file)
+        if not _put(file, target) and not (target.is_file() and sha256_file(target) == sha256):
+            return self.publish(variation(key), file, sha256)
+        file.unlink(missing_ok=True)
+        return key
+
+    def download(self, key: str, file: Path) -> None:
+        shutil.copyfile(self._file(key), file)
+
+    def walk(self) -> Iterator[Entry]:
+        found = []
+        for directory, _, files in os.walk(self.path):
+            for name in files:
+                path = Path(directory, name)
+                with suppress(FileNotFoundError):
+                    stat = path.stat()
+                    found.append(Entry(path.relative_to(self.path).as_posix(), stat.st_size, stat.st_mtime))
+        yield from sorted(found)
+
+    def names(self) -> list[str]:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return sorted(path.name for path in self.path.iterdir())
+        return []
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            path = self._file(key)
+            path.unlink(missing_ok=True)
+            self._remove_empty(path.parent)
+
+    def clear(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def local(self, key: str = "") -> Path | None:
+        return self._file(key) if key else self.path
+
+    def check_writable(self) -> None:
+        with self.workspace():
+            pass
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        self.path.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=WORKSPACE, dir=self.path))
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            self._remove_empty(self.path)
+
+    def _file(self, key: str) -> Path:
+        return self.path / checked_key(key)
+
+    def _remove_empty(self, path: Path) -> None:
+        """A folder that holds nothing is no folder, as in object storage."""
+        while path.is_relative_to(self.path):
+            try:
+                path.rmdir()
+            except OSError:
+                return
+            path = path.parent
+
+
+def _put(file: Path, target: Path) -> bool:
+    """`file` under the name `target` too, unless something has that name. Where there are no hard links, as good as can be."""
+    try:
+        os.link(file, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if target.exists():
+            return False
+        file.rename(target)
+    return True
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())

@@ -1,0 +1,33 @@
+"""Single files, by path or URI, as local files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+
+from zsbir.base.artifact import find_file
+from zsbir.base.cache import cached
+from zsbir.base.errors import InputError
+from zsbir.base.storage import is_remote, local_path, split_file
+
+
+def fetch(uri: str) -> Path:
+    """A local copy of the single file at `uri`: itself for a path, a copy in the cache for `s3://bucket/key`.
+
+    What an artifact's manifest names is checked. Raises InputError when there is no such file, or the store says no.
+    """
+    if not is_remote(uri):
+        path = local_path(uri)
+        if not path.is_file():
+            raise InputError(f"no file at {str(path)!r}")
+        return path
+    found = find_file(uri)
+    if found:
+        artifact, name = found
+        return artifact.file(name)
+    place, key = split_file(uri)
+    entry = place.version(key)
+    if entry is None:
+        raise InputError(f"no file at {uri!r}")
+    name = hashlib.sha256(f"{uri}|{entry}".encode()).hexdigest()
+    return cached(f"{name}{PurePosixPath(key).suffix}", lambda file: place.download(key, file))

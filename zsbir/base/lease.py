@@ -1,0 +1,129 @@
+"""One process at a time does a piece of work: on disk by a lock of the operating system's, in object storage by a lease.
+
+A lease is an object that its holder writes anew every few seconds. Who finds one watches it: one that no longer changes is a dead
+process's, and the next number in line may be taken; of several who try, the store lets one win. No clock is compared. It saves work
+from being done twice; that nothing is damaged does not hang on it, but on how artifacts are committed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from filelock import FileLock, Timeout
+
+from zsbir.base.errors import InputError, RunError
+from zsbir.base.events import say
+from zsbir.base.storage import Folder, folder
+
+BEAT_S = 5.0
+PATIENCE_BEATS = 6
+"""Beats without a change after which a holder is taken for dead."""
+
+_NAME = ".lease-"
+
+
+@contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """No second process works on `uri` meanwhile. RunError when one does, or the place cannot be written."""
+    place = folder(uri)
+    path = place.local()
+    try:
+        if path is None:
+            with _leased(place):
+                yield
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            with FileLock(path / ".lock", blocking=False):
+                yield
+    except Timeout:
+        raise RunError(f"another process is working on {place.uri}; wait for it, or end it") from None
+    except OSError as error:
+        raise RunError(f"cannot write {place.uri}: {error.strerror}") from error
+
+
+@contextmanager
+def _leased(place: Folder) -> Iterator[None]:
+    number = _wait_for_turn(place)
+    lease = _Lease(place, f"{_NAME}{number:06d}")
+    if not lease.take():
+        raise RunError(f"another process has begun to work on {place.uri} at this moment; wait for it, or end it")
+    place.delete(name for name in _leases(place) if name < lease.name)
+    beating = threading.Thread(target=lease.beat, daemon=True, name="lease")
+    beating.start()
+    try:
+        yield
+    finally:
+        lease.stop()
+        beating.join()
+
+
+class _Lease:
+    def __init__(self, place: Folder, name: str):
+        self._place, self.name = place, name
+        self._holder = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
+        self._beats = 0
+        self._stop = threading.Event()
+
+    def take(self) -> bool:
+        return self._place.create(self.name, self._text())
+
+    def beat(self) -> None:
+        while not self._stop.wait(BEAT_S):
+            self._beats += 1
+            # A store that is away for a while: whoever watches then finds this one dead, and the commit decides between them.
+            with suppress(InputError, RunError):
+                self._place.replace(self.name, self._text())
+
+    def stop(self) -> None:
+        self._stop.set()
+        with suppress(InputError, RunError):
+            self._place.delete([self.name])
+
+    def _text(self) -> bytes:
+        return json.dumps({**self._holder, "beats": self._beats}).encode()
+
+
+def _leases(place: Folder) -> list[str]:
+    return [name for name in place.names() if name.startswith(_NAME)]
+
+
+def _wait_for_turn(place: Folder) -> int:
+    """The number of the next lease. RunError when the last one is alive."""
+    found = _leases(place)
+    if not found:
+        return 1
+    last = found[-1]
+    first_seen = _read(place, last)
+    holder = json.loads(first_seen or b"{}")
+    who = f"{holder.get('host')}, process {holder.get('pid')}"
+    if not (holder.get("host") == socket.gethostname() and _is_dead(int(holder.get("pid", 0)))):
+        say(f"{place.uri} was last worked on by {who}; seeing whether it is still alive")
+        until = time.monotonic() + PATIENCE_BEATS * BEAT_S
+        while time.monotonic() < until and (seen := _read(place, last)):
+            if seen != first_seen:
+                raise RunError(f"another process is working on {place.uri} ({who}); wait for it, or end it")
+            time.sleep(BEAT_S / 2)
+    return int(last.removeprefix(_NAME)) + 1
+
+
+def _read(place: Folder, name: str) -> bytes:
+    with suppress(FileNotFoundError):
+        return place.read(name)
+    return b""
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

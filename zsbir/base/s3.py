@@ -1,0 +1,368 @@
+"""Folders in S3-compatible object storage, through boto3.
+
+Files are put with `If-None-Match: *`, so that the store itself lets one writer win. A store that does not honour it is found out
+when a writer starts (it is told so): from then on every file gets a key of its own, and the manifest names it.
+
+Environment: the usual `AWS_*` variables (endpoint, region, keys, profile, `AWS_CA_BUNDLE`); `ZSBIR_S3_ADDRESSING` path, virtual or
+auto (path for a custom endpoint); `ZSBIR_S3_ATTEMPTS` tries a request gets (5, with jittered back-off); `ZSBIR_S3_TIMEOUT_S`
+seconds without a byte after which one is given up (60).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import boto3
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.response import StreamingBody
+
+from zsbir.base.cache import drafts_dir
+from zsbir.base.errors import InputError, RunError
+from zsbir.base.events import warn
+from zsbir.base.s3_errors import STORE_ERRORS, code_of, explain
+from zsbir.base.storage import S3_SCHEME, WORKSPACE, Entry, checked_key, variation
+
+Result = TypeVar("Result")
+
+CONNECT_TIMEOUT_S = 5
+SINGLE_PUT_BYTES = 512 * 2**20
+"""Above this a file goes up in parts. Those are joined without a condition on some stores, so its key is always one of its own."""
+
+_TRANSFERS = TransferConfig(multipart_threshold=32 * 2**20, multipart_chunksize=32 * 2**20, max_concurrency=8)
+_CONFLICT_TRIES = 5
+
+_clients: dict[tuple[Any, ...], Any] = {}
+_conditional: dict[tuple[str, str], bool] = {}
+_known: set[tuple[Any, ...]] = set()
+_lock = threading.Lock()
+
+
+def client(*, patient: bool = True) -> Any:
+    """The S3 client of this process and this environment. Safe in threads. InputError when the environment makes no sense."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "ZSBIR_S3_"))}
+    key = (patient, os.getpid(), *sorted(settings.items()))
+    with _lock:
+        if key not in _clients:
+            _clients[key] = _new_client(patient=patient)
+        return _clients[key]
+
+
+def _new_client(*, patient: bool) -> Any:
+    try:
+        session = boto3.Session()
+        region = os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
+        addressing = os.environ.get("ZSBIR_S3_ADDRESSING", "auto")
+        made = session.client("s3", region_name=region, config=_config(addressing, patient=patient))
+        if addressing == "auto" and "amazonaws.com" not in made.meta.endpoint_url:
+            made = session.client("s3", region_name=region, config=_config("path", patient=patient))
+    except (BotoCoreError, ValueError, OSError) as error:  # ValueError: AWS_ENDPOINT_URL is no address
+        raise explain(error, "the S3 settings of the environment") from None
+    return made
+
+
+def _config(addressing: str, *, patient: bool) -> Config:
+    if addressing not in ("auto", "path", "virtual"):
+        raise InputError(f"ZSBIR_S3_ADDRESSING must be auto, path or virtual, got {addressing!r}")
+    timeout_s = _number("ZSBIR_S3_TIMEOUT_S", 60.0)
+    return Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=timeout_s if patient else min(timeout_s, CONNECT_TIMEOUT_S),
+        retries={"mode": "standard", "total_max_attempts": _attempts() if patient else min(_attempts(), 2)},
+        s3={"addressing_style": cast(Any, addressing)},
+        max_pool_connections=32,
+        tcp_keepalive=True,
+        # Stores other than Amazon's often lack its newer trailing checksums; our own are in the manifests, and on each put as MD5.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+
+
+def _attempts() -> int:
+    return max(1, int(_number("ZSBIR_S3_ATTEMPTS", 5)))
+
+
+def _knock(patient: Any, bucket: str, uri: str) -> None:
+    """The first time this process comes to a bucket: one short request, so that a store that is not there is told of in seconds.
+
+    What else is wrong, the request that needs it says better: an answer to HEAD has no text.
+    """
+    store = (os.getpid(), patient.meta.endpoint_url, bucket)
+    if store in _known:
+        return
+    try:
+        client(patient=False).head_bucket(Bucket=bucket)
+    except ClientError as error:
+        if code_of(error) in ("404", "NoSuchBucket"):
+            raise InputError(f"{uri}: there is no bucket {bucket!r}: create it, or correct the URI") from None
+    except STORE_ERRORS as error:
+        raise explain(error, uri) from None
+    _known.add(store)
+
+
+def _number(name: str, default: float) -> float:
+    text = os.environ.get(name) or str(default)
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{name} must be a number, got {text!r}") from None
+
+
+class S3Folder:
+    """See `zsbir.base.storage.Folder`."""
+
+    def __init__(self, uri: str):
+        self.uri = uri.rstrip("/")
+        self.bucket, _, self.prefix = self.uri.removeprefix(S3_SCHEME).partition("/")
+        if not self.bucket or "//" in self.prefix:
+            raise InputError(f"{uri!r} is no place in object storage: it should read s3://bucket/prefix")
+        self._client = client()
+        _knock(self._client, self.bucket, self.uri)
+
+    def __reduce__(self) -> tuple[type[S3Folder], tuple[str]]:
+        return S3Folder, (self.uri,)
+
+    def sub(self, key: str) -> S3Folder:
+        return S3Folder(f"{self.uri}/{checked_key(key)}")
+
+    def read(self, key: str) -> bytes:
+        return self._body(key)
+
+    def read_range(self, key: str, start: int, length: int) -> bytes:
+        if length <= 0:
+            return b""
+        try:
+            return self._body(key, Range=f"bytes={start}-{start + length - 1}")
+        except InputError:
+            if start >= (self.size(key) or 0):
+                return b""
+            raise
+
+    def size(self, key: str) -> int | None:
+        try:
+            return int(self._head(key)["ContentLength"])
+        except FileNotFoundError:
+            return None
+
+    def version(self, key: str) -> str | None:
+        try:
+            return f"{self._client.meta.endpoint_url}-{self._head(key)['ETag']}"
+        except FileNotFoundError:
+            return None
+
+    def create(self, key: str, data: bytes) -> bool:
+        if self._honours_conditions():
+            # A put whose answer was lost is tried again and refused: then what lies there is ours.
+            return self._put_if_absent(key, data) or self.read(key) == data
+        if self.size(key) is not None:
+            return False
+        self.replace(key, data)
+        return self.read(key) == data
+
+    def replace(self, key: str, data: bytes) -> None:
+        with self._errors(key):
+            self._client.put_object(**self._at(key), Body=data, ContentMD5=_md5(data))
+
+    def publish(self, key: str, file: Path, sha256: str) -> str:
+        if file.stat().st_size > SINGLE_PUT_BYTES or not self._honours_conditions():
+            key = variation(key)
+            self._upload(key, file, sha256)
+        elif not self._put_if_absent(key, file, Metadata={"sha256": sha256}) and not self._holds(key, file, sha256):
+            return self.publish(variation(key), file, sha256)
+        file.unlink(missing_ok=True)
+        return key
+
+    def download(self, key: str, file: Path) -> None:
+        with self._errors(key), file.open("wb") as target:
+            self._client.download_fileobj(self.bucket, self._key(key), target, Config=_TRANSFERS)
+
+    def walk(self) -> Iterator[Entry]:
+        base = len(self._key(""))
+        for page in self._pages():
+            for item in page.get("Contents", ()):
+                yield Entry(item["Key"][base:], int(item["Size"]), item["LastModified"].timestamp())
+
+    def names(self) -> list[str]:
+        base, found = len(self._key("")), set()
+        for page in self._pages(Delimiter="/"):
+            found |= {item["Prefix"][base:].rstrip("/") for item in page.get("CommonPrefixes", ())}
+            found |= {item["Key"][base:] for item in page.get("Contents", ())}
+        return sorted(found - {""})
+
+    def delete(self, keys: Iterable[str]) -> None:
+        # One by one: stores differ in the checksum they want with a list, and deleting is rare.
+        def remove(key: str) -> None:
+            with self._errors(key):
+                self._client.delete_object(**self._at(key))
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(remove, keys))
+
+    def clear(self) -> None:
+        self.delete(entry.key for entry in self.walk())
+
+    def local(self, key: str = "") -> Path | None:  # noqa: ARG002 - the interface's signature
+        return None
+
+    def check_writable(self) -> None:
+        with self.workspace():
+            pass
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        mark = f"{WORKSPACE}{uuid.uuid4().hex[:12]}"
+        self._probe(mark)
+        try:
+            with tempfile.TemporaryDirectory(dir=drafts_dir(), ignore_cleanup_errors=True) as work:
+                yield Path(work)
+        finally:
+            try:
+                self.delete([mark])
+            except (InputError, RunError) as error:
+                warn(f"left {self.uri}/{mark} behind ({error}); `python -m zsbir.artifacts gc` removes it")
+
+    def _probe(self, mark: str) -> None:
+        """Write, and see whether the store refuses to write over it: all that is wrong shows before there is work to lose."""
+        known = _conditional.get(self._store())
+        if known is False:
+            self.replace(mark, b"")
+            return
+        if known is None:
+            honoured = self._first_probe(mark)
+            _conditional[self._store()] = honoured
+            if not honoured:
+                warn(
+                    f"the store of {self.uri} ignores If-None-Match: files get keys of their own; two writers of one artifact are "
+                    "not told apart, the last manifest stands"
+                )
+            return
+        self._put_if_absent(mark, b"")
+
+    def _first_probe(self, mark: str) -> bool:
+        try:
+            self._put_if_absent(mark, b"")
+            return not self._put_if_absent(mark, b"")
+        except _Unsupported:
+            self.replace(mark, b"")
+            return False
+
+    def _honours_conditions(self) -> bool:
+        if self._store() not in _conditional:
+            with self.workspace():
+                pass
+        return _conditional[self._store()]
+
+    def _store(self) -> tuple[str, str]:
+        return self._client.meta.endpoint_url, self.bucket
+
+    def _put_if_absent(self, key: str, content: bytes | Path, **more: Any) -> bool:
+        """False when something is there."""
+        for number in range(_CONFLICT_TRIES):
+            try:
+                self._put(key, content, **more, IfNoneMatch="*")
+            except ClientError as error:
+                code = code_of(error)
+                if code in ("PreconditionFailed", "412"):
+                    return False
+                if code in ("NotImplemented", "501"):
+                    raise _Unsupported from None
+                if code in ("ConditionalRequestConflict", "409") and number + 1 < _CONFLICT_TRIES:
+                    time.sleep(0.2 * 2**number)
+                    continue
+                raise explain(error, f"{self.uri}/{key}") from None
+            else:
+                return True
+        raise AssertionError("unreachable")
+
+    def _put(self, key: str, content: bytes | Path, **more: Any) -> None:
+        at = self._at(key)
+        try:
+            if isinstance(content, Path):
+                with content.open("rb") as body:
+                    md5 = base64.b64encode(hashlib.file_digest(body, "md5").digest()).decode()
+                    body.seek(0)
+                    self._client.put_object(**at, Body=body, ContentMD5=md5, **more)
+            else:
+                self._client.put_object(**at, Body=content, ContentMD5=_md5(content), **more)
+        except ClientError:
+            raise
+        except STORE_ERRORS as error:
+            raise explain(error, f"{self.uri}/{key}") from None
+
+    def _upload(self, key: str, file: Path, sha256: str) -> None:
+        with self._errors(key):
+            more = {"Metadata": {"sha256": sha256}}
+            self._client.upload_file(str(file), self.bucket, self._key(key), ExtraArgs=more, Config=_TRANSFERS)
+        if self.size(key) != file.stat().st_size:
+            raise RunError(f"{self.uri}/{key} did not arrive whole; run the same command again")
+
+    def _holds(self, key: str, file: Path, sha256: str) -> bool:
+        try:
+            head = self._head(key)
+        except FileNotFoundError:
+            return False
+        return bool(head["ContentLength"] == file.stat().st_size and head.get("Metadata", {}).get("sha256") == sha256)
+
+    def _head(self, key: str) -> dict[str, Any]:
+        with self._errors(key):
+            head: dict[str, Any] = self._client.head_object(**self._at(key))
+        return head
+
+    def _body(self, key: str, **more: Any) -> bytes:
+        def whole() -> bytes:
+            body: StreamingBody = self._client.get_object(**self._at(key), **more)["Body"]
+            return bytes(body.read())
+
+        with self._errors(key):
+            return _again_when_cut_off(whole)
+
+    def _pages(self, **more: Any) -> Iterator[dict[str, Any]]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(""), **more)
+        with self._errors(""):
+            yield from pages
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except STORE_ERRORS as error:
+            raise explain(error, f"{self.uri}/{key}" if key else self.uri) from None
+
+    def _at(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self._key(checked_key(key))}
+
+    def _key(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+
+class _Unsupported(Exception):  # noqa: N818 - an answer, no error
+    """The store does not know conditional puts."""
+
+
+def _again_when_cut_off(read: Callable[[], Result]) -> Result:
+    """boto3 tries requests again by itself, but not the reading of an answer that breaks off."""
+    for number in range(1, _attempts()):
+        try:
+            return read()
+        except (HTTPClientError, BotoCoreError, Boto3Error, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            time.sleep(min(2.0, 0.05 * 2**number))
+    return read()
+
+
+def _md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

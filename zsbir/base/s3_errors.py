@@ -1,0 +1,104 @@
+"""What a store's refusal means for the user: one line, with the way out."""
+
+from __future__ import annotations
+
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSLError,
+)
+from s3transfer.exceptions import RetriesExceededError
+from urllib3.exceptions import HTTPError
+
+from zsbir.base.errors import InputError, RunError
+
+STORE_ERRORS = (BotoCoreError, ClientError, Boto3Error, RetriesExceededError, HTTPError)
+"""Everything boto3 raises about a request."""
+
+_MISSING = ("NoSuchKey", "NotFound", "404")
+
+_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+
+_USERS = {
+    "NoSuchBucket": "there is no such bucket: create it, or correct the URI",
+    "InvalidAccessKeyId": f"the store does not know this access key: {_KEYS}",
+    "SignatureDoesNotMatch": f"the secret key is wrong: {_KEYS}",
+    "AccessDenied": "the keys are not allowed to do this: ask for the right to list, read and write below this place",
+    "Forbidden": "the keys are wrong, expired, or not allowed to do this",
+    "403": "the keys are wrong, expired, or not allowed to do this",
+    "ExpiredToken": "the session token has expired: sign in again",
+    "TokenRefreshRequired": "the session token has expired: sign in again",
+    "InvalidToken": "the session token is not valid: sign in again",
+    "RequestTimeTooSkewed": "the clock of this machine and the store's differ by too much: set the clock (NTP)",
+    "RequestExpired": "the clock of this machine and the store's differ by too much: set the clock (NTP)",
+    "PermanentRedirect": "the bucket lies in another region: set AWS_REGION",
+    "AuthorizationHeaderMalformed": "the bucket lies in another region: set AWS_REGION",
+    "InvalidRange": "the file ends before",
+    "416": "the file ends before",
+    "IllegalLocationConstraintException": "the bucket lies in another region: set AWS_REGION",
+}
+"""What the user can set right, by the store's error code."""
+
+_FULL = (
+    "QuotaExceeded",
+    "ServiceQuotaExceeded",
+    "XMinioStorageFull",
+    "XMinioAdminBucketQuotaExceeded",
+    "InsufficientStorage",
+    "507",
+)
+
+
+def explain(error: Exception, where: str) -> Exception:
+    """The error to raise instead: FileNotFoundError, InputError for what the user can set right, RunError for the rest."""
+    error = _root(error)
+    code = code_of(error)
+    if code in _MISSING:
+        return FileNotFoundError(2, "no such file", where)
+    if code in _USERS:
+        return InputError(f"{where}: {_USERS[code]} ({code})")
+    if code in _FULL:
+        return RunError(f"{where}: the store is full, or its quota used up ({code}): make room and run the same command again")
+    kind, text = next((kind, text) for types, kind, text in _BY_TYPE if isinstance(error, types))
+    return kind(f"{where}: {text.format(line=_line(error), code=code)}")
+
+
+_BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[Exception], str], ...] = (
+    ((NoCredentialsError, PartialCredentialsError), InputError, f"no credentials for object storage: {_KEYS}"),
+    (ProfileNotFound, InputError, "{line}: correct AWS_PROFILE"),
+    (SSLError, InputError, "the certificate is not trusted ({line}): give your CA's file as AWS_CA_BUNDLE"),
+    (
+        (EndpointConnectionError, ConnectTimeoutError),
+        RunError,
+        "the store does not answer ({line}): check AWS_ENDPOINT_URL and the network",
+    ),
+    (ClientError, RunError, "the store answered {code} each time it was asked ({line}): try again later"),
+    (
+        (HTTPClientError, HTTPError, RetriesExceededError),
+        RunError,
+        "the connection to the store broke off ({line}): run the same command again",
+    ),
+    (Exception, InputError, "{line}"),
+)
+
+
+def code_of(error: Exception) -> str:
+    """The store's error code ("NoSuchKey"), or its HTTP status where the answer had no body; "" for other errors."""
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def _root(error: Exception) -> Exception:
+    """boto3's transfers wrap what happened."""
+    inner = getattr(error, "last_exception", None) or (error.__context__ if isinstance(error, Boto3Error) else None)
+    return inner if isinstance(inner, Exception) else error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
