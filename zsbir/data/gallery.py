@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,9 +21,14 @@ from zsbir.data.loader import default_threads
 from zsbir.data.samples import load_samples
 from zsbir.data.schema import SPLITS
 from zsbir.data.shards import Images
+from zsbir.data.trees import open_tree
+
+if TYPE_CHECKING:
+    from zsbir.base.storage import Folder
 
 THUMBNAIL_PX = 128
 """Longest side of the pictures kept in an index, so that it can show its results by itself."""
+_THREADS_REMOTE = 16
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,16 @@ class Gallery:
     entries: list[tuple[str, str]]
     dataset_images: Images | None = None
     positions: tuple[int, ...] = ()
-    folder: Path = Path()
+    place: Folder | None = None
+    stamps: tuple[tuple[str, int, int], ...] = ()
+    """Of a folder: path, bytes and time of change (ns) of each photo, which tell a changed gallery without reading it."""
 
     def read(self, number: int) -> bytes:
-        """Encoded bytes of photo `number`."""
+        """Encoded bytes of photo `number`. Safe in threads."""
         if self.dataset_images is not None:
             return self.dataset_images.read(self.positions[number])
-        return (self.folder / self.entries[number][0]).read_bytes()
+        assert self.place is not None
+        return self.place.read(self.entries[number][0])
 
     def items(self, image_px: int) -> Iterator[Item | BadImage]:
         """Every photo in order, decoded by threads; a BadImage in the place of one that cannot be read."""
@@ -62,10 +71,15 @@ class Gallery:
             return Item(path, class_name, thumbnail(image), eval_array(image, image_px))
 
         numbers = iter(range(len(self.entries)))
-        with ThreadPoolExecutor(default_threads()) as pool:
+        with ThreadPoolExecutor(self._threads()) as pool:
             # By the piece: map would otherwise decode the whole gallery ahead of its reader.
             while piece := list(islice(numbers, 256)):
                 yield from pool.map(item, piece)
+
+    def _threads(self) -> int:
+        """Object storage lets one wait: more threads than cores then."""
+        remote = self.place is not None and self.place.local() is None
+        return max(_THREADS_REMOTE, default_threads()) if remote else default_threads()
 
 
 def thumbnail(image: Image.Image) -> bytes:
@@ -88,16 +102,13 @@ def dataset_gallery(dataset: Artifact, split: str) -> Gallery:
     return Gallery(entries, Images(dataset, samples), tuple(positions.tolist()))
 
 
-def folder_gallery(folder: Path) -> Gallery:
-    """Every image below a folder, by path; links that lead out of it are left out."""
-    if not folder.is_dir():
-        raise InputError(f"no folder at {str(folder)!r}")
-    root = folder.resolve()
-    found = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and path.resolve().is_relative_to(root)
-    )
+def folder_gallery(uri: str | Path) -> Gallery:
+    """Every image below a folder (a path or an `s3://` URI), by path; links that lead out of it are left out."""
+    tree = open_tree(uri)
+    place = tree.place
+    if not tree.has_folder(""):
+        raise InputError(f"no folder at {place.uri!r}")
+    found = tree.below(IMAGE_SUFFIXES)
     if not found:
-        raise InputError(f"no images below {str(folder)!r} ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return Gallery([(path.relative_to(root).as_posix(), "") for path in found], folder=root)
+        raise InputError(f"no images below {place.uri!r} ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return Gallery([(path, "") for path in found], place=place, stamps=tuple((path, *tree.stamp(path)) for path in found))

@@ -1,25 +1,39 @@
 """Where the images of a data set lie: each known folder layout becomes one sorted list of sources.
 
 Layouts: `folder` ({photo,sketch}/<class>/*), `sketchy`, `tuberlin`, `quickdraw` (the sets as published), `lists` (the
-community's `<path> <label>` files). Nothing is opened here but list files, and no link is followed out of the root.
+community's `<path> <label>` files). On disk and in object storage (see `zsbir.data.trees`) the same files become the same
+sources. Nothing is opened here but list files, and of files of strokes the beginning.
 """
 
 from __future__ import annotations
 
-import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError
+from zsbir.base.storage import join
 from zsbir.data import strokes
 from zsbir.data.schema import DOMAINS
+from zsbir.data.trees import Stamp, Tree, key_of
+
+if TYPE_CHECKING:
+    from zsbir.base.storage import Folder
 
 LAYOUTS = ("folder", "sketchy", "tuberlin", "quickdraw", "lists")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_STROKES = frozenset({".ndjson"})
+_LISTS = frozenset({".txt"})
+_CLASS_NAMES = {"seen": "cname_cid.txt", "unseen": "cname_cid_zero.txt"}
+_FILES_AT_ONCE = 8
+"""Files of strokes whose beginnings are read at a time: in object storage that takes a while each."""
 
 _FOLDERS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
     # layout: domain: places that are all read, each under the first of its names that exists
@@ -36,37 +50,38 @@ _FOLDERS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
-    """One image to be ingested: a file below the root, or (`line_start`) one drawing of an .ndjson file."""
+    """One image to be ingested: a file of the tree, or (`line_start`, `line_bytes`) one drawing of an .ndjson file.
+
+    Small, since there are a million of them, and at home in any process: it knows no place.
+    """
 
     path: str
     domain: str
     class_name: str
     split_hint: str | None = None
     line_start: int | None = None
+    line_bytes: int = 0
 
-    def read(self, root: Path) -> bytes:
+    def read(self, place: Folder) -> bytes:
         """The bytes of the image; strokes are rendered as PNG. OSError when the file is gone, BadImage for broken strokes."""
         if self.line_start is None:
-            return self._file(root).read_bytes()
-        return strokes.read_drawing(self._file(root), self.line_start)
+            return place.read(self.path)
+        return strokes.read_drawing(place, self._file, self.line_start, self.line_bytes)
 
-    def stamp(self, root: Path) -> tuple[int, int]:
+    def stamp(self, tree: Tree) -> Stamp:
         """Size and time of change of the file, which tell a changed source without reading it. Zeros where it is gone."""
-        try:
-            found = self._file(root).stat()
-        except OSError:
-            return 0, 0
-        return found.st_size, found.st_mtime_ns
+        return tree.stamp(self._file)
 
-    def _file(self, root: Path) -> Path:
-        return root / (self.path if self.line_start is None else self.path.rpartition("#")[0])
+    @property
+    def _file(self) -> str:
+        return self.path if self.line_start is None else self.path.rpartition("#")[0]
 
 
 def scan(
     layout: str,
-    root: Path,
+    tree: Tree,
     *,
     dedup: bool = False,
     lists_dir: str = "",
@@ -74,7 +89,7 @@ def scan(
     drawings_per_class: int = 3000,
     skip_incomplete: bool = False,
 ) -> list[Source]:
-    """Every image of the data set at `root`, sorted by class, domain and path.
+    """Every image of the data set in `tree`, sorted by class, domain and path.
 
     `dedup` leaves out a photo whose file name came before in its class from another folder (the published Sketchy lists
     hold 100 photos a class twice). `lists_dir` and `held_out_seen` belong to `lists`, `drawings_per_class` to .ndjson files;
@@ -82,12 +97,12 @@ def scan(
     """
     if layout not in LAYOUTS:
         raise InputError(unknown_name("layout", layout, LAYOUTS))
-    if not root.is_dir():
-        raise InputError(f"no folder at {str(root)!r}: give the folder that holds the data set")
+    if not tree.has_folder(""):
+        raise InputError(f"no folder at {tree.place.uri!r}: give the folder that holds the data set")
     if layout == "lists":
-        found = list(_from_lists(root, lists_dir, held_out_seen=held_out_seen))
+        found = list(_from_lists(tree, lists_dir, held_out_seen=held_out_seen))
     else:
-        found, empty = _from_folders(layout, root, drawings_per_class)
+        found, empty = _from_folders(layout, tree, drawings_per_class)
         if not skip_incomplete and empty:
             raise InputError(f"no images in {_some(empty)}: fill or remove the folder, or pass --skip-incomplete")
     found = _complete_classes(found, skip_incomplete=skip_incomplete)
@@ -146,146 +161,98 @@ def _without_repeats(sources: list[Source]) -> list[Source]:
     return kept
 
 
-def _from_folders(layout: str, root: Path, drawings_per_class: int) -> tuple[list[Source], list[str]]:
+def _from_folders(layout: str, tree: Tree, drawings_per_class: int) -> tuple[list[Source], list[str]]:
     """All sources, and the class folders that hold no image."""
-    guard = _Guard(root)
     found: list[Source] = []
     empty: list[str] = []
     for domain, places in _FOLDERS[layout].items():
-        present = [place for names in places if (place := next((n for n in names if (root / n).is_dir()), None))]
-        drawings = list(_drawing_files(root, present)) if layout == "quickdraw" and domain == "sketch" else []
+        present = [place for names in places if (place := next((name for name in names if tree.has_folder(name)), None))]
+        drawings = _drawing_files(tree, present) if layout == "quickdraw" and domain == "sketch" else []
         if not present and not drawings:
-            raise InputError(f"no {domain} folder in {str(root)!r}: layout {layout!r} expects {' or '.join(places[0])}")
-        for place in present:
-            for folder in guard.folders(place):
-                files = [Source(path, domain, folder.rpartition("/")[2]) for path in guard.images(folder)]
-                found += files
-                empty += [] if files else [folder]
+            raise InputError(f"no {domain} folder in {tree.place.uri!r}: layout {layout!r} expects {' or '.join(places[0])}")
+        for folder in (folder for place in present for folder in tree.folders(place)):
+            class_name = folder.rpartition("/")[2]
+            files = [Source(path, domain, class_name) for path in tree.files(folder, IMAGE_SUFFIXES)]
+            found += files
+            empty += [] if files else [folder]
         if drawings:
-            found = _with_drawings(root, found, drawings, drawings_per_class)
+            found = _with_drawings(tree.place, found, drawings, drawings_per_class)
     return found, empty
 
 
-def _drawing_files(root: Path, present: Sequence[str]) -> Iterator[Path]:
+def _drawing_files(tree: Tree, present: Sequence[str]) -> list[str]:
     """QuickDraw's .ndjson files: in the root, in `ndjson/`, or beside the sketch folders."""
-    for folder in dict.fromkeys([".", "ndjson", *present]):
-        yield from sorted((root / folder).glob("[!.]*.ndjson"))
+    folders = dict.fromkeys(["", "ndjson", *present])
+    return [path for folder in folders for path in tree.files(folder, _STROKES)]
 
 
-def _with_drawings(root: Path, found: list[Source], files: Sequence[Path], per_class: int) -> list[Source]:
+def _with_drawings(place: Folder, found: list[Source], files: Sequence[str], per_class: int) -> list[Source]:
     """`found` and the drawings of each file. A class takes its spelling from the photo folders, where one matches."""
-    guard = _Guard(root)
     spelling = {fold(source.class_name): source.class_name for source in found}
-    for file in files:
-        guard.check(file)
-        stem = re.sub(r"^full_(simplified|raw)_", "", file.stem)
-        name = spelling.get(fold(stem), stem)
-        path = file.relative_to(root).as_posix()
-        for number, start in strokes.drawing_starts(file, per_class):
-            found.append(Source(f"{path}#{number}", "sketch", name, line_start=start))
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        for path, lines in zip(files, pool.map(partial(_drawings, place, per_class), files), strict=True):
+            stem = re.sub(r"^full_(simplified|raw)_", "", PurePosixPath(path).stem)
+            name = spelling.get(fold(stem), stem)
+            found += [Source(f"{path}#{line.number}", "sketch", name, None, line.start, line.length) for line in lines]
     return found
 
 
-class _Guard:
-    """Lists folders below a root, and refuses links that lead out of it."""
-
-    def __init__(self, root: Path):
-        self.root, self.real = root, root.resolve()
-        self._checked: set[Path] = set()
-
-    def check(self, path: Path) -> None:
-        """InputError when `path` lies, link by link, outside the root."""
-        if not path.resolve().is_relative_to(self.real):
-            raise InputError(
-                f"{str(path)!r} is a link that leads out of {str(self.root)!r}; copy what it points to into the folder"
-            )
-
-    def check_listed(self, relative: str, where: str) -> None:
-        """The same for a path that a list names; each folder is resolved once."""
-        pure = PurePosixPath(relative)
-        if pure.is_absolute() or ".." in pure.parts or "\0" in relative:
-            raise InputError(f"{where}: {relative!r} is no path below the data set's folder")
-        path = self.root / relative
-        if path.parent not in self._checked:
-            self.check(path.parent)
-            self._checked.add(path.parent)
-        if path.is_symlink():
-            self.check(path)
-
-    def folders(self, place: str) -> list[str]:
-        """The visible folders directly in `place`, as paths below the root, sorted."""
-        self.check(self.root / place)
-        return sorted(f"{place}/{entry.name}" for entry in self._entries(place) if entry.is_dir())
-
-    def images(self, folder: str) -> list[str]:
-        """The visible image files directly in `folder`, as paths below the root, sorted."""
-        return sorted(
-            f"{folder}/{entry.name}"
-            for entry in self._entries(folder)
-            if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file()  # noqa: PTH122 - 5 x faster
-        )
-
-    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
-        with os.scandir(self.root / folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_symlink():
-                    self.check(Path(entry.path))
-                yield entry
+def _drawings(place: Folder, count: int, file: str) -> list[strokes.Line]:
+    return list(strokes.drawings(place, file, count))
 
 
-def _from_lists(root: Path, lists_dir: str, *, held_out_seen: bool) -> Iterator[Source]:
+def _from_lists(tree: Tree, lists_dir: str, *, held_out_seen: bool) -> Iterator[Source]:
     """`*_train.txt` and `*_zero.txt` (and `*_test.txt`: sketches of seen classes held out of training)."""
-    guard = _Guard(root)
-    folder = root / lists_dir if lists_dir else _only_lists_dir(root)
-    guard.check(folder)
-    names = {"seen": _class_names(folder / "cname_cid.txt"), "unseen": _class_names(folder / "cname_cid_zero.txt")}
+    folder = key_of(lists_dir, "--lists-dir") if lists_dir else _only_lists_dir(tree)
+    files = {PurePosixPath(path).name: path for path in tree.files(folder, _LISTS)}
+    names = {hint: _class_names(tree.place, files.get(file)) for hint, file in _CLASS_NAMES.items()}
     endings = {"_train.txt": "seen", "_zero.txt": "unseen", **({"_test.txt": "seen"} if held_out_seen else {})}
-    files = sorted(file for file in folder.glob("*.txt") if not file.name.startswith(("cname_cid", ".")))
-    used = [(file, hint) for file in files for ending, hint in endings.items() if file.name.endswith(ending)]
+    used = [(file, hint) for file in files for ending, hint in endings.items() if file.endswith(ending)]
+    used = [(file, hint) for file, hint in used if not file.startswith("cname_cid")]
     if not used:
-        raise InputError(f"no list ending in _train.txt or _zero.txt in {str(folder)!r}")
+        raise InputError(f"no list ending in _train.txt or _zero.txt in {join(tree.place.uri, folder)!r}")
     for file, hint in used:
-        yield from _listed(file, hint, names[hint], guard)
+        yield from _listed(tree, files[file], hint, names[hint])
 
 
-def _only_lists_dir(root: Path) -> Path:
-    folders = sorted(path for path in root.glob("zeroshot*") if path.is_dir())
+def _only_lists_dir(tree: Tree) -> str:
+    folders = tree.folders("", start="zeroshot")
     if len(folders) != 1:
-        have = f"there are {_some([path.name for path in folders])}" if folders else "there is no zeroshot* folder"
-        raise InputError(f"which lists in {str(root)!r}? {have}; name the folder with --lists-dir")
+        have = f"there are {_some(folders)}" if folders else "there is no zeroshot* folder"
+        raise InputError(f"which lists in {tree.place.uri!r}? {have}; name the folder with --lists-dir")
     return folders[0]
 
 
-def _class_names(file: Path) -> dict[str, str]:
+def _class_names(place: Folder, file: str | None) -> dict[str, str]:
     """Label to class name; empty where the list's folder has no such file (the class is then the image's folder)."""
-    if not file.is_file():
-        return {}
-    return {label: name for name, label in _rows(file)}
+    return {label: name for name, label in _rows(place, file)} if file else {}
 
 
-def _rows(file: Path) -> Iterator[tuple[str, str]]:
+def _rows(place: Folder, file: str) -> Iterator[tuple[str, str]]:
     """`<text> <label>` of each line, split at the last blank: text may hold blanks."""
+    name = PurePosixPath(file).name
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = place.read(file).decode("utf-8").splitlines()
     except UnicodeDecodeError:
-        raise InputError(f"{file.name} is no text list") from None
+        raise InputError(f"{name} is no text list") from None
     for number, row in enumerate(lines, 1):
         if row.strip():
             text, _, label = row.strip().rpartition(" ")
             if not text or not label.isdecimal():
-                raise InputError(f"{file.name} line {number}: {row.strip()[:80]!r} is not '<path> <label>'")
+                raise InputError(f"{name} line {number}: {row.strip()[:80]!r} is not '<path> <label>'")
             yield text.strip(), label
 
 
-def _listed(file: Path, hint: str, names: dict[str, str], guard: _Guard) -> Iterator[Source]:
-    domain = _list_domain(file.name)
-    for path, label in _rows(file):
-        guard.check_listed(path, file.name)
+def _listed(tree: Tree, file: str, hint: str, names: dict[str, str]) -> Iterator[Source]:
+    name = PurePosixPath(file).name
+    domain = _list_domain(name)
+    for text, label in _rows(tree.place, file):
+        path = key_of(text, name)
+        tree.check(path)
         if names and label not in names:
-            raise InputError(f"{file.name}: label {label} of {path!r} has no name in the class list beside it")
-        yield Source(path, domain, names[label] if names else PurePosixPath(path).parent.name, split_hint=hint)
+            raise InputError(f"{name}: label {label} of {text!r} has no name in the class list beside it")
+        class_name = names[label] if names else sys.intern(PurePosixPath(path).parent.name)
+        yield Source(path, domain, class_name, split_hint=hint)
 
 
 def _list_domain(name: str) -> str:

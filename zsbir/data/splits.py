@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from zsbir.base.errors import InputError
+from zsbir.base.storage import split_file
 from zsbir.data.layouts import match_names
 
 
@@ -23,18 +24,19 @@ class ClassLists:
     dev: tuple[str, ...] = ()
 
 
-def read_lists(path: Path) -> ClassLists:
-    """A split file: JSON with "unseen" and optional "seen" and "dev" lists, or text with an unseen class a line.
+def read_lists(uri: str | Path) -> ClassLists:
+    """A split file, by path or `s3://` URI: JSON with "unseen" and optional "seen" and "dev", or text, an unseen class a line.
 
     Raises InputError when it is neither.
     """
+    place, name = split_file(uri)
     try:
-        text = path.read_text("utf-8")
+        text = place.read(name).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the split file {str(path)!r}: {error}") from None
-    if path.suffix.lower() == ".json":
-        return _from_json(text, str(path))
-    return ClassLists(unseen=_names([line.strip() for line in text.splitlines() if line.strip()], str(path)))
+        raise InputError(f"cannot read the split file {str(uri)!r}: {error}") from None
+    if name.lower().endswith(".json"):
+        return _from_json(text, str(uri))
+    return ClassLists(unseen=_names([line.strip() for line in text.splitlines() if line.strip()], str(uri)))
 
 
 def _from_json(text: str, where: str) -> ClassLists:

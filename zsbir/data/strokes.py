@@ -7,43 +7,68 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from zsbir.base.errors import InputError
 from zsbir.data.images import BadImage, encode_sketch
+
+if TYPE_CHECKING:
+    from zsbir.base.storage import Folder
 
 SIDE_PX = 256
 MARGIN_PX = 14
 LINE_PX = 3.0
 _SCALE = 2  # drawn larger and reduced: smooth lines
 _MAX_LINE_BYTES = 10_000_000
+_PIECE_BYTES = 2**22
 _MAX_POINTS = 100_000
 
 
-def drawing_starts(file: Path, count: int) -> Iterator[tuple[int, int]]:
-    """(line number from 0, byte offset) of the first `count` drawings that the game recognised."""
-    return islice(_recognised(file), count)
+class Line(NamedTuple):
+    """Where one drawing stands in its file: number of the line from 0, first byte, bytes."""
+
+    number: int
+    start: int
+    length: int
 
 
-def _recognised(file: Path) -> Iterator[tuple[int, int]]:
+def drawings(place: Folder, file: str, most: int) -> Iterator[Line]:
+    """The first `most` drawings of an .ndjson file that the game recognised. InputError for a file that holds no lines."""
+    return islice(_recognised(place, file), most)
+
+
+def _recognised(place: Folder, file: str) -> Iterator[Line]:
     start = 0
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines):
-            # Searched as bytes: parsing every drawing only to count them would take minutes a class.
-            if line.strip() and b'"recognized":false' not in line.replace(b" ", b""):
-                yield number, start
-            start += len(line)
+    for number, line in enumerate(_lines(place, file)):
+        # Searched as bytes: parsing every drawing only to count them would take minutes a class.
+        if line.strip() and b'"recognized":false' not in line.replace(b" ", b""):
+            yield Line(number, start, len(line))
+        start += len(line) + 1
 
 
-def read_drawing(file: Path, start: int) -> bytes:
-    """The drawing at byte `start` of an .ndjson file as PNG. Raises BadImage when the line is no drawing."""
-    with file.open("rb") as lines:
-        lines.seek(start)
-        return encode_sketch(render(parse(lines.readline(_MAX_LINE_BYTES))))
+def _lines(place: Folder, file: str) -> Iterator[bytes]:
+    """The lines of a file without their ends. It is read by the piece, as far as asked: such files have hundreds of megabytes."""
+    rest = b""
+    for at in count(0, _PIECE_BYTES):
+        piece = place.read_range(file, at, _PIECE_BYTES)
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+        if len(rest) > _MAX_LINE_BYTES:
+            raise InputError(
+                f"{place.uri}/{file}: a line before byte {at + len(piece)} is too long for a drawing: is this .ndjson?"
+            )
+        if len(piece) < _PIECE_BYTES:
+            break
+    yield rest
+
+
+def read_drawing(place: Folder, file: str, start: int, length: int) -> bytes:
+    """The drawing in `length` bytes at `start` of an .ndjson file as PNG. Raises BadImage when that is no drawing."""
+    return encode_sketch(render(parse(place.read_range(file, start, min(length, _MAX_LINE_BYTES)))))
 
 
 def parse(line: bytes) -> list[np.ndarray]:

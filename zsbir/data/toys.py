@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -21,6 +20,10 @@ from zsbir.base.errors import InputError
 from zsbir.data.images import encode_photo, encode_sketch
 from zsbir.data.toy_objects import OBJECTS
 from zsbir.data.toy_shapes import Material, Part, Points, Vary, compose
+from zsbir.data.trees import Tree
+
+if TYPE_CHECKING:
+    from zsbir.base.storage import Folder
 
 DRAWING_VERSION = 1
 """Counted up whenever a change makes the same seed draw something else."""
@@ -77,7 +80,7 @@ def _composer(class_name: str) -> Any:
     return compose(PRETEXT_CLASSES.index(class_name))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ToySource:
     """A drawing that ingest reads as if it were a file."""
 
@@ -88,15 +91,15 @@ class ToySource:
     size_px: int
     split_hint: str | None = None
 
-    def read(self, root: Path) -> bytes:
+    def read(self, place: Folder) -> bytes:
         """The drawing as JPEG (photo) or PNG (sketch)."""
-        del root
+        del place
         image = draw(self.class_name, self.domain, np.random.default_rng(self.seed), self.size_px)
         return encode_photo(image) if self.domain == "photo" else encode_sketch(image)
 
-    def stamp(self, root: Path) -> tuple[int, ...]:
+    def stamp(self, tree: Tree) -> tuple[int, ...]:
         """What decides the drawing."""
-        del root
+        del tree
         return (DRAWING_VERSION, self.size_px, *self.seed)
 
 

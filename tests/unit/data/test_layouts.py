@@ -1,10 +1,13 @@
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 
 from zsbir.base.errors import InputError
-from zsbir.data.layouts import fold, match_names, scan
+from zsbir.base.storage import folder
+from zsbir.data.layouts import Source, fold, match_names, scan
+from zsbir.data.trees import ListedTree, open_tree
 
 
 def tree(root: Path, *paths: str) -> Path:
@@ -15,8 +18,23 @@ def tree(root: Path, *paths: str) -> Path:
     return root
 
 
+def listed(root):
+    """The tree as it is seen in object storage: all from one listing."""
+    return ListedTree(folder(root))
+
+
+either = pytest.mark.parametrize("opened", [open_tree, listed])
+
+
+def scanned(layout, root, **options):
+    """The sources of a folder, which are the same however its tree is looked at."""
+    sources = scan(layout, open_tree(root), **options)
+    assert scan(layout, listed(root), **options) == sources
+    return sources
+
+
 def found(root, layout="folder", **options):
-    return [(source.domain, source.class_name, source.path) for source in scan(layout, root, **options)]
+    return [(source.domain, source.class_name, source.path) for source in scanned(layout, root, **options)]
 
 
 @pytest.mark.parametrize(("photo", "sketch"), [("photo", "sketch"), ("photos", "sketches"), ("images", "sketches")])
@@ -47,9 +65,18 @@ def test_hidden_files_and_files_that_are_no_images_are_ignored(tmp_path):
 
 def test_reading_a_source_gives_the_bytes_of_its_file(tmp_path):
     tree(tmp_path, "photo/cat/a.jpg", "sketch/cat/a.png")
-    source = scan("folder", tmp_path)[0]
-    assert source.read(tmp_path) == b"image"
-    assert source.stamp(tmp_path)[0] == 5
+    source = scanned("folder", tmp_path)[0]
+    stat = (tmp_path / source.path).stat()
+    assert source.read(folder(tmp_path)) == b"image"
+    assert source.stamp(open_tree(tmp_path)) == (5, stat.st_mtime_ns)
+    (tmp_path / source.path).unlink()
+    assert source.stamp(open_tree(tmp_path)) == (0, 0)
+
+
+def test_a_million_sources_fit_in_memory_and_travel():
+    source = Source("photo/cat/a.jpg", "photo", "cat")
+    assert not hasattr(source, "__dict__")
+    assert pickle.loads(pickle.dumps(source)) == source
 
 
 @pytest.mark.parametrize("target", ["file", "folder"])
@@ -60,7 +87,27 @@ def test_a_link_out_of_the_root_is_refused(tmp_path, target):
         tmp_path / ("secret/b.jpg" if target == "file" else "secret")
     )
     with pytest.raises(InputError, match="link that leads out"):
-        scan("folder", root)
+        scan("folder", open_tree(root))
+
+
+def test_links_that_nothing_asks_for_may_lead_anywhere(tmp_path):
+    root = tree(tmp_path / "data", "photo/cat/a.jpg", "sketch/cat/a.png")
+    for link in ("elsewhere", "photo/cat/notes.txt", "zeroshot.ndjson"):
+        (root / link).symlink_to(tmp_path)
+    assert len(found(root)) == 2
+
+
+def test_a_link_in_a_circle_is_refused(tmp_path):
+    tree(tmp_path, "photo/cat/a.jpg", "sketch/cat/a.png")
+    (tmp_path / "photo/cat/b.jpg").symlink_to(tmp_path / "photo/cat/b.jpg")
+    with pytest.raises(InputError, match=r"b\.jpg' is a link that leads out"):
+        scan("folder", open_tree(tmp_path))
+
+
+def test_a_name_with_a_backslash_is_left_out_and_named(tmp_path, capsys):
+    tree(tmp_path, "photo/cat/a.jpg", "photo/cat/a\\b.jpg", "sketch/cat/a.png", "sketch/c\\at/a.png")
+    assert [path for _, _, path in found(tmp_path)] == ["photo/cat/a.jpg", "sketch/cat/a.png"]
+    assert "left out 'a\\\\b.jpg' below" in capsys.readouterr().err
 
 
 def test_a_link_that_stays_in_the_root_is_followed(tmp_path):
@@ -80,16 +127,18 @@ def test_a_link_that_stays_in_the_root_is_followed(tmp_path):
         (["photo/a.jpg", "sketch/a.png"], "no class with both"),
     ],
 )
-def test_what_is_missing_is_said_with_the_way_out(tmp_path, paths, message):
+@either
+def test_what_is_missing_is_said_with_the_way_out(tmp_path, opened, paths, message):
     with pytest.raises(InputError, match=message):
-        scan("folder", tree(tmp_path, *paths))
+        scan("folder", opened(tree(tmp_path, *paths)))
 
 
-def test_a_missing_root_and_an_unknown_layout_are_input_errors(tmp_path):
-    with pytest.raises(InputError, match="no folder at"):
-        scan("folder", tmp_path / "nowhere")
+@either
+def test_a_missing_root_and_an_unknown_layout_are_input_errors(tmp_path, opened):
+    with pytest.raises(InputError, match=f"no folder at '{tmp_path}/nowhere': give the folder that holds the data set"):
+        scan("folder", opened(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="did you mean 'sketchy'"):
-        scan("sketchi", tmp_path)
+        scan("sketchi", opened(tmp_path))
 
 
 def test_incomplete_classes_can_be_skipped(tmp_path):
@@ -133,11 +182,28 @@ def test_quickdraw_strokes_join_the_photos_under_the_photos_spelling(tmp_path):
     tree(tmp_path, "images/alarm_clock/a.jpg")
     record = json.dumps({"word": "alarm clock", "recognized": True, "drawing": [[[0, 9], [0, 9]]]})
     (tmp_path / "full_simplified_alarm clock.ndjson").write_text(f"{record}\n" * 5)
-    sources = scan("quickdraw", tmp_path, drawings_per_class=3)
+    sources = scanned("quickdraw", tmp_path, drawings_per_class=3)
     assert [source.path for source in sources[1:]] == [f"full_simplified_alarm clock.ndjson#{number}" for number in range(3)]
     assert {source.class_name for source in sources} == {"alarm_clock"}
-    assert sources[2].read(tmp_path).startswith(b"\x89PNG")
-    assert sources[2].stamp(tmp_path)[0] == 5 * (len(record) + 1)
+    assert sources[2].read(folder(tmp_path)).startswith(b"\x89PNG")
+    assert sources[2].stamp(open_tree(tmp_path))[0] == 5 * (len(record) + 1)
+
+
+def test_strokes_lie_in_the_root_in_a_folder_of_their_own_or_beside_the_sketches(tmp_path):
+    names = ["cat.ndjson", "ndjson/dog.ndjson", "sketches/owl.ndjson"]
+    tree(tmp_path, *(f"images/{name}/a.jpg" for name in ("cat", "dog", "owl")), *names, "sketches/cat/1.png", ".hidden.ndjson")
+    for name in names:
+        (tmp_path / name).write_text(json.dumps({"drawing": [[[0, 9], [0, 9]]]}) + "\n")
+    drawn = [path for domain, _, path in found(tmp_path, "quickdraw") if domain == "sketch"]
+    assert drawn == ["cat.ndjson#0", "sketches/cat/1.png", "ndjson/dog.ndjson#0", "sketches/owl.ndjson#0"]
+
+
+def test_a_link_to_strokes_elsewhere_is_refused(tmp_path):
+    root = tree(tmp_path / "data", "images/cat/a.jpg")
+    (tmp_path / "secret.ndjson").write_text("{}")
+    (root / "cat.ndjson").symlink_to(tmp_path / "secret.ndjson")
+    with pytest.raises(InputError, match="link that leads out"):
+        scan("quickdraw", open_tree(root))
 
 
 LISTS = {
@@ -159,7 +225,7 @@ def with_lists(root, folder="zeroshot1", **changes):
 
 
 def test_file_lists_number_their_unseen_classes_anew_and_their_paths_hold_blanks(tmp_path):
-    sources = scan("lists", with_lists(tmp_path))
+    sources = scanned("lists", with_lists(tmp_path))
     assert [(s.domain, s.class_name, s.split_hint, s.path) for s in sources] == [
         ("photo", "alarm clock", "seen", "photos/alarm clock/a 1.jpg"),
         ("sketch", "alarm clock", "seen", "drawn/alarm clock/1.png"),
@@ -197,22 +263,53 @@ def test_the_other_communities_list_names_are_understood(tmp_path):
     [
         ({"all_photo_filelist_zero.txt": "../../etc/passwd.jpg 0\n"}, "no path below"),
         ({"all_photo_filelist_zero.txt": "/etc/passwd.jpg 0\n"}, "no path below"),
+        ({"all_photo_filelist_zero.txt": "photos\\\\cat.jpg 0\n"}, "no path below"),
         ({"all_photo_filelist_zero.txt": "photos/cat/c.jpg\n"}, "line 1.*not '<path> <label>'"),
         ({"all_photo_filelist_zero.txt": "photos/cat/c.jpg 7\n"}, "label 7"),
         ({"mystery_zero.txt": "a/b.jpg 0\n"}, "photos or sketches"),
     ],
 )
-def test_a_list_that_cannot_be_used_is_named_with_the_line(tmp_path, changes, message):
+@either
+def test_a_list_that_cannot_be_used_is_named_with_the_line(tmp_path, opened, changes, message):
     with pytest.raises(InputError, match=message):
-        scan("lists", with_lists(tmp_path, **changes))
+        scan("lists", opened(with_lists(tmp_path, **changes)))
 
 
-def test_two_folders_of_lists_must_be_told_apart(tmp_path):
+@either
+def test_a_list_of_other_bytes_than_text_is_refused(tmp_path, opened):
+    (with_lists(tmp_path) / "zeroshot1/all_photo_filelist_zero.txt").write_bytes(b"\xff\xfe 0")
+    with pytest.raises(InputError, match=r"all_photo_filelist_zero\.txt is no text list"):
+        scan("lists", opened(tmp_path))
+
+
+def test_a_listed_path_may_have_needless_dots_and_slashes(tmp_path):
+    with_lists(tmp_path, **{"all_photo_filelist_zero.txt": "./photos//cat/c.jpg 0\n"})
+    assert ("photo", "cat", "photos/cat/c.jpg") in found(tmp_path, "lists")
+
+
+@either
+def test_two_folders_of_lists_must_be_told_apart(tmp_path, opened):
     with_lists(tmp_path)
     with_lists(tmp_path, "zeroshot0")
     with pytest.raises(InputError, match=r"'zeroshot0', 'zeroshot1'.*--lists-dir"):
-        scan("lists", tmp_path)
-    assert len(scan("lists", tmp_path, lists_dir="zeroshot0")) == 6
+        scan("lists", opened(tmp_path))
+    assert len(scan("lists", opened(tmp_path), lists_dir="./zeroshot0/")) == 6
+    with pytest.raises(InputError, match=r"--lists-dir: '\.\./zeroshot0' is no path below"):
+        scan("lists", opened(tmp_path), lists_dir="../zeroshot0")
+    with pytest.raises(InputError, match=f"no list ending in _train.txt or _zero.txt in '{tmp_path}/nowhere'"):
+        scan("lists", opened(tmp_path), lists_dir="nowhere")
+
+
+@either
+def test_lists_without_a_folder_are_asked_for(tmp_path, opened):
+    with pytest.raises(InputError, match=r"which lists in .*there is no zeroshot"):
+        scan("lists", opened(tree(tmp_path, "photos/cat/c.jpg")))
+
+
+def test_lists_may_lie_in_the_root_itself(tmp_path):
+    for file in (with_lists(tmp_path) / "zeroshot1").iterdir():
+        file.rename(tmp_path / file.name)
+    assert len(scanned("lists", tmp_path, lists_dir=".")) == 6
 
 
 def test_a_listed_path_through_a_link_out_of_the_root_is_refused(tmp_path):
@@ -220,7 +317,7 @@ def test_a_listed_path_through_a_link_out_of_the_root_is_refused(tmp_path):
     tree(tmp_path, "elsewhere/cat/c.jpg")
     (root / "photos").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="link that leads out"):
-        scan("lists", root)
+        scan("lists", open_tree(root))
 
 
 def test_names_match_exactly_first_and_then_without_regard_to_spelling():

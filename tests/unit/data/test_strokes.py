@@ -3,10 +3,14 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from zsbir.base.errors import InputError
+from zsbir.base.storage import folder
 from zsbir.data.images import BadImage
-from zsbir.data.strokes import drawing_starts, parse, read_drawing, render
+from zsbir.data.strokes import drawings, parse, read_drawing, render
 
 SQUARE = [[[0, 100, 100, 0, 0], [0, 0, 50, 50, 0]]]
 
@@ -42,12 +46,53 @@ def test_only_recognised_drawings_are_listed_and_each_is_found_by_its_offset(tmp
         {"word": "cat", "recognized": True, "drawing": [[[0, 9], [0, 9]]]},
         {"word": "cat", "drawing": SQUARE},
     )
-    starts = list(drawing_starts(file, 10))
-    assert [number for number, _ in starts] == [0, 2, 3]
-    assert list(drawing_starts(file, 2)) == starts[:2]
-    images = [Image.open(io.BytesIO(read_drawing(file, start))) for _, start in starts]
+    place = folder(file.parent)
+    lines = list(drawings(place, "cat.ndjson", 10))
+    assert [line.number for line in lines] == [0, 2, 3]
+    assert list(drawings(place, "cat.ndjson", 2)) == lines[:2]
+    images = [Image.open(io.BytesIO(read_drawing(place, "cat.ndjson", line.start, line.length))) for line in lines]
     assert all((image.format, image.mode, image.size) == ("PNG", "L", (256, 256)) for image in images)
     assert images[0].tobytes() == images[2].tobytes() != images[1].tobytes()
+
+
+class Bytes:
+    """A folder of one file, which tells how much of it was read."""
+
+    uri = "memory"
+
+    def __init__(self, data):
+        self.data, self.asked = data, []
+
+    def read_range(self, key, start, length):
+        self.asked.append((start, length))
+        return self.data[start : start + length]
+
+
+@given(st.lists(st.sampled_from([b"{}", b" ", b"", b'{"recognized": false}', b'{"a": "\r\x0b"}', b"[" * 30])), st.integers(1, 40))
+def test_by_the_piece_a_file_has_the_lines_that_it_has_as_a_whole(lines, piece):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zsbir.data.strokes._PIECE_BYTES", piece)
+        for data in (b"\n".join(lines), b"".join(line + b"\n" for line in lines)):
+            got = list(drawings(Bytes(data), "cat.ndjson", 100))
+            good = [number for number, line in enumerate(lines) if line.strip() and b"false" not in line]
+            assert [line.number for line in got] == good
+            assert [data[line.start : line.start + line.length] for line in got] == [lines[number] for number in good]
+
+
+def test_no_more_of_a_file_is_read_than_its_first_drawings_need(monkeypatch):
+    monkeypatch.setattr("zsbir.data.strokes._PIECE_BYTES", 100)
+    place = Bytes(b'{"drawing": 1}\n' * 1000)
+    assert len(list(drawings(place, "cat.ndjson", 10))) == 10
+    assert place.asked == [(0, 100), (100, 100)]
+
+
+def test_a_file_without_lines_is_an_input_error(monkeypatch):
+    monkeypatch.setattr("zsbir.data.strokes._PIECE_BYTES", 100)
+    monkeypatch.setattr("zsbir.data.strokes._MAX_LINE_BYTES", 1000)
+    place = Bytes(b"{}\n" + b"[" * 10_000)
+    with pytest.raises(InputError, match=r"memory/cat.ndjson: a line before byte 1100 is too long .* is this .ndjson\?"):
+        list(drawings(place, "cat.ndjson", 10))
+    assert len(place.asked) == 11
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import io
+import pickle
 import time
 
 import numpy as np
@@ -6,8 +7,10 @@ import pytest
 from PIL import Image
 
 from zsbir.base.errors import InputError
+from zsbir.base.storage import folder
 from zsbir.data.images import is_blank
-from zsbir.data.toys import PRETEXT_CLASSES, TOY_CLASSES, TOY_UNSEEN, draw, draw_pretext, toy_sources
+from zsbir.data.toys import DRAWING_VERSION, PRETEXT_CLASSES, TOY_CLASSES, TOY_UNSEEN, draw, draw_pretext, toy_sources
+from zsbir.data.trees import open_tree
 
 
 def test_there_are_enough_classes_and_the_pretext_ones_are_others():
@@ -79,8 +82,10 @@ def test_sources_keep_their_drawing_when_more_are_asked_for(tmp_path):
     assert len(many) == 7 * len(TOY_CLASSES)
     assert all(many[path] == source for path, source in few.items())
     photo, sketch = few["photo/chair/0001"], few["sketch/chair/0001"]
-    assert Image.open(io.BytesIO(photo.read(tmp_path))).format == "JPEG"
-    assert Image.open(io.BytesIO(sketch.read(tmp_path))).format == "PNG"
+    assert Image.open(io.BytesIO(photo.read(folder(tmp_path)))).format == "JPEG"
+    assert Image.open(io.BytesIO(sketch.read(folder(tmp_path)))).format == "PNG"
+    assert photo.stamp(open_tree(tmp_path)) == (DRAWING_VERSION, 32, *photo.seed) != sketch.stamp(open_tree(tmp_path))
+    assert pickle.loads(pickle.dumps(photo)) == photo
 
 
 def test_drawing_is_fast_enough_for_a_demonstration():
