@@ -294,11 +294,11 @@ class Draft:
     def _second(self, digest: str) -> Artifact:
         """Another writer's manifest is there. What only this one published is taken away again."""
         winner = Artifact(self.place.uri)
+        named = {winner.key(name) for name in winner.manifest.files}
+        self.place.delete(key for key in self._keys.values() if key not in named)
         if winner.digest != digest or winner.manifest.kind != self.kind:
             raise RunError(f"another writer has put a different {winner.manifest.kind} at {winner.uri} meanwhile; remove it first")
         say(f"another process finished {winner.uri} first ({winner.manifest.written_by}); its result is taken")
-        named = {winner.key(name) for name in winner.manifest.files}
-        self.place.delete(key for key in self._keys.values() if key not in named)
         return winner
 
 

@@ -125,8 +125,8 @@ class S3Folder:
     """See `zsbir.base.storage.Folder`."""
 
     def __init__(self, uri: str):
-        self.uri = uri.rstrip("/")
-        self.bucket, _, self.prefix = self.uri.removeprefix(S3_SCHEME).partition("/")
+        self.bucket, _, self.prefix = uri.removeprefix(S3_SCHEME).rstrip("/").partition("/")
+        self.uri = f"{S3_SCHEME}{self.bucket}/{self.prefix}".rstrip("/")
         if not self.bucket or "//" in self.prefix:
             raise InputError(f"{uri!r} is no place in object storage: it should read s3://bucket/prefix")
         self._client = client()

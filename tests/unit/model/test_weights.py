@@ -11,9 +11,9 @@ import torchvision
 from safetensors.torch import save_file
 
 from zsbir.base.errors import InputError
-from zsbir.base.storage import sha256_file
+from zsbir.base.files import sha256_file
 from zsbir.model.encoder import Encoder
-from zsbir.model.weights import load_weights, save_weights, stored_weights
+from zsbir.model.weights import load_weights, save_weights
 
 LABELS = 7
 
@@ -68,7 +68,7 @@ def test_float32_safetensors_and_pth_are_loaded_equal_and_kept_under_one_name(st
 def test_what_is_kept_is_named_by_its_checksum_and_comes_back_with_the_same_one(state, tmp_path):
     torch.save(half(state), tmp_path / "net.pth")
     weights = load(tmp_path / "net.pth", tmp_path / "root")
-    assert weights.uri == stored_weights(tmp_path / "root", weights.sha256)
+    assert weights.uri == str(tmp_path / "root" / "weights" / f"{weights.sha256}.safetensors")
     assert sha256_file(Path(weights.uri)) == weights.sha256
     again = load(weights.uri, tmp_path / "root")
     assert (again.sha256, again.uri, again.labels) == (weights.sha256, weights.uri, weights.labels)
@@ -78,7 +78,8 @@ def test_what_is_kept_is_named_by_its_checksum_and_comes_back_with_the_same_one(
 
 
 def test_names_of_labels_travel_with_the_file(state, tmp_path):
-    path, sha256 = save_weights(state, backbone="resnet18", labels=tuple("abcdefg"), root=tmp_path)
+    uri, sha256 = save_weights(state, backbone="resnet18", labels=tuple("abcdefg"), root=tmp_path)
+    path = Path(uri)
     weights = load(path, tmp_path)
     assert (weights.labels, weights.sha256) == (tuple("abcdefg"), sha256)
 
@@ -110,7 +111,8 @@ def test_the_checksum_that_was_asked_for_is_accepted_and_any_other_refused(state
 
 
 def test_kept_weights_that_were_changed_are_refused_at_the_next_load(state, tmp_path):
-    path, sha256 = save_weights(state, backbone="resnet18", labels=tuple("abcdefg"), root=tmp_path)
+    uri, sha256 = save_weights(state, backbone="resnet18", labels=tuple("abcdefg"), root=tmp_path)
+    path = Path(uri)
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
@@ -134,7 +136,8 @@ def test_a_network_of_another_width_or_without_classifier_is_refused_by_key(stat
 
 
 def test_a_file_that_names_its_own_network_says_which_option_to_pass(state, tmp_path):
-    path, _ = save_weights(state, backbone="resnet18", labels=tuple("abcdefg"), root=tmp_path / "from")
+    uri, _ = save_weights(state, backbone="resnet18", labels=tuple("abcdefg"), root=tmp_path / "from")
+    path = Path(uri)
     assert "holds a resnet18, not a resnet50; pass --backbone resnet18" in refused(path, tmp_path / "root", backbone="resnet50")
 
 

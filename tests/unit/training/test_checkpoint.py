@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from zsbir.base.errors import InputError
-from zsbir.training.checkpoint import TrainState, load_checkpoint, newest_checkpoint, save_checkpoint
+from zsbir.training.checkpoint import Checkpoints, TrainState, newest_checkpoint
 
 
 def trained(steps: int) -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:
@@ -24,6 +24,15 @@ def step(modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, steps:
         optimiser.zero_grad()
         modules["heads"](modules["encoder"](values)).square().sum().backward()
         optimiser.step()
+
+
+def save_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, state: TrainState) -> None:
+    with Checkpoints(run) as checkpoints:
+        checkpoints.save(modules, optimiser, state)
+
+
+def load_checkpoint(run: Path, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> TrainState:
+    return Checkpoints(run).load(modules, optimiser)
 
 
 def test_a_loaded_checkpoint_goes_on_bit_for_bit(tmp_path: Path):
@@ -47,7 +56,7 @@ def test_only_the_newest_is_kept_and_one_without_a_manifest_is_not_seen(tmp_path
     torn = tmp_path / "checkpoints" / "step-2000000"
     torn.mkdir()
     (torn / "state.safetensors").write_bytes(b"half")
-    newest = newest_checkpoint(tmp_path)
+    newest = newest_checkpoint(Checkpoints(tmp_path).place)
     assert newest is not None
     assert newest.path.name == "step-1000000"
 
