@@ -94,17 +94,18 @@ class DiskTree:
     def folders(self, path: str, start: str = "") -> list[str]:
         """InputError when one is a link that leads out."""
         self.check(path)
-        found = (entry for entry in self._visible(path) if entry.name.startswith(start) and entry.is_dir())
-        return sorted(under(path, entry.name) for entry in found if self._stays(entry))
+        found = [entry for entry in self._visible(path) if entry.name.startswith(start) and entry.is_dir()]
+        for entry in found:
+            self._check_entry(entry)
+        return sorted(under(path, entry.name) for entry in found)
 
     def files(self, path: str, suffixes: Collection[str]) -> list[str]:
         """InputError when one is a link that leads out."""
         self.check(path)
-        return sorted(
-            under(path, entry.name)
-            for entry in self._visible(path)
-            if suffix_of(entry.name) in suffixes and self._stays(entry) and entry.is_file()
-        )
+        found = [entry for entry in self._visible(path) if suffix_of(entry.name) in suffixes]
+        for entry in found:
+            self._check_entry(entry)
+        return sorted(under(path, entry.name) for entry in found if entry.is_file())
 
     def below(self, suffixes: Collection[str]) -> list[str]:
         """Links to folders are not followed, as elsewhere in Python."""
@@ -136,13 +137,13 @@ class DiskTree:
 
     def _visible(self, path: str) -> Iterator[os.DirEntry[str]]:
         with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / path) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith(".") and _is_plain(entry.name, self._root / path))
+            for entry in entries:
+                if not entry.name.startswith(".") and ("\\" not in entry.name or _is_plain(entry.name, self._root / path)):
+                    yield entry
 
-    def _stays(self, entry: os.DirEntry[str]) -> bool:
-        """True, unless it is a link that leads out: then InputError."""
+    def _check_entry(self, entry: os.DirEntry[str]) -> None:
         if entry.is_symlink():
             self._check_link(Path(entry.path))
-        return True
 
     def _check_link(self, path: Path) -> None:
         if not self._leads_inside(path):

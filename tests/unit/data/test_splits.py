@@ -43,6 +43,23 @@ def test_a_missing_file_is_an_input_error(tmp_path):
         read_lists(tmp_path / "nowhere.txt")
 
 
+def test_a_file_in_object_storage_is_read_too(bucket):
+    bucket.put("splits/mine.JSON", json.dumps({"unseen": ["a"], "dev": ["c"]}).encode())
+    bucket.put("unseen.txt", b"alarm clock\r\nt-shirt\n")
+    assert read_lists(f"{bucket.uri}/splits/mine.JSON") == ClassLists(unseen=("a",), dev=("c",))
+    assert read_lists(f"{bucket.uri}/unseen.txt") == ClassLists(unseen=("alarm clock", "t-shirt"))
+    with pytest.raises(InputError, match=f"cannot read the split file '{bucket.uri}/nowhere.txt'"):
+        read_lists(f"{bucket.uri}/nowhere.txt")
+    with pytest.raises(InputError, match="there is no bucket"):
+        read_lists("s3://no-such-bucket/unseen.txt")
+
+
+def test_a_split_file_of_other_bytes_than_text_is_an_input_error(tmp_path):
+    (tmp_path / "unseen.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="cannot read the split file"):
+        read_lists(str(tmp_path / "unseen.txt"))
+
+
 def test_dev_classes_are_drawn_from_the_seen_ones_by_the_seed():
     lists = ClassLists(unseen=tuple(NAMES[:5]))
     first, again, other = (assign(NAMES, lists, dev_frac=0.2, seed=seed) for seed in (0, 0, 1))

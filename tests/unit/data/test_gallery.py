@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from zsbir.base.config import digest_of
+from zsbir.base.errors import InputError
+from zsbir.data.gallery import folder_gallery
+from zsbir.data.images import BadImage, encode_photo
+
+PATHS = ["b.jpg", "a-b/c.jpg", "a/d.PNG", "a/.e.jpg", ".f/g.webp", "a.jpg"]
+
+
+def photo(seed):
+    return encode_photo(Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of photos, hidden ones among them, and other files."""
+    for seed, path in enumerate([*PATHS, "notes.txt", "a/list.csv"]):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(photo(seed))
+    return tmp_path
+
+
+def upload(bucket, root):
+    for path in root.rglob("*"):
+        if path.is_file():
+            bucket.put(path.relative_to(root).as_posix(), path.read_bytes())
+
+
+def test_every_image_below_a_folder_is_in_the_order_of_paths(photos):
+    gallery = folder_gallery(photos)
+    in_order = sorted(photos / path for path in PATHS)
+    assert gallery.entries == [(path.relative_to(photos).as_posix(), "") for path in in_order]
+    assert gallery.read(0) == in_order[0].read_bytes()
+
+
+def test_stamps_of_a_folder_are_what_the_digest_of_an_index_was_always_made_of(photos):
+    stats = [(path, (photos / path).stat()) for path, _ in folder_gallery(photos).entries]
+    before = digest_of([(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats])
+    assert digest_of(folder_gallery(photos).stamps) == before
+
+
+def test_in_object_storage_it_is_the_same_gallery(photos, bucket):
+    upload(bucket, photos)
+    here = folder_gallery(photos)
+    with bucket.requests() as requests:
+        there = folder_gallery(bucket.uri)
+    assert requests == ["HeadBucket", "ListObjectsV2"] or requests == ["ListObjectsV2"]
+    assert there.entries == here.entries
+    assert [(path, size) for path, size, _ in there.stamps] == [(path, size) for path, size, _ in here.stamps]
+    assert there.stamps == folder_gallery(bucket.uri).stamps
+    for one, other in zip(there.items(32), here.items(32), strict=True):
+        assert (one.path, one.thumbnail) == (other.path, other.thumbnail)
+        assert np.array_equal(one.pixels, other.pixels)
+
+
+def test_a_photo_that_vanished_or_is_damaged_is_named_in_its_place(photos, bucket):
+    (photos / "a.jpg").write_bytes(b"words")
+    upload(bucket, photos)
+    for uri in (photos, bucket.uri):
+        gallery = folder_gallery(uri)
+        gallery.place.delete(["b.jpg"])
+        bad = [item for item in gallery.items(32) if isinstance(item, BadImage)]
+        assert [str(item).partition(":")[0] for item in bad] == ["a.jpg", "b.jpg"]
+
+
+def test_links_out_of_the_folder_are_left_out_and_others_are_not(photos, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "x.jpg").write_bytes(photo(9))
+    (photos / "x.jpg").symlink_to(elsewhere / "x.jpg")
+    (photos / "y").symlink_to(elsewhere)
+    (photos / "z.jpg").symlink_to(photos / "z.jpg")
+    (photos / "inside.jpg").symlink_to(photos / "b.jpg")
+    assert {path for path, _ in folder_gallery(photos).entries} == {*PATHS, "inside.jpg"}
+
+
+def test_no_folder_and_no_images_are_input_errors(tmp_path, bucket):
+    with pytest.raises(InputError, match=f"no folder at '{tmp_path}/nowhere'"):
+        folder_gallery(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=f"no folder at '{bucket.uri}'"):
+        folder_gallery(bucket.uri)
+    (tmp_path / "notes.txt").write_text("words")
+    upload(bucket, tmp_path)
+    for uri in (tmp_path, bucket.uri):
+        with pytest.raises(InputError, match=rf"no images below '{uri}' \(\.bmp, "):
+            folder_gallery(uri)
