@@ -252,7 +252,6 @@ def _track(report: Artifact, trial: Trial, settings: Settings) -> None:
     log_report(
         tracking_uri(settings.root),
         settings.experiment,
-        settings.root,
         trial.run.folder_name,
         metrics=metrics,
         files=files,

@@ -159,7 +159,7 @@ def _tracking_store(settings: Settings) -> str:
     from zsbir.edge.tracking import prepare_store, tracking_uri  # MLflow takes seconds to load
 
     uri = tracking_uri(settings.root)
-    prepare_store(uri, settings.experiment, settings.root)
+    prepare_store(uri, settings.experiment)
     return uri
 
 
@@ -214,7 +214,6 @@ def _tracking(job: Job, dataset: Artifact, context: Context) -> Iterator[Tracker
     tracker = Tracker(
         job.tracking_uri,
         job.settings.experiment,
-        job.settings.root,
         folder_name(job.run),
         params=job.config.model_dump(mode="json"),
         datasets={"training": dataset},

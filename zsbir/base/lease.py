@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -101,7 +102,7 @@ def _wait_for_turn(place: Folder) -> int:
         return 1
     last = found[-1]
     first_seen = _read(place, last)
-    holder = json.loads(first_seen or b"{}")
+    holder = _holder(first_seen)
     who = f"{holder.get('host')}, process {holder.get('pid')}"
     if not (holder.get("host") == socket.gethostname() and _is_dead(int(holder.get("pid", 0)))):
         say(f"{place.uri} was last worked on by {who}; seeing whether it is still alive")
@@ -111,6 +112,14 @@ def _wait_for_turn(place: Folder) -> int:
                 raise RunError(f"another process is working on {place.uri} ({who}); wait for it, or end it")
             time.sleep(BEAT_S / 2)
     return int(last.removeprefix(_NAME)) + 1
+
+
+def _holder(text: bytes) -> dict[str, Any]:
+    try:
+        holder = json.loads(text)
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
 
 
 def _read(place: Folder, name: str) -> bytes:

@@ -29,7 +29,7 @@ from mlflow.tracking import MlflowClient
 
 from zsbir.base import events
 from zsbir.base.artifact import Artifact, code_version
-from zsbir.base.storage import default_local_root, is_remote, join, local_path
+from zsbir.base.storage import default_local_root, is_remote, local_path
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # how MLflow makes its tables and checks models is not our user's story
@@ -46,11 +46,11 @@ def tracking_uri(root: str) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{place.resolve() / 'mlflow.db'}"
 
 
-def prepare_store(uri: str, experiment: str, root: str) -> None:
+def prepare_store(uri: str, experiment: str) -> None:
     """Create the database and the experiment before several processes touch them; a store that is away is a warning."""
     try:
         with _one_at_a_time(uri):
-            _experiment_id(MlflowClient(uri), uri, experiment, root)
+            _experiment_id(MlflowClient(uri), uri, experiment)
     except (MlflowException, OSError) as error:
         events.warn(f"MLflow at {uri} does not answer ({_first_line(error)}); metrics are kept and delivered when it does")
 
@@ -64,17 +64,14 @@ def _one_at_a_time(uri: str) -> AbstractContextManager[object]:
     return FileLock(file.with_suffix(".lock"), timeout=120)
 
 
-def _experiment_id(client: MlflowClient, uri: str, experiment: str, root: str) -> str:
+def _experiment_id(client: MlflowClient, uri: str, experiment: str) -> str:
     found = client.get_experiment_by_name(experiment)
     if found is not None:
         return str(found.experiment_id)
     # With a database file the artifacts belong beside it; a server knows its own place for them.
-    place = _beside(root) if uri.startswith("sqlite:") else None
+    beside = Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlflow-artifacts"
+    place = beside.as_uri() if uri.startswith("sqlite:") else None
     return str(client.create_experiment(experiment, artifact_location=place))
-
-
-def _beside(root: str) -> str:
-    return join(root, "mlflow-artifacts") if is_remote(root) else (local_path(root).resolve() / "mlflow-artifacts").as_uri()
 
 
 class Tracker:
@@ -83,10 +80,8 @@ class Tracker:
     run_key: the name by which the MLflow run is found again. facts: parameters, once; lineage: data sets by role.
     """
 
-    def __init__(
-        self, uri: str, experiment: str, root: str, run_key: str, *, params: Mapping[str, Any], datasets: Mapping[str, Artifact]
-    ):
-        self._client, self._uri, self._experiment, self._root, self._key = MlflowClient(uri), uri, experiment, root, run_key
+    def __init__(self, uri: str, experiment: str, run_key: str, *, params: Mapping[str, Any], datasets: Mapping[str, Artifact]):
+        self._client, self._uri, self._experiment, self._key = MlflowClient(uri), uri, experiment, run_key
         self._params, self._datasets = params, datasets
         self._run_id: str | None = None
         self._waiting: list[Metric] = []
@@ -147,7 +142,7 @@ class Tracker:
 
     def _open(self) -> str:
         if self._run_id is None:
-            experiment_id = _experiment_id(self._client, self._uri, self._experiment, self._root)
+            experiment_id = _experiment_id(self._client, self._uri, self._experiment)
             found = find_run(self._client, experiment_id, self._key)
             self._run_id = self._resume(found) if found else self._create(experiment_id)
         return self._run_id
@@ -210,13 +205,13 @@ def _first_line(error: Exception) -> str:
 
 
 def log_report(
-    uri: str, experiment: str, root: str, run_key: str, *, metrics: Mapping[str, float], files: Mapping[str, Path], step: int
+    uri: str, experiment: str, run_key: str, *, metrics: Mapping[str, float], files: Mapping[str, Path], step: int
 ) -> None:
     """A report's metrics and files into the MLflow run of its training (a new run of that key where there is none)."""
-    prepare_store(uri, experiment, root)
+    prepare_store(uri, experiment)
     client = MlflowClient(uri)
     try:
-        experiment_id = _experiment_id(client, uri, experiment, root)
+        experiment_id = _experiment_id(client, uri, experiment)
         run_id = find_run(client, experiment_id, run_key)
         if run_id is None:
             tags = {RUN_TAG: run_key, "mlflow.runName": run_key}
