@@ -329,15 +329,6 @@ def remove(uri: str | Path) -> None:
     place.clear()
 
 
-def find_file(uri: str) -> tuple[Artifact, str] | None:
-    """The artifact that a file's URI lies in, and the file's name in it; None where it lies in none."""
-    parent, _, name = str(uri).rpartition("/")
-    if not parent or not exists(parent):
-        return None
-    artifact = Artifact(parent)
-    return (artifact, name) if name in artifact.manifest.files else None
-
-
 @cache
 def code_version() -> dict[str, str]:
     """Version of this package, and git commit where it runs from a checkout."""

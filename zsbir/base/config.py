@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zsbir.base.errors import InputError
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 class Config(BaseModel):
@@ -56,7 +58,26 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
 
 def digest_of(value: Any) -> str:
     """sha256 over the canonical JSON of `value`, 64 hex digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
+
+
+def streamed_digest(values: Iterable[Any]) -> str:
+    """`digest_of` of a list too long for one text in memory. An iterator in it, at any depth, stands for a list."""
+    digest = hashlib.sha256()
+    for piece in _pieces(iter(values)):
+        digest.update(piece.encode())
+    return digest.hexdigest()
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    if not isinstance(value, Iterator):
+        yield _CANONICAL.encode(value)
+        return
+    yield "["
+    for number, item in enumerate(value):
+        yield "," if number else ""
+        yield from _pieces(item)
+    yield "]"
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path, PurePosixPath
 
-from zsbir.base.artifact import find_file
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.cache import cached
 from zsbir.base.errors import InputError
 from zsbir.base.storage import is_remote, local_path, split_file
@@ -21,11 +21,11 @@ def fetch(uri: str) -> Path:
         if not path.is_file():
             raise InputError(f"no file at {str(path)!r}")
         return path
-    found = find_file(uri)
-    if found:
-        artifact, name = found
-        return artifact.file(name)
     place, key = split_file(uri)
+    if exists(place.uri):
+        artifact = Artifact(place.uri)
+        if key in artifact.manifest.files:
+            return artifact.file(key)
     entry = place.version(key)
     if entry is None:
         raise InputError(f"no file at {uri!r}")

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from zsbir.base.errors import InputError
 
@@ -31,6 +31,7 @@ class Entry(NamedTuple):
     modified_s: float
 
 
+@runtime_checkable
 class Folder(Protocol):
     """A place for files by key ("a/b.parquet").
 
@@ -121,10 +122,13 @@ def folder_name(uri: str) -> str:
 
 def split_file(uri: str | Path) -> tuple[Folder, str]:
     """The folder and the key of the single file at `uri`."""
-    text = str(uri).rstrip("/")
-    parent, _, name = text.rpartition("/")
+    text = str(uri)
     if text.startswith(S3_SCHEME):
-        return folder(parent), name
+        bucket, _, key = text.removeprefix(S3_SCHEME).partition("/")
+        parent, _, name = key.rstrip("/").rpartition("/")
+        if not name:
+            raise InputError(f"{text!r} is no file in object storage: it should read s3://bucket/key")
+        return folder(f"{S3_SCHEME}{bucket}/{parent}"), name
     path = local_path(text)
     return folder(path.parent), path.name
 

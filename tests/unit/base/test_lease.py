@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from zsbir.base import lease
+from zsbir.base.errors import RunError
+from zsbir.base.lease import alone
+from zsbir.base.storage import folder
+
+HOLD = """
+import sys, time
+from zsbir.base import lease
+lease.BEAT_S = 0.1
+with lease.alone(sys.argv[1]):
+    print("mine", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(lease, "BEAT_S", 0.1)
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request, tmp_path, quick):
+    """A folder on disk, and one in a real S3 server."""
+    return str(tmp_path / "run") if request.param == "disk" else f"s3://{request.getfixturevalue('bucket')}/run"
+
+
+@pytest.fixture
+def remote(request, quick):
+    return f"s3://{request.getfixturevalue('bucket')}/run"
+
+
+def hold(uri):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, uri], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "mine\n"
+    return process
+
+
+def test_a_second_process_is_told_at_once_and_the_third_gets_its_turn(place):
+    other = hold(place)
+    try:
+        with pytest.raises(RunError, match=r"another process is working on .*run"), alone(place):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with alone(place):
+        pass
+    with alone(place):
+        pass
+
+
+def test_of_many_at_once_one_works_at_a_time(place):
+    inside, most, start = [], [], threading.Barrier(4)
+
+    def work(number):
+        start.wait()
+        try:
+            with alone(place):
+                inside.append(number)
+                most.append(len(inside))
+                time.sleep(0.3)
+                inside.remove(number)
+        except RunError:
+            pass
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most, "somebody got it"
+    assert max(most) == 1
+
+
+def test_the_lease_of_a_dead_process_of_another_machine_is_taken_when_it_no_longer_beats(remote):
+    place = folder(remote)
+    place.create(".lease-000007", json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "beats": 3}).encode())
+    began = time.monotonic()
+    with alone(remote):
+        assert place.names() == [".lease-000008"]
+    assert time.monotonic() - began >= lease.PATIENCE_BEATS * lease.BEAT_S * 0.9
+    assert place.names() == []
+
+
+def test_the_lease_of_a_dead_process_of_this_machine_is_taken_at_once(remote):
+    other = hold(remote)
+    other.kill()
+    other.communicate()
+    began = time.monotonic()
+    with alone(remote):
+        pass
+    assert time.monotonic() - began < 0.5
+
+
+def test_a_living_process_of_another_machine_is_not_disturbed(remote):
+    place, stop = folder(remote), threading.Event()
+
+    def beat():
+        for number in range(1000):
+            place.replace(".lease-000001", json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "beats": number}).encode())
+            if stop.wait(0.1):
+                return
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    time.sleep(0.2)
+    try:
+        with pytest.raises(RunError, match=r"another process is working on .* \(elsewhere, process 1\)"), alone(remote):
+            pass
+    finally:
+        stop.set()
+        beating.join()
+
+
+def test_a_lease_that_says_nonsense_is_treated_like_any_other(remote):
+    folder(remote).create(".lease-000001", b"{")
+    with alone(remote):
+        pass
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(RunError, match="cannot write .*: Not a directory|File exists"), alone(str(tmp_path / "file")):
+        pass
+    assert os.listdir(tmp_path) == ["file"]
