@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import PurePosixPath
+from importlib.util import find_spec
+from pathlib import Path
+from runpy import run_path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,17 +33,17 @@ class Finding(Config):
 def examine(samples: pa.Table, quarantine: pa.Table, *, imagenet: bool = True) -> list[Finding]:
     """All findings on a sample table (SAMPLES_SCHEMA) and the images refused (QUARANTINE_SCHEMA), warnings first.
 
-    `imagenet` compares the unseen classes with ImageNet's: it loads torchvision, which takes seconds.
+    `imagenet` compares the unseen classes with ImageNet's. Rows become Python objects only where bytes repeat.
     """
-    rows = samples.select(["domain", "class_name", "split", "width", "height", "sha256", "path"]).to_pylist()
+    unseen = pc.unique(samples.filter(pc.equal(samples["split"], "unseen"))["class_name"]).to_pylist()
     found = [
-        *_refused(quarantine, len(rows)),
-        *_same_bytes(rows),
-        *_same_photo_twice(rows),
-        *(_known_to_imagenet(sorted({row["class_name"] for row in rows if row["split"] == "unseen"})) if imagenet else ()),
+        *_refused(quarantine, samples.num_rows),
+        *_same_bytes(samples),
+        *_same_photo_twice(samples),
+        *(_known_to_imagenet(sorted(unseen)) if imagenet else ()),
         *_few_images(samples),
         *_imbalance(samples),
-        *_small_images(rows),
+        *_small_images(samples),
     ]
     return sorted(found, key=lambda finding: finding.severity == "note")
 
@@ -58,14 +59,16 @@ def _refused(quarantine: pa.Table, good: int) -> Iterator[Finding]:
         )
 
 
-def _same_bytes(rows: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+def _same_bytes(samples: pa.Table) -> Iterator[Finding]:
     """Equal sha256: within a class, in two classes, and (worst) on both sides of the split."""
+    counts = pc.value_counts(samples["sha256"])
+    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
+    chosen = samples.filter(pc.is_in(samples["sha256"], value_set=repeated))
+    for row in chosen.select(["sha256", "class_name", "split", "path"]).to_pylist():
         groups[row["sha256"]].append(row)
-    repeated = [group for group in groups.values() if len(group) > 1]
-    within = sum(len(group) - len({row["class_name"] for row in group}) for group in repeated)
-    across = [group for group in repeated if len({row["class_name"] for row in group}) > 1]
+    within = sum(len(group) - len({row["class_name"] for row in group}) for group in groups.values())
+    across = [group for group in groups.values() if len({row["class_name"] for row in group}) > 1]
     leaking = [group for group in across if len({row["split"] == "unseen" for row in group}) > 1]
     if within:
         yield Finding(
@@ -80,21 +83,25 @@ def _two_classes(groups: Sequence[Sequence[dict[str, Any]]], leaking: int) -> st
     return f"{len(groups)} images stand in more than one class, {leaking} of them in a seen and an unseen one; {first} is {second}"
 
 
-def _same_photo_twice(rows: Iterable[dict[str, Any]]) -> Iterator[Finding]:
+def _same_photo_twice(samples: pa.Table) -> Iterator[Finding]:
     """The trap of the published Sketchy lists: one file name, in two folders of the same class."""
-    photos = [row for row in rows if row["domain"] == "photo"]
-    for scope, chosen in (("photos", photos), ("unseen gallery photos", [row for row in photos if row["split"] == "unseen"])):
-        folders: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for row in chosen:
-            path = PurePosixPath(row["path"])
-            folders[row["class_name"], path.name].add(str(path.parent))
-        twice = sum(len(places) - 1 for places in folders.values())
+    photos = samples.filter(pc.equal(samples["domain"], "photo"))
+    for scope, chosen in (("photos", photos), ("unseen gallery photos", photos.filter(pc.equal(photos["split"], "unseen")))):
+        name = pc.replace_substring_regex(chosen["path"], "^.*/", "")
+        folder = pc.replace_substring_regex(chosen["path"], "[^/]*$", "")
+        places = pa.table({"class": chosen["class_name"], "name": name, "folder": folder})
+        twice = _distinct(places, "class", "name", "folder") - _distinct(places, "class", "name")
         if twice:
             yield Finding(
                 severity="warning",
                 check="one photo, two folders",
                 message=f"{len(chosen)} {scope} are {len(chosen) - twice} distinct file names; --dedup keeps one of each",
             )
+
+
+def _distinct(table: pa.Table, *columns: str) -> int:
+    """How many combinations of values there are."""
+    return int(table.group_by(columns).aggregate([]).num_rows)
 
 
 def _known_to_imagenet(unseen: Sequence[str]) -> Iterator[Finding]:
@@ -115,9 +122,7 @@ def imagenet_label(class_name: str) -> str | None:
 @cache
 def _imagenet_endings() -> dict[str, str]:
     """Every ending of whole words of every label, a whole label winning over an ending."""
-    from torchvision.models import ResNet50_Weights  # loads torch: seconds that only this check needs
-
-    labels: list[str] = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+    labels = _imagenet_labels()
     endings: dict[str, str] = {}
     for label in labels:
         words = fold(label).split("_")
@@ -126,8 +131,21 @@ def _imagenet_endings() -> dict[str, str]:
     return {**endings, **{fold(label): label for label in labels}}
 
 
+def _imagenet_labels() -> list[str]:
+    """torchvision's, from its file: to import it would take seconds and 400 MB that nothing else here needs."""
+    spec = find_spec("torchvision")
+    assert spec is not None
+    assert spec.origin is not None
+    labels: list[str] = run_path(str(Path(spec.origin).parent / "models" / "_meta.py"))["_IMAGENET_CATEGORIES"]
+    return labels
+
+
 def _counts(samples: pa.Table) -> dict[str, Counter[str]]:
-    return {domain: Counter(samples.filter(pc.equal(samples["domain"], domain))["class_name"].to_pylist()) for domain in DOMAINS}
+    def count(domain: str) -> Counter[str]:
+        found = pc.value_counts(samples.filter(pc.equal(samples["domain"], domain))["class_name"])
+        return Counter({row["values"]: row["counts"] for row in found.to_pylist()})
+
+    return {domain: count(domain) for domain in DOMAINS}
 
 
 def _few_images(samples: pa.Table) -> Iterator[Finding]:
@@ -150,13 +168,14 @@ def _imbalance(samples: pa.Table) -> Iterator[Finding]:
             yield Finding(severity="note", check=f"uneven {domain} classes", message=f"{most} has {high}, {least} has {low}")
 
 
-def _small_images(rows: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+def _small_images(samples: pa.Table) -> Iterator[Finding]:
+    sides = pc.min_element_wise(samples["width"], samples["height"])
     for domain in DOMAINS:
-        sides = np.array([min(row["width"], row["height"]) for row in rows if row["domain"] == domain])
-        small = int((sides < TRAIN_PX / 2).sum())
+        chosen = sides.filter(pc.equal(samples["domain"], domain))
+        small = pc.sum(pc.less(chosen, TRAIN_PX / 2)).as_py() or 0
         if small:
             yield Finding(
                 severity="note",
                 check=f"small {domain} images",
-                message=f"{small} of {len(sides)} have a short side under {TRAIN_PX // 2} px, half of the usual {TRAIN_PX}",
+                message=f"{small} of {len(chosen)} have a short side under {TRAIN_PX // 2} px, half of the usual {TRAIN_PX}",
             )

@@ -1,6 +1,7 @@
 import pyarrow as pa
 import pytest
 
+from zsbir.data import doctor
 from zsbir.data.doctor import examine, imagenet_label
 from zsbir.data.schema import QUARANTINE_SCHEMA, SAMPLES_SCHEMA
 
@@ -63,6 +64,12 @@ def test_the_same_original_photo_in_two_folders_is_the_sketchy_trap():
 )
 def test_imagenet_knows_a_class_by_its_label_or_the_end_of_one(name, label):
     assert imagenet_label(name) == label
+
+
+def test_the_labels_are_those_of_torchvision_s_weights():
+    from torchvision.models import ResNet50_Weights
+
+    assert doctor._imagenet_labels() == ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
 
 
 def test_unseen_classes_that_the_backbone_has_seen_are_named():
