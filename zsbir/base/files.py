@@ -6,9 +6,12 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import IO
 
 _MASK = os.umask(0)
 os.umask(_MASK)  # it can only be asked for by setting it
+
+_FOLDER_TRIES = 10
 
 
 def sha256_file(path: Path) -> str:
@@ -19,8 +22,7 @@ def sha256_file(path: Path) -> str:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a whole file or nothing: a reader sees the old bytes or the new ones, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
+    with _part_of(path) as part:
         try:
             part.write(data)
             part.flush()
@@ -30,3 +32,15 @@ def write_atomic(path: Path, data: bytes) -> None:
         except BaseException:
             Path(part.name).unlink(missing_ok=True)
             raise
+
+
+def _part_of(path: Path) -> IO[bytes]:
+    """A new file beside `path`. Another process may be removing the empty folder at this moment: then it is made again."""
+    for tries_left in reversed(range(_FOLDER_TRIES)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+        except (FileNotFoundError, FileExistsError):
+            if not tries_left:
+                raise
+    raise AssertionError("unreachable")
