@@ -70,6 +70,8 @@ class Gallery:
                 return BadImage(f"{path}: {error}")
             return Item(path, class_name, thumbnail(image), eval_array(image, image_px))
 
+        if self.dataset_images is not None:
+            self.dataset_images.prefetch(np.array(self.positions))
         numbers = iter(range(len(self.entries)))
         with ThreadPoolExecutor(self._threads()) as pool:
             # By the piece: map would otherwise decode the whole gallery ahead of its reader.
