@@ -223,8 +223,8 @@ def _read_manifest(place: Folder, kind: Kind | None) -> Manifest:
 class Draft:
     """An artifact being written: files are made in `path`, a local directory, and published one by one or at the end."""
 
-    def __init__(self, place: Folder, path: Path, kind: Kind, name: str):
-        self.kind, self.name, self.place, self.path = kind, name, place, path
+    def __init__(self, place: Folder, path: Path, kind: Kind, name: str, *, quiet: bool = False):
+        self.kind, self.name, self.place, self.path, self.quiet = kind, name, place, path, quiet
         self.written_by = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._entries: dict[str, FileEntry] = {}
         self._keys: dict[str, str] = {}
@@ -286,7 +286,7 @@ class Draft:
     def _publish_rest(self) -> None:
         names = [path.relative_to(self.path).as_posix() for path in sorted(self.path.rglob("*")) if path.is_file()]
         total_mb = sum((self.path / name).stat().st_size for name in names) // 10**6
-        quiet = total_mb < TOLD_FROM_MB or not is_remote(self.place.uri)
+        quiet = self.quiet or total_mb < TOLD_FROM_MB or not is_remote(self.place.uri)
         with ThreadPoolExecutor(UPLOADS) as pool, Progress("upload", total=total_mb, unit="MB", quiet=quiet) as progress:
             for entry in pool.map(self.publish, names):
                 progress.advance(entry.size // 10**6)
@@ -310,12 +310,15 @@ TOLD_FROM_MB = 50
 
 
 @contextmanager
-def draft(uri: str | Path, kind: Kind, name: str) -> Iterator[Draft]:
-    """A Draft of the artifact that will be at `uri`. RunError when the place cannot be written or the disk is full."""
+def draft(uri: str | Path, kind: Kind, name: str, *, quiet: bool = False) -> Iterator[Draft]:
+    """A Draft of the artifact that will be at `uri`; `quiet`: large uploads show no progress.
+
+    RunError when the place cannot be written or the disk is full.
+    """
     place = folder(uri)
     try:
         with place.workspace() as path:
-            yield Draft(place, path, kind, name)
+            yield Draft(place, path, kind, name, quiet=quiet)
     except (OSError, SafetensorError) as error:
         # NumPy and safetensors tell of a full disk in words of their own, without an error number.
         reason = getattr(error, "strerror", None) or f"{error} (is the disk full?)"

@@ -47,6 +47,7 @@ class Progress:
         self._quiet = quiet
         self._stream = stream or sys.stderr
         self._label, self._unit, self._total = label, unit, total
+        self._units = unit if unit.isupper() else f"{unit}s"  # 3 images, 3 MB
         self._done = self._start = start
         self._began = self._last_line = time.monotonic()
         self._suffix = ""
@@ -71,7 +72,7 @@ class Progress:
         share = f"{self._done}/{self._total}" if self._total else f"{self._done}"
         left = f", {tqdm.format_interval((self._total - self._done) / rate)} left" if self._total and rate else ""
         tail = f", {self._suffix}" if self._suffix else ""
-        print(f"{self._label} {share} {self._unit}s, {rate:.1f}/s{left}{tail}", file=self._stream, flush=True)
+        print(f"{self._label} {share} {self._units}, {rate:.1f}/s{left}{tail}", file=self._stream, flush=True)
 
     def close(self) -> None:
         """Take the bar away, leaving one line that says how much was done and how fast."""
@@ -81,7 +82,7 @@ class Progress:
         if self._done > self._start and not self._quiet:
             elapsed_s = time.monotonic() - self._began
             done = self._done - self._start
-            line = f"{self._label}: {done} {self._unit}s in {elapsed_s:.1f} s ({done / max(elapsed_s, 1e-9):.1f}/s)"
+            line = f"{self._label}: {done} {self._units} in {elapsed_s:.1f} s ({done / max(elapsed_s, 1e-9):.1f}/s)"
             print(line, file=self._stream, flush=True)
 
     def __enter__(self) -> Self:

@@ -82,7 +82,7 @@ class Checkpoints:
         step, best_step = progress.step, progress.best_step
 
         def write() -> None:
-            with draft(join(self.place.uri, f"step-{step:06d}"), "checkpoint", f"step-{step:06d}") as work:
+            with draft(join(self.place.uri, f"step-{step:06d}"), "checkpoint", f"step-{step:06d}", quiet=True) as work:
                 save_file(tensors, work.file("state.safetensors"))
                 write_atomic(work.file("progress.json"), state)
                 work.commit(digest=digest_of([self._run, step]), counts={"step": step})
@@ -97,7 +97,7 @@ class Checkpoints:
         step, score = progress.best_step, progress.best_score
 
         def write() -> None:
-            with draft(join(self.place.uri, f"best-{step:06d}"), "checkpoint", f"best-{step:06d}") as work:
+            with draft(join(self.place.uri, f"best-{step:06d}"), "checkpoint", f"best-{step:06d}", quiet=True) as work:
                 save_encoder(work.file("encoder.safetensors"), facts, tensors)
                 work.commit(digest=digest_of([self._run, "best", step]), facts={"score": score})
 

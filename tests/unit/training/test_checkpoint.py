@@ -86,11 +86,11 @@ class Away:
         self.away, self.tries = True, 0
         real = checkpoint.draft
 
-        def draft(uri: str, *words: str) -> object:
+        def draft(uri: str, *words: str, **more: object) -> object:
             self.tries += 1
             if self.away:
                 raise RunError(f"{uri}: the store does not answer")
-            return real(uri, *words)
+            return real(uri, *words, **more)
 
         monkeypatch.setattr(checkpoint, "draft", draft)
         monkeypatch.setattr(checkpoint, "is_remote", lambda uri: True)
