@@ -1,0 +1,182 @@
+"""What goes into a shard: each file read, checked to its last byte and brought into the one form that is stored, in threads.
+
+Most photos come upright and small enough, so their own bytes are stored, and pixels serve the check alone. Of those only the
+brightness is decoded, which finds the same damage and leaves out the work on colours; what it cannot vouch for is decoded in
+full. Verdicts and bytes are those of the full decode, always.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from zsbir.data.images import BadImage, encode_photo, encode_sketch, finish, is_blank, open_image, orientation, spread
+
+if TYPE_CHECKING:
+    from zsbir.base.storage import Folder
+    from zsbir.data.trees import Tree
+
+MAX_FILE_BYTES = 100_000_000
+
+_RUN = 8
+"""Images a thread prepares in one go: handing over each one alone costs as much as its header."""
+_RUNS_WAITING = 2
+"""Runs a worker may be ahead of the reader, the one it works on included."""
+
+_BRIGHTNESS_PROOF = 90
+"""Levels of brightness (Y of YCbCr) between two pixels that make their colours differ, whatever their Cb and Cr.
+
+Colours are clipped to 0..255, so one colour can come of several Y: two that differ by BLANK_SPREAD or less in red, green and
+blue are at most 83 apart in Y (a test tries them all). The rest is room for rounding.
+"""
+_USUAL_SAMPLING = {((across, down), (1, 1), (1, 1)) for across in (1, 2) for down in (1, 2)}
+"""Of colour JPEGs: brightness in full, the two colour channels in full or halved. Others may fail in their colours alone."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What can be packed: an image file, a drawing of strokes, a toy."""
+
+    @property
+    def path(self) -> str:
+        """Relative to the data set's root."""
+
+    @property
+    def domain(self) -> str:
+        """`photo` or `sketch`."""
+
+    @property
+    def class_name(self) -> str:
+        """The class, in the data set's spelling."""
+
+    @property
+    def split_hint(self) -> str | None:
+        """`seen` or `unseen`, where the data set itself says so."""
+
+    def read(self, place: Folder) -> bytes:
+        """The bytes of the image. Raises OSError or BadImage."""
+
+    def stamp(self, tree: Tree) -> Sequence[int]:
+        """What changes when the source changes, without reading it."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A good image as it goes into a shard."""
+
+    data: bytes
+    width: int
+    height: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why an image does not go into a shard."""
+
+    reason: str
+
+
+def prepare_all(sources: Sequence[Source], place: Folder, short_side_px: int, workers: int) -> Iterator[Packed | Refused]:
+    """`prepare` of every source, in order. Threads, since decoding leaves Python's lock alone.
+
+    A few images a worker wait in memory. When the reader stops, each thread finishes the image in its hands, and no more.
+    """
+    stop = threading.Event()
+
+    def run(part: Sequence[Source]) -> list[Packed | Refused]:
+        return [prepare(source, place, short_side_px) for source in part if not stop.is_set()]
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
+    waiting: deque[Future[list[Packed | Refused]]] = deque()
+    try:
+        for start in range(0, len(sources), _RUN):
+            waiting.append(pool.submit(run, sources[start : start + _RUN]))
+            if len(waiting) >= workers * _RUNS_WAITING:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def prepare(source: Source, place: Folder, short_side_px: int) -> Packed | Refused:
+    """One image read, checked and brought into the form of shards."""
+    try:
+        data = source.read(place)
+        if len(data) > MAX_FILE_BYTES:
+            return Refused(f"a file of {len(data)} bytes, more than the {MAX_FILE_BYTES} allowed")
+        stored, width, height = stored_form(data, short_side_px, source.domain)
+    except BadImage as error:
+        return Refused(str(error))
+    except OSError as error:
+        return Refused(f"cannot be read: {error.strerror or error}")
+    return Packed(stored, width, height, hashlib.sha256(stored).hexdigest())
+
+
+def stored_form(data: bytes, short_side_px: int, domain: str) -> tuple[bytes, int, int]:
+    """Bytes for a shard, with width and height: the original ones where any reader sees in them what `decode` shows.
+
+    A short side above `short_side_px` is reduced to it; 0 keeps every size. What must be written anew becomes JPEG (photos,
+    quality 95) or PNG (sketches, grey where there is no colour). Raises BadImage for what is damaged, too large or blank.
+    """
+    image = open_image(data)
+    plain, size = _plain(image, data), image.size
+    if plain and size == _stored_size(image, short_side_px) and _is_usual_jpeg(image):
+        if _surely_good(image):
+            return data, *size
+        image = open_image(data)
+    shown = finish(image)
+    if is_blank(shown):
+        raise BadImage("blank: all one colour")
+    size = _stored_size(shown, short_side_px)
+    if size == shown.size and plain and orientation(image) in (0, 1):
+        return data, *size
+    return _written_anew(shown, size, domain), *size
+
+
+def _plain(image: Image.Image, data: bytes) -> bool:
+    """Whether the header says 8-bit grey or RGB, JPEG or PNG, opaque. Asked before the pixels are loaded."""
+    deep_png = image.format == "PNG" and data[24] != 8  # the bit depth of IHDR: Pillow's mode does not tell it for RGB
+    return image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and not deep_png and not image.has_transparency_data
+
+
+def _stored_size(image: Image.Image, short_side_px: int) -> tuple[int, int]:
+    short = min(image.size)
+    if not short_side_px or short <= short_side_px:
+        return image.size
+    return round(image.width * short_side_px / short), round(image.height * short_side_px / short)
+
+
+def _written_anew(image: Image.Image, size: tuple[int, int], domain: str) -> bytes:
+    if domain == "photo" and image.mode != "RGB":
+        image = image.convert("RGB")
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return encode_photo(image) if domain == "photo" else encode_sketch(image)
+
+
+def _is_usual_jpeg(image: Image.Image) -> bool:
+    """Whether it is a colour JPEG of a sampling that any decoder knows."""
+    return isinstance(image, JpegImageFile) and tuple(layer[1:3] for layer in image.layer) in _USUAL_SAMPLING
+
+
+def _surely_good(image: Image.Image) -> bool:
+    """Whether a usual JPEG is upright, whole and not blank, told by its brightness alone.
+
+    Yes is what the full decode would say: every coded bit is read here too, and no colours hide such differences in brightness.
+    No means nothing: the image is then of no further use, and the bytes are to be decoded in full.
+    """
+    try:
+        return image.draft("L", None) is not None and orientation(image) in (0, 1) and spread(image) > _BRIGHTNESS_PROOF
+    except Exception:  # noqa: BLE001 - whatever it was, the full decode meets it too and has words for it
+        return False
