@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 import tempfile
 import threading
@@ -38,6 +39,8 @@ from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import warn
 from zsbir.base.s3_errors import STORE_ERRORS, code_of, explain
 from zsbir.base.storage import S3_SCHEME, WORKSPACE, Entry, checked_key, variation
+
+logging.getLogger("botocore").setLevel(logging.WARNING)  # in Ray's workers it would tell where it found each credential
 
 Result = TypeVar("Result")
 
@@ -196,7 +199,7 @@ class S3Folder:
 
     def publish(self, key: str, file: Path, sha256: str) -> str:
         if file.stat().st_size > SINGLE_PUT_BYTES or not self._honours_conditions():
-            key = variation(key)
+            key = variation(checked_key(key))
             self._upload(key, file, sha256)
         elif not self._put_if_absent(key, file, Metadata={"sha256": sha256}) and not self._holds(key, file, sha256):
             return self.publish(variation(key), file, sha256)
@@ -204,8 +207,9 @@ class S3Folder:
         return key
 
     def download(self, key: str, file: Path) -> None:
+        at = self._at(key)
         with self._errors(key), file.open("wb") as target:
-            self._client.download_fileobj(self.bucket, self._key(key), target, Config=_TRANSFERS)
+            self._client.download_fileobj(at["Bucket"], at["Key"], target, Config=_TRANSFERS)
 
     def walk(self) -> Iterator[Entry]:
         base = len(self._key(""))

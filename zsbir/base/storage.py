@@ -158,9 +158,9 @@ def local_path(uri: str) -> Path:
 
 
 def checked_key(key: str) -> str:
-    """`key`, unless it leads out of its folder: then InputError."""
-    parts = PurePosixPath(key).parts
-    if not parts or key.startswith("/") or ".." in parts or "\\" in key or "\0" in key:
+    """`key`, unless it leads out of its folder, or is another way to write a name ("a//b", "./a"): then InputError."""
+    path = PurePosixPath(key)
+    if str(path) != key or not path.name or path.is_absolute() or ".." in path.parts or "\\" in key or "\0" in key:
         raise InputError(f"{key!r} is no name of a file in a folder")
     return key
 
