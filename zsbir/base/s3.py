@@ -185,23 +185,25 @@ class S3Folder:
             return None
 
     def create(self, key: str, data: bytes) -> bool:
+        mine = {"writer": uuid.uuid4().hex}
         if self._honours_conditions():
             # A put whose answer was lost is tried again and refused: then what lies there is ours.
-            return self._put_if_absent(key, data) or self.read(key) == data
+            return self._put_if_absent(key, data, mine) or self._noted(key, "writer") == mine["writer"]
         if self.size(key) is not None:
             return False
-        self.replace(key, data)
-        return self.read(key) == data
+        with self._errors(key):
+            self._put(key, data, mine)
+        return self._noted(key, "writer") == mine["writer"]
 
     def replace(self, key: str, data: bytes) -> None:
         with self._errors(key):
-            self._client.put_object(**self._at(key), Body=data, ContentMD5=_md5(data))
+            self._put(key, data, {})
 
     def publish(self, key: str, file: Path, sha256: str) -> str:
         if file.stat().st_size > SINGLE_PUT_BYTES or not self._honours_conditions():
             key = variation(checked_key(key))
             self._upload(key, file, sha256)
-        elif not self._put_if_absent(key, file, Metadata={"sha256": sha256}) and not self._holds(key, file, sha256):
+        elif not self._put_if_absent(key, file, {"sha256": sha256}) and self._noted(key, "sha256") != sha256:
             return self.publish(variation(key), file, sha256)
         file.unlink(missing_ok=True)
         return key
@@ -271,12 +273,12 @@ class S3Folder:
                     "not told apart, the last manifest stands"
                 )
             return
-        self._put_if_absent(mark, b"")
+        self._put_if_absent(mark, b"", {})
 
     def _first_probe(self, mark: str) -> bool:
         try:
-            self._put_if_absent(mark, b"")
-            return not self._put_if_absent(mark, b"")
+            self._put_if_absent(mark, b"", {})
+            return not self._put_if_absent(mark, b"", {})
         except _Unsupported:
             self.replace(mark, b"")
             return False
@@ -290,11 +292,11 @@ class S3Folder:
     def _store(self) -> tuple[str, str]:
         return self._client.meta.endpoint_url, self.bucket
 
-    def _put_if_absent(self, key: str, content: bytes | Path, **more: Any) -> bool:
+    def _put_if_absent(self, key: str, content: bytes | Path, notes: dict[str, str]) -> bool:
         """False when something is there."""
         for number in range(_CONFLICT_TRIES):
             try:
-                self._put(key, content, **more, IfNoneMatch="*")
+                self._put(key, content, notes, IfNoneMatch="*")
             except ClientError as error:
                 code = code_of(error)
                 if code in ("PreconditionFailed", "412"):
@@ -309,16 +311,17 @@ class S3Folder:
                 return True
         raise AssertionError("unreachable")
 
-    def _put(self, key: str, content: bytes | Path, **more: Any) -> None:
+    def _put(self, key: str, content: bytes | Path, notes: dict[str, str], **more: Any) -> None:
+        """notes: what the store keeps with it as its metadata."""
         at = self._at(key)
         try:
             if isinstance(content, Path):
                 with content.open("rb") as body:
                     md5 = base64.b64encode(hashlib.file_digest(body, "md5").digest()).decode()
                     body.seek(0)
-                    self._client.put_object(**at, Body=body, ContentMD5=md5, **more)
+                    self._client.put_object(**at, Body=body, ContentMD5=md5, Metadata=notes, **more)
             else:
-                self._client.put_object(**at, Body=content, ContentMD5=_md5(content), **more)
+                self._client.put_object(**at, Body=content, ContentMD5=_md5(content), Metadata=notes, **more)
         except ClientError:
             raise
         except STORE_ERRORS as error:
@@ -331,12 +334,13 @@ class S3Folder:
         if self.size(key) != file.stat().st_size:
             raise RunError(f"{self.uri}/{key} did not arrive whole; run the same command again")
 
-    def _holds(self, key: str, file: Path, sha256: str) -> bool:
+    def _noted(self, key: str, name: str) -> str | None:
+        """What was noted under a name when the file was put; None also where the file is gone again."""
         try:
-            head = self._head(key)
+            note: str | None = self._head(key).get("Metadata", {}).get(name)
         except FileNotFoundError:
-            return False
-        return bool(head["ContentLength"] == file.stat().st_size and head.get("Metadata", {}).get("sha256") == sha256)
+            return None
+        return note
 
     def _head(self, key: str) -> dict[str, Any]:
         with self._errors(key):
