@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+from servers.moto import Moto, moto_server
+from servers.rgw import Rgw, Unavailable, rgw_server
 
 # Before zsbir is imported anywhere: every annotated shape of these packages is checked in every test.
 install_import_hook(["zsbir.losses", "zsbir.model", "zsbir.retrieval", "zsbir.evaluation", "zsbir.data"], "beartype.beartype")
@@ -29,3 +33,31 @@ def own_storage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.setenv("ZSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("ZSBIR_ROOT", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    """moto, shared by all tests: each makes its own bucket."""
+    with moto_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rgw() -> Iterator[Rgw]:
+    """A real Ceph RGW in memory, shared by all tests: each makes its own bucket, and one that kills it starts its own."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(rgw_server())
+        except Unavailable as reason:
+            pytest.skip(str(reason))
+        yield server
+
+
+@pytest.fixture
+def s3_root(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place in object storage, and the environment that leads there."""
+    for name, value in moto.env.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return f"s3://{moto.new_bucket()}/zsbir"
