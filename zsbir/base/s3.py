@@ -27,17 +27,15 @@ from typing import Any, TypeVar, cast
 
 import boto3
 import botocore.session
-from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-from botocore.response import StreamingBody
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.utils import parse_timestamp
 
 from zsbir.base.cache import drafts_dir
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import warn
-from zsbir.base.s3_errors import STORE_ERRORS, code_of, explain
+from zsbir.base.s3_errors import STORE_ERRORS, Damaged, code_of, explain
 from zsbir.base.storage import S3_SCHEME, WORKSPACE, Entry, checked_key, variation
 
 logging.getLogger("botocore").setLevel(logging.WARNING)  # in Ray's workers it would tell where it found each credential
@@ -160,13 +158,13 @@ class S3Folder:
         return S3Folder(f"{self.uri}/{checked_key(key)}")
 
     def read(self, key: str) -> bytes:
-        return self._body(key)
+        return self._answer(key, _whole)
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         if length <= 0:
             return b""
         try:
-            return self._body(key, Range=f"bytes={start}-{start + length - 1}")
+            return self._answer(key, _whole, Range=f"bytes={start}-{start + length - 1}")
         except InputError:
             if start >= (self.size(key) or 0):
                 return b""
@@ -185,7 +183,7 @@ class S3Folder:
             return None
 
     def create(self, key: str, data: bytes) -> bool:
-        mine = {"writer": uuid.uuid4().hex}
+        mine = {**_checksum(data), "writer": uuid.uuid4().hex}
         if self._honours_conditions():
             # A put whose answer was lost is tried again and refused: then what lies there is ours.
             return self._put_if_absent(key, data, mine) or self._noted(key, "writer") == mine["writer"]
@@ -197,7 +195,7 @@ class S3Folder:
 
     def replace(self, key: str, data: bytes) -> None:
         with self._errors(key):
-            self._put(key, data, {})
+            self._put(key, data, _checksum(data))
 
     def publish(self, key: str, file: Path, sha256: str) -> str:
         if file.stat().st_size > SINGLE_PUT_BYTES or not self._honours_conditions():
@@ -347,13 +345,18 @@ class S3Folder:
             head: dict[str, Any] = self._client.head_object(**self._at(key))
         return head
 
-    def _body(self, key: str, **more: Any) -> bytes:
-        def whole() -> bytes:
-            body: StreamingBody = self._client.get_object(**self._at(key), **more)["Body"]
-            return bytes(body.read())
-
-        with self._errors(key):
-            return _again_when_cut_off(whole)
+    def _answer(self, key: str, take: Callable[[dict[str, Any]], Result], **more: Any) -> Result:
+        """What `take` makes of a file's answer. boto3 tries requests again by itself, but not the reading of one that breaks off."""
+        for tries_left in reversed(range(_attempts())):
+            with self._errors(key):
+                answer: dict[str, Any] = self._client.get_object(**self._at(key), **more)
+            try:
+                return take(answer)
+            except STORE_ERRORS as error:
+                if not tries_left:
+                    raise explain(error, f"{self.uri}/{key}") from None
+            time.sleep(0.05 * 2 ** min(5, _attempts() - tries_left))
+        raise AssertionError("unreachable")
 
     def _pages(self, **more: Any) -> Iterator[dict[str, Any]]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(""), **more)
@@ -378,16 +381,18 @@ class _Unsupported(Exception):  # noqa: N818 - an answer, no error
     """The store does not know conditional puts."""
 
 
-def _again_when_cut_off(read: Callable[[], Result]) -> Result:
-    """boto3 tries requests again by itself, but not the reading of an answer that breaks off."""
-    for number in range(1, _attempts()):
-        try:
-            return read()
-        except (HTTPClientError, BotoCoreError, Boto3Error, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            time.sleep(min(2.0, 0.05 * 2**number))
-    return read()
+def _whole(answer: dict[str, Any]) -> bytes:
+    """All bytes of an answer, which are those whose checksum was noted when they were put."""
+    data: bytes = answer["Body"].read()
+    noted = {name: value for name, value in answer.get("Metadata", {}).items() if name == "sha256"}
+    if noted and "ContentRange" not in answer and noted != _checksum(data):
+        raise Damaged
+    return data
+
+
+def _checksum(data: bytes) -> dict[str, str]:
+    """Noted with a file, so that its reader can compare: a manifest has nobody else who vouches for it."""
+    return {"sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _md5(data: bytes) -> str:

@@ -12,12 +12,20 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    ReadTimeoutError,
     SSLError,
 )
 from s3transfer.exceptions import RetriesExceededError
 from urllib3.exceptions import HTTPError
 
 from zsbir.base.errors import InputError, RunError
+
+
+class Damaged(BotoCoreError):
+    """Other bytes arrive than were put."""
+
+    fmt = "other bytes arrive than were put"
+
 
 STORE_ERRORS = (BotoCoreError, ClientError, Boto3Error, RetriesExceededError, HTTPError)
 """Everything boto3 raises about a request."""
@@ -75,9 +83,15 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[Except
     (ProfileNotFound, InputError, "{line}: correct AWS_PROFILE"),
     (SSLError, InputError, "the certificate is not trusted ({line}): give your CA's file as AWS_CA_BUNDLE"),
     (
-        (EndpointConnectionError, ConnectTimeoutError),
+        (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError),
         RunError,
         "the store does not answer ({line}): check AWS_ENDPOINT_URL and the network",
+    ),
+    (
+        Damaged,
+        RunError,
+        "{line}, each time it was asked: on their way or in the store they are damaged; run the same command again, and if it "
+        "stays so, remove the artifact and make it anew",
     ),
     (ClientError, RunError, "the store answered {code} each time it was asked ({line}): try again later"),
     (
