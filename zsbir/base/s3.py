@@ -14,6 +14,7 @@ import base64
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -35,7 +36,7 @@ from botocore.utils import parse_timestamp
 from zsbir.base.cache import drafts_dir
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import warn
-from zsbir.base.s3_errors import STORE_ERRORS, Damaged, code_of, explain
+from zsbir.base.s3_errors import STORE_ERRORS, DamagedError, code_of, explain
 from zsbir.base.storage import S3_SCHEME, WORKSPACE, Entry, checked_key, variation
 
 logging.getLogger("botocore").setLevel(logging.WARNING)  # in Ray's workers it would tell where it found each credential
@@ -46,7 +47,11 @@ CONNECT_TIMEOUT_S = 5
 SINGLE_PUT_BYTES = 512 * 2**20
 """Above this a file goes up in parts. Those are joined without a condition on some stores, so its key is always one of its own."""
 
-_TRANSFERS = TransferConfig(multipart_threshold=32 * 2**20, multipart_chunksize=32 * 2**20, max_concurrency=8)
+PIECE_BYTES = 32 * 2**20
+"""Of a file that comes down, in one answer."""
+
+_PIECES = 8
+_TRANSFERS = TransferConfig(multipart_threshold=32 * 2**20, multipart_chunksize=32 * 2**20, max_concurrency=_PIECES)
 _CONFLICT_TRIES = 5
 
 _clients: dict[tuple[Any, ...], Any] = {}
@@ -207,14 +212,35 @@ class S3Folder:
         return key
 
     def download(self, key: str, file: Path) -> None:
-        at = self._at(key)
-        with self._errors(key), file.open("wb") as target:
-            self._client.download_fileobj(at["Bucket"], at["Key"], target, Config=_TRANSFERS)
+        file.write_bytes(b"")
+        try:
+            first = self._piece(key, file, 0)
+        except InputError:
+            if self.size(key) == 0:  # no range of it can be asked for
+                return
+            raise
+        total = int(first.get("ContentRange", "/0").rpartition("/")[2])
+        starts = range(PIECE_BYTES, total, PIECE_BYTES)
+        with ThreadPoolExecutor(_PIECES) as pool:
+            for piece in pool.map(lambda start: self._piece(key, file, start), starts):
+                if piece["ETag"] != first["ETag"]:
+                    raise RunError(f"{self.uri}/{key} was replaced while it was read; run the same command again")
+
+    def _piece(self, key: str, file: Path, start: int) -> dict[str, Any]:
+        """Write a piece of a file to its place in another, and return the answer's head."""
+
+        def take(answer: dict[str, Any]) -> dict[str, Any]:
+            with file.open("r+b") as target:
+                target.seek(start)
+                shutil.copyfileobj(answer["Body"], target, 2**20)
+            return answer
+
+        return self._answer(key, take, Range=f"bytes={start}-{start + PIECE_BYTES - 1}")
 
     def walk(self) -> Iterator[Entry]:
         base = len(self._key(""))
-        for page in self._pages():
-            for item in page.get("Contents", ()):
+        for item in self._objects():
+            if not item["Key"].endswith("/"):  # a mark by which other tools say: a folder
                 yield Entry(item["Key"][base:], int(item["Size"]), item["LastModified"].timestamp())
 
     def names(self) -> list[str]:
@@ -225,16 +251,23 @@ class S3Folder:
         return sorted(found - {""})
 
     def delete(self, keys: Iterable[str]) -> None:
+        self._remove(self._at(key)["Key"] for key in keys)
+
+    def clear(self) -> None:
+        self._remove(item["Key"] for item in self._objects())
+
+    def _remove(self, keys: Iterable[str]) -> None:
         # One by one: stores differ in the checksum they want with a list, and deleting is rare.
         def remove(key: str) -> None:
             with self._errors(key):
-                self._client.delete_object(**self._at(key))
+                self._client.delete_object(Bucket=self.bucket, Key=key)
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(remove, keys))
 
-    def clear(self) -> None:
-        self.delete(entry.key for entry in self.walk())
+    def _objects(self) -> Iterator[dict[str, Any]]:
+        for page in self._pages():
+            yield from page.get("Contents", ())
 
     def local(self, key: str = "") -> Path | None:  # noqa: ARG002 - the interface's signature
         return None
@@ -346,7 +379,7 @@ class S3Folder:
         return head
 
     def _answer(self, key: str, take: Callable[[dict[str, Any]], Result], **more: Any) -> Result:
-        """What `take` makes of a file's answer. boto3 tries requests again by itself, but not the reading of one that breaks off."""
+        """What `take` makes of a file's answer. boto3 tries requests again by itself, but not one whose answer breaks off."""
         for tries_left in reversed(range(_attempts())):
             with self._errors(key):
                 answer: dict[str, Any] = self._client.get_object(**self._at(key), **more)
@@ -386,7 +419,7 @@ def _whole(answer: dict[str, Any]) -> bytes:
     data: bytes = answer["Body"].read()
     noted = {name: value for name, value in answer.get("Metadata", {}).items() if name == "sha256"}
     if noted and "ContentRange" not in answer and noted != _checksum(data):
-        raise Damaged
+        raise DamagedError
     return data
 
 
