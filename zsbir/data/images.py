@@ -105,15 +105,19 @@ def orientation(image: Image.Image) -> object:
 
 def is_blank(image: Image.Image) -> bool:
     """Whether the image (grey or RGB) shows nothing: all one colour, such as an empty sheet."""
-    if image.mode == "L":
-        return spread(image) <= BLANK_SPREAD
-    # A few of its pixels show of nearly every image that it is not blank; taking three channels apart takes longer.
+    return not differs(image, BLANK_SPREAD)
+
+
+def differs(image: Image.Image, levels: int) -> bool:
+    """Whether two pixels of the image (grey or RGB) lie more than `levels` apart in a channel.
+
+    A few of its pixels tell it of nearly every image; all of them are looked at where those do not.
+    """
     few = image.resize((16, 16), Image.Resampling.NEAREST)
-    return all(spread(band) <= BLANK_SPREAD for part in (few, image) for band in part.split())
+    return any(_spread(band) > levels for part in (few, image) for band in part.split())
 
 
-def spread(band: Image.Image) -> int:
-    """Levels between the darkest and the brightest pixel of one 8-bit channel."""
+def _spread(band: Image.Image) -> int:
     darkest, brightest = cast("tuple[int, int]", band.getextrema())
     return brightest - darkest
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from zsbir.data.images import BadImage, encode_photo, encode_sketch, finish, is_blank, open_image, orientation, spread
+from zsbir.data.images import BadImage, differs, encode_photo, encode_sketch, finish, is_blank, open_image, orientation
 
 if TYPE_CHECKING:
     from zsbir.base.storage import Folder
@@ -177,6 +177,6 @@ def _surely_good(image: Image.Image) -> bool:
     No means nothing: the image is then of no further use, and the bytes are to be decoded in full.
     """
     try:
-        return image.draft("L", None) is not None and orientation(image) in (0, 1) and spread(image) > _BRIGHTNESS_PROOF
+        return image.draft("L", None) is not None and orientation(image) in (0, 1) and differs(image, _BRIGHTNESS_PROOF)
     except Exception:  # noqa: BLE001 - whatever it was, the full decode meets it too and has words for it
         return False
