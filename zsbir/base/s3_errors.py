@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError
 from zsbir.base.errors import InputError, RunError
 
 
-class Damaged(BotoCoreError):
+class DamagedError(BotoCoreError):
     """Other bytes arrive than were put."""
 
     fmt = "other bytes arrive than were put"
@@ -88,7 +88,7 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[Except
         "the store does not answer ({line}): check AWS_ENDPOINT_URL and the network",
     ),
     (
-        Damaged,
+        DamagedError,
         RunError,
         "{line}, each time it was asked: on their way or in the store they are damaged; run the same command again, and if it "
         "stays so, remove the artifact and make it anew",
