@@ -62,7 +62,8 @@ def _leased(place: Folder) -> Iterator[None]:
         yield
     finally:
         lease.stop()
-        beating.join()
+        beating.join()  # before it is given up: a last beat would bring it back
+        lease.give_up()
 
 
 class _Lease:
@@ -84,6 +85,8 @@ class _Lease:
 
     def stop(self) -> None:
         self._stop.set()
+
+    def give_up(self) -> None:
         with suppress(InputError, RunError):
             self._place.delete([self.name])
 

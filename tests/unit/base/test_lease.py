@@ -32,12 +32,12 @@ def quick(monkeypatch):
 @pytest.fixture(params=["disk", "s3"])
 def place(request, tmp_path, quick):
     """A folder on disk, and one in a real S3 server."""
-    return str(tmp_path / "run") if request.param == "disk" else f"s3://{request.getfixturevalue('bucket')}/run"
+    return str(tmp_path / "run") if request.param == "disk" else f"{request.getfixturevalue('s3_root')}/run"
 
 
 @pytest.fixture
 def remote(request, quick):
-    return f"s3://{request.getfixturevalue('bucket')}/run"
+    return f"{request.getfixturevalue('s3_root')}/run"
 
 
 def hold(uri):
