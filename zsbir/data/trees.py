@@ -130,7 +130,7 @@ class DiskTree:
     def stamp(self, path: str) -> Stamp:
         """As the disk has it now."""
         try:
-            found = (self._root / path).stat()
+            found = os.stat(f"{self._root}/{path}")  # noqa: PTH116 - 3 x faster, a million times
         except OSError:
             return _GONE
         return found.st_size, found.st_mtime_ns
