@@ -20,6 +20,8 @@ from botocore.exceptions import (
 from servers.faults import Call, Delay, Fault, FaultProxy, Refuse
 
 BODY = bytes(range(256)) * 1200
+ONE_SERVER = pytest.mark.parametrize("server", ["moto"], indirect=True)
+"""For what takes its time and is a matter of the proxy alone."""
 
 
 @pytest.fixture(params=["moto", "rgw"])
@@ -205,6 +207,7 @@ def test_a_corrupted_answer_differs_in_one_bit_and_looks_whole(proxy, bucket, s3
     assert get(s3, bucket) == BODY
 
 
+@ONE_SERVER
 def test_a_delayed_request_comes_late_also_where_the_client_has_given_up(proxy, bucket, s3, behind):
     proxy.arm(0, Delay(0.4))
     began = time.monotonic()
@@ -245,6 +248,7 @@ def test_an_error_has_the_status_and_code_of_s3_and_does_nothing(proxy, bucket, 
     assert keys(behind, bucket) == []
 
 
+@ONE_SERVER
 def test_a_refusing_server_is_back_on_the_same_port_after_its_time(proxy, bucket, s3):
     put(s3, bucket)
     proxy.arm(1, Refuse(0.8))
