@@ -1,45 +1,54 @@
 """Images in, Dataset out: every image opened and checked, splits decided once, shards written.
 
     python -m zsbir.ingest folder PATH --unseen-classes split.json
+    python -m zsbir.ingest folder s3://bucket/photos --unseen-classes split.json --num-workers 8
     python -m zsbir.ingest toy
 
-In: a folder of photos and sketches in a known layout (folder, sketchy, tuberlin, quickdraw, lists), or nothing: `toy` draws
-its own. Out: datasets/<name>/<digest>/ with shards, sample table, classes, quarantine and manifest. Unseen classes are opened
-by evaluation alone; dev classes are taken out of the seen ones, to choose settings on. A bad image is quarantined with its
-reason and counted; too many fail the command. A second run over unchanged files returns at once. Costs about 1,000 images/s on
-two busy CPU cores (JPEGs of 200 to 300 px) and 1 GB of memory, most of it torchvision, whose class names the data doctor reads; the
-toy's 2,320 drawings take about ten seconds. Prints the URI of the dataset.
+In: a folder of photos and sketches in a known layout (folder, sketchy, tuberlin, quickdraw, lists), on disk or in object storage,
+or nothing: `toy` draws its own. Out: datasets/<name>/<fingerprint>/ with shards, sample table, classes, quarantine and manifest.
+Unseen classes are opened by evaluation alone; dev classes are taken out of the seen ones, to choose settings on. A bad image is
+quarantined with its reason and counted; too many fail the command.
+
+The images are cut into blocks of about 64 MB, and each block becomes a shard as soon as it is packed, in this process or by Ray
+workers; the files are the same for any number of them. The same command goes on where a killed one was, and returns at once where
+nothing has changed since. Prints the URI of the dataset.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, Literal, NoReturn
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
 from zsbir.base import cli
-from zsbir.base.artifact import MANIFEST, Artifact, Draft, draft
-from zsbir.base.config import Config, digest_of, unknown_name
+from zsbir.base.artifact import Artifact, Draft, draft, exists
+from zsbir.base.config import Config, streamed_digest, unknown_name
 from zsbir.base.errors import InputError
 from zsbir.base.events import Progress, say, warn
-from zsbir.base.storage import default_root, local_path, write_atomic
-from zsbir.data import doctor, layouts, splits, toys
-from zsbir.data.packing import Refused, Row, ShardWriter, Source, prepare_all
-from zsbir.data.schema import DOMAINS, QUARANTINE_SCHEMA, SPLITS
+from zsbir.base.storage import Folder, default_root, folder, folder_name, join
+from zsbir.data import blocks, doctor, layouts, splits, summary, toys
+from zsbir.data.packing import PARTS, Packer, Packing, Record, found_records
+from zsbir.data.preparing import Source
+from zsbir.data.schema import DOMAINS, QUARANTINE_SCHEMA, SAMPLES_SCHEMA, SPLITS, shard_name
+from zsbir.data.trees import Tree, open_tree
 
 FORM = 1
-"""Counted up whenever the same images would be written differently."""
+"""Counted up whenever the same images would be stored with other bytes."""
 
-_PLURAL = {"photo": "photos", "sketch": "sketches"}
+PLAN_FORM = 2
+"""Counted up whenever the same images would be planned, cut or recorded in another way."""
+
+QUARANTINE_LIST = "quarantine.tsv"
 
 Layout = Literal["folder", "sketchy", "tuberlin", "quickdraw", "lists", "toy"]
 
@@ -73,76 +82,109 @@ class Settings(Config):
     """Where it runs."""
 
     root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
-    num_workers: int = Field(0, ge=0, description="threads that read images; 0: one a core")
+    num_workers: int = Field(0, ge=0, description="Ray workers; 0: in this process")
+    threads: int = Field(0, ge=0, description="threads that read and check images, of each worker; 0: by cores")
 
 
-def ingest(config: IngestConfig, folder: str, settings: Settings) -> Artifact:
-    """The Dataset artifact of the images in `folder` ("" for toy); the one already made where nothing has changed.
+def ingest(config: IngestConfig, images: str, settings: Settings) -> Artifact:
+    """The Dataset artifact of the images in a folder ("" for toy); the one already made where nothing has changed.
 
     Raises InputError for a bad layout, split or folder, and for too many bad images.
     """
-    plan = _planned(config, local_path(folder))
-    parent = local_path(settings.root) / "datasets" / plan.config.name
-    fingerprint = plan.fingerprint()
-    made = _already_made(parent, fingerprint)
-    if made:
-        say(f"nothing has changed since {made.uri} was made")
-        return made
-    with draft(parent, "dataset", plan.config.name) as work:
-        table, quarantine = _pack(work, plan, settings.num_workers or os.cpu_count() or 1)
-        return _publish(work, plan, table, quarantine, fingerprint)
+    plan = _planned(config, open_tree(images))
+    datasets = folder(join(settings.root, "datasets", plan.config.name))
+    place = datasets.sub(plan.fingerprint[:16])
+    dataset = _already_made(datasets, place, plan)
+    if dataset is None:
+        with draft(place.uri, "dataset", plan.config.name) as work:
+            samples, quarantine = _collect(work, datasets, plan, _records(place, plan, settings))
+            dataset = _finish(work, datasets, plan, samples, quarantine)
+    place.delete([f"{PARTS}/{entry.key}" for entry in place.sub(PARTS).walk()])
+    return dataset
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be read, in the order of the sample table, and the split of each class that takes part."""
+    """What will be read, in the order of the sample table, the split of each class that takes part, and the cuts between blocks.
+
+    fingerprint: equal where nothing was changed, by size and time of each file: no image is opened for it.
+    """
 
     config: IngestConfig
-    root: Path
+    source_uri: str
     sources: Sequence[Source]
     split_of: Mapping[str, str]
+    cuts: blocks.Cuts
+    fingerprint: str
 
-    def fingerprint(self) -> str:
-        """Equal when nothing was changed, by size and time of each file: no image is opened for it."""
-        stamps = [[source.path, source.domain, source.class_name, *source.stamp(self.root)] for source in self.sources]
-        return digest_of([FORM, self.config.model_dump(mode="json"), stamps])
-
-    def class_ids(self) -> dict[str, int]:
-        """Ids in the order of names, over the classes of all splits."""
-        return {name: number for number, name in enumerate(sorted(self.split_of))}
+    def classes(self) -> dict[str, tuple[int, str]]:
+        """Id and split of each class. Ids are in the order of names, over all splits."""
+        return {name: (number, self.split_of[name]) for number, name in enumerate(sorted(self.split_of))}
 
 
-def _planned(config: IngestConfig, root: Path) -> Plan:
-    config = _settled(config, root)
-    sources = _sources(config, root)
+def _planned(config: IngestConfig, tree: Tree) -> Plan:
+    config = _settled(config, tree.place.uri)
+    sources = _sources(config, tree)
     split_of = _split(config, sources)
-    taking_part = [source for source in sources if source.class_name in split_of]
+    sources = [source for source in sources if source.class_name in split_of]
     # What is read together lies together: split by split, domain by domain. The sort is stable within.
-    taking_part.sort(key=lambda s: (SPLITS.index(split_of[s.class_name]), DOMAINS.index(s.domain), s.class_name))
-    return Plan(config, root, taking_part, split_of)
+    sources.sort(key=lambda s: (SPLITS.index(split_of[s.class_name]), DOMAINS.index(s.domain), s.class_name))
+    fingerprint, sizes = _stamped(config, sources, tree)
+    return Plan(config, tree.place.uri, sources, split_of, _cut(config, sources, sizes), fingerprint)
 
 
-def _settled(config: IngestConfig, root: Path) -> IngestConfig:
+def _stamped(config: IngestConfig, sources: Sequence[Source], tree: Tree) -> tuple[str, np.ndarray]:
+    """The fingerprint, and the bytes of each source where they are known without opening it (else 0)."""
+    sizes = array("q")
+
+    def stamps() -> Iterator[list[Any]]:
+        for source in sources:
+            stamp = source.stamp(tree)
+            sizes.append(_bytes_of(source, stamp))
+            yield [source.path, source.domain, source.class_name, *stamp]
+
+    # How many may be bad decides whether the command fails, not what it makes.
+    decides = config.model_dump(mode="json", exclude={"max_bad_frac"})
+    fingerprint = streamed_digest([FORM, PLAN_FORM, blocks.BLOCK_BYTES, blocks.BLOCK_IMAGES, decides, stamps()])
+    return fingerprint, np.frombuffer(sizes, np.int64)
+
+
+def _bytes_of(source: Source, stamp: Sequence[int]) -> int:
+    if not isinstance(source, layouts.Source):
+        return 0
+    return stamp[0] if source.line_start is None else source.line_bytes
+
+
+def _cut(config: IngestConfig, sources: Sequence[Source], sizes: np.ndarray) -> blocks.Cuts:
+    """With `dedup` the photos of a class lie in one block: there it is seen which of them repeat."""
+    joined = np.zeros(len(sources), bool)
+    if config.dedup:
+        joined[1:] = [b.domain == a.domain == "photo" and a.class_name == b.class_name for a, b in pairwise(sources)]
+    stored = blocks.stored_bytes(sizes, config.short_side_px)
+    return blocks.cut(stored, joined, max_bytes=blocks.BLOCK_BYTES, max_images=blocks.BLOCK_IMAGES)
+
+
+def _settled(config: IngestConfig, uri: str) -> IngestConfig:
     """The name filled in, and a split file replaced by the names in it: a configuration holds no path of this machine."""
     changes: dict[str, Any] = {}
     if not config.name:
-        changes["name"] = re.sub(r"[^a-z0-9_.-]+", "-", root.resolve().name.lower()).strip("-_.") or "dataset"
+        changes["name"] = re.sub(r"[^a-z0-9_.-]+", "-", folder_name(uri).lower()).strip("-_.") or "dataset"
         if config.layout == "toy":
             changes["name"] = "toy"
     if len(config.unseen_classes) == 1 and config.unseen_classes[0].endswith((".json", ".txt")):
-        lists = splits.read_lists(Path(config.unseen_classes[0]))
+        lists = splits.read_lists(config.unseen_classes[0])
         changes["unseen_classes"] = lists.unseen
         changes["seen_classes"] = config.seen_classes or lists.seen
         changes["dev_classes"] = config.dev_classes or lists.dev
     return config.replace(**changes)
 
 
-def _sources(config: IngestConfig, root: Path) -> Sequence[Source]:
+def _sources(config: IngestConfig, tree: Tree) -> Sequence[Source]:
     if config.layout == "toy":
         return toys.toy_sources(config.toy_photos_per_class, config.toy_sketches_per_class, config.toy_px, config.seed)
     return layouts.scan(
         config.layout,
-        root,
+        tree,
         dedup=config.dedup,
         lists_dir=config.lists_dir,
         held_out_seen=config.held_out_seen,
@@ -170,51 +212,110 @@ def _split(config: IngestConfig, sources: Sequence[Source]) -> dict[str, str]:
     return split_of
 
 
-def _already_made(parent: Path, fingerprint: str) -> Artifact | None:
-    for manifest in sorted(parent.glob(f"[!.]*/{MANIFEST}")):
-        artifact = Artifact(manifest.parent, "dataset")
-        if artifact.manifest.facts.get("source_fingerprint") == fingerprint:
-            return artifact
-    return None
+def _already_made(datasets: Folder, place: Folder, plan: Plan) -> Artifact | None:
+    if not exists(place.uri):
+        return None
+    made = Artifact(place.uri, "dataset")
+    if _too_many(plan, made.manifest.counts["quarantined"]):
+        _fail(datasets, plan, pq.read_table(made.file("quarantine.parquet")), len(plan.sources))
+    say(f"nothing has changed since {made.uri} was made")
+    return made
 
 
-def _pack(work: Draft, plan: Plan, workers: int) -> tuple[pa.Table, pa.Table]:
-    """Shards written; the sample table and the quarantine. InputError when too much is bad."""
-    writer, ids = ShardWriter(work), plan.class_ids()
-    refused: list[dict[str, str]] = []
-    seen: set[tuple[str, str]] = set()
-    with Progress("ingest", total=len(plan.sources), unit="image") as progress:
-        prepared = prepare_all(plan.sources, plan.root, plan.config.short_side_px, workers)
-        for source, result in zip(plan.sources, prepared, strict=True):
-            progress.advance()
-            if isinstance(result, Refused):
-                refused.append(_refusal(source, result))
-            elif not (plan.config.dedup and source.domain == "photo" and (source.class_name, result.sha256) in seen):
-                seen.add((source.class_name, result.sha256))
-                writer.add(Row(source, ids[source.class_name], plan.split_of[source.class_name]), result)
-    table = writer.finish()
-    _check_bad(work, plan.config, refused, len(plan.sources))
-    return table, pa.Table.from_pylist(refused, QUARANTINE_SCHEMA)
+def _records(place: Folder, plan: Plan, settings: Settings) -> Generator[Record]:
+    """The record of each block, in order: those that an unfinished run left, and new ones."""
+    found = found_records(place)
+    missing = [number for number in range(len(plan.cuts)) if number not in found]
+    done = len(plan.sources) - sum(map(plan.cuts.images, missing))
+    if done:
+        say(f"{done} of {len(plan.sources)} images are packed already; going on with the rest")
+    with Progress("ingest", total=len(plan.sources), unit="image", start=done) as progress:
+        packed = _packed(place, plan, missing, settings, progress)
+        for number in range(len(plan.cuts)):
+            yield found.pop(number) if number in found else Record.of(next(packed))
 
 
-def _publish(work: Draft, plan: Plan, table: pa.Table, quarantine: pa.Table, fingerprint: str) -> Artifact:
-    """Classes, quarantine and findings beside the shards; then the manifest signs it all."""
-    classes = json.dumps(_classes(table, plan), indent=1, ensure_ascii=False)
+def _packed(place: Folder, plan: Plan, numbers: list[int], settings: Settings, progress: Progress) -> Iterator[bytes]:
+    """The records of these blocks as they are put, packed in this process or by Ray workers."""
+    packing = Packing(plan.config.short_side_px, plan.classes(), plan.config.dedup)
+    arguments = (plan.source_uri, place.uri, packing, settings.threads)
+    wanted = plan.cuts.blocks(plan.sources, numbers)
+    if not settings.num_workers:
+        yield from Packer(*arguments).pack(wanted, progress.advance)
+        return
+    from zsbir.edge.ray_map import ray_map  # Ray is loaded only where it is asked for
+
+    workers = min(settings.num_workers, len(numbers))
+    # Two blocks a worker at a time: one is packed while the shard of the other goes up.
+    results = ray_map(Packer, (*arguments, 1), "pack", wanted, workers=workers, chunks_a_task=1, tasks_at_once=2)
+    for number, record in zip(numbers, results, strict=True):
+        progress.advance(plan.cuts.images(number))
+        yield record
+
+
+def _collect(work: Draft, datasets: Folder, plan: Plan, records: Generator[Record]) -> tuple[pa.Table, pa.Table]:
+    """The sample table and the quarantine. InputError as soon as too much is bad for sure."""
+    samples, refused = [SAMPLES_SCHEMA.empty_table()], [QUARANTINE_SCHEMA.empty_table()]
+    bad = 0
+    with closing(records):
+        for number, record in enumerate(records):
+            if record.shard:
+                work.adopt(shard_name(number), record.shard.key, record.shard.entry)
+            samples.append(record.samples)
+            refused.append(record.refused)
+            bad += record.refused.num_rows
+            if _too_many(plan, bad):
+                _fail(datasets, plan, pa.concat_tables(refused), plan.cuts.stops[number])
+    return pa.concat_tables(samples), pa.concat_tables(refused)
+
+
+def _too_many(plan: Plan, bad: int) -> bool:
+    return bad > plan.config.max_bad_frac * len(plan.sources)
+
+
+def _fail(datasets: Folder, plan: Plan, refused: pa.Table, seen: int) -> NoReturn:
+    """InputError: more than the tolerated share is bad. The list of it then lies beside the data sets, as text."""
+    rows, total = refused.to_pylist(), len(plan.sources)
+    datasets.replace(QUARANTINE_LIST, "".join(f"{row['path']}\t{row['reason']}\n" for row in rows).encode())
+    of = f"{total}" if seen == total else f"the first {seen} of {total}"
+    first = "; ".join(f"{row['path']}: {row['reason']}" for row in rows[:3])
+    raise InputError(
+        f"{len(rows)} of {of} images are bad, more than --max-bad-frac {plan.config.max_bad_frac} allows: {first};"
+        f" the {'whole list' if seen == total else 'list so far'} is in {join(datasets.uri, QUARANTINE_LIST)}"
+    )
+
+
+def _finish(work: Draft, datasets: Folder, plan: Plan, samples: pa.Table, quarantine: pa.Table) -> Artifact:
+    """Sample table, classes, quarantine and findings beside the shards; then the manifest signs it all."""
+    classes = json.dumps(summary.class_rows(samples, plan.classes()), indent=1, ensure_ascii=False)
+    digest = summary.content_digest(samples, quarantine, FORM, plan.config.short_side_px)
+    same = _same_content(datasets, work.place, digest)
+    if same:
+        work.place.delete(work.key(shard_name(number)) for number in samples["shard"].unique().to_pylist())
+        say(f"files were touched, but what is in them was ingested before, as {same.uri}")
+        return same
     work.file("classes.json").write_text(classes + "\n", "utf-8")
+    pq.write_table(samples, work.file("samples.parquet"), compression="zstd")
     pq.write_table(quarantine, work.file("quarantine.parquet"))
     real = plan.config.layout != "toy"  # toys are what they are drawn to be
-    findings = doctor.examine(table, quarantine, imagenet=real)
+    findings = doctor.examine(samples, quarantine, imagenet=real)
     _tell(findings, notes=real)
-    content = table.select(["path", "domain", "class_name", "split", "sha256"]).to_pylist()
-    rows = [list(row.values()) for row in content]
-    digest = digest_of([FORM, plan.config.short_side_px, rows, quarantine["path"].to_pylist()])
     return work.commit(
-        digest[:16],
         digest=digest,
         config=plan.config,
-        counts={**_counts(table, plan.split_of), "quarantined": quarantine.num_rows},
-        facts={"source_fingerprint": fingerprint, "findings": [finding.model_dump() for finding in findings]},
+        counts={**summary.counts_of(samples, plan.split_of), "quarantined": quarantine.num_rows},
+        facts={"source_fingerprint": plan.fingerprint, "findings": [finding.model_dump() for finding in findings]},
     )
+
+
+def _same_content(datasets: Folder, place: Folder, digest: str) -> Artifact | None:
+    """The data set of this digest that lies in another folder of the same name, if one does."""
+    for name in datasets.names():
+        with suppress(InputError):  # no data set, or one of a newer version
+            made = Artifact(join(datasets.uri, name), "dataset")
+            if made.digest == digest and made.uri != place.uri:
+                return made
+    return None
 
 
 def _tell(findings: Sequence[doctor.Finding], *, notes: bool) -> None:
@@ -223,48 +324,6 @@ def _tell(findings: Sequence[doctor.Finding], *, notes: bool) -> None:
             warn(f"{finding.check}: {finding.message}")
         elif notes:
             say(f"{finding.check}: {finding.message}")
-
-
-def _refusal(source: Source, refused: Refused) -> dict[str, str]:
-    return {"path": source.path, "domain": source.domain, "class_name": source.class_name, "reason": refused.reason}
-
-
-def _check_bad(work: Draft, config: IngestConfig, refused: Sequence[dict[str, str]], total: int) -> None:
-    """InputError when more than the tolerated share is bad; the whole list then lies beside the datasets, as text."""
-    if len(refused) <= config.max_bad_frac * total:
-        return
-    listing = work.parent / "quarantine.tsv"
-    write_atomic(listing, "".join(f"{row['path']}\t{row['reason']}\n" for row in refused).encode())
-    first = "; ".join(f"{row['path']}: {row['reason']}" for row in refused[:3])
-    raise InputError(
-        f"{len(refused)} of {total} images are bad, more than --max-bad-frac {config.max_bad_frac} allows: {first};"
-        f" the whole list is in {listing}"
-    )
-
-
-def _classes(table: pa.Table, plan: Plan) -> list[dict[str, Any]]:
-    """What classes.json says. InputError when no good photo or no good sketch of a class is left."""
-    counts = Counter(zip(table["class_name"].to_pylist(), table["domain"].to_pylist(), strict=True))
-    rows: list[dict[str, Any]] = []
-    for name, number in plan.class_ids().items():
-        by_domain = {_PLURAL[domain]: counts[name, domain] for domain in DOMAINS}
-        for plural, count in by_domain.items():
-            if not count:
-                raise InputError(f"all {plural} of class {name!r} are bad: replace them, or remove the class")
-        rows.append({"class_id": number, "name": name, "split": plan.split_of[name], **by_domain})
-    return rows
-
-
-def _counts(table: pa.Table, split_of: Mapping[str, str]) -> dict[str, int]:
-    by_domain = Counter(table["domain"].to_pylist())
-    by_both = Counter(zip(table["split"].to_pylist(), table["domain"].to_pylist(), strict=True))
-    return {
-        "samples": table.num_rows,
-        **{_PLURAL[domain]: by_domain[domain] for domain in DOMAINS},
-        "classes": len(split_of),
-        **splits.count_by_split(split_of),
-        **{f"{split}_{_PLURAL[domain]}": by_both[split, domain] for split in SPLITS for domain in DOMAINS},
-    }
 
 
 def _parse(argv: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from zsbir.base.artifact import Artifact
-from zsbir.data.images import decode
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.evaluation.metrics import evaluate_embeddings
@@ -86,34 +85,6 @@ def test_the_teacher_reaches_nine_tenths_of_the_bare_forward_pass(ratio, dataset
 
     bare()
     assert ratio("teacher", ours, bare) >= 0.9
-
-
-def test_ingest_keeps_a_third_of_the_bare_decoder_s_rate(ratio, dataset, root, tmp_path):
-    """Checks, hashing and Parquet against decoding the same files with as many threads."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    samples = load_samples(dataset)
-    images = Images(dataset, samples)
-    for position in range(len(samples)):
-        domain, name = "photo" if samples.domain[position] == 0 else "sketch", samples.class_names[samples.class_id[position]]
-        folder = tmp_path / "files" / domain / name
-        folder.mkdir(parents=True, exist_ok=True)
-        suffix = "jpg" if domain == "photo" else "png"
-        (folder / f"{position}.{suffix}").write_bytes(images.read(position))
-    files = sorted(path for path in (tmp_path / "files").rglob("*") if path.is_file())
-    turn = iter(range(100))
-
-    def ours() -> int:
-        config = IngestConfig(layout="folder", unseen_frac=0.2, seed=0, name="bench", max_bad_frac=0.1)
-        ingest(config, str(tmp_path / "files"), Settings(root=str(tmp_path / f"root{next(turn)}")))
-        return len(files)
-
-    def bare() -> int:
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda file: decode(file.read_bytes()), files))
-        return len(files)
-
-    assert ratio("ingest", ours, bare, rounds=3) >= 0.33
 
 
 def test_all_metrics_cost_at_most_four_times_the_matrix_product(ratio):

@@ -5,10 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
 
+import jaxtyping
 import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_shape_checks() -> Iterator[None]:
+    """What is measured runs as it does in production: there nobody checks the shapes of annotations."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def rate(work: Callable[[], int]) -> float:

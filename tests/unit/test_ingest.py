@@ -1,12 +1,8 @@
 import io
 import json
 import os
+import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,9 +11,11 @@ from PIL import Image
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
+from zsbir.data import blocks
 from zsbir.data.images import decode
+from zsbir.data.packing import Packer
 from zsbir.data.samples import load_samples
-from zsbir.data.schema import SAMPLES_SCHEMA, SHARD_SCHEMA
+from zsbir.data.schema import SAMPLES_SCHEMA, SHARD_SCHEMA, shard_name
 from zsbir.data.shards import Images
 from zsbir.ingest import IngestConfig, Settings, _parse, ingest
 
@@ -52,14 +50,16 @@ def config(**changes):
 
 
 def run(folder, root, **changes):
-    return ingest(config(**changes), str(folder), Settings(root=str(root), num_workers=2))
+    return ingest(config(**changes), str(folder), Settings(root=str(root), threads=2))
 
 
 def test_a_folder_becomes_a_whole_dataset(folder, tmp_path):
     dataset = run(folder, tmp_path / "root")
     assert dataset.path.parent == tmp_path / "root" / "datasets" / "some-data"
-    assert dataset.path.name == dataset.digest[:16]
+    assert dataset.path.name == dataset.manifest.facts["source_fingerprint"][:16]
     dataset.verify()
+    named = {"manifest.json", *dataset.manifest.files}
+    assert {path.relative_to(dataset.path).as_posix() for path in dataset.path.rglob("*") if path.is_file()} == named
     counts = dataset.manifest.counts
     assert (counts["samples"], counts["photos"], counts["sketches"], counts["classes"]) == (35, 20, 15, 5)
     assert (counts["train_classes"], counts["dev_classes"], counts["unseen_classes"]) == (3, 1, 1)
@@ -145,7 +145,30 @@ def test_too_many_bad_images_fail_and_the_whole_list_lies_beside(folder, tmp_pat
     listing = tmp_path / "root/datasets/some-data/quarantine.tsv"
     assert str(listing) in str(caught.value)
     assert len(listing.read_text().splitlines()) == 5
-    assert [path.name for path in listing.parent.iterdir()] == ["quarantine.tsv"], "nothing else is left behind"
+    assert not list(listing.parent.glob("*/manifest.json")), "no data set is left behind"
+    assert not list(listing.parent.rglob(".writing-*"))
+
+
+def test_with_more_bad_images_allowed_what_was_packed_is_used(folder, tmp_path, capsys):
+    (folder / "photo/ant/bad.jpg").write_bytes(b"not an image")
+    with pytest.raises(InputError, match=r"1 of 36 images are bad, more than --max-bad-frac 0\.01"):
+        run(folder, tmp_path / "root")
+    capsys.readouterr()
+    dataset = run(folder, tmp_path / "root", max_bad_frac=0.1)
+    assert "36 of 36 images are packed already" in capsys.readouterr().err
+    assert dataset.manifest.counts["quarantined"] == 1
+    assert run(folder, tmp_path / "root", max_bad_frac=0.2).uri == dataset.uri
+    with pytest.raises(InputError, match=r"1 of 36 images are bad.*the whole list is in"):
+        run(folder, tmp_path / "root")
+
+
+def test_it_ends_as_soon_as_too_many_are_bad_for_sure(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_IMAGES", 4)
+    for file in (folder / "photo/ant").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(InputError, match=r"4 of the first 4 of 35 images are bad.*the list so far is in .*quarantine.tsv"):
+        run(folder, tmp_path / "root", max_bad_frac=0.1)
+    assert len((tmp_path / "root/datasets/some-data/quarantine.tsv").read_text().splitlines()) == 4
 
 
 def test_a_class_whose_every_photo_is_bad_is_an_error(folder, tmp_path):
@@ -253,19 +276,140 @@ def test_a_wrong_command_line_says_the_way_out(tmp_path, argv, message):
         _parse([*argv, "--root", str(tmp_path)])
 
 
-def test_a_killed_ingest_leaves_nothing_that_looks_whole(tmp_path):
-    words = [sys.executable, "-m", "zsbir.ingest", "toy", "--root", str(tmp_path), "--toy-photos-per-class", "400"]
-    process = subprocess.Popen(
-        words, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("datasets/toy/.writing-*/shards/*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert list(tmp_path.glob("datasets/toy/.writing-*/shards/*")), "it was killed in the middle"
-    assert not list(tmp_path.glob("datasets/toy/*/manifest.json"))
-    assert not [path for path in tmp_path.glob("datasets/toy/*") if not path.name.startswith(".")]
+def files(dataset):
+    """The bytes of all that the manifest names."""
+    return {name: dataset.file(name).read_bytes() for name in dataset.manifest.files}
+
+
+def test_a_block_is_a_shard_and_sample_ids_are_places_in_the_plan(folder, tmp_path, monkeypatch):
+    (folder / "photo/ant/2.jpg").write_bytes(b"")
+    monkeypatch.setattr(blocks, "BLOCK_IMAGES", 4)
+    dataset = run(folder, tmp_path / "root", max_bad_frac=0.1)
+    assert [name for name in dataset.manifest.files if name.startswith("shards/")] == [shard_name(n) for n in range(9)]
+    table = pq.read_table(dataset.file("samples.parquet"))
+    assert table["sample_id"].to_pylist() == [number for number in range(35) if number != 2]
+    assert table["shard"].to_pylist() == [number // 4 for number in range(35) if number != 2]
+    samples = load_samples(dataset)
+    images = Images(dataset, samples)
+    for position in range(len(samples)):
+        assert images.read(position) == (folder / str(samples.path[position])).read_bytes()
+
+
+def test_a_block_with_nothing_good_has_no_shard(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_IMAGES", 2)
+    for name in ("0.jpg", "1.jpg"):
+        (folder / "photo/ant" / name).write_bytes(b"")
+    dataset = run(folder, tmp_path / "root", max_bad_frac=0.1)
+    assert "shards/part-00000.parquet" not in dataset.manifest.files
+    assert len(load_samples(dataset)) == 33
+
+
+def test_how_it_is_cut_does_not_change_the_content(folder, tmp_path, monkeypatch):
+    whole = run(folder, tmp_path / "whole")
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1500)
+    cut = run(folder, tmp_path / "cut")
+    assert len(cut.manifest.files) > len(whole.manifest.files) + 3
+    assert cut.digest == whole.digest
+    assert cut.uri.rpartition("/")[2] != whole.uri.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_the_number_of_threads_changes_nothing(folder, tmp_path, monkeypatch, threads):
+    monkeypatch.setattr(blocks, "BLOCK_IMAGES", 4)
+    root = Settings(root=str(tmp_path / "many"), threads=threads)
+    assert files(ingest(config(), str(folder), root)) == files(run(folder, tmp_path / "root"))
+
+
+def test_repeated_photos_are_found_however_the_rest_is_cut(folder, tmp_path, monkeypatch):
+    for number in range(5):
+        shutil.copy(folder / "photo/cat/0.jpg", folder / f"photo/cat/again{number}.jpg")
+    whole = run(folder, tmp_path / "whole", dedup=True)
+    monkeypatch.setattr(blocks, "BLOCK_IMAGES", 2)
+    cut = run(folder, tmp_path / "cut", dedup=True)
+    assert cut.manifest.counts["photos"] == whole.manifest.counts["photos"] == 20
+    assert cut.digest == whole.digest
+
+
+def test_an_interrupted_ingest_goes_on_where_it_was(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(blocks, "BLOCK_IMAGES", 4)
+    packed = Packer.pack
+
+    def some(self, wanted, advance):
+        for number, record in enumerate(packed(self, wanted, advance)):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield record
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Packer, "pack", some)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, tmp_path / "root")
+    assert not list((tmp_path / "root").rglob("manifest.json"))
+    capsys.readouterr()
+    resumed = run(folder, tmp_path / "root")
+    said = capsys.readouterr().err
+    done = int(re.search(r"(\d+) of 35 images are packed already", said)[1])
+    assert 20 <= done < 35
+    assert f"ingest: {35 - done} images in" in said
+    assert files(resumed) == files(run(folder, tmp_path / "undisturbed"))
+
+
+def test_files_that_were_touched_are_found_to_be_the_same(folder, tmp_path, capsys):
+    first = run(folder, tmp_path / "root")
+    for file in folder.rglob("*.jpg"):
+        os.utime(file, (1, 1))
+    assert run(folder, tmp_path / "root").uri == first.uri
+    assert "files were touched" in capsys.readouterr().err
+    assert [path.name for path in first.path.parent.iterdir()] == [first.path.name], "what was published is removed"
+
+
+def test_records_that_a_killed_run_left_beside_a_whole_data_set_are_removed(folder, tmp_path):
+    dataset = run(folder, tmp_path / "root")
+    (dataset.path / ".parts").mkdir()
+    (dataset.path / ".parts/00000.arrow").write_bytes(b"")
+    assert run(folder, tmp_path / "root").uri == dataset.uri
+    assert not (dataset.path / ".parts").exists()
+
+
+def test_a_shard_that_is_no_longer_what_its_record_says_is_packed_again(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_IMAGES", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr("zsbir.ingest._finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, tmp_path / "root")
+    shards = sorted((tmp_path / "root").rglob("*.parquet"))
+    shards[1].unlink()
+    shards[2].write_bytes(b"cut")
+    dataset = run(folder, tmp_path / "root")
+    dataset.verify()
+    whole = run(folder, tmp_path / "undisturbed")
+    assert files(dataset) == files(whole)
+    assert list(dataset.manifest.stored_as) == [shard_name(2)], "a file that is there is never written over"
+
+
+def interrupted(*args):
+    raise KeyboardInterrupt
+
+
+def test_images_and_data_set_may_lie_in_object_storage(folder, tmp_path, moto, monkeypatch):
+    for name, value in moto.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(blocks, "BLOCK_IMAGES", 4)
+    (folder / "photo/ant/bad.jpg").write_bytes(b"not an image")
+    bucket = moto.new_bucket()
+    for file in folder.rglob("*.*"):
+        moto.client().put_object(Bucket=bucket, Key=f"some-data/{file.relative_to(folder).as_posix()}", Body=file.read_bytes())
+    root = f"s3://{bucket}/root"
+    with pytest.raises(InputError, match=f"the list so far is in {root}/datasets/some-data/quarantine.tsv"):
+        ingest(config(), f"s3://{bucket}/some-data", Settings(root=root))
+    stored = ingest(config(max_bad_frac=0.1), f"s3://{bucket}/some-data", Settings(root=root))
+    local = run(folder, tmp_path / "root", max_bad_frac=0.1)
+    assert stored.uri.startswith(f"{root}/datasets/some-data/")
+    assert stored.digest == local.digest
+    assert files(stored) == files(local)
+    listed = {entry.key for entry in stored.folder.walk()}
+    assert listed == {"manifest.json", *stored.manifest.files}
+    assert ingest(config(max_bad_frac=0.1), f"s3://{bucket}/some-data", Settings(root=root)).uri == stored.uri
 
 
 @pytest.mark.realdata

@@ -1,180 +1,253 @@
-"""From sources to shards: each image read and checked in threads, then written in order as the Dataset's Parquet files.
+"""From blocks of sources to shards: images read and checked in threads, each block's shard published, then a record of it put.
 
-Memory stays bounded: a few images a worker wait in order, and a row group is written as soon as it is full.
+A record is a small file `.parts/00007.arrow` beside the shards: the block's rows of the sample table, its refused images, and
+which shard holds it. What has a record need not be packed again, by whatever process goes on; when the data set is whole, the
+records are removed. Memory stays bounded: a few images a thread wait in order, and a row group is written as soon as it is full.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
+import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zsbir.base.artifact import Draft
-from zsbir.data.images import BadImage, decode, is_blank, normalise_for_storage
-from zsbir.data.schema import ROW_GROUP_ROWS, SAMPLE_FIELDS, SAMPLES_SCHEMA, SHARD_SCHEMA, shard_name
+from zsbir.base.artifact import FileEntry
+from zsbir.base.files import sha256_file
+from zsbir.base.storage import folder, is_remote
+from zsbir.data.blocks import Block
+from zsbir.data.preparing import Packed, Refused, Source, prepare_all
+from zsbir.data.schema import (
+    IMAGE_FIELD,
+    QUARANTINE_SCHEMA,
+    ROW_GROUP_ROWS,
+    SAMPLE_FIELDS,
+    SAMPLES_SCHEMA,
+    SHARD_SCHEMA,
+    shard_name,
+)
 
-SHARD_BYTES = 64_000_000
-MAX_FILE_BYTES = 100_000_000
-_WAITING_PER_WORKER = 8
+if TYPE_CHECKING:
+    from zsbir.base.storage import Folder
 
+PARTS = ".parts"
+"""The folder of records, beside the shards."""
 
-@runtime_checkable
-class Source(Protocol):
-    """What can be packed: an image file, a drawing of strokes, a toy."""
+SHARDS_WAITING = 3
+"""Finished shards that may wait to be published while the next is packed: so many lie on this machine's disk at once."""
 
-    @property
-    def path(self) -> str:
-        """Relative to the data set's root."""
+_FORM = f"1, pyarrow {pa.__version__}, pillow {PIL.__version__}"
+"""Other versions may write other bytes: shards of theirs are not mixed with ours."""
 
-    @property
-    def domain(self) -> str:
-        """`photo` or `sketch`."""
-
-    @property
-    def class_name(self) -> str:
-        """The class, in the data set's spelling."""
-
-    @property
-    def split_hint(self) -> str | None:
-        """`seen` or `unseen`, where the data set itself says so."""
-
-    def read(self, root: Path) -> bytes:
-        """The bytes of the image. Raises OSError or BadImage."""
-
-    def stamp(self, root: Path) -> Sequence[int]:
-        """What changes when the source changes, without reading it."""
+_REMOTE_THREADS = 4
+"""Threads a core where sources lie in object storage: most of them wait for an answer."""
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A good image as it goes into a shard."""
-
-    data: bytes
-    width: int
-    height: int
-    sha256: str
+class OtherForm(Exception):  # noqa: N818 - it is no error
+    """Bytes that are no record, or one of another version of this program."""
 
 
 @dataclass(frozen=True)
-class Refused:
-    """Why an image does not go into a shard."""
+class Shard:
+    """Under which key a shard was published, and its size and checksum."""
 
-    reason: str
-
-
-def prepare(source: Source, root: Path, short_side_px: int) -> Packed | Refused:
-    """One image read, checked and brought into the form of shards."""
-    try:
-        data = source.read(root)
-        if len(data) > MAX_FILE_BYTES:
-            return Refused(f"a file of {len(data)} bytes, more than the {MAX_FILE_BYTES} allowed")
-        image = decode(data)
-        if is_blank(image):
-            return Refused("blank: all one colour")
-        stored, width, height = normalise_for_storage(data, image, short_side_px, source.domain)
-    except BadImage as error:
-        return Refused(str(error))
-    except OSError as error:
-        return Refused(f"cannot be read: {error.strerror or error}")
-    return Packed(stored, width, height, hashlib.sha256(stored).hexdigest())
+    key: str
+    entry: FileEntry
 
 
-def prepare_all(sources: Sequence[Source], root: Path, short_side_px: int, workers: int) -> Iterator[Packed | Refused]:
-    """`prepare` of every source, in order. Threads, since decoding leaves Python's lock alone."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="ingest") as pool:
-        waiting: deque[Future[Packed | Refused]] = deque()
+@dataclass(frozen=True)
+class Record:
+    """A packed block: its rows of the sample table, what was refused, and its shard (None where all was)."""
+
+    samples: pa.Table
+    refused: pa.Table
+    shard: Shard | None
+
+    def to_bytes(self) -> bytes:
+        """As an Arrow file, the rest in its metadata. Equal records give equal bytes."""
+        key, file = (self.shard.key, self.shard.entry.model_dump()) if self.shard else ("", {})
+        rest = {"form": _FORM, "key": key, "file": file, "refused": self.refused.to_pylist()}
+        table = self.samples.combine_chunks().replace_schema_metadata({"zsbir": json.dumps(rest)})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        return bytes(sink.getvalue())
+
+    @staticmethod
+    def of(data: bytes) -> Record:
+        """The record in these bytes. Raises OtherForm."""
         try:
-            for source in sources:
-                waiting.append(pool.submit(prepare, source, root, short_side_px))
-                if len(waiting) >= workers * _WAITING_PER_WORKER:
+            table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
+            rest: dict[str, Any] = json.loads(table.schema.metadata[b"zsbir"])
+            if rest["form"] != _FORM:
+                raise OtherForm(rest["form"])
+            refused = pa.Table.from_pylist(rest["refused"], QUARANTINE_SCHEMA)
+            shard = Shard(rest["key"], FileEntry(**rest["file"])) if rest["key"] else None
+        except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+            raise OtherForm(str(error)) from None
+        return Record(table.replace_schema_metadata(None), refused, shard)
+
+
+def record_name(number: int) -> str:
+    """The file of the record of block `number`, relative to the data set."""
+    return f"{PARTS}/{number:05d}.arrow"
+
+
+def found_records(target: Folder) -> dict[int, Record]:
+    """The records that lie in the place of a data set, by block: those whose shard is there, as large as it should be."""
+    sizes = {f"shards/{entry.key}": entry.size for entry in target.sub("shards").walk()}
+    keys = [entry.key for entry in target.sub(PARTS).walk() if Path(entry.key).stem.isdecimal()]
+
+    def read(key: str) -> Record | None:
+        try:
+            record = Record.of(target.read(f"{PARTS}/{key}"))
+        except (OtherForm, FileNotFoundError):
+            return None
+        whole = record.shard is None or sizes.get(record.shard.key) == record.shard.entry.size
+        return record if whole else None
+
+    with ThreadPoolExecutor(16) as pool:
+        records = zip(keys, pool.map(read, keys), strict=True)
+        return {int(Path(key).stem): record for key, record in records if record}
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How blocks are packed. classes: id and split of each class by name. dedup: photos of equal bytes in a class once."""
+
+    short_side_px: int
+    classes: Mapping[str, tuple[int, str]]
+    dedup: bool = False
+
+
+class Packer:
+    """Packs blocks of a data set, in whatever process: it opens the places of images and of shards by their URIs.
+
+    threads: that read and check images; 0: by `cores`.
+    """
+
+    def __init__(self, source_uri: str, target_uri: str, packing: Packing, threads: int, cores: int = 0):
+        self._source, self._target, self._packing = folder(source_uri), folder(target_uri), packing
+        cores = cores or os.cpu_count() or 1
+        self._threads = threads or cores * (_REMOTE_THREADS if is_remote(source_uri) else 1)
+
+    def pack(self, blocks: Iterable[Block], advance: Callable[[], object] = lambda: None) -> Iterator[bytes]:
+        """The record of each block, in order, when its shard and itself are where they should be. `advance`: after each image.
+
+        A block's shard goes up while the next block is packed.
+        """
+        waiting: deque[Future[bytes]] = deque()
+        with self._target.workspace() as work, ThreadPoolExecutor(SHARDS_WAITING, thread_name_prefix="publish") as pool:
+            for block in blocks:
+                samples, refused = self._write(block, work / f"{block.number}", advance)
+                waiting.append(pool.submit(self._publish, block.number, work / f"{block.number}", samples, refused))
+                while waiting and (len(waiting) > SHARDS_WAITING or waiting[0].done()):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _write(self, block: Block, file: Path, advance: Callable[[], object]) -> tuple[pa.Table, pa.Table]:
+        """The block's shard written to `file` (no file where nothing is left); its samples and what was refused."""
+        writer = ShardWriter(file, block.number, self._packing.classes)
+        refused: list[dict[str, str]] = []
+        seen: set[tuple[str, str]] = set()
+        prepared = prepare_all(block.sources, self._source, self._packing.short_side_px, self._threads)
+        for sample_id, (source, result) in enumerate(zip(block.sources, prepared, strict=True), block.start):
+            advance()
+            if isinstance(result, Refused):
+                refused.append(_refusal(source, result))
+            elif not (self._packing.dedup and source.domain == "photo" and (source.class_name, result.sha256) in seen):
+                seen.add((source.class_name, result.sha256))
+                writer.add(sample_id, source, result)
+        return writer.finish(), pa.Table.from_pylist(refused, QUARANTINE_SCHEMA)
+
+    def _publish(self, number: int, file: Path, samples: pa.Table, refused: pa.Table) -> bytes:
+        shard = None
+        if samples.num_rows:
+            entry = FileEntry(size=file.stat().st_size, sha256=sha256_file(file))
+            shard = Shard(self._target.publish(shard_name(number), file, entry.sha256), entry)
+        record = Record(samples, refused, shard).to_bytes()
+        self._target.replace(record_name(number), record)
+        return record
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of the sample table, without the image's own columns."""
-
-    source: Source
-    class_id: int
-    split: str
+def _refusal(source: Source, refused: Refused) -> dict[str, str]:
+    return {"path": source.path, "domain": source.domain, "class_name": source.class_name, "reason": refused.reason}
 
 
 class ShardWriter:
-    """Writes shards of about 64 MB into a draft, row group by row group, and keeps the sample table."""
+    """Writes one shard, row group by row group, and keeps its rows of the sample table."""
 
-    def __init__(self, work: Draft, shard_bytes: int = SHARD_BYTES):
-        self._work, self._shard_bytes = work, shard_bytes
-        self._rows: list[dict[str, Any]] = []
-        self._samples: list[dict[str, Any]] = []
+    def __init__(self, file: Path, number: int, classes: Mapping[str, tuple[int, str]]):
+        self._file, self._number, self._classes = file, number, classes
+        self._ids: list[int] = []
+        self._images: list[tuple[Source, Packed]] = []
+        self._samples: list[pa.RecordBatch] = []
         self._writer: pq.ParquetWriter | None = None
-        self._shard, self._shard_rows, self._written = 0, 0, 0
 
-    def add(self, row: Row, packed: Packed) -> None:
-        """The next image. Its sample id is its place in the order of calls."""
-        values = {
-            "sample_id": len(self._samples),
-            "domain": row.source.domain,
-            "class_id": row.class_id,
-            "class_name": row.source.class_name,
-            "split": row.split,
-            "width": packed.width,
-            "height": packed.height,
-            "sha256": packed.sha256,
-            "path": row.source.path,
-        }
-        self._samples.append({**values, "shard": self._shard, "row": self._shard_rows})
-        self._rows.append({**values, "image": {"bytes": packed.data, "path": row.source.path}})
-        self._shard_rows += 1
-        self._written += len(packed.data)
-        if len(self._rows) == ROW_GROUP_ROWS:
+    def add(self, sample_id: int, source: Source, packed: Packed) -> None:
+        """The next image."""
+        self._ids.append(sample_id)
+        self._images.append((source, packed))
+        if len(self._images) == ROW_GROUP_ROWS:
             self._flush()
-            if self._written >= self._shard_bytes:
-                self._close_shard()
 
     def finish(self) -> pa.Table:
-        """Close the last shard, write samples.parquet, and return that table (SAMPLES_SCHEMA)."""
+        """Close the file, and return its rows of the sample table (SAMPLES_SCHEMA)."""
         self._flush()
-        self._close_shard()
-        table = pa.Table.from_pylist(self._samples, SAMPLES_SCHEMA)
-        pq.write_table(table, self._work.file("samples.parquet"), compression="zstd")
-        return table
-
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        if self._writer is None:
-            self._writer = _open_shard(self._work.file(shard_name(self._shard)))
-        self._writer.write_table(pa.Table.from_pylist(self._rows, self._writer.schema), row_group_size=ROW_GROUP_ROWS)
-        self._rows = []
-
-    def _close_shard(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            self._writer = None
-            self._shard, self._shard_rows, self._written = self._shard + 1, 0, 0
+        table = pa.Table.from_batches(self._samples, pa.schema(SAMPLE_FIELDS))
+        shard = pa.array([self._number] * len(table), pa.int32())
+        row = pa.array(range(len(table)), pa.int32())
+        return table.append_column("shard", shard).append_column("row", row).cast(SAMPLES_SCHEMA).combine_chunks()
+
+    def _flush(self) -> None:
+        if not self._images:
+            return
+        if self._writer is None:
+            self._writer = _open_shard(self._file)
+        samples, images = self._columns()
+        self._writer.write_batch(pa.record_batch([*samples, images], self._writer.schema), row_group_size=ROW_GROUP_ROWS)
+        self._samples.append(pa.record_batch(samples, pa.schema(SAMPLE_FIELDS)))
+        self._ids, self._images = [], []
+
+    def _columns(self) -> tuple[list[pa.Array], pa.Array]:
+        sources, packed = [source for source, _ in self._images], [packed for _, packed in self._images]
+        class_ids, splits = zip(*(self._classes[source.class_name] for source in sources), strict=True)
+        paths = [source.path for source in sources]
+        columns: list[Iterable[Any]] = [
+            self._ids,
+            [source.domain for source in sources],
+            class_ids,
+            [source.class_name for source in sources],
+            splits,
+            [image.width for image in packed],
+            [image.height for image in packed],
+            [image.sha256 for image in packed],
+            paths,
+        ]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, SAMPLE_FIELDS, strict=True)]
+        data = pa.array([image.data for image in packed], pa.binary())
+        return arrays, pa.StructArray.from_arrays([data, arrays[-1]], fields=list(IMAGE_FIELD.type))
 
 
 def _open_shard(path: Path) -> pq.ParquetWriter:
     """Images are compressed already, and their statistics would only swell the footer."""
-    names = [field.name for field in SAMPLE_FIELDS]
     return pq.ParquetWriter(
         path,
         SHARD_SCHEMA.with_metadata({b"huggingface": _hugging_face_features()}),
         compression="none",
         use_dictionary=["domain", "class_name", "split"],
-        write_statistics=names,
+        write_statistics=[field.name for field in SAMPLE_FIELDS],
     )
 
 

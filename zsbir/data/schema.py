@@ -33,7 +33,11 @@ SAMPLE_FIELDS = [
 IMAGE_FIELD = pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())]))
 
 SHARD_SCHEMA = pa.schema([*SAMPLE_FIELDS, IMAGE_FIELD])
-"""One row an image. Rows are ordered by sample_id over all shards together."""
+"""One row an image. Rows are ordered by sample_id over all shards together.
+
+sample_id: the image's place in the plan that ingest made before it opened one. Unique and ascending; numbers are missing where an
+image was refused or repeated another one, and the shard whose every image was is missing too.
+"""
 
 SAMPLES_SCHEMA = pa.schema([*SAMPLE_FIELDS, pa.field("shard", pa.int32()), pa.field("row", pa.int32())])
 """The sample table: all of a shard's columns but the image, and where the image is (shard number, row in that shard)."""

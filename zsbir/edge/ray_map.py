@@ -2,49 +2,104 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError, RayTaskError
 
+from zsbir.base.errors import RunError
 from zsbir.edge.ray_cluster import connected
 
 CHUNKS_A_TASK = 4
 """So that an actor decodes ahead of its network."""
+
+TASK_TRIES = 3
+"""Workers that one task may cost before it is given up: it may itself be what kills them."""
+
+_AHEAD = 4
+"""Tasks a worker that may be done, or given out, before the oldest one is."""
 
 
 def ray_map(
     make: Callable[..., Any],
     arguments: tuple[Any, ...],
     method: str,
-    chunks: Sequence[Any],
+    chunks: Iterable[Any],
     *,
     workers: int,
     gpus_per_worker: float = 0,
+    chunks_a_task: int = CHUNKS_A_TASK,
+    tasks_at_once: int = 1,
 ) -> Iterator[Any]:
     """`getattr(make(*arguments), method)(chunks)` over `workers` actors; yields the results of the chunks in order.
 
-    The method takes a list of chunks and yields one result for each. A lost worker's tasks are tried again on a new one.
+    The method takes a list of chunks and yields one result for each; it is called in `tasks_at_once` threads of an actor. Chunks
+    are asked for as they are given out. A lost worker is replaced, and its tasks are tried again. Raises what the method raised,
+    and RunError when a task was lost too often.
     """
     with connected(cpus=workers, gpus=workers * gpus_per_worker):
-        actor_class = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_restarts=2, max_task_retries=2)(_Actor)
+        actor_class = ray.remote(
+            num_cpus=1, num_gpus=gpus_per_worker, max_restarts=-1, max_task_retries=TASK_TRIES - 1, max_concurrency=tasks_at_once
+        )(_Actor)
         actors = [actor_class.remote(make, arguments, method) for _ in range(workers)]
-        tasks = [chunks[start : start + CHUNKS_A_TASK] for start in range(0, len(chunks), CHUNKS_A_TASK)]
-        waiting: deque[Any] = deque()
-        for number, task in enumerate(tasks):
-            waiting.append(actors[number % workers].run.remote(task))
-            if len(waiting) > 2 * workers:
-                yield from ray.get(waiting.popleft())
-        while waiting:
-            yield from ray.get(waiting.popleft())
-        for actor in actors:
-            ray.kill(actor)
+        try:
+            for results in _in_order(actors, _tasks(chunks, chunks_a_task), tasks_at_once + 1):
+                yield from results
+        finally:
+            for actor in actors:
+                ray.kill(actor)
 
 
 class _Actor:
+    """Makes the object when the first task comes: what goes wrong with it is then that task's error, not a lost worker."""
+
     def __init__(self, make: Callable[..., Any], arguments: tuple[Any, ...], method: str):
-        self._call = getattr(make(*arguments), method)
+        self._make, self._arguments, self._method = make, arguments, method
+        self._made: Any = None
+        self._lock = threading.Lock()
 
     def run(self, chunks: Sequence[Any]) -> list[Any]:
-        return list(self._call(chunks))
+        with self._lock:
+            self._made = self._made or self._make(*self._arguments)
+        return list(getattr(self._made, self._method)(chunks))
+
+
+def _tasks(chunks: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    chunks = iter(chunks)
+    while task := list(islice(chunks, size)):
+        yield task
+
+
+def _in_order(actors: Sequence[Any], tasks: Iterator[list[Any]], queue: int) -> Iterator[list[Any]]:
+    """Results in the order of tasks. A task goes to whichever actor has least to do, at most `queue` at a time to each."""
+    order: deque[Any] = deque()
+    given: dict[Any, int] = {}
+    load = [0] * len(actors)
+    task = next(tasks, None)
+    while order or task is not None:
+        while task is not None and min(load) < queue and len(order) < _AHEAD * len(actors):
+            actor = load.index(min(load))
+            order.append(actors[actor].run.remote(task))
+            given[order[-1]] = actor
+            load[actor] += 1
+            task = next(tasks, None)
+        for done in ray.wait(list(given), num_returns=1)[0] if given else ():
+            load[given.pop(done)] -= 1
+        while order and order[0] not in given:
+            yield _result(order.popleft())
+
+
+def _result(reference: Any) -> list[Any]:
+    try:
+        results: list[Any] = ray.get(reference)
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayActorError as error:
+        raise RunError(
+            f"a Ray worker was lost {TASK_TRIES} times over the same work ({' '.join(str(error).split())[:200]})"
+        ) from None
+    return results
