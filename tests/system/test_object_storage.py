@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from zsbir import evaluate, index, ingest, search, teacher, train
 from zsbir.base.artifact import Artifact, exists
+from zsbir.base.errors import InputError
 from zsbir.base.storage import folder, join
 
 SMALL = ["--image-px", "32", "--classes-per-batch", "4", "--per-class", "2", "--no-tracking", "--eval-every-steps", "5"]
@@ -116,5 +117,5 @@ def test_a_second_trainer_of_a_run_in_object_storage_is_told(remote, s3_root):
 def test_a_ray_job_with_object_storage_must_name_its_tracking_server(remote, s3_root, monkeypatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     words = [word for word in options(*remote, s3_root) if word != "--no-tracking"]
-    with pytest.raises(Exception, match="no MLFLOW_TRACKING_URI: .*name a server, or pass --no-tracking"):
+    with pytest.raises(InputError, match=r"no MLFLOW_TRACKING_URI: .*name a server, or pass --no-tracking"):
         train._parse(words)
