@@ -33,11 +33,11 @@ from pydantic import Field
 from zsbir.base import cli
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, streamed_digest, unknown_name
-from zsbir.base.errors import InputError
+from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import Progress, say, warn
 from zsbir.base.storage import Folder, default_root, folder, folder_name, join
 from zsbir.data import blocks, doctor, layouts, splits, summary, toys
-from zsbir.data.packing import PARTS, Packer, Packing, Record, found_records
+from zsbir.data.packing import PARTS, OtherForm, Packer, Packing, Record, found_records
 from zsbir.data.preparing import Source
 from zsbir.data.schema import DOMAINS, QUARANTINE_SCHEMA, SAMPLES_SCHEMA, SPLITS, shard_name
 from zsbir.data.trees import Tree, open_tree
@@ -232,7 +232,16 @@ def _records(place: Folder, plan: Plan, settings: Settings) -> Generator[Record]
     with Progress("ingest", total=len(plan.sources), unit="image", start=done) as progress:
         packed = _packed(place, plan, missing, settings, progress)
         for number in range(len(plan.cuts)):
-            yield found.pop(number) if number in found else Record.of(next(packed))
+            yield found.pop(number) if number in found else _read(next(packed))
+
+
+def _read(record: bytes) -> Record:
+    try:
+        return Record.of(record)
+    except OtherForm as error:
+        raise RunError(
+            f"the workers have other versions than this process ({error}): start them all from one environment"
+        ) from None
 
 
 def _packed(place: Folder, plan: Plan, numbers: list[int], settings: Settings, progress: Progress) -> Iterator[bytes]:

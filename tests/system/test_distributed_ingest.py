@@ -106,6 +106,7 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(cluster: dict[st
     workers[0].send_signal(signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
+    assert "the task will be retried" in err, "it was in the middle of something"
     alone, _ = ingest(cluster, images, tmp_path / "alone", 0)
     assert files(Artifact(out.strip(), "dataset")) == files(alone)
 

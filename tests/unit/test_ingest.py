@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from zsbir.base.artifact import Artifact
-from zsbir.base.errors import InputError
+from zsbir.base.errors import InputError, RunError
+from zsbir.base.s3 import S3Folder
 from zsbir.data import blocks
 from zsbir.data.images import decode
 from zsbir.data.packing import Packer
@@ -387,8 +388,35 @@ def test_a_shard_that_is_no_longer_what_its_record_says_is_packed_again(folder, 
     assert list(dataset.manifest.stored_as) == [shard_name(2)], "a file that is there is never written over"
 
 
+def test_workers_of_another_version_are_told_of(folder, tmp_path, monkeypatch):
+    def pack(self, wanted, advance):
+        for _ in wanted:
+            yield b"a record of another version"
+
+    monkeypatch.setattr(Packer, "pack", pack)
+    with pytest.raises(RunError, match="the workers have other versions than this process"):
+        run(folder, tmp_path / "root")
+
+
 def interrupted(*args):
     raise KeyboardInterrupt
+
+
+def test_a_store_that_ignores_conditions_is_gone_on_with_too(folder, tmp_path, moto, monkeypatch):
+    """There every file has a key of its own, and the manifest names it."""
+    for name, value in moto.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(S3Folder, "_honours_conditions", lambda self: False)
+    monkeypatch.setattr(blocks, "BLOCK_IMAGES", 4)
+    root = f"s3://{moto.new_bucket()}/root"
+    with monkeypatch.context() as patch:
+        patch.setattr("zsbir.ingest._finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, root)
+    stored = run(folder, root)
+    assert set(stored.manifest.stored_as) == set(stored.manifest.files)
+    assert len(list(stored.folder.walk())) == 1 + len(stored.manifest.files), "nothing was packed or put twice"
+    assert files(stored) == files(run(folder, tmp_path / "local"))
 
 
 def test_images_and_data_set_may_lie_in_object_storage(folder, tmp_path, moto, monkeypatch):
