@@ -38,6 +38,7 @@ VERBS = {
     "evaluate": "evaluate",
     "index": "build_index",
     "search": "read_drawing",
+    "artifacts": "perform",
 }
 METHOD = ROOT / "docs" / "method.md"
 FIELDS = re.compile(r"<!-- fields -->\n.*?<!-- /fields -->", re.DOTALL)

@@ -1,0 +1,94 @@
+"""Small artifacts for tests, put where stages put them, with `draft` as stages make them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from zsbir.base.artifact import Artifact, draft
+from zsbir.base.config import digest_of
+from zsbir.base.storage import folder, join
+
+PLACE = {
+    "dataset": "datasets/{name}/{digest:.16}",
+    "knowledge": "knowledge/{name}/{digest:.16}",
+    "run": "runs/{name}-{digest:.12}",
+    "report": "reports/{digest:.16}",
+    "index": "indexes/{name}/{digest:.16}",
+    "pretrained": "pretrained/{digest:.16}",
+}
+
+
+def put(root, kind, name="toy", *, inputs=None, files=None, where="", digest="", **more) -> Artifact:
+    """An artifact with two small files, unless others are given. inputs: artifacts, weight files' URIs, or plain mappings."""
+    digest = digest or digest_of([kind, name, where, sorted(files or ())])
+    uri = join(root, *(where or PLACE[kind].format(name=name, digest=digest)).split("/"))
+    with draft(uri, "weights" if kind == "pretrained" else kind, name) as work:
+        for file, data in (files or {"one.bin": b"one", "sub/two.bin": digest.encode()}).items():
+            work.file(file).write_bytes(data)
+        return work.commit(digest=digest, inputs={role: reference(value) for role, value in (inputs or {}).items()}, **more)
+
+
+def reference(value):
+    if isinstance(value, Artifact):
+        return value.reference()
+    if isinstance(value, str):
+        return {"uri": value, "digest": value.rpartition("/")[2].removesuffix(".safetensors")}
+    return value
+
+
+def put_weights(root, data=b"weights") -> str:
+    """A weight file, called by its checksum."""
+    place, name = folder(join(root, "weights")), f"{hashlib.sha256(data).hexdigest()}.safetensors"
+    place.create(name, data)
+    return join(place.uri, name)
+
+
+def put_checkpoint(root, run: str, name="step-000001", **more) -> Artifact:
+    """A checkpoint of the run in the folder of that name."""
+    return put(root, "checkpoint", name, where=f"runs/{run}/checkpoints/{name}", **more)
+
+
+@dataclass
+class Line:
+    """One artifact of each stage."""
+
+    dataset: Artifact
+    weights: str
+    knowledge: Artifact
+    run: Artifact
+    report: Artifact
+    index: Artifact
+
+
+def put_line(root, name="toy") -> Line:
+    """dataset and weights, knowledge, a run with a checkpoint, its report and its index."""
+    dataset = put(
+        root, "dataset", name, counts={"photos": 1160, "sketches": 20, "classes": 29}, facts={"source_fingerprint": "f" * 64}
+    )
+    weights = put_weights(root, name.encode())
+    knowledge = put(root, "knowledge", name, inputs={"dataset": dataset, "weights": weights})
+    run = put(root, "run", name, inputs={"dataset": dataset, "weights": weights, "knowledge": knowledge})
+    put_checkpoint(root, run.folder_name)
+    report = put(root, "report", name, inputs={"run": run, "dataset": dataset})
+    index = put(root, "index", name, inputs={"run": run, "gallery": dataset})
+    return Line(dataset, weights, knowledge, run, report, index)
+
+
+def make_old(place: str | Path, hours: float = 48.0) -> None:
+    """As if nothing below a folder, or of a file, had changed for so long."""
+    then_s = time.time() - 3600 * hours
+    for directory, _, names in os.walk(place):
+        for path in (Path(directory), *(Path(directory, name) for name in names)):
+            os.utime(path, (then_s, then_s), follow_symlinks=False)
+    if Path(place).is_file():
+        os.utime(place, (then_s, then_s))
+
+
+def files_below(uri: str) -> dict[str, bytes]:
+    """Every file of a folder, by key."""
+    place = folder(uri)
+    return {entry.key: place.read(entry.key) for entry in place.walk()}

@@ -1,0 +1,28 @@
+"""Storage roots on disk and in object storage, empty."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def new_root(request, tmp_path, monkeypatch):
+    """A function that makes empty storage roots: new_root("disk"), new_root("moto"), new_root("rgw")."""
+
+    def make(where):
+        if where == "disk":
+            place = tmp_path / f"root{len(list(tmp_path.iterdir()))}"
+            place.mkdir()
+            return str(place)
+        server = request.getfixturevalue(where)
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        return f"s3://{server.new_bucket()}/team/zsbir"
+
+    return make
+
+
+@pytest.fixture(params=["disk", "moto"])
+def root(request, new_root):
+    """An empty storage root, once on disk and once in object storage."""
+    return new_root(request.param)

@@ -1,0 +1,92 @@
+"""What MLflow's model registries name: runs whose models somebody promoted. They and what they were made from must stay."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from zsbir.base.errors import RunError
+from zsbir.base.storage import is_remote, local_path
+from zsbir.edge.tracking import RUN_TAG, tracking_uri
+
+_PAGE = 1000
+_FILES = ("sqlite:///", "file://")
+
+
+def registries(root: str) -> list[str]:
+    """The MLflow stores that may have a registry of this root's runs: the configured one, and the database beside the runs."""
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    beside = _database(root)
+    return [uri for uri in (configured, beside) if uri]
+
+
+def _database(root: str) -> str:
+    """That of `zsbir.edge.tracking` where nothing is configured, if it is there."""
+    own = None if is_remote(root) else local_path(root).resolve() / "mlflow.db"
+    uri = f"sqlite:///{own}" if own else "" if os.environ.get("MLFLOW_TRACKING_URI") else tracking_uri(root)
+    return uri if uri and Path(uri.removeprefix("sqlite:///")).is_file() else ""
+
+
+def registered(uri: str) -> frozenset[str]:
+    """The names of all runs of which some version of some registered model was made, and what its own `zsbir.` tags say.
+
+    RunError when the store does not answer, or no longer knows a run.
+    """
+    _check_there(uri)
+    try:
+        client = MlflowClient(uri, os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+        return frozenset(name for version in _versions(client) for name in _names(client, version))
+    except RunError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever keeps it from answering: what is registered is then not known
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise RunError(f"the model registry of MLflow at {uri} does not answer ({reason[0][:200]})") from None
+
+
+def _check_there(uri: str) -> None:
+    """MLflow would make an empty database where none is, and answer that nothing is registered."""
+    for scheme in _FILES:
+        path = Path(uri.removeprefix(scheme))
+        if (uri.startswith(scheme) or "://" not in uri) and not path.exists():
+            raise RunError(f"there is no MLflow store at {uri}: correct MLFLOW_TRACKING_URI")
+
+
+def _versions(client: MlflowClient) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_model_versions(max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _names(client: MlflowClient, version: Any) -> Iterator[str]:
+    own = {name: value for name, value in (version.tags or {}).items() if name.startswith("zsbir.")}
+    yield from own.values()
+    run_id = version.run_id or _run_of_model(client, version)
+    if not run_id:
+        return
+    try:
+        name = client.get_run(run_id).data.tags.get(RUN_TAG)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        if RUN_TAG in own:
+            return
+        raise RunError(
+            f"version {version.version} of the registered model {version.name!r} was made by run {run_id}, which MLflow no longer"
+            f" has: delete that version, or set its tag {RUN_TAG} to the name of the run's folder"
+        ) from None
+    if name:
+        yield name
+
+
+def _run_of_model(client: MlflowClient, version: Any) -> str:
+    model_id = getattr(version, "model_id", None)
+    return str(client.get_logged_model(model_id).source_run_id or "") if model_id else ""
