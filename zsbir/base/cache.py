@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -62,13 +63,14 @@ def drafts_dir() -> Path:
     """Where this process writes what goes to object storage; what killed processes left there is removed."""
     drafts = cache_dir() / "drafts"
     mine = drafts / f"{os.getpid()}-{_started()}"
-    if not mine.exists():
-        drafts.mkdir(parents=True, exist_ok=True)
-        _hold(mine)
-        mine.mkdir()
-        for other in drafts.iterdir():
-            if other.is_dir() and other != mine:
-                _remove_if_abandoned(other)
+    with _drafts_begin:
+        if not mine.exists():
+            drafts.mkdir(parents=True, exist_ok=True)
+            _hold(mine)
+            mine.mkdir()
+            for other in drafts.iterdir():
+                if other.is_dir() and other != mine:
+                    _remove_if_abandoned(other)
     return mine
 
 
@@ -136,6 +138,7 @@ def _locks() -> Path:
 
 
 _held: dict[Path, FileLock] = {}
+_drafts_begin = threading.Lock()
 
 
 def _started() -> str:
@@ -148,6 +151,8 @@ _PROCESS_STARTED_NS = time.time_ns()
 
 def _hold(folder: Path) -> None:
     """A lock of the operating system's, which ends with this process."""
+    if folder in _held:  # somebody has cleaned the cache away meanwhile
+        _held.pop(folder).release(force=True)
     lock = FileLock(folder.with_name(folder.name + ".lock"))
     lock.acquire()
     _held[folder] = lock
