@@ -259,7 +259,7 @@ class S3Folder:
     def _remove(self, keys: Iterable[str]) -> None:
         # One by one: stores differ in the checksum they want with a list, and deleting is rare.
         def remove(key: str) -> None:
-            with self._errors(key):
+            with self._errors(key.removeprefix(self._key(""))):
                 self._client.delete_object(Bucket=self.bucket, Key=key)
 
         with ThreadPoolExecutor(8) as pool:
