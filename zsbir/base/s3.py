@@ -31,6 +31,7 @@ import botocore.session
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 
 from zsbir.base.cache import drafts_dir
@@ -44,6 +45,7 @@ logging.getLogger("botocore").setLevel(logging.WARNING)  # in Ray's workers it w
 Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_S = 5
+KNOCK_TIMEOUT_S = 4
 SINGLE_PUT_BYTES = 512 * 2**20
 """Above this a file goes up in parts. Those are joined without a condition on some stores, so its key is always one of its own."""
 
@@ -71,6 +73,9 @@ def client(*, patient: bool = True) -> Any:
 
 
 def _new_client(*, patient: bool) -> Any:
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    if bundle and not Path(bundle).exists():
+        raise InputError(f"AWS_CA_BUNDLE names no file: {bundle!r}")
     try:
         session = _session()
         region = os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
@@ -103,8 +108,8 @@ def _config(addressing: str, *, patient: bool) -> Config:
         raise InputError(f"ZSBIR_S3_ADDRESSING must be auto, path or virtual, got {addressing!r}")
     timeout_s = _number("ZSBIR_S3_TIMEOUT_S", 60.0)
     return Config(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=timeout_s if patient else min(timeout_s, CONNECT_TIMEOUT_S),
+        connect_timeout=CONNECT_TIMEOUT_S if patient else KNOCK_TIMEOUT_S,
+        read_timeout=timeout_s if patient else min(timeout_s, KNOCK_TIMEOUT_S),
         retries={"mode": "standard", "total_max_attempts": _attempts() if patient else min(_attempts(), 2)},
         s3={"addressing_style": cast(Any, addressing)},
         max_pool_connections=32,
@@ -375,7 +380,12 @@ class S3Folder:
 
     def _head(self, key: str) -> dict[str, Any]:
         with self._errors(key):
-            head: dict[str, Any] = self._client.head_object(**self._at(key))
+            try:
+                head: dict[str, Any] = self._client.head_object(**self._at(key))
+            except ClientError as error:
+                if code_of(error) in ("301", "400", "403"):  # an answer to HEAD has no text: the same asked with GET says why
+                    self._client.get_object(**self._at(key), Range="bytes=0-0")["Body"].close()
+                raise
         return head
 
     def _answer(self, key: str, take: Callable[[dict[str, Any]], Result], **more: Any) -> Result:
@@ -394,7 +404,10 @@ class S3Folder:
     def _pages(self, **more: Any) -> Iterator[dict[str, Any]]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(""), **more)
         with self._errors(""):
-            yield from pages
+            try:
+                yield from pages
+            except ValueError as error:  # boto3 met something else where a number or a date belongs
+                raise ResponseParserError(error) from None
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import (
     BotoCoreError,
@@ -15,6 +17,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import RetriesExceededError
 from urllib3.exceptions import HTTPError
 
@@ -27,7 +30,7 @@ class DamagedError(BotoCoreError):
     fmt = "other bytes arrive than were put"
 
 
-STORE_ERRORS = (BotoCoreError, ClientError, Boto3Error, RetriesExceededError, HTTPError)
+STORE_ERRORS = (BotoCoreError, ClientError, Boto3Error, RetriesExceededError, HTTPError, ResponseParserError)
 """Everything boto3 raises about a request."""
 
 _MISSING = ("NoSuchKey", "NotFound", "404")
@@ -74,8 +77,11 @@ def explain(error: Exception, where: str) -> Exception:
         return InputError(f"{where}: {_USERS[code]} ({code})")
     if code in _FULL:
         return RunError(f"{where}: the store is full, or its quota used up ({code}): make room and run the same command again")
+    line = _line(error)
+    if isinstance(error, SSLError) and "CERTIFICATE" not in line:
+        return InputError(f"{where}: no TLS with the store ({line}): check AWS_ENDPOINT_URL: https:// or http://?")
     kind, text = next((kind, text) for types, kind, text in _BY_TYPE if isinstance(error, types))
-    return kind(f"{where}: {text.format(line=_line(error), code=code)}")
+    return kind(f"{where}: {text.format(line=line, code=code)}")
 
 
 _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[Exception], str], ...] = (
@@ -93,6 +99,7 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[Except
         "{line}, each time it was asked: on their way or in the store they are damaged; run the same command again, and if it "
         "stays so, remove the artifact and make it anew",
     ),
+    (ResponseParserError, RunError, "this is no answer of an S3 store ({line}): check AWS_ENDPOINT_URL"),
     (ClientError, RunError, "the store answered {code} each time it was asked ({line}): try again later"),
     (
         (HTTPClientError, HTTPError, RetriesExceededError),
@@ -115,4 +122,5 @@ def _root(error: Exception) -> Exception:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What it says, without a password that somebody wrote into an address."""
+    return re.sub(r"//[^/@\s]+@", "//", " ".join(str(error).split()))[:200] or type(error).__name__
