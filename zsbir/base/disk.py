@@ -28,7 +28,8 @@ class DiskFolder:
         return DiskFolder(self.path / checked_key(key))
 
     def read(self, key: str) -> bytes:
-        return self._file(key).read_bytes()
+        with open(f"{self.uri}/{checked_key(key)}", "rb") as file:  # noqa: PTH123 - twice as fast, a million times
+            return file.read()
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         with self._file(key).open("rb") as file:

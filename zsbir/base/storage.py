@@ -22,6 +22,8 @@ S3_SCHEME = "s3://"
 WORKSPACE = ".writing-"
 """How names begin of what a writer keeps in a folder while it works there."""
 
+_NO_NAMES = frozenset({"", ".", ".."})
+
 
 class Entry(NamedTuple):
     """One file of a folder: its key below it, bytes, and seconds since 1970 when it was last written."""
@@ -159,8 +161,7 @@ def local_path(uri: str) -> Path:
 
 def checked_key(key: str) -> str:
     """`key`, unless it leads out of its folder, or is another way to write a name ("a//b", "./a"): then InputError."""
-    path = PurePosixPath(key)
-    if str(path) != key or not path.name or path.is_absolute() or ".." in path.parts or "\\" in key or "\0" in key:
+    if not _NO_NAMES.isdisjoint(key.split("/")) or "\\" in key or "\0" in key:
         raise InputError(f"{key!r} is no name of a file in a folder")
     return key
 
