@@ -11,7 +11,7 @@ from typing import IO
 _MASK = os.umask(0)
 os.umask(_MASK)  # it can only be asked for by setting it
 
-_FOLDER_TRIES = 10
+_FOLDER_TRIES = 100
 
 
 def sha256_file(path: Path) -> str:
