@@ -243,7 +243,12 @@ def _gc_flags(parser: cli.Parser) -> None:
         help=f"also whole artifacts of these kinds that nothing else in the root and no model registry needs: {', '.join(KINDS)}",
     )
     parser.add_argument(
-        "--keep", nargs="+", action="extend", default=[], metavar="URI", help="artifacts that stay, with all they need"
+        "--keep",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="URI",
+        help="artifacts that stay (an index that is served, what other roots use), with all they need",
     )
     parser.add_argument("--no-registry", action="store_true", help="there is no model registry that names runs of this root")
     _common_flags(parser)

@@ -112,6 +112,8 @@ def _code(manifest: Manifest) -> str:
 
 
 def _short(value: Any) -> str:
+    if value in ("", None, [], {}):
+        return "none"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONG else f"{text[: _LONG - 3]}... ({len(text):,} characters, see --json)"
 

@@ -100,10 +100,11 @@ def test_inputs_of_any_form_are_references(root):
 
 
 def test_a_description_is_short_and_the_json_is_whole(root):
-    report = put(root, "report", facts={"long": "x" * 5000, "score": 0.5}, counts={"queries": 1000})
+    report = put(root, "report", facts={"long": "x" * 5000, "score": 0.5, "empty": []}, counts={"queries": 1000})
     text = description(report)
     assert "queries 1,000" in text
     assert "score: 0.5" in text
+    assert "empty: none" in text
     assert max(map(len, text.splitlines())) < 200
     assert as_json(report, lineage(report))["facts"]["long"] == "x" * 5000
 

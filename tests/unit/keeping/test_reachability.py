@@ -13,7 +13,7 @@ from building import files_below, make_old, put, put_checkpoint, put_line, put_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsbir.base.artifact import Artifact, below_root, exists
+from zsbir.base.artifact import MANIFEST, Artifact, below_root, exists
 from zsbir.base.errors import RunError
 from zsbir.base.storage import folder, join, split_file
 from zsbir.keeping import housekeeping
@@ -64,6 +64,31 @@ def test_checkpoints_of_finished_runs_go_where_they_are_asked_for(root):
     assert goes(root, {"checkpoint"}) == {f"{line.run.uri}/checkpoints/step-000001"}
     unfinished = put_checkpoint(root, "toy-9")
     assert unfinished.uri not in goes(root)
+
+
+def test_a_checkpoint_that_stays_keeps_the_run_it_lies_in(root):
+    """Removing the run would take it along."""
+    run = put(root, "run")
+    checkpoint = put_checkpoint(root, run.folder_name)
+    assert goes(root) == {run.uri}
+    assert goes(root, keep=[checkpoint.uri]) == set()
+    put(root, "report", inputs={"checkpoint": checkpoint})
+    assert goes(root, ALL - {"report"}) == set()
+
+
+def test_a_checkpoint_that_has_just_been_written_keeps_its_run(tmp_path):
+    run = put(tmp_path, "run")
+    make_old(tmp_path)
+    checkpoint = put_checkpoint(tmp_path, run.folder_name)
+    assert goes(str(tmp_path), hours=24) == set()
+    make_old(checkpoint.uri)
+    assert goes(str(tmp_path), hours=24) == {run.uri}
+
+
+def test_a_run_goes_before_what_its_checkpoints_name(root):
+    dataset, run = put(root, "dataset"), put(root, "run", "z")
+    put_checkpoint(root, run.folder_name, inputs={"dataset": dataset})
+    assert [waste.kind for waste in decide(root).goes] == ["run", "dataset"]
 
 
 def test_what_is_to_be_kept_keeps_what_it_needs(root):
@@ -387,7 +412,7 @@ def check(root, nodes, kinds, hours, late=None):
     return removed
 
 
-SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+SLOW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 @given(roots())
@@ -397,17 +422,16 @@ def test_what_is_needed_is_never_removed_and_what_is_not_is(drawn):
     with tempfile.TemporaryDirectory() as place:
         root = str(Path(place).resolve())
         build(root, nodes)
-        for node in nodes:
-            if node.is_old:
-                make_old(node.uri)
+        make_old(root)
         for node in nodes:
             if not node.is_old:
-                make_old(node.uri, 0)  # after a run's folder was made old with its checkpoints, and before
+                file = Path(node.uri)
+                (file if file.is_file() else file / MANIFEST).touch()
         check(root, nodes, kinds, hours=24)
 
 
 @given(drawn=roots(times=False))
-@settings(SLOW, max_examples=12)
+@settings(SLOW, max_examples=8)
 def test_nor_is_it_in_object_storage(drawn, new_root):
     nodes, kinds = drawn
     root = new_root("moto")
@@ -416,7 +440,7 @@ def test_nor_is_it_in_object_storage(drawn, new_root):
 
 
 @given(roots(times=False), st.randoms(use_true_random=False))
-@settings(SLOW, max_examples=40)
+@settings(SLOW, max_examples=60)
 def test_nor_what_others_come_to_need_meanwhile(drawn, random):
     """After each removal somebody finishes a report that names what is still there."""
     nodes, kinds = drawn
