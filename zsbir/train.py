@@ -186,15 +186,16 @@ def run_job(job: Job, context: Context) -> None:
     )
     with _tracking(job, dataset, context) as tracker:
         log = tracker.log if tracker else _nobody
-        trainer = Trainer(job.config, inputs, context, job.run, log=log, threads=job.settings.decode_threads)
+        made_from = {
+            "dataset": dataset.reference(),
+            "weights": {"uri": weights.uri, "digest": weights.sha256},
+            **({"knowledge": knowledge.reference()} if knowledge else {}),
+        }
+        threads = job.settings.decode_threads
+        trainer = Trainer(job.config, inputs, context, job.run, log=log, threads=threads, made_from=made_from)
         progress = trainer.run()
         if context.rank == 0:
             best = trainer.checkpoints.best_encoder(progress)
-            made_from = {
-                "dataset": dataset.reference(),
-                "weights": {"uri": weights.uri, "digest": weights.sha256},
-                **({"knowledge": knowledge.reference()} if knowledge else {}),
-            }
             _publish(tracker, inputs, sign_run(job, made_from, progress, best))
     barrier()
 

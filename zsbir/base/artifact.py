@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import uuid
@@ -150,29 +151,29 @@ class Artifact:
         return {"uri": self.uri, "digest": self.digest}
 
     def input(self, role: str, kind: Kind) -> Artifact:
-        """One of the artifacts it was made from: where its manifest says, or at the same place of the root it was copied to.
+        """One of the artifacts it was made from: at its place in this one's own root (it may have been copied), or where it was.
 
         InputError when it is in neither place, or another one lies there by now.
         """
         reference = self.manifest.inputs.get(role)
         if reference is None:
             raise InputError(f"{self.uri} was made from no {role}")
-        places = [reference["uri"], join(root_of(self.uri), below_root(reference["uri"]))]
-        for place in dict.fromkeys(places):
+        places = list(dict.fromkeys([join(root_of(self.uri), below_root(reference["uri"])), reference["uri"]]))
+        for place in places:
             if exists(place):
                 found = Artifact(place, kind)
-                if found.digest != reference["digest"]:
-                    raise InputError(f"{place} is no longer the {kind} that {self.uri} was made from")
-                return found
-        raise InputError(f"the {kind} that {self.uri} was made from is gone: it is not at {' or '.join(dict.fromkeys(places))}")
+                if found.digest == reference["digest"]:
+                    return found
+        there = "is no longer the one that" if any(map(exists, places)) else "is gone that"
+        raise InputError(f"the {kind} {there} {self.uri} was made from; looked for at {' and '.join(places)}")
 
     def input_file(self, role: str) -> str:
-        """The URI of the single file it was made from: where its manifest says, or at the same place of its own root.
+        """The URI of the single file it was made from: at its place in this one's own root, or where it was.
 
         InputError when it is in neither place. Such files are named by their checksum, which their reader compares.
         """
         uri = str(self.manifest.inputs[role]["uri"])
-        for place in dict.fromkeys([uri, join(root_of(self.uri), below_root(uri))]):
+        for place in dict.fromkeys([join(root_of(self.uri), below_root(uri)), uri]):
             parent, name = split_file(place)
             if parent.size(name) is not None:
                 return place
@@ -186,11 +187,15 @@ PLACES = ("datasets", "knowledge", "runs", "reports", "indexes", "pretrained", "
 """The folders of a storage root."""
 
 
+_BELOW_ROOT = re.compile(
+    r"(?:(?:datasets|indexes|knowledge)/[^/]+/[^/]+|(?:reports|pretrained|weights)/[^/]+|runs/[^/]+(?:/checkpoints/[^/]+)?)$"
+)
+
+
 def below_root(uri: str) -> str:
     """The part of an artifact's address that is the same in every storage root: "datasets/toy/0123"."""
-    parts = uri.rstrip("/").split("/")
-    start = max((place for place, part in enumerate(parts) if part in PLACES), default=len(parts) - 1)
-    return "/".join(parts[start:])
+    found = _BELOW_ROOT.search(uri.rstrip("/"))
+    return found.group() if found else folder_name(uri)
 
 
 def root_of(uri: str) -> str:
@@ -265,6 +270,7 @@ class Draft:
         Where another writer was first with the same digest, that one stays and is returned. RunError when it is another thing.
         """
         self._publish_rest()
+        self._check_there()
         manifest = Manifest(
             kind=self.kind,
             name=self.name,
@@ -290,6 +296,13 @@ class Draft:
         with ThreadPoolExecutor(UPLOADS) as pool, Progress("upload", total=total_mb, unit="MB", quiet=quiet) as progress:
             for entry in pool.map(self.publish, names):
                 progress.advance(entry.size // 10**6)
+
+    def _check_there(self) -> None:
+        """What was found there already may have been somebody's debris, and cleared away since."""
+        there = {entry.key for entry in self.place.walk()}
+        for name, key in self._keys.items():
+            if key not in there:
+                raise RunError(f"{join(self.place.uri, key)} vanished while {name!r} was counted on; run the same command again")
 
     def _second(self, digest: str) -> Artifact:
         """Another writer's manifest is there. What only this one published is taken away again."""

@@ -91,7 +91,8 @@ class DiskFolder:
             self._remove_empty(path.parent)
 
     def clear(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.path)
 
     def local(self, key: str = "") -> Path | None:
         return self._file(key) if key else self.path

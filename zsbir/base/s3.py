@@ -334,12 +334,12 @@ class S3Folder:
             try:
                 self._put(key, content, notes, IfNoneMatch="*")
             except ClientError as error:
-                code = code_of(error)
-                if code in ("PreconditionFailed", "412"):
+                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+                if status == 412:
                     return False
-                if code in ("NotImplemented", "501"):
+                if status == 501:
                     raise _Unsupported from None
-                if code in ("ConditionalRequestConflict", "409") and number + 1 < _CONFLICT_TRIES:
+                if status == 409 and number + 1 < _CONFLICT_TRIES:  # at the same moment as another
                     time.sleep(0.2 * 2**number)
                     continue
                 raise explain(error, f"{self.uri}/{key}") from None

@@ -40,33 +40,22 @@ def embed(
     starts = range(rank * EMBED_BATCH, len(positions), workers * EMBED_BATCH)
     mine = [positions[start : start + EMBED_BATCH] for start in starts]
     order = np.concatenate(mine) if mine else positions[:0]
-    parts: list[Float[np.ndarray, "b d"]] = []
-    with torch.inference_mode(), autocast or nullcontext(), _progress(label, len(order)) as progress:
+    parts: list[Float[np.ndarray, "_ d"]] = []
+    with torch.inference_mode(), autocast or nullcontext(), Progress(label, total=len(order), unit="image", quiet=not label) as progress:
         for batch in eval_batches(images, order, image_px, EMBED_BATCH, threads):
             parts.append(forward(batch.to(device)).float().cpu().numpy())
             progress.advance(len(batch))
     return parts_of_all(parts, workers)
 
 
-def parts_of_all(parts: list[Float[np.ndarray, "b d"]], workers: int) -> Float[np.ndarray, "n d"]:
+def parts_of_all(parts: list[Float[np.ndarray, "_ d"]], workers: int) -> Float[np.ndarray, "n d"]:
     """The batches of all workers, dealt out in turn, as one array in their common order."""
     if workers == 1:
         return np.concatenate(parts)
-    hands: list[list[Float[np.ndarray, "b d"]]] = [[] for _ in range(workers)]
+    hands: list[list[Float[np.ndarray, "_ d"]]] = [[] for _ in range(workers)]
     dist.all_gather_object(hands, parts)
     rounds = max(len(hand) for hand in hands)
     return np.concatenate([hand[turn] for turn in range(rounds) for hand in hands if turn < len(hand)])
-
-
-class _Silent:
-    """Progress that nobody sees."""
-
-    def advance(self, count: int = 1, suffix: str = "") -> None:
-        """Nothing."""
-
-
-def _progress(label: str, total: int) -> AbstractContextManager[Progress | _Silent]:
-    return Progress(label, total=total, unit="image") if label else nullcontext(_Silent())
 
 
 def embeddings_of(encoder: nn.Module) -> Forward:

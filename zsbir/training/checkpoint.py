@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,9 +58,13 @@ class _Snapshot:
 
 
 class Checkpoints:
-    """The checkpoints of one run. One process saves; all load. Use as a context: leaving it waits for what is not written yet."""
+    """The checkpoints of one run. One process saves; all load. Use as a context: leaving it waits for what is not written yet.
 
-    def __init__(self, run: str | Path):
+    made_from: what the run reads, by role, as manifests name it.
+    """
+
+    def __init__(self, run: str | Path, made_from: Mapping[str, Any] | None = None):
+        self._made_from = made_from
         self.place = folder(join(run, "checkpoints"))
         self._run = folder(run).uri.rpartition("/")[2]
         self._best: _Snapshot | None = None
@@ -79,13 +83,13 @@ class Checkpoints:
         """
         tensors = _copied(_module_tensors(modules) | _optimiser_tensors(modules, optimiser))
         state = json.dumps(asdict(progress)).encode()
-        step, best_step = progress.step, progress.best_step
+        step, best_step, made_from = progress.step, progress.best_step, self._made_from
 
         def write() -> None:
             with draft(join(self.place.uri, f"step-{step:06d}"), "checkpoint", f"step-{step:06d}", quiet=True) as work:
                 save_file(tensors, work.file("state.safetensors"))
                 write_atomic(work.file("progress.json"), state)
-                work.commit(digest=digest_of([self._run, step]), counts={"step": step})
+                work.commit(digest=digest_of([self._run, step]), inputs=made_from, counts={"step": step})
             self._remove_older("step", step)
             self._remove_older("best", best_step)
 
@@ -94,12 +98,12 @@ class Checkpoints:
     def save_best(self, encoder: Encoder, progress: TrainState) -> None:
         """Write the encoder as `best-N` soon, before any later checkpoint."""
         facts, tensors = encoder.facts(), _copied(encoder.state_dict())
-        step, score = progress.best_step, progress.best_score
+        step, score, made_from = progress.best_step, progress.best_score, self._made_from
 
         def write() -> None:
             with draft(join(self.place.uri, f"best-{step:06d}"), "checkpoint", f"best-{step:06d}", quiet=True) as work:
                 save_encoder(work.file("encoder.safetensors"), facts, tensors)
-                work.commit(digest=digest_of([self._run, "best", step]), facts={"score": score})
+                work.commit(digest=digest_of([self._run, "best", step]), inputs=made_from, facts={"score": score})
 
         self._put("_best", _Snapshot(step, write))
 
@@ -211,7 +215,8 @@ class Checkpoints:
         """Also what killed processes began and never committed."""
         for name in self.place.names():
             if name.startswith(f"{prefix}-") and _step_of(name) < step:
-                remove(join(self.place.uri, name))
+                with suppress(OSError, InputError, RunError):  # it costs room, no more; the next one tries again
+                    remove(join(self.place.uri, name))
 
 
 def newest_checkpoint(place: Folder) -> Artifact | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,9 +80,19 @@ def plan_training(config: TrainConfig, samples: Samples, workers: int) -> BatchP
 class Trainer:
     """One training on one worker. `run` goes from the newest checkpoint, or from the start, to the end."""
 
-    def __init__(self, config: TrainConfig, inputs: TrainInputs, context: Context, run: str | Path, *, log: Log, threads: int = 0):
+    def __init__(
+        self,
+        config: TrainConfig,
+        inputs: TrainInputs,
+        context: Context,
+        run: str | Path,
+        *,
+        log: Log,
+        threads: int = 0,
+        made_from: Mapping[str, Any] | None = None,
+    ):
         self.config, self.inputs, self.context, self.run_uri, self.log = config, inputs, context, str(run), log
-        self.checkpoints = Checkpoints(run)
+        self.checkpoints = Checkpoints(run, made_from)
         plan = plan_training(config, inputs.samples, context.world_size)
         self.steps = len(plan)
         self.loader = TrainLoader(
