@@ -41,7 +41,11 @@ def embed(
     mine = [positions[start : start + EMBED_BATCH] for start in starts]
     order = np.concatenate(mine) if mine else positions[:0]
     parts: list[Float[np.ndarray, "_ d"]] = []
-    with torch.inference_mode(), autocast or nullcontext(), Progress(label, total=len(order), unit="image", quiet=not label) as progress:
+    with (
+        torch.inference_mode(),
+        autocast or nullcontext(),
+        Progress(label, total=len(order), unit="image", quiet=not label) as progress,
+    ):
         for batch in eval_batches(images, order, image_px, EMBED_BATCH, threads):
             parts.append(forward(batch.to(device)).float().cpu().numpy())
             progress.advance(len(batch))
