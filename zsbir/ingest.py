@@ -11,7 +11,8 @@ quarantined with its reason and counted; too many fail the command.
 
 The images are cut into blocks of about 64 MB, and each block becomes a shard as soon as it is packed, in this process or by Ray
 workers; the files are the same for any number of them. The same command goes on where a killed one was, and returns at once where
-nothing has changed since. Prints the URI of the dataset.
+nothing has changed since. Costs: two CPU cores take about 3,000 photos of 10 kB a second from disk, and 300 from object storage,
+where each is a request (more workers share them); 200 MB of memory and 1 kB an image. Prints the URI of the dataset.
 """
 
 from __future__ import annotations
