@@ -121,25 +121,31 @@ class Artifact:
 
     def download(self, name: str, file: Path) -> None:
         """Copy one of its files to `file` and check it. InputError when it is gone or not what was signed."""
-        try:
-            self.folder.download(self.key(name), file)
-        except FileNotFoundError:
-            raise InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}: it is gone") from None
-        self._check(name, file)
+        tries = 2 if is_remote(self.uri) else 1  # it may have been damaged on its way
+        for _ in range(tries):
+            try:
+                self.folder.download(self.key(name), file)
+            except FileNotFoundError:
+                raise InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}: it is gone") from None
+            if self._is_signed(name, file):
+                return
+        raise self._damaged(name)
 
     def verified(self, name: str) -> Path:
         """A local path of one of its files whose bytes are those that were signed. InputError when they are not."""
         path = self.file(name)
-        if not is_remote(self.uri):  # what came from object storage was checked on its way
-            self._check(name, path)
+        if not is_remote(self.uri) and not self._is_signed(name, path):  # what came from object storage was checked on its way
+            raise self._damaged(name)
         return path
 
-    def _check(self, name: str, path: Path) -> None:
+    def _is_signed(self, name: str, path: Path) -> bool:
         entry = self.manifest.files[name]
-        if path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
-            raise InputError(
-                f"{join(self.uri, name)} differs from its manifest: the file was changed or damaged; make the artifact again"
-            )
+        return path.stat().st_size == entry.size and sha256_file(path) == entry.sha256
+
+    def _damaged(self, name: str) -> InputError:
+        return InputError(
+            f"{join(self.uri, name)} differs from its manifest: the file was changed or damaged; make the artifact again"
+        )
 
     def verify(self) -> None:
         """Compare every file with the manifest. InputError names the first that differs."""

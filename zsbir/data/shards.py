@@ -59,6 +59,13 @@ class Images:
         if shard in self._resident:
             data: bytes = self._column(shard)[row].as_py()
             return data
+        try:
+            return self._checked(position, shard, row)
+        except InputError:
+            self._groups.forget(shard)  # it may have been damaged on its way: once more
+            return self._checked(position, shard, row)
+
+    def _checked(self, position: int, shard: int, row: int) -> bytes:
         data = self._groups.read(shard, row)
         if hashlib.sha256(data).hexdigest() != self._samples.sha256[position]:
             raise InputError(f"{self._dataset.address(shard_name(shard))}: image {row} is damaged; make the data set again")
@@ -155,10 +162,23 @@ class _RowGroups:
 
     def read(self, shard: int, row: int) -> bytes:
         group, place = divmod(row, ROW_GROUP_ROWS)
-        with self._lock:
-            column = self._group(shard, group)
-        data: bytes = column[place].as_py()
+        try:
+            with self._lock:
+                column = self._group(shard, group)
+            data: bytes = column[place].as_py()
+        except FileNotFoundError:
+            raise InputError(f"{self._dataset.uri} (dataset) has no file {shard_name(shard)!r}: it is gone") from None
+        except (pa.ArrowException, OSError, LookupError, ValueError) as error:
+            line = " ".join(str(error).split())
+            raise InputError(f"{self._dataset.address(shard_name(shard))} is damaged ({line}); make the data set again") from None
         return data
+
+    def forget(self, shard: int) -> None:
+        """Read it anew when it is asked for next."""
+        with self._lock:
+            self._files.pop(shard, None)
+            for key in [key for key in self._kept if key[0] == shard]:
+                del self._kept[key]
 
     def _group(self, shard: int, group: int) -> pa.Array:
         key = (shard, group)
