@@ -59,6 +59,11 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
     return path
 
 
+def is_cached(name: str) -> bool:
+    """Whether the file of that name is in the cache at this moment."""
+    return (_objects() / name[:2] / name).exists()
+
+
 def drafts_dir() -> Path:
     """Where this process writes what goes to object storage; what killed processes left there is removed."""
     drafts = cache_dir() / "drafts"

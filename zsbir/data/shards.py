@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
-from zsbir.base.artifact import TOLD_FROM_MB, Artifact
-from zsbir.base.cache import cache_bytes, cached
+from zsbir.base.artifact import TOLD_FROM_MB, Artifact, FileEntry
+from zsbir.base.cache import cache_bytes, cached, is_cached
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import Progress, warn
 from zsbir.base.ranged import RangedFile
@@ -84,9 +84,9 @@ class Images:
             threading.Thread(target=self._fetch, args=(missing,), daemon=True, name="fetch").start()
 
     def _fetch(self, shards: list[int]) -> None:
-        names = {shard: shard_name(shard) for shard in shards}
         files = self._dataset.manifest.files
-        sizes = {shard: files[name].size for shard, name in names.items() if name in files}
+        entries = {shard: files[shard_name(shard)] for shard in shards if shard_name(shard) in files}
+        sizes = {shard: entry.size for shard, entry in entries.items() if not is_cached(_copy_name(entry))}
         quiet = not is_remote(self._dataset.uri) or sum(sizes.values()) < TOLD_FROM_MB * 10**6
         queue = iter(shards)
         with Progress("fetch", total=sum(sizes.values()) // 10**6, unit="MB", quiet=quiet) as progress:
@@ -95,7 +95,7 @@ class Images:
                 for shard in queue:  # taking the next of an iterator is one step, also among threads
                     with suppress(InputError, RunError, OSError):
                         self._column(shard)
-                        progress.advance(sizes[shard] // 10**6)
+                        progress.advance(sizes.get(shard, 0) // 10**6)
 
             threads = [threading.Thread(target=work, daemon=True, name="fetch") for _ in range(FETCHES)]
             for thread in threads:
@@ -126,13 +126,17 @@ def _map_column(dataset: Artifact, shard: int) -> pa.Array:
     dataset.key(name)
     # Thrown out between being found and being opened: asked for again.
     for _ in range(3):
-        path = cached(f"{dataset.manifest.files[name].sha256}.arrow", lambda file: _write_working_copy(dataset, name, file))
+        path = cached(_copy_name(dataset.manifest.files[name]), lambda file: _write_working_copy(dataset, name, file))
         try:
             with pa.memory_map(str(path)) as source:
                 return pa.ipc.open_file(source).get_batch(0).column(0)
         except FileNotFoundError:
             continue
     raise InputError(f"{path} vanished again and again: is something else cleaning the cache?")
+
+
+def _copy_name(entry: FileEntry) -> str:
+    return f"{entry.sha256}.arrow"
 
 
 def _write_working_copy(dataset: Artifact, name: str, file: Path) -> None:
