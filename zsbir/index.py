@@ -56,7 +56,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
     """
     run = Artifact(run_uri, "run")
     gallery, source = _gallery(run, config)
-    digest = digest_of([config.model_dump(mode="json"), run.digest, source])
+    digest = digest_of([config.model_dump(mode="json", exclude={"gallery"}), run.digest, source["digest"]])
     name = config.name or run.manifest.name
     uri = join(settings.root, "indexes", name, digest[:16])
     if exists(uri):
