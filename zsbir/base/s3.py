@@ -364,9 +364,13 @@ class S3Folder:
             raise explain(error, f"{self.uri}/{key}") from None
 
     def _upload(self, key: str, file: Path, sha256: str) -> None:
-        with self._errors(key):
-            more = {"Metadata": {"sha256": sha256}}
+        more = {"Metadata": {"sha256": sha256}}
+        try:
             self._client.upload_file(str(file), self.bucket, self._key(key), ExtraArgs=more, Config=_TRANSFERS)
+        except STORE_ERRORS as error:
+            # Told twice to join the parts, because its first answer was lost, a store may no longer know them: the size will tell.
+            if code_of(error) != "NoSuchUpload":
+                raise explain(error, f"{self.uri}/{key}") from None
         if self.size(key) != file.stat().st_size:
             raise RunError(f"{self.uri}/{key} did not arrive whole; run the same command again")
 

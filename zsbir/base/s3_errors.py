@@ -112,6 +112,7 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[Except
 
 def code_of(error: Exception) -> str:
     """The store's error code ("NoSuchKey"), or its HTTP status where the answer had no body; "" for other errors."""
+    error = _root(error)
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
