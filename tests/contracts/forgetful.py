@@ -1,4 +1,4 @@
-"""Stores that do not know `If-None-Match`: one that ignores it, one that says so."""
+"""Stores that do not know `If-None-Match`: one ignores it, one says so. And one that forgets uploads that are ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from servers.s3 import S3Server
 from servers.wire import Peer
 
 CONDITION = re.compile(rb"\r\nif-none-match:[^\r]*", re.IGNORECASE)
-REFUSAL = b"<Error><Code>NotImplemented</Code><Message>A header implies functionality that is not implemented</Message></Error>"
 
 
 class ForgetfulStore(FaultProxy):
@@ -34,19 +33,62 @@ class _Forgetful(Peer):
         await super().send(CONDITION.sub(b"", data, count=1) if data.startswith(b"PUT ") else data)
 
 
-class _Honest(Peer):
+class _Answers(Peer):
+    """Answers some requests in the server's place."""
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         super().__init__(reader, writer)
         self._refused = False
 
     async def send(self, data: bytes) -> None:
         is_head = data.startswith((b"PUT ", b"GET ", b"HEAD ", b"DELETE ", b"POST "))
-        self._refused = bool(CONDITION.search(data)) if is_head else self._refused
+        if is_head:
+            answer = self.answer(data)
+            self._refused = answer is not None
+            if answer is not None:
+                self.reader.feed_data(answer)
         if not self._refused:
             await super().send(data)
-        elif is_head:  # as if the server had said it
-            head = f"HTTP/1.1 501 Not Implemented\r\nContent-Type: application/xml\r\nContent-Length: {len(REFUSAL)}\r\n\r\n"
-            self.reader.feed_data(head.encode() + REFUSAL)
+
+    def answer(self, head: bytes) -> bytes | None:
+        """The answer to a request, or None where the server is to give it."""
+        raise NotImplementedError
+
+
+class _Honest(_Answers):
+    def answer(self, head: bytes) -> bytes | None:
+        return _refusal("501 Not Implemented", "NotImplemented") if CONDITION.search(head) else None
+
+
+class UploadForgettingStore(FaultProxy):
+    """The server behind it; of an upload in parts that was ended once it says that there is none, as MinIO does."""
+
+    def __init__(self, upstream: S3Server) -> None:
+        super().__init__(upstream)
+        self.ended: set[bytes] = set()
+
+    async def _connect(self, old: Peer | None) -> Peer:
+        peer = await super()._connect(old)
+        return _UploadForgetting(peer.reader, peer.writer, self.ended)
+
+
+class _UploadForgetting(_Answers):
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ended: set[bytes]) -> None:
+        super().__init__(reader, writer)
+        self._ended = ended
+
+    def answer(self, head: bytes) -> bytes | None:
+        ending = re.match(rb"POST \S*uploadId=(\S+)", head)
+        if ending is None:
+            return None
+        known = ending[1] not in self._ended
+        self._ended.add(ending[1])
+        return None if known else _refusal("404 Not Found", "NoSuchUpload")
+
+
+def _refusal(status: str, code: str) -> bytes:
+    body = f"<Error><Code>{code}</Code><Message>as this store says it</Message></Error>"
+    return f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
 def stores(server: S3Server) -> dict[str, FaultProxy]:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from contracts.conftest import enter
 from contracts.crew import Crew
-from contracts.forgetful import stores
+from contracts.forgetful import UploadForgettingStore, stores
 from contracts.workers import FILES, commit_each, content, write_files
-from servers.faults import FaultProxy
+from servers.faults import Fault, FaultProxy
 from servers.moto import Moto
 
 from zsbir.base import s3
@@ -113,3 +113,21 @@ def test_two_processes_at_once_leave_one_whole_artifact_while_another_reads(root
         assert not [name for name in folder(uri).names() if name.startswith(WORKSPACE)]
     assert seen
     assert all(read in versions for read in seen), "nobody has seen parts of both"
+
+
+@pytest.mark.parametrize("fault", [Fault.DROP_AFTER, None])
+def test_an_upload_in_parts_has_arrived_also_where_its_end_is_not_known_twice(moto: Moto, monkeypatch, tmp_path, fault):
+    monkeypatch.setattr(s3, "SINGLE_PUT_BYTES", 5 * 2**20)
+    monkeypatch.setattr(s3, "_TRANSFERS", s3.TransferConfig(multipart_threshold=5 * 2**20, multipart_chunksize=5 * 2**20))
+    monkeypatch.setattr(s3, "_known", set())
+    data = bytes(range(256)) * 4096 * 6
+    (tmp_path / "file").write_bytes(data)
+    with UploadForgettingStore(moto) as store:
+        enter(store, monkeypatch)
+        place = folder(f"s3://{store.new_bucket()}/root")
+        proxied = ["HEAD", "POST", "PUT", "PUT", "POST"]
+        store.arm(proxied.index("POST") + 3, fault)
+        key = place.publish("part.bin", tmp_path / "file", hashlib.sha256(data).hexdigest())
+        assert [method for method, _ in store.log][: len(proxied)] == proxied
+    enter(moto, monkeypatch)
+    assert folder(place.uri).read(key) == data

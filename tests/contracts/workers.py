@@ -1,14 +1,30 @@
-"""What processes of a crew do."""
+"""What processes of a crew do, and the small stages that faults are put into."""
 
 from __future__ import annotations
 
+import hashlib
+import random
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from threading import Barrier
+from typing import Any
 
-from zsbir.base.artifact import Draft, draft
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from zsbir import ingest
+from zsbir.base import s3
+from zsbir.base.artifact import Artifact, Draft, code_version, draft, exists
 from zsbir.base.storage import folder
+from zsbir.data import blocks
+from zsbir.data.schema import ROW_GROUP_ROWS, SAMPLES_SCHEMA, SHARD_SCHEMA, shard_name
+from zsbir.training import checkpoint
+
+READY = (s3, code_version())
+"""What each process would else load and ask git for anew."""
 
 
 def create_each(uri: str, keys: Sequence[str], data: bytes, barrier: Barrier) -> list[bool]:
@@ -63,3 +79,89 @@ def hang_after_publishing(uri: str, seed: int, files: int, told: Connection) -> 
         work.file("half.bin").write_bytes(bytes(10))
         told.send("now")
         time.sleep(60)
+
+
+def shards(uri: str, seed: int = 0) -> Artifact:
+    """Like a data set: three shards published one by one, one table more at the end."""
+    if exists(uri):
+        return Artifact(uri)
+    with draft(uri, "dataset", "test") as work:
+        for number in range(3):
+            work.file(f"shards/{number}.parquet").write_bytes(content(str(number), seed))
+            work.publish(f"shards/{number}.parquet")
+        work.file("samples.parquet").write_bytes(content("samples", seed))
+        return work.commit(digest="d" * 64, counts={"photos": 3})
+
+
+def knowledge(uri: str, seed: int = 0) -> Artifact:
+    """Like what a teacher makes: one file."""
+    if exists(uri):
+        return Artifact(uri)
+    with draft(uri, "knowledge", "test") as work:
+        work.file("knowledge.parquet").write_bytes(content("knowledge", seed))
+        return work.commit(digest="d" * 64, facts={"labels": "abc"})
+
+
+class Small(nn.Linear):
+    """Stands where a run's encoder does, without its 45 MB."""
+
+    def facts(self) -> dict[str, str]:
+        return {"backbone": "none", "dim": "2", "image_px": "32"}
+
+
+def modules(step: int) -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:
+    """A network and its optimiser as they are after so many steps."""
+    encoder = Small(3, 2)
+    optimiser = torch.optim.SGD(encoder.parameters(), lr=0.1, momentum=0.9)
+    for parameter in encoder.parameters():
+        parameter.data.fill_(step)
+        optimiser.state[parameter]["momentum_buffer"] = torch.full_like(parameter, -step)
+    return {"encoder": encoder}, optimiser
+
+
+def save(run: str, step: int = 2) -> None:
+    """A best encoder and the checkpoint that names it."""
+    trained, optimiser = modules(step)
+    state = checkpoint.TrainState(step=step, best_score=step / 10, best_step=step, history=[{"step": float(step)}])
+    with checkpoint.Checkpoints(run) as checkpoints:
+        checkpoints.save_best(trained["encoder"], state)
+        checkpoints.save(trained, optimiser, state)
+
+
+def table(numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Rows of a shard with these images."""
+    facts = {"domain": "photo", "class_id": 0, "class_name": "a", "split": "train", "width": 1, "height": 1}
+    return [
+        {
+            **facts,
+            "sample_id": number,
+            "sha256": hashlib.sha256(image(number)).hexdigest(),
+            "path": f"{number}.jpg",
+            "image": {"bytes": image(number), "path": f"{number}.jpg"},
+        }
+        for number in numbers
+    ]
+
+
+def image(number: int) -> bytes:
+    """Bytes that no other image has."""
+    return random.Random(number).randbytes(300 + number)
+
+
+def dataset(uri: str) -> Artifact:
+    """A data set with two shards, of which the first has two row groups."""
+    shards, samples = (range(ROW_GROUP_ROWS + 5), range(ROW_GROUP_ROWS + 5, ROW_GROUP_ROWS + 12)), []
+    with draft(uri, "dataset", "test") as work:
+        for shard, numbers in enumerate(shards):
+            rows = table(numbers)
+            pq.write_table(pa.Table.from_pylist(rows, SHARD_SCHEMA), work.file(shard_name(shard)), row_group_size=ROW_GROUP_ROWS)
+            samples += [{**row, "shard": shard, "row": number} for number, row in enumerate(rows)]
+        pq.write_table(pa.Table.from_pylist(samples, SAMPLES_SCHEMA), work.file("samples.parquet"))
+        return work.commit(digest="d" * 64)
+
+
+def ingest_images(root: str, images: str) -> Artifact:
+    """The real verb, with blocks of twelve images."""
+    blocks.BLOCK_IMAGES = 12
+    config = ingest.IngestConfig(layout="folder", unseen_classes=("cat",), dev_classes=("bee",))
+    return ingest.ingest(config, images, ingest.Settings(root=root, threads=1))
