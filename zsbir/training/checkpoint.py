@@ -8,6 +8,7 @@ says more.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -215,21 +216,24 @@ class Checkpoints:
 
     def _remove_older(self, prefix: str, step: int) -> None:
         """Also what killed processes began and never committed."""
-        for name in self.place.names():
-            if name.startswith(f"{prefix}-") and _step_of(name) < step:
+        for name, number in _numbered(self.place, prefix).items():
+            if number < step:
                 with suppress(OSError, InputError, RunError):  # it costs room, no more; the next one tries again
                     remove(join(self.place.uri, name))
 
 
 def newest_checkpoint(place: Folder) -> Artifact | None:
     """The newest whole checkpoint in a run's `checkpoints` that can be resumed from."""
-    steps = sorted((name for name in place.names() if name.startswith("step-")), key=_step_of, reverse=True)
+    numbers = _numbered(place, "step")
+    steps = sorted(numbers, key=lambda name: numbers[name], reverse=True)
     whole = next((uri for name in steps if exists(uri := join(place.uri, name))), None)
     return Artifact(whole, "checkpoint") if whole else None
 
 
-def _step_of(name: str) -> int:
-    return int(name.split("-")[1])
+def _numbered(place: Folder, prefix: str) -> dict[str, int]:
+    """The folders "step-000500" and their numbers; what else somebody put there is none of ours."""
+    found = {name: re.fullmatch(rf"{prefix}-(\d+)", name) for name in place.names()}
+    return {name: int(match[1]) for name, match in found.items() if match}
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
