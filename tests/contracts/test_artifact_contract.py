@@ -18,6 +18,7 @@ from zsbir.base.cache import cache_dir
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.fetch import fetch
 from zsbir.base.storage import WORKSPACE, folder, is_remote, join
+from zsbir.training.checkpoint import Checkpoints, newest_checkpoint
 
 NAMES = ["a/one.bin", "two words+ü.parquet", "empty.json"]
 
@@ -248,6 +249,27 @@ def test_an_input_file_is_found_in_either_root(root: str):
     assert moved.input_file("weights") == join(root, "elsewhere", "weights", "0" * 64 + ".safetensors")
     with pytest.raises(InputError, match=r"that .* was made from are gone"):
         made.input_file("weights")
+
+
+def test_of_checkpoints_the_newest_whole_one_is_found_among_others_and_what_is_none(root: str):
+    place = folder(f"{root}/runs/r/checkpoints")
+    for name in ("step-000009", "step-000010", "step-1000000", "best-000010"):
+        with draft(f"{place.uri}/{name}", "checkpoint", name) as work:
+            work.file("state.safetensors").write_bytes(name.encode())
+            work.commit(digest=name)
+    for name in (
+        "step-2000000/state.safetensors",
+        "step-old/manifest.json",
+        "step-/manifest.json",
+        "step-5-copy/manifest.json",
+        "notes.txt",
+    ):
+        place.create(name, b"{}")
+    newest = newest_checkpoint(place)
+    assert newest
+    assert newest.folder_name == "step-1000000"
+    Checkpoints(f"{root}/runs/r")._remove_older("step", 1000000)
+    assert place.names() == ["best-000010", "notes.txt", "step-", "step-1000000", "step-2000000", "step-5-copy", "step-old"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import time
 
 import pytest
 from contracts.crew import Crew
@@ -12,6 +13,8 @@ from contracts.workers import FILES, commit_each, content, hang_after_publishing
 from zsbir.base.artifact import MANIFEST, Artifact, draft, exists
 from zsbir.base.errors import RunError
 from zsbir.base.storage import WORKSPACE, folder, is_remote
+from zsbir.keeping.housekeeping import debris, remove_debris
+from zsbir.keeping.roots import survey
 
 ROUNDS = 24
 
@@ -76,6 +79,10 @@ def test_a_writer_killed_in_the_middle_is_followed_by_one_with_other_bytes(root:
     assert all(folder(uri).read(name) == content(name, 0) for name in left), "never written over"
     named = {MANIFEST, *(made.key(name) for name in FILES)}
     assert {key for key in keys(uri) if not key.startswith(WORKSPACE)} == named | left
+    later_s = time.time() + 60
+    remove_debris(root, debris(survey(root), [], later_s), later_s)
+    assert keys(uri) == named, "`gc` takes what the dead one left, and nothing else"
+    check_whole(uri, {1})
 
 
 @pytest.mark.parametrize("files", [1, 3])
