@@ -39,7 +39,6 @@ VERBS = {
     "index": "build_index",
     "search": "read_drawing",
     "artifacts": "perform",
-    "artifacts": "perform",
 }
 METHOD = ROOT / "docs" / "method.md"
 FIELDS = re.compile(r"<!-- fields -->\n.*?<!-- /fields -->", re.DOTALL)

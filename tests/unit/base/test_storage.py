@@ -91,7 +91,9 @@ def test_a_wrong_bucket_and_a_wrong_key_are_input_errors_that_name_the_address(b
     "uri", ["s3://", "s3://models", "s3://models/", "s3:///net.pth", "s3://no such/net.pth", "s3://../net.pth"]
 )
 def test_an_address_that_is_none_is_one_line(bucket, uri):
-    assert re.search(r"no place in object storage|no file in object storage|no such|[Ii]nvalid bucket name|no bucket|no file at|404", line(uri))
+    assert re.search(
+        r"no place in object storage|no file in object storage|no such|[Ii]nvalid bucket name|no bucket|no file at|404", line(uri)
+    )
 
 
 def test_without_credentials_the_line_says_so(store_url, no_keys, monkeypatch):

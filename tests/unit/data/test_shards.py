@@ -118,7 +118,7 @@ def test_a_damaged_shard_is_refused_with_and_without_room(dataset: Artifact, mon
 
 def test_a_shard_that_is_gone_is_an_input_error(dataset: Artifact):
     dataset.folder.delete([dataset.key(shard_name(1))])
-    samples, images = opened(dataset)
+    _samples, images = opened(dataset)
     assert images.read(0) == image(0)
     with pytest.raises(InputError, match="it is gone"):
         images.read(ROWS[0])
