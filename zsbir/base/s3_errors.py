@@ -24,7 +24,7 @@ from urllib3.exceptions import HTTPError
 from zsbir.base.errors import InputError, RunError
 
 
-class DamagedError(BotoCoreError):
+class DamagedError(BotoCoreError):  # type: ignore[misc, unused-ignore]  # botocore has no types
     """Other bytes arrive than were put."""
 
     fmt = "other bytes arrive than were put"
