@@ -201,7 +201,11 @@ _BELOW_ROOT = re.compile(
 def below_root(uri: str) -> str:
     """The part of an artifact's address that is the same in every storage root: "datasets/toy/0123"."""
     found = _BELOW_ROOT.search(uri.rstrip("/"))
-    return found.group() if found else folder_name(uri)
+    if found:
+        return found.group()
+    parts = uri.rstrip("/").split("/")
+    start = max((place for place, part in enumerate(parts) if part in PLACES), default=len(parts) - 1)
+    return "/".join(parts[start:])
 
 
 def root_of(uri: str) -> str:
