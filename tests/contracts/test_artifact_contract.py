@@ -215,9 +215,9 @@ def copied(uri: str, target: str) -> str:
     return target
 
 
-def test_an_input_is_found_where_the_manifest_says_and_at_the_same_place_of_its_own_root(root: str):
+def test_an_input_is_found_at_its_place_in_the_own_root_and_else_where_it_was(root: str):
     dataset = write(f"{root}/datasets/toy/0")
-    made = write(f"{root}/indexes/i", inputs={"dataset": dataset.reference()}, digest="e")
+    made = write(f"{root}/indexes/toy/i", inputs={"dataset": dataset.reference()}, digest="e")
     assert made.input("dataset", "index").uri == dataset.uri
     with pytest.raises(InputError, match="was made from no run"):
         made.input("run", "run")
@@ -225,28 +225,32 @@ def test_an_input_is_found_where_the_manifest_says_and_at_the_same_place_of_its_
         made.input("dataset", "dataset")
 
     elsewhere = join(root, "elsewhere")
-    moved = Artifact(copied(made.uri, f"{elsewhere}/indexes/i"))
-    assert moved.input("dataset", "index").uri == dataset.uri, "as long as it is where it was"
+    moved = Artifact(copied(made.uri, f"{elsewhere}/indexes/toy/i"))
+    assert moved.input("dataset", "index").uri == dataset.uri, "nothing else was copied"
     copied(dataset.uri, f"{elsewhere}/datasets/toy/0")
+    assert moved.input("dataset", "index").uri == f"{elsewhere}/datasets/toy/0", "the copy that lies nearer"
     remove(dataset.uri)
     check(moved.input("dataset", "index"))
-    assert moved.input("dataset", "index").uri == f"{elsewhere}/datasets/toy/0"
-    with pytest.raises(InputError, match=r"that .* was made from is gone: it is not at"):
+    with pytest.raises(InputError, match=r"the index is gone that .* was made from"):
         made.input("dataset", "index")
     write(dataset.uri, digest="f" * 64)
-    with pytest.raises(InputError, match=r"is no longer the index that .* was made from"):
+    with pytest.raises(InputError, match=r"the index is no longer the one that .* was made from"):
         made.input("dataset", "index")
+    assert moved.input("dataset", "index").uri == f"{elsewhere}/datasets/toy/0"
 
 
 def test_an_input_file_is_found_in_either_root(root: str):
-    weights = join(root, "weights", "0" * 64 + ".safetensors")
-    folder(join(root, "weights")).create("0" * 64 + ".safetensors", b"x")
-    made = write(f"{root}/indexes/i", inputs={"weights": {"uri": weights, "digest": "0" * 64}})
+    name = "0" * 64 + ".safetensors"
+    weights = join(root, "weights", name)
+    folder(join(root, "weights")).create(name, b"x")
+    made = write(f"{root}/indexes/toy/i", inputs={"weights": {"uri": weights, "digest": "0" * 64}})
     assert made.input_file("weights") == weights
-    moved = Artifact(copied(made.uri, f"{root}/elsewhere/indexes/i"))
+    moved = Artifact(copied(made.uri, f"{root}/elsewhere/indexes/toy/i"))
+    assert moved.input_file("weights") == weights
     copied(join(root, "weights"), f"{root}/elsewhere/weights")
+    assert moved.input_file("weights") == join(root, "elsewhere", "weights", name)
     folder(join(root, "weights")).clear()
-    assert moved.input_file("weights") == join(root, "elsewhere", "weights", "0" * 64 + ".safetensors")
+    assert moved.input_file("weights") == join(root, "elsewhere", "weights", name)
     with pytest.raises(InputError, match=r"that .* was made from are gone"):
         made.input_file("weights")
 

@@ -122,7 +122,7 @@ def test_create_while_another_deletes_says_yes_or_no(place: Folder):
     stop = threading.Event()
 
     def delete() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.001):
             place.delete(["mark"])
 
     deleting = threading.Thread(target=delete)

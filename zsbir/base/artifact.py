@@ -170,8 +170,10 @@ class Artifact:
                 found = Artifact(place, kind)
                 if found.digest == reference["digest"]:
                     return found
-        there = "is no longer the one that" if any(map(exists, places)) else "is gone that"
-        raise InputError(f"the {kind} {there} {self.uri} was made from; looked for at {' and '.join(places)}")
+        changed = [place for place in places if exists(place)]
+        if changed:
+            raise InputError(f"{changed[0]} is no longer the {kind} that {self.uri} was made from")
+        raise InputError(f"the {kind} that {self.uri} was made from is gone: it is not at {' or '.join(places)}")
 
     def input_file(self, role: str) -> str:
         """The URI of the single file it was made from: at its place in this one's own root, or where it was.

@@ -87,12 +87,11 @@ class Checkpoints:
         step, best_step, made_from = progress.step, progress.best_step, self._made_from
 
         def write() -> None:
-            if exists(join(self.place.uri, f"step-{step:06d}")):
-                return  # the last step is often one that was due anyway
-            with draft(join(self.place.uri, f"step-{step:06d}"), "checkpoint", f"step-{step:06d}", quiet=True) as work:
-                save_file(tensors, work.file("state.safetensors"))
-                write_atomic(work.file("progress.json"), state)
-                work.commit(digest=digest_of([self._run, step]), inputs=made_from, counts={"step": step})
+            if not exists(join(self.place.uri, f"step-{step:06d}")):  # the last step is often one that was due anyway
+                with draft(join(self.place.uri, f"step-{step:06d}"), "checkpoint", f"step-{step:06d}", quiet=True) as work:
+                    save_file(tensors, work.file("state.safetensors"))
+                    write_atomic(work.file("progress.json"), state)
+                    work.commit(digest=digest_of([self._run, step]), inputs=made_from, counts={"step": step})
             self._remove_older("step", step)
             self._remove_older("best", best_step)
 
