@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from zsbir.base.files import sha256_file, write_atomic
+from zsbir.base.files import in_folder, sha256_file, write_atomic
 from zsbir.base.storage import WORKSPACE, Entry, checked_key, variation
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -46,7 +46,6 @@ class DiskFolder:
 
     def create(self, key: str, data: bytes) -> bool:
         target = self._file(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
         try:
             write_atomic(part, data)
@@ -59,9 +58,8 @@ class DiskFolder:
 
     def publish(self, key: str, file: Path, sha256: str) -> str:
         target = self._file(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
         _flush(file)
-        if not _put(file, target) and not (target.is_file() and sha256_file(target) == sha256):
+        if not in_folder(target.parent, lambda: _put(file, target)) and not (target.is_file() and sha256_file(target) == sha256):
             return self.publish(variation(key), file, sha256)
         file.unlink(missing_ok=True)
         return key
@@ -103,8 +101,7 @@ class DiskFolder:
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
-        self.path.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=WORKSPACE, dir=self.path))
+        work = in_folder(self.path, lambda: Path(tempfile.mkdtemp(prefix=WORKSPACE, dir=self.path)))
         try:
             yield work
         finally:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 _MASK = os.umask(0)
 os.umask(_MASK)  # it can only be asked for by setting it
+
+Made = TypeVar("Made")
 
 _FOLDER_TRIES = 100
 
@@ -35,11 +38,16 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def _part_of(path: Path) -> IO[bytes]:
-    """A new file beside `path`. Another process may be removing the empty folder at this moment: then it is made again."""
+    """A new file beside `path`."""
+    return in_folder(path.parent, lambda: tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False))
+
+
+def in_folder(folder: Path, make: Callable[[], Made]) -> Made:
+    """What `make` makes in a folder. Another process may remove it at this moment, because it is empty: then it is made again."""
     for tries_left in reversed(range(_FOLDER_TRIES)):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+            folder.mkdir(parents=True, exist_ok=True)
+            return make()
         except (FileNotFoundError, FileExistsError):
             if not tries_left:
                 raise
