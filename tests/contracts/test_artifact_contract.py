@@ -231,10 +231,10 @@ def test_an_input_is_found_at_its_place_in_the_own_root_and_else_where_it_was(ro
     assert moved.input("dataset", "index").uri == f"{elsewhere}/datasets/toy/0", "the copy that lies nearer"
     remove(dataset.uri)
     check(moved.input("dataset", "index"))
-    with pytest.raises(InputError, match=r"the index is gone that .* was made from"):
+    with pytest.raises(InputError, match=r"the index that .* was made from is gone: it is not at"):
         made.input("dataset", "index")
     write(dataset.uri, digest="f" * 64)
-    with pytest.raises(InputError, match=r"the index is no longer the one that .* was made from"):
+    with pytest.raises(InputError, match=r"datasets/toy/0 is no longer the index that .* was made from"):
         made.input("dataset", "index")
     assert moved.input("dataset", "index").uri == f"{elsewhere}/datasets/toy/0"
 

@@ -136,6 +136,30 @@ def test_create_while_another_deletes_says_yes_or_no(place: Folder):
     assert set(answers) <= {True, False}
 
 
+def test_a_folder_that_is_removed_because_it_is_empty_is_in_nobodys_way(place: Folder, tmp_path):
+    """Whoever ends work in a folder takes it away, where nothing is left in it, also while another begins."""
+    stop = threading.Event()
+
+    def begin_and_end() -> None:
+        while not stop.wait(0.0005):
+            place.check_writable()
+
+    others = [threading.Thread(target=begin_and_end) for _ in range(2)]
+    for other in others:
+        other.start()
+    try:
+        for number in range(60):
+            with place.workspace() as work:
+                (work / "file").write_bytes(b"x")
+                place.publish(f"sub/{number}", work / "file", sha256(b"x"))
+            place.delete([f"sub/{number}"])
+    finally:
+        stop.set()
+        for other in others:
+            other.join()
+    assert place.names() == []
+
+
 def test_replace_puts_a_file_whatever_is_there(place: Folder):
     place.replace("a/mark", b"one")
     place.replace("a/mark", b"two and longer")
