@@ -144,19 +144,17 @@ def test_a_folder_that_is_removed_because_it_is_empty_is_in_nobodys_way(place: F
         while not stop.wait(0.0005):
             place.check_writable()
 
-    others = [threading.Thread(target=begin_and_end) for _ in range(2)]
-    for other in others:
-        other.start()
-    try:
-        for number in range(60):
-            with place.workspace() as work:
-                (work / "file").write_bytes(b"x")
-                place.publish(f"sub/{number}", work / "file", sha256(b"x"))
-            place.delete([f"sub/{number}"])
-    finally:
-        stop.set()
-        for other in others:
-            other.join()
+    with ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(begin_and_end) for _ in range(2)]
+        try:
+            for number in range(60):
+                with place.workspace() as work:
+                    (work / "file").write_bytes(b"x")
+                    place.publish(f"sub/{number}", work / "file", sha256(b"x"))
+                place.delete([f"sub/{number}"])
+        finally:
+            stop.set()
+        assert [other.result() for other in others] == [None, None]
     assert place.names() == []
 
 
