@@ -1,8 +1,8 @@
 """A fault at every request of small runs: what is there afterwards is whole, and the same command again finishes the work.
 
-Four runs, in front of moto: (a) a data set whose shards are published one by one, (b) knowledge of one file, (c) a best encoder
-and a checkpoint where older ones are, (d) `zsbir.ingest` itself with three blocks. Each is done once through the proxy to count its
-requests. Then it is done as by a new process for every position, with the fault once (it has to succeed: boto3 or we try again) and
+Four runs, in front of moto, (b) of RGW too: (a) a data set whose shards are published one by one, (b) knowledge of one file, (c) a
+best encoder and a checkpoint where older ones are, (d) `zsbir.ingest` itself with three blocks. Each is done once through the proxy
+to count its requests. Then it is done as by a new process for every position, with the fault once (it has to succeed: boto3 or we try again) and
 with the fault from there on (it has to end with one line in bounded time); then with SIGKILL of the writing process at every
 position (of (d) at every second), its last request done or not. (b) has every fault at every position, both ways; the others and
 readers have every position with faults in rotation.
@@ -34,7 +34,7 @@ from contracts.conftest import enter
 from contracts.crew import Crew, outcome
 from contracts.workers import content, dataset, image, ingest_images, knowledge, modules, save, shards
 from servers.faults import AnyFault, Call, Delay, Fault, FaultProxy, Refuse
-from servers.moto import Moto
+from servers.s3 import S3Server
 
 from zsbir.base import s3
 from zsbir.base.artifact import MANIFEST, Artifact, exists
@@ -68,7 +68,7 @@ class Bench:
     """The proxy, and the two ways to the server behind it."""
 
     proxy: FaultProxy
-    moto: Moto
+    server: S3Server
     bucket: str
     monkeypatch: pytest.MonkeyPatch
 
@@ -87,7 +87,7 @@ class Bench:
     def direct(self) -> None:
         """From now on requests go to the server itself, which is well."""
         self.proxy.reset()
-        enter(self.moto, self.monkeypatch)
+        enter(self.server, self.monkeypatch)
         self.monkeypatch.setenv("ZSBIR_S3_ATTEMPTS", "5")
         self.monkeypatch.setenv("ZSBIR_S3_TIMEOUT_S", "60")
 
@@ -104,7 +104,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def bench(moto: Moto, images: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Bench]:
+def bench(request, images: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[Bench]:
+    """In front of moto, unless a test says otherwise."""
+    server: S3Server = request.getfixturevalue(getattr(request, "param", "moto"))
     wait_for_read = urllib3.util.wait_for_read
     monkeypatch.setattr(urllib3.util, "wait_for_read", lambda sock, timeout: wait_for_read(sock, CONTINUE_S))
     monkeypatch.setattr(botocore.retries.quota.RetryQuota, "acquire", lambda self, amount: True)
@@ -115,8 +117,8 @@ def bench(moto: Moto, images: str, monkeypatch: pytest.MonkeyPatch, tmp_path) ->
     monkeypatch.setattr(s3, "_conditional", {})
     for name, value in {"RETRY_S": (0.01,), "CLOSING_S": 0.0, "GIVE_UP_S": 0.0}.items():
         monkeypatch.setattr(checkpoint, name, value)
-    with FaultProxy(moto) as proxy:
-        yield Bench(proxy, moto, moto.new_bucket(), monkeypatch)
+    with FaultProxy(server) as proxy:
+        yield Bench(proxy, server, server.new_bucket(), monkeypatch)
 
 
 class Run:
@@ -270,7 +272,11 @@ def cases(number: int, ways: int) -> list[tuple[int, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "ways"), [("shards", 3), ("knowledge", len(FAULTS)), ("saving", 2), ("ingest", 1)])
+@pytest.mark.parametrize(
+    ("bench", "kind", "ways"),
+    [("moto", "shards", 3), ("moto", "knowledge", 11), ("moto", "saving", 2), ("moto", "ingest", 1), ("rgw", "knowledge", 3)],
+    indirect=["bench"],
+)
 def test_a_fault_at_any_request_is_got_over_by_trying_again(bench: Bench, capsys, kind: str, ways: int):
     late: list[Run] = []
     for position, name in cases(requests(bench, kind), ways):
@@ -296,7 +302,11 @@ def test_a_fault_at_any_request_is_got_over_by_trying_again(bench: Bench, capsys
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "ways"), [("shards", 2), ("knowledge", len(FAULTS)), ("saving", 1), ("ingest", 1)])
+@pytest.mark.parametrize(
+    ("bench", "kind", "ways"),
+    [("moto", "shards", 2), ("moto", "knowledge", 11), ("moto", "saving", 1), ("moto", "ingest", 1), ("rgw", "knowledge", 3)],
+    indirect=["bench"],
+)
 def test_a_fault_that_stays_ends_in_one_line_and_the_same_command_finishes_later(bench: Bench, kind: str, ways: int):
     late: list[Run] = []
     for position, name in cases(requests(bench, kind), ways):
