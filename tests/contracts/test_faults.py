@@ -2,7 +2,8 @@
 
 Four runs, in front of moto, (b) of RGW too: (a) a data set whose shards are published one by one, (b) knowledge of one file, (c) a
 best encoder and a checkpoint where older ones are, (d) `zsbir.ingest` itself with three blocks. Each is done once through the proxy
-to count its requests. Then it is done as by a new process for every position, with the fault once (it has to succeed: boto3 or we try again) and
+to count its requests. Then it is done as by a new process for every position, with the fault once (it has to succeed: boto3
+or we try again) and
 with the fault from there on (it has to end with one line in bounded time); then with SIGKILL of the writing process at every
 position (of (d) at every second), its last request done or not. (b) has every fault at every position, both ways; the others and
 readers have every position with faults in rotation.
