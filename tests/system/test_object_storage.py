@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from zsbir import evaluate, index, ingest, search, teacher, train
@@ -74,7 +75,7 @@ def test_the_whole_pipeline_gives_the_same_bits_as_on_disk(remote, dataset, know
 
 
 def start(*words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # bits depend on it; on_disk runs in this process
     command = [sys.executable, "-m", "zsbir.train", *words]
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
