@@ -19,6 +19,8 @@ PLACE = {
     "report": "reports/{digest:.16}",
     "index": "indexes/{name}/{digest:.16}",
     "pretrained": "pretrained/{digest:.16}",
+    "sweep": "sweeps/{name}-{digest:.12}",
+    "export": "exports/{digest:.16}",
 }
 
 

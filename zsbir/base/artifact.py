@@ -34,7 +34,7 @@ from zsbir.base.storage import Folder, checked_key, folder, folder_name, is_remo
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 
-Kind = Literal["dataset", "knowledge", "run", "checkpoint", "report", "index", "weights"]
+Kind = Literal["dataset", "knowledge", "run", "checkpoint", "report", "index", "weights", "sweep", "export"]
 
 
 class FileEntry(Config):
@@ -191,12 +191,12 @@ class Artifact:
         return f"Artifact({self.manifest.kind} {self.manifest.name} {self.digest[:12]} at {self.uri})"
 
 
-PLACES = ("datasets", "knowledge", "runs", "reports", "indexes", "pretrained", "weights")
+PLACES = ("datasets", "knowledge", "runs", "reports", "indexes", "pretrained", "weights", "sweeps", "exports")
 """The folders of a storage root."""
 
 
 _BELOW_ROOT = re.compile(
-    r"(?:(?:datasets|indexes|knowledge)/[^/]+/[^/]+|(?:reports|pretrained|weights)/[^/]+|runs/[^/]+(?:/checkpoints/[^/]+)?)$"
+    r"(?:(?:datasets|indexes|knowledge)/[^/]+/[^/]+|(?:reports|pretrained|weights|sweeps|exports)/[^/]+|runs/[^/]+(?:/checkpoints/[^/]+)?)$"
 )
 
 

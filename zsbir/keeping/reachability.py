@@ -21,6 +21,8 @@ READS = {
     "runs": ("dataset", "knowledge", "weights", "pretrained"),
     "reports": ("run", "dataset", "weights"),
     "indexes": ("run", "dataset"),
+    "sweeps": ("dataset", "knowledge", "weights", "pretrained", "run"),
+    "exports": ("run",),
 }
 """What the stages read that write below each of a root's folders."""
 

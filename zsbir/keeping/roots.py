@@ -18,7 +18,7 @@ from zsbir.base.storage import WORKSPACE, folder, join
 from zsbir.keeping.lineage import is_weight_file
 from zsbir.keeping.threads import in_threads
 
-DEPTHS = {"datasets": 2, "knowledge": 2, "runs": 1, "reports": 1, "indexes": 2, "pretrained": 1}
+DEPTHS = {"datasets": 2, "knowledge": 2, "runs": 1, "reports": 1, "indexes": 2, "pretrained": 1, "sweeps": 1, "exports": 1}
 """How many folders below each of a root's an artifact lies."""
 
 KIND_OF = {
@@ -29,6 +29,8 @@ KIND_OF = {
     "indexes": "index",
     "pretrained": "pretrained",
     "weights": "weights",
+    "sweeps": "sweep",
+    "exports": "export",
 }
 KINDS = (*KIND_OF.values(), "checkpoint")
 """How the kinds are called on the command line: artifacts below `pretrained`, single files below `weights`."""
