@@ -46,8 +46,8 @@ from zsbir.keeping.roots import KINDS, Survey, survey
 from zsbir.keeping.tables import bytes_text, count_text
 from zsbir.keeping.telling import as_json, description, findings, inventory, listing, tree, waste_table, weight_facts
 
-NOT_REGISTERED_KINDS = frozenset({"report", "index"})
-"""What a registered model is not made from."""
+NOT_REGISTERED_KINDS = frozenset({"sweep", "export"})
+"""What no version of a registered model names, and none is made from."""
 
 
 class Settings(Config):

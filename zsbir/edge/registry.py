@@ -10,6 +10,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from zsbir.base.artifact import below_root
 from zsbir.base.errors import RunError
 from zsbir.base.storage import is_remote, local_path
 from zsbir.edge.tracking import RUN_TAG, tracking_uri
@@ -35,12 +36,14 @@ def _database(root: str) -> str:
 def registered(uri: str) -> frozenset[str]:
     """The names of all runs of which some version of some registered model was made, and what its own `zsbir.` tags say.
 
+    An address in a tag (of the report, of the index) counts as it stands, and as the path that it has below any root.
+
     RunError when the store does not answer, or no longer knows a run.
     """
     _check_there(uri)
     try:
         client = MlflowClient(uri, os.environ.get("MLFLOW_REGISTRY_URI") or uri)
-        return frozenset(name for version in _versions(client) for name in _names(client, version))
+        return frozenset(name for version in versions(client) for name in _names(client, version))
     except RunError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever keeps it from answering: what is registered is then not known
@@ -48,18 +51,23 @@ def registered(uri: str) -> frozenset[str]:
         raise RunError(f"the model registry of MLflow at {uri} does not answer ({reason[0][:200]})") from None
 
 
+def is_there(uri: str) -> bool:
+    """Whether a store that is a file or a folder exists; True for a server. MLflow would make an empty database where none is."""
+    return not any(
+        (uri.startswith(scheme) or "://" not in uri) and not Path(uri.removeprefix(scheme)).exists() for scheme in _FILES
+    )
+
+
 def _check_there(uri: str) -> None:
-    """MLflow would make an empty database where none is, and answer that nothing is registered."""
-    for scheme in _FILES:
-        path = Path(uri.removeprefix(scheme))
-        if (uri.startswith(scheme) or "://" not in uri) and not path.exists():
-            raise RunError(f"there is no MLflow store at {uri}: correct MLFLOW_TRACKING_URI")
+    if not is_there(uri):
+        raise RunError(f"there is no MLflow store at {uri}: correct MLFLOW_TRACKING_URI")
 
 
-def _versions(client: MlflowClient) -> Iterator[Any]:
+def versions(client: MlflowClient, model: str = "") -> Iterator[Any]:
+    """Every version of a registered model, or of all models. Its aliases are not in it: a SQL store leaves them out."""
     token = None
     while True:
-        page = client.search_model_versions(max_results=_PAGE, page_token=token)
+        page = client.search_model_versions(f"name = '{model}'" if model else None, max_results=_PAGE, page_token=token)
         yield from page
         token = page.token
         if not token:
@@ -68,7 +76,9 @@ def _versions(client: MlflowClient) -> Iterator[Any]:
 
 def _names(client: MlflowClient, version: Any) -> Iterator[str]:
     own = {name: value for name, value in (version.tags or {}).items() if name.startswith("zsbir.")}
-    yield from own.values()
+    for text in own.values():
+        yield text
+        yield below_root(text)
     run_id = version.run_id or _run_of_model(client, version)
     if not run_id:
         return
