@@ -73,6 +73,7 @@ class Settings(Config):
     decode_threads: int = Field(0, ge=0, description="image threads of each worker; 0: by its cores")
     tracking: bool = Field(True, description="log to MLflow (MLFLOW_TRACKING_URI, else SQLite under the storage root)")
     experiment: str = Field("zsbir", description="MLflow experiment")
+    parent: str = Field("", description="id of the MLflow run under which this one is shown, as a sweep's trials are")
 
 
 class Job(Config):
@@ -87,8 +88,10 @@ class Job(Config):
     tracking_uri: str = ""
 
 
-def train(config: TrainConfig, uris: InputUris, settings: Settings) -> Artifact:
+def train(config: TrainConfig, uris: InputUris, settings: Settings, context: LocalContext | None = None) -> Artifact:
     """The Run artifact of that configuration and those inputs: made, finished from its last checkpoint, or found.
+
+    context: the world of a training in this process, for who wants to follow it (a sweep's trial); Ray's workers have their own.
 
     Raises InputError for bad inputs, RunError when training fails, Interrupted when asked to stop.
     """
@@ -104,7 +107,7 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings) -> Artifact:
 
             fit(run_job, job, settings)
         else:
-            context = LocalContext()
+            context = context or LocalContext()
             with context.signals():
                 run_job(job, context)
     if not exists(job.run):
@@ -218,6 +221,7 @@ def _tracking(job: Job, dataset: Artifact, context: Context) -> Iterator[Tracker
         folder_name(job.run),
         params=job.config.model_dump(mode="json"),
         datasets={"training": dataset},
+        parent=job.settings.parent,
     )
     status = "FAILED"
     try:

@@ -1,4 +1,4 @@
-"""The three ways a command ends badly. Each carries one line for the user: what was wrong, with which value, the way out."""
+"""The ways a command ends badly. Each carries one line for the user: what was wrong, with which value, the way out."""
 
 
 class InputError(Exception):
@@ -7,6 +7,10 @@ class InputError(Exception):
 
 class RunError(Exception):
     """The work itself failed: a full disk, a lost worker. Exit code 1."""
+
+
+class Busy(RunError):  # noqa: N818 - it says what the other one is
+    """Another process is at the same piece of work. Who can wait, waits."""
 
 
 class Interrupted(Exception):  # noqa: N818 - an interruption is no error

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import Busy, InputError, RunError
 from zsbir.base.events import say
 from zsbir.base.storage import Folder, folder
 
@@ -32,7 +32,7 @@ _NAME = ".lease-"
 
 @contextmanager
 def alone(uri: str) -> Iterator[None]:
-    """No second process works on `uri` meanwhile. RunError when one does, or the place cannot be written."""
+    """No second process works on `uri` meanwhile. Busy when one does, RunError when the place cannot be written."""
     place = folder(uri)
     path = place.local()
     try:
@@ -44,7 +44,7 @@ def alone(uri: str) -> Iterator[None]:
             with FileLock(path / ".lock", blocking=False):
                 yield
     except Timeout:
-        raise RunError(f"another process is working on {place.uri}; wait for it, or end it") from None
+        raise Busy(f"another process is working on {place.uri}; wait for it, or end it") from None
     except OSError as error:
         raise RunError(f"cannot write {place.uri}: {error.strerror}") from error
 
@@ -54,7 +54,7 @@ def _leased(place: Folder) -> Iterator[None]:
     number = _wait_for_turn(place)
     lease = _Lease(place, f"{_NAME}{number:06d}")
     if not lease.take():
-        raise RunError(f"another process has begun to work on {place.uri} at this moment; wait for it, or end it")
+        raise Busy(f"another process has begun to work on {place.uri} at this moment; wait for it, or end it")
     place.delete(name for name in _leases(place) if name < lease.name)
     beating = threading.Thread(target=lease.beat, daemon=True, name="lease")
     beating.start()
@@ -99,7 +99,7 @@ def _leases(place: Folder) -> list[str]:
 
 
 def _wait_for_turn(place: Folder) -> int:
-    """The number of the next lease. RunError when the last one is alive."""
+    """The number of the next lease. Busy when the last one is alive."""
     found = _leases(place)
     if not found:
         return 1
@@ -112,7 +112,7 @@ def _wait_for_turn(place: Folder) -> int:
         until = time.monotonic() + PATIENCE_BEATS * BEAT_S
         while time.monotonic() < until and (seen := _read(place, last)):
             if seen != first_seen:
-                raise RunError(f"another process is working on {place.uri} ({who}); wait for it, or end it")
+                raise Busy(f"another process is working on {place.uri} ({who}); wait for it, or end it")
             time.sleep(BEAT_S / 2)
     return int(last.removeprefix(_NAME)) + 1
 

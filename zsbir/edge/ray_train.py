@@ -16,6 +16,8 @@ import ray.train
 import torch
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.trainable.trainable_fn_utils import _in_tune_session
 from torch import nn
 
 from zsbir.base.arrow import arrow_filesystem
@@ -90,6 +92,7 @@ def _trainer(worker: _Worker, run: Folder, settings: Any) -> TorchTrainer:
             # Ray's own account of what it does is for its log files; the story of the training is told by the loop.
             logging_config=LoggingConfig(log_level="WARNING"),
             failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=3),
+            callbacks=[TuneReportCallback()] if _in_tune_session() else [],
         ),
     )
 

@@ -35,6 +35,7 @@ for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # how MLflow makes its tables and checks models is not our user's story
 
 RUN_TAG = "zsbir.run"
+PARENT_TAG = "mlflow.parentRunId"
 FLUSH_S = 5.0
 RETRY_S = 30.0
 MAX_BATCH = 1000  # MLflow's limit of metrics a request
@@ -77,12 +78,22 @@ def _experiment_id(client: MlflowClient, uri: str, experiment: str) -> str:
 class Tracker:
     """The MLflow run of one training, as rank 0 sees it. Every call returns whatever MLflow does.
 
-    run_key: the name by which the MLflow run is found again. facts: parameters, once; lineage: data sets by role.
+    run_key: the name by which the MLflow run is found again. params: parameters, once; datasets: what it reads, by role; parent:
+    id of the run under which the UI shows this one.
     """
 
-    def __init__(self, uri: str, experiment: str, run_key: str, *, params: Mapping[str, Any], datasets: Mapping[str, Artifact]):
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        run_key: str,
+        *,
+        params: Mapping[str, Any],
+        datasets: Mapping[str, Artifact],
+        parent: str = "",
+    ):
         self._client, self._uri, self._experiment, self._key = MlflowClient(uri), uri, experiment, run_key
-        self._params, self._datasets = params, datasets
+        self._params, self._datasets, self._parent = params, datasets, parent
         self._run_id: str | None = None
         self._waiting: list[Metric] = []
         self._last_try = self._last_failure = float("-inf")
@@ -96,10 +107,11 @@ class Tracker:
         return not self._missed and not self._waiting
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Metrics of an optimiser step; sent in batches every few seconds."""
+        """Metrics of an optimiser step; sent in batches every few seconds, a dev score at once: a sweep may stop it then."""
         now_ms = int(time.time() * 1000)
         self._waiting += [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
-        if time.monotonic() - self._last_try >= FLUSH_S and time.monotonic() - self._last_failure >= RETRY_S:
+        is_due = time.monotonic() - self._last_try >= FLUSH_S or any(name.startswith("dev/") for name in metrics)
+        if is_due and time.monotonic() - self._last_failure >= RETRY_S:
             self.flush()
 
     def flush(self) -> None:
@@ -149,6 +161,8 @@ class Tracker:
 
     def _resume(self, run_id: str) -> str:
         self._client.update_run(run_id, status="RUNNING")
+        if self._parent:
+            self._client.set_tag(run_id, PARENT_TAG, self._parent)
         names = self._client.get_run(run_id).data.metrics
         self._known = {(name, metric.step) for name in names for metric in self._client.get_metric_history(run_id, name)}
         return run_id
@@ -158,6 +172,8 @@ class Tracker:
         tags = {RUN_TAG: self._key, "mlflow.runName": self._key, **{f"zsbir.code.{name}": value for name, value in code.items()}}
         if "commit" in code:
             tags["mlflow.source.git.commit"] = code["commit"]
+        if self._parent:
+            tags[PARENT_TAG] = self._parent
         run_id = str(self._client.create_run(experiment_id, tags=tags).info.run_id)
         self._client.log_batch(run_id, params=[mlflow.entities.Param(name, str(value)) for name, value in self._params.items()])
         for role, dataset in self._datasets.items():

@@ -34,6 +34,8 @@ from zsbir.training.optimiser import build_optimiser, rate, set_rate
 from zsbir.training.precision import autocast
 
 DEV_METRIC = "map_all"
+DEV_SCORE = f"dev/{DEV_METRIC}"
+"""What the score on the dev classes is called in histories, reports to the context, and trackers."""
 
 Log = Callable[[int, dict[str, float]], None]
 """Takes (step, metrics); called on rank 0 alone."""
@@ -149,11 +151,8 @@ class Trainer:
     def run(self) -> TrainState:
         """Train to the end. Raises Interrupted when asked to stop, RunError when the loss is no longer finite."""
         done = self.checkpoints.load(self.modules, self.optimiser)
-        if self.context.rank == 0 and done.step:
-            events.say(f"resuming at step {done.step} of {self.steps}")
-            # Said again, since what a killed process had not sent is gone with it; a tracker drops what it has.
-            for row in done.history:
-                self.log(int(row["step"]), tracked_names({name: value for name, value in row.items() if name != "step"}))
+        if done.step:
+            self._say_again(done)
         loud = self.context.rank == 0
         bar = events.Progress("train", total=self.steps, unit="step", start=done.step) if loud else None
         clock = _Clock(self.config.batch_images)
@@ -168,6 +167,17 @@ class Trainer:
                 bar.close()
             self._save(done)
         return done
+
+    def _say_again(self, done: TrainState) -> None:
+        """What a killed process had not sent is gone with it. A tracker, and a sweep, drop what they have."""
+        if self.context.rank == 0:
+            events.say(f"resuming at step {done.step} of {self.steps}")
+        for row in done.history:
+            metrics = {name: value for name, value in row.items() if name != "step"}
+            if self.context.rank == 0:
+                self.log(int(row["step"]), tracked_names(metrics))
+            if DEV_SCORE in metrics:
+                self.context.report(row)
 
     def _step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         config, device = self.config, self.context.device
@@ -221,8 +231,8 @@ class Trainer:
         """Score the dev classes; keep the encoder when it is the best so far. Without dev classes the last one is the best."""
         score = self.dev_score()
         if score is not None:
-            self._log(done, {f"dev/{DEV_METRIC}": score})
-            self.context.report({"step": float(done.step), f"dev/{DEV_METRIC}": score})
+            self._log(done, {DEV_SCORE: score})
+            self.context.report({"step": float(done.step), DEV_SCORE: score})
         if score is None or score > done.best_score:
             done.best_step, done.best_score = done.step, -1.0 if score is None else score
             if self.context.rank == 0:

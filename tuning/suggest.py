@@ -1,0 +1,104 @@
+"""Which configuration a sweep tries next: a pure function of its space, its seed, its table so far and the trial's number.
+
+Nothing is remembered beside the table, so a sweep that was killed suggests what it would have suggested.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from tuning.space import Dimension, Range, Space, contains, grid_points, random_point, rounded
+from tuning.table import Origin, Trial
+
+Search = Literal["tpe", "random", "grid"]
+
+TRIES = 100
+"""Draws after which a space counts as used up, when each repeats a configuration that was tried."""
+
+STARTUP_TRIALS = 6
+"""Random trials before TPE has something to go by (Optuna's default is 10; sweeps of trainings are short)."""
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def suggest(
+    search: Search, space: Space, known: Sequence[dict[str, Any]], trials: Sequence[Trial], *, seed: int
+) -> tuple[Origin, dict[str, Any]] | None:
+    """Origin and point of the next trial, or None when the space is used up.
+
+    known: points to start from, that of the base configuration first, tried before anything is searched. trials: all so far.
+    """
+    number = len(trials)
+    if number < len(known):
+        return ("base" if number == 0 else "warm"), dict(known[number])
+    tried = [trial.point for trial in trials]
+    if search == "grid":
+        point = next((point for point in grid_points(space) if point not in tried), None)
+        return None if point is None else ("grid", point)
+    for turn in range(TRIES):
+        # Later draws of one number start where no other number does.
+        point = (
+            random_point(space, seed=seed, number=number + turn * 10**6) if search == "random" else _tpe(space, trials, seed, turn)
+        )
+        if point not in tried:
+            return search, point
+    return None
+
+
+def grid_size(space: Space) -> int:
+    """Points of a grid search, at most a million."""
+    return sum(1 for _ in islice(grid_points(space), 10**6))
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The space as Optuna has it."""
+    return {field: _distribution(dimension) for field, dimension in space.items()}
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    if not isinstance(dimension, Range):
+        return CategoricalDistribution(dimension.values)
+    if dimension.whole:
+        return IntDistribution(round(dimension.low), round(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def frozen_trial(space: Space, trial: Trial) -> optuna.trial.FrozenTrial:
+    """A trial as Optuna remembers it: running, complete, pruned with what it scored on the way, or failed."""
+    state = {
+        "begun": optuna.trial.TrialState.RUNNING,
+        "finished": optuna.trial.TrialState.COMPLETE,
+        "stopped": optuna.trial.TrialState.PRUNED,
+        "failed": optuna.trial.TrialState.FAIL,
+    }[trial.state]
+    return optuna.trial.create_trial(
+        state=state,
+        value=trial.score if trial.state == "finished" else None,
+        params={field: trial.point[field] for field in space},
+        distributions=distributions(space),
+        intermediate_values=dict(trial.scores),
+    )
+
+
+def _tpe(space: Space, trials: Sequence[Trial], seed: int, turn: int) -> dict[str, Any]:
+    """The tree-structured Parzen estimator's choice (Bergstra et al. 2011, in Optuna), made anew from the table each time."""
+    # A seed of its own for every number: Optuna's sampler would go on from a state that a killed process takes with it.
+    sampler = optuna.samplers.TPESampler(
+        seed=(seed * 10007 + len(trials) * 101 + turn) % 2**32,
+        n_startup_trials=STARTUP_TRIALS,
+        multivariate=True,
+        constant_liar=True,
+    )
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for trial in trials:
+        if contains(space, trial.point):
+            study.add_trial(frozen_trial(space, trial))
+    point = study.ask(distributions(space)).params
+    return {field: rounded(value) if isinstance(value, float) else value for field, value in point.items()}

@@ -1,0 +1,84 @@
+"""One MLflow run above others: a sweep over its trials, which the UI nests below it. MLflow may be away: nothing here raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Param, RunTag
+from mlflow.tracking import MlflowClient
+
+from zsbir.base import events
+from zsbir.base.artifact import code_version
+from zsbir.edge.tracking import PARENT_TAG, RUN_TAG, _experiment_id, _first_line, _log_files, find_run, prepare_store
+
+STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "begun": "KILLED"}
+"""How MLflow calls what became of a trial. The tag `zsbir.trial_state` says it as the sweep does."""
+
+
+class Parent:
+    """The MLflow run of a sweep, found again by its key. `run_id` is empty where MLflow does not answer."""
+
+    def __init__(self, uri: str, experiment: str, key: str, params: Mapping[str, Any]):
+        self._client, self._uri, self._experiment, self._key = MlflowClient(uri), uri, experiment, key
+        self._params = params
+        self.run_id = ""
+        prepare_store(uri, experiment)
+        self._attempt(self._open)
+
+    def close_children(self, states: Mapping[str, tuple[int, str]]) -> None:
+        """End the runs that trials left RUNNING when they were stopped or killed. states: trial number and state by run key."""
+        self._attempt(lambda: self._close(states))
+
+    def finish(self, metrics: Mapping[str, float], files: Mapping[str, Path]) -> None:
+        """The sweep's result: its figures, and files as artifacts."""
+
+        def send() -> None:
+            run_id = self._open()
+            for name, value in metrics.items():
+                self._client.log_metric(run_id, name, value)
+            _log_files(self._client, run_id, files, "sweep")
+            self._client.set_terminated(run_id)
+
+        self._attempt(send)
+
+    def _open(self) -> str:
+        if not self.run_id:
+            experiment_id = _experiment_id(self._client, self._uri, self._experiment)
+            self.run_id = find_run(self._client, experiment_id, self._key) or self._create(experiment_id)
+            self._client.update_run(self.run_id, status="RUNNING")
+        return self.run_id
+
+    def _create(self, experiment_id: str) -> str:
+        tags = {RUN_TAG: self._key, "mlflow.runName": self._key} | {
+            f"zsbir.code.{name}": value for name, value in code_version().items()
+        }
+        run_id = str(self._client.create_run(experiment_id, tags=tags).info.run_id)
+        self._client.log_batch(run_id, params=[Param(name, str(value)) for name, value in self._params.items()])
+        return run_id
+
+    def _close(self, states: Mapping[str, tuple[int, str]]) -> None:
+        for child in self._children():
+            number, state = states.get(child.data.tags.get(RUN_TAG, ""), (-1, ""))
+            if number < 0:
+                continue
+            tags = [RunTag("zsbir.trial", str(number)), RunTag("zsbir.trial_state", state)]
+            self._client.log_batch(child.info.run_id, tags=tags)
+            if child.info.status != STATUS[state] and not (child.info.status == "FINISHED" and state == "begun"):
+                self._client.set_terminated(child.info.run_id, STATUS[state])
+
+    def _children(self) -> Iterable[Any]:
+        experiment_id, token = _experiment_id(self._client, self._uri, self._experiment), None
+        while True:
+            page = self._client.search_runs([experiment_id], f"tags.`{PARENT_TAG}` = '{self._open()}'", page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - whatever tracking runs into, it must not end a sweep of days
+            events.warn(f"MLflow at {self._uri}: {_first_line(error)}; the sweep goes on without it")
