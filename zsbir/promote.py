@@ -186,8 +186,7 @@ def _decide(comparison: Comparison | None, why: str, trial: Verdict, wish: Wish,
 
 def _would(candidate: Candidate, champion: Release | None, decision: Decision) -> str:
     """A dry run's result. RunError where it would be refused."""
-    events.say(decision.why)
-    events.say(decision.trial.reason())
+    _tell(decision)
     if decision.outcome == "refused":
         raise RunError(f"would be refused: {decision.why}")
     place = f"in place of {champion.uri}" if champion else "as its first champion"
@@ -203,14 +202,20 @@ def _settle(releases: Releases, champion: Release | None, candidate: Candidate, 
     facts = {"version": release.uri, "champion": champion.uri if champion else "", **_evidence(candidate), **decision.as_json()}
     files = {"README.md": text, f"gate-{stamp()}.json": json.dumps(facts, indent=1)}
     releases.record(release, _tags(candidate, decision), files=files, description=text)
-    events.say(f"{release.uri}: {decision.why}")
-    events.say(decision.trial.reason())
+    _tell(decision)
     if decision.outcome == "refused":
         releases.challenge(release)
         raise RunError(f"refused: {decision.why}. {release.uri} is recorded as challenger; {_way_out(decision)}")
     releases.crown(release, champion)
     events.say(f"{release.uri} is champion now" + (f", in place of {champion.uri}" if champion else ""))
     return release.uri
+
+
+def _tell(decision: Decision) -> None:
+    """The numbers, as the story; a refusal tells its own in the error line."""
+    events.say(decision.trial.reason())
+    if decision.outcome != "refused":
+        events.say(decision.why)
 
 
 def _way_out(decision: Decision) -> str:

@@ -100,6 +100,7 @@ class Releases:
             return found
         prepare_store(self._uri, self._experiment)
         with self._answering():
+            mlflow.set_tracking_uri(self._uri)  # it looks up what `models:/` stands for in a store of its own choice otherwise
             client = self._client()
             run_id = self._run_id(client, run)
             model = self._logged(client, run_id, run) or log_model(self._uri, run_id, run.verified("encoder.safetensors"), example)

@@ -60,9 +60,10 @@ def card(subject: Subject) -> str:
 def front_matter(subject: Subject, summary: Mapping[str, Any]) -> dict[str, Any]:
     """The YAML that Hugging Face's hub reads: what the model is for, and its results with their conventions as names."""
     trained = summary["models"]["trained"]
+    name = " ".join(summary["dataset"].split())  # a line of dashes in it would end the front matter
     results = {
         "task": {"type": PIPELINE, "name": TASK},
-        "dataset": {"type": summary["dataset"], "name": summary["dataset"], "revision": summary["dataset_digest"]},
+        "dataset": {"type": name, "name": name, "revision": summary["dataset_digest"]},
         "metrics": [
             {"type": metric, "name": f"{metric} ({summary['protocol']})", "value": float(trained[metric])} for metric in METRICS
         ],
