@@ -227,7 +227,7 @@ def test_a_worse_model_is_refused_and_its_command_fails_with_one_line(root, bad)
 
 
 def test_a_margin_may_be_asked_for(root, good):
-    with pytest.raises(RunError, match="not above the margin 0.9"):
+    with pytest.raises(RunError, match=r"not above the margin 0\.9"):
         do(good, root, "--margin", "0.9")
     assert do(good, root) == f"models:/{MODEL}/2", "the same version, asked again for less"
     assert aliases(root) == {"champion": "2"}
@@ -256,7 +256,7 @@ def test_a_missing_index_or_one_of_another_run_is_bad_input(root, good, fair):
         do(Made(good.run, good.report, f"{good.index}0"), root)
     with pytest.raises(InputError, match=r"made by .*toy-fair, not by .*toy-good: pass as --index what .* prints"):
         do(Made(good.run, good.report, fair.index), root)
-    with pytest.raises(InputError, match="is a index, not a report|is a report, not a index"):
+    with pytest.raises(InputError, match="is a index, not a report"):
         do(Made(good.run, good.index, good.report), root)
     assert everything(root) == before
 
@@ -406,7 +406,7 @@ def test_a_champion_made_by_hand_is_replaced_only_with_a_report_of_it(root, good
     store = client(root)
     by_hand = store.create_model_version(MODEL, "file:///nowhere", store.get_model_version(MODEL, "1").run_id)
     store.set_registered_model_alias(MODEL, "champion", by_hand.version)
-    with pytest.raises(InputError, match="the report of .*/2 is not at any known place.*--champion-report"):
+    with pytest.raises(InputError, match=r"the report of .*/2 is not at any known place.*--champion-report"):
         do(good, root)
     assert do(good, root, "--champion-report", fair.report) == f"models:/{MODEL}/3"
     assert promote._parse(["rollback", MODEL, "--reason", "x", "--root", str(root)]) == f"models:/{MODEL}/2"
@@ -523,7 +523,7 @@ def test_a_model_that_training_logged_is_registered_and_one_that_was_not_is_logg
     (logged,) = [model for model in logged_models(store) if run_name(store, model.source_run_id) == "toy-good"]
     do(good, root)
     assert len(logged_models(store)) == 3
-    assert store.get_model_version(MODEL, "2").model_id == logged.model_id
+    assert store.get_model_version(MODEL, "2").source == logged.model_uri
     assert run_name(store, store.get_model_version(MODEL, "2").run_id) == "toy-good"
     assert run_name(store, store.get_model_version(MODEL, "1").run_id) == "toy-fair", "was not tracked"
 
@@ -548,8 +548,8 @@ def test_a_logged_model_with_other_weights_is_not_what_is_registered(root, good,
     do(bad, root, "--force", "--reason", "a try")
     version = store.get_model_version(MODEL, "2")
     assert version.run_id == logged.source_run_id
-    assert version.model_id != logged.model_id
-    weights = load_file(Path(mlflow.artifacts.download_artifacts(f"models:/{version.model_id}"), "artifacts/encoder.safetensors"))
+    assert version.source != logged.model_uri
+    weights = load_file(Path(mlflow.artifacts.download_artifacts(version.source), "artifacts/encoder.safetensors"))
     assert torch.equal(weights["embedding.weight"], load_file(Artifact(bad.run).file("encoder.safetensors"))["embedding.weight"])
 
 
@@ -570,5 +570,5 @@ def test_gc_keeps_what_versions_name_and_refuses_to_guess(root, fair, pipeline_r
 
 def test_a_registry_that_does_not_answer_is_an_error_and_changes_nothing(good, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(RunError, match="the model registry of MLflow at http://127.0.0.1:9 failed"):
+    with pytest.raises(RunError, match=r"the model registry of MLflow at http://127\.0\.0\.1:9 failed"):
         do(good, tmp_path)

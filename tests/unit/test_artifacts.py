@@ -247,7 +247,9 @@ def test_gc_in_object_storage_wants_to_know_the_registry(new_root, monkeypatch, 
     asked = ("gc", "--root", root, "--older-than", "0", "--delete")
     with pytest.raises(RunError, match="MLFLOW_TRACKING_URI, or pass --no-registry"):
         do(*asked, "--unnamed", "index,run")
-    do(*asked, "--unnamed", "index,report")
+    with pytest.raises(RunError, match="MLFLOW_TRACKING_URI, or pass --no-registry"):
+        do(*asked, "--unnamed", "index,report")
+    do(*asked, "--unnamed", "sweep,export")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/gone/mlflow.db")
     with pytest.raises(RunError, match="nothing was removed: there is no MLflow store"):
         do(*asked, "--unnamed", "index,report")

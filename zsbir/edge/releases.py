@@ -39,9 +39,6 @@ LONGEST_LINE = 200
 LONGEST_DESCRIPTION = 5000
 """Characters that MLflow's tables hold."""
 
-ENCODER = "artifacts/encoder.safetensors"
-"""Where a logged model holds its encoder."""
-
 
 @dataclass(frozen=True)
 class Release:
@@ -226,16 +223,21 @@ class Releases:
         experiment_id = client.get_run(run_id).info.experiment_id
         sha256 = run.manifest.files["encoder.safetensors"].sha256
         for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
-            if self._encoder_sha256(str(model.model_uri)) == sha256:
+            if self._encoder_sha256(client, model) == sha256:
                 return str(model.model_uri)
         return ""
 
-    def _encoder_sha256(self, model_uri: str) -> str:
+    def _encoder_sha256(self, client: MlflowClient, model: Any) -> str:
+        """The checksum of the weights in a logged model; "" where its files are gone, so that it is logged anew."""
         with tempfile.TemporaryDirectory() as place:
             try:
-                file = mlflow.artifacts.download_artifacts(f"{model_uri}/{ENCODER}", dst_path=place, tracking_uri=self._uri)
-            except (MlflowException, OSError):
-                return ""  # its files are gone: it is logged anew
+                files = [file.path for file in client.list_logged_model_artifacts(model.model_id, "artifacts")]
+                (weights,) = [path for path in files if path.endswith(".safetensors")]
+                # Not by `models:/m-.../path`: MLflow looks for a registered model of that name.
+                address = f"{model.artifact_location}/{weights}"
+                file = mlflow.artifacts.download_artifacts(address, dst_path=place, tracking_uri=self._uri)
+            except (MlflowException, OSError, ValueError):
+                return ""
             return sha256_file(Path(file))
 
     def _client(self) -> MlflowClient:

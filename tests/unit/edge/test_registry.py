@@ -7,7 +7,7 @@ from building import make_old, put_line
 from mlflow.tracking import MlflowClient
 
 from zsbir import artifacts
-from zsbir.base.artifact import exists
+from zsbir.base.artifact import below_root, exists
 from zsbir.base.errors import RunError
 from zsbir.edge import registry
 from zsbir.edge.registry import registered, registries
@@ -104,6 +104,22 @@ def test_gc_keeps_a_registered_run_and_all_it_was_made_from(store, tmp_path):
     assert not any(exists(gone.uri) for gone in (line.index, line.report, other.run, other.dataset))
     artifacts._parse(["gc", "--root", str(tmp_path), "--unnamed", KINDS, "--delete", "--no-registry"])
     assert not exists(line.run.uri)
+
+
+def test_gc_keeps_the_report_and_the_index_that_a_version_names_from_whatever_root(store, tmp_path):
+    """The tags hold the addresses that the artifacts had in the root where they were promoted."""
+    line, other = put_line(tmp_path), put_line(tmp_path, "other")
+    client = MlflowClient(store, store)
+    there = {
+        "zsbir.report": f"s3://team/zsbir/{below_root(line.report.uri)}",
+        "zsbir.index": f"/else/{below_root(line.index.uri)}/",
+    }
+    client.create_model_version("other", "file:///nowhere", tags={"zsbir.run": line.run.folder_name, **there})
+    assert {below_root(line.report.uri), below_root(line.index.uri)} < registered(store)
+    make_old(tmp_path)
+    artifacts._parse(["gc", "--root", str(tmp_path), "--unnamed", KINDS, "--delete"])
+    assert all(exists(kept.uri) for kept in (line.run, line.report, line.index))
+    assert not any(exists(gone.uri) for gone in (other.run, other.report, other.index))
 
 
 def test_gc_refuses_while_the_registry_does_not_answer(store, tmp_path, monkeypatch, capsys):

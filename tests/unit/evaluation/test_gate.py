@@ -148,7 +148,7 @@ def test_other_queries_are_refused(tmp_path, change):
 
 
 def test_a_report_of_dev_promotes_nobody(tmp_path):
-    with pytest.raises(InputError, match="by which training chose its checkpoint.*--protocol zero_shot"):
+    with pytest.raises(InputError, match=r"by which training chose its checkpoint.*--protocol zero_shot"):
         judged(report(tmp_path, "a", BASE, label="dev v1", protocol="dev"), report(tmp_path, "b", BASE))
 
 
@@ -165,5 +165,5 @@ def test_a_damaged_report_and_one_with_nan_are_told(tmp_path):
 
 def test_margins_and_levels_make_sense():
     for bad in ({"margin": -0.1}, {"level": 1.0}, {"margin": float("nan")}):
-        with pytest.raises(InputError, match="margin|level"):
+        with pytest.raises(InputError, match=r"margin|level"):
             GateConfig.of(bad)
