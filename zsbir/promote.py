@@ -216,6 +216,8 @@ def _tell(decision: Decision) -> None:
     events.say(decision.trial.reason())
     if decision.outcome != "refused":
         events.say(decision.why)
+    if decision.outcome == "forced":
+        events.say(f"forced: {decision.force_reason}")
 
 
 def _way_out(decision: Decision) -> str:

@@ -391,6 +391,7 @@ def test_rollback_goes_back_one_champion_at_a_time(root, good, bad):
     with pytest.raises(RunError, match="version 1 of zsbir-resnet18-128 has no champion before it"):
         promote._parse([*back, "--reason", "further"])
     assert do(good, root) == f"models:/{MODEL}/3", "what was rolled back may be promoted again"
+    assert not [name for name in tags(root, "3") if "rolled" in name or "rollback" in name]
     assert promote._parse([*back, "--reason", "again"]) == f"models:/{MODEL}/1"
 
 

@@ -35,6 +35,9 @@ PREFIX = "zsbir."
 LINE_TAG = f"{PREFIX}champions"
 """Tag of the model: the versions that were champion one after the other, as a JSON list, the present one last."""
 
+ROLLED_BACK = ("rolled_back_utc", "rolled_back_to", "rolled_back_by", "rollback_reason")
+"""Tags of a version that lost the alias in a rollback."""
+
 LONGEST_LINE = 200
 LONGEST_DESCRIPTION = 5000
 """Characters that MLflow's tables hold."""
@@ -141,12 +144,15 @@ class Releases:
             if self._aliases().get(CHALLENGER) == release.version:
                 client.delete_registered_model_alias(self.model, CHALLENGER)
             self._tag(client, release, {"promoted_utc": now_utc(), "previous": expected.version if expected else ""})
+            for name in ROLLED_BACK:
+                if name in release.tags:  # it is champion again; that it once was rolled back stands in its run's files
+                    client.delete_model_version_tag(self.model, release.version, f"{PREFIX}{name}")
 
     def roll_back(self, champion: Release, reason: str) -> Release:
         """Give the alias back to the champion before, and record it with the reason. RunError where there was none."""
         target = self.before(champion)
         self._check(champion)
-        tags = {"rolled_back_utc": now_utc(), "rolled_back_to": target.version, "rolled_back_by": user(), "rollback_reason": reason}
+        tags = dict(zip(ROLLED_BACK, (now_utc(), target.version, user(), reason), strict=True))
         with self._answering():
             client = self._client()
             line = self._line_up_to(client, champion)[:-1]
