@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -15,19 +16,21 @@ from tuning.table import Trial
 
 COLOURS = colormaps["viridis"]
 BEST = "#d62728"
+PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
+"""Behind the numbers on an axis, so that lines do not strike them out."""
 
 
 def learning_curves(outcome: Outcome, best: Trial) -> Figure:
     """Dev mAP@all over steps, a line a trial; a cross where it was stopped early."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
-    norm = _norm(outcome.trials)
+    colour_of = _colours(outcome)
     for trial in outcome.trials:
         if not trial.scores:
             continue
         steps, scores = zip(*trial.scores, strict=True)
         first = trial.number == best.number
-        colour = BEST if first else COLOURS(norm(trial.scores[-1][1]))
+        colour = BEST if first else colour_of(trial)
         axes.plot(
             steps,
             scores,
@@ -61,7 +64,7 @@ def parallel_coordinates(outcome: Outcome, best: Trial) -> Figure:
     scored = sorted(((trial.score, trial) for trial in outcome.trials if trial.score is not None), key=lambda pair: pair[0])
     figure = Figure(figsize=(1.6 * len(space) + 3, 4.4), layout="constrained")
     axes = figure.subplots()
-    norm = _norm(outcome.trials)
+    norm, colour_of = _norm(outcome.trials), _colours(outcome)
     fields = list(space)
     for score, trial in scored:
         places = [_place(space[field], trial.point[field]) for field in fields] + [float(norm(score))]
@@ -69,7 +72,7 @@ def parallel_coordinates(outcome: Outcome, best: Trial) -> Figure:
         axes.plot(
             range(len(places)),
             places,
-            color=BEST if first else COLOURS(norm(trial.scores[-1][1])),
+            color=BEST if first else colour_of(trial),
             lw=2.6 if first else 1.4,
             ls="--" if trial.state != "finished" else "-",
             alpha=1.0 if first else 0.8,
@@ -78,7 +81,7 @@ def parallel_coordinates(outcome: Outcome, best: Trial) -> Figure:
     for place, field in enumerate(fields):
         axes.axvline(place, color="0.7", lw=0.8)
         for height, label in _ticks(space[field]):
-            axes.annotate(label, (place, height), xytext=(4, 0), textcoords="offset points", fontsize=8, va="center", color="0.25")
+            axes.annotate(label, (place, height), (4, 0), textcoords="offset points", fontsize=8, va="center", zorder=4, bbox=PAPER)
     axes.axvline(len(fields), color="0.7", lw=0.8)
     for share in np.linspace(0, 1, 5):
         axes.annotate(
@@ -109,6 +112,12 @@ def importance_bars(importance: Mapping[str, float], step: int) -> Figure:
 
 def _title(outcome: Outcome) -> str:
     return f"{outcome.base.recipe}: {len(outcome.trials)} trials"
+
+
+def _colours(outcome: Outcome) -> Callable[[Trial], Any]:
+    """A trial's colour by its best score."""
+    norm = _norm(outcome.trials)
+    return lambda trial: COLOURS(norm(trial.score or 0.0))
 
 
 def _norm(trials: Sequence[Trial]) -> Normalize:

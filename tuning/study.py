@@ -74,13 +74,12 @@ def run_trials(ledger: Ledger, place: Folder, *, at_once: int) -> None:
         tune.Tuner(
             tune.with_resources(task.__call__, _resources(task.settings)),
             tune_config=tune.TuneConfig(
-                metric=DEV_SCORE,
-                mode="max",
                 search_alg=NextTrial(ledger),
                 scheduler=EarlyStopping(ledger),
                 num_samples=-1,
                 max_concurrent_trials=at_once,
-                reuse_actors=False,  # a stopped trial may need seconds to leave; Tune then takes the next one for failed, and waits for ever
+                # A stopped trial may need seconds to leave; Tune then takes the next one for failed, and waits for ever.
+                reuse_actors=False,
                 time_budget_s=ledger.seconds_left(at_once) or None,
                 trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
             ),
@@ -221,7 +220,7 @@ class NextTrial(Searcher):  # type: ignore[misc]  # ray has no types for mypy
     """Tune asks for configurations; the ledger has them."""
 
     def __init__(self, ledger: Ledger):
-        super().__init__(metric=DEV_SCORE, mode="max")
+        super().__init__()  # without a metric: a trial may report an error alone
         self._ledger = ledger
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:

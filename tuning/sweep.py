@@ -16,7 +16,7 @@ from tuning.table import TABLE, State, Table, Trial, as_parquet
 from zsbir.base import events
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.lease import alone
 from zsbir.base.storage import folder, folder_name, join
 from zsbir.data.samples import load_samples
@@ -86,6 +86,8 @@ def sweep(asked: Asked) -> Artifact:
         parent = _parent(found, asked)
         try:
             _run_trials(found, asked, table, parent)
+        except KeyboardInterrupt:
+            raise Interrupted(f"the same command goes on with {found.uri}") from None
         finally:
             if parent:
                 parent.close_children({folder_name(trial.run): (trial.number, trial.state) for trial in table.trials if trial.run})

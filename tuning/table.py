@@ -191,5 +191,5 @@ def read_trials(data: bytes, *, where: str = "") -> list[Trial]:
             )
             for row in rows
         ]
-    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"the trial table in {where} cannot be read ({error}); remove the sweep's folder to start anew") from None

@@ -39,6 +39,7 @@ VERBS = {
     "index": "build_index",
     "search": "read_drawing",
     "artifacts": "perform",
+    "tuning": "sweep",
 }
 METHOD = ROOT / "docs" / "method.md"
 FIELDS = re.compile(r"<!-- fields -->\n.*?<!-- /fields -->", re.DOTALL)
@@ -50,6 +51,7 @@ COMPILED_ONLY = "<!-- compiled, not run:"
 DATASET = "artifacts/datasets/toy/0123456789abcdef"
 KNOWLEDGE = "artifacts/knowledge/0123456789abcdef/0123456789abcdef"
 RUN = "artifacts/runs/toy-0123456789ab"
+SWEEP = "artifacts/sweeps/toy-0123456789ab"
 REPORT = "artifacts/reports/0123456789abcdef"
 INDEX = "artifacts/indexes/toy/0123456789abcdef"
 
@@ -62,15 +64,21 @@ def name_of(path):
     return path.relative_to(ROOT).as_posix()
 
 
+def module_of(verb):
+    return importlib.import_module("tuning.__main__" if verb == "tuning" else f"zsbir.{verb}")
+
+
 def plain(text):
     """The Markdown without what it shows as code."""
     return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
 
 
 def commands(text):
-    """Every `python -m zsbir.<verb> ...` in a text, as (verb, arguments)."""
+    """Every `python -m zsbir.<verb> ...` or `python -m tuning ...` in a text, as (verb, arguments)."""
     text = text.replace("\\\n", " ").replace('"$WORKERS"', "2")  # of all variables the one that stands for a number
-    for verb, rest in re.findall(r"python -m zsbir\.(\w+)([^\n`|<>;)]*)", text):
+    for verb, rest in re.findall(r"python -m (?:zsbir\.)?(\w+)([^\n`|<>;)]*)", text):
+        if verb not in VERBS and f"zsbir.{verb}" not in text:
+            continue  # somebody else's module
         yield verb, shlex.split(rest, comments=True)
 
 
@@ -133,6 +141,8 @@ def workplace(tmp_path_factory):
         (place / "docs" / "pictures").mkdir(parents=True)
         shutil.copy(ROOT / "docs" / "pictures" / "sketch.png", place / "docs" / "pictures")
         (place / "my.yaml").write_text("margin_cross: 0.3\n", "utf-8")
+        (place / SWEEP).mkdir(parents=True)
+        (place / SWEEP / "best.yaml").write_text("recipe: toy\nmargin_cross: 0.3\n", "utf-8")
         _make_artifacts()
     return place
 
@@ -173,15 +183,15 @@ def moved(artifact, address):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself(verb, capsys):
-    module = importlib.import_module(f"zsbir.{verb}")
+    module = module_of(verb)
     with pytest.raises(SystemExit) as left:
         cli.main(module._parse, ["--help"])
     assert left.value.code == 0
-    assert f"python -m zsbir.{verb}" in capsys.readouterr().out
+    assert f"python -m {module.__name__.removesuffix('.__main__')}" in capsys.readouterr().out
 
 
 def test_every_verb_is_documented():
-    found = {path.stem for path in (ROOT / "zsbir").glob("*.py")} - {"__init__", "recipes"}
+    found = {path.stem for path in (ROOT / "zsbir").glob("*.py")} - {"__init__", "recipes"} | {"tuning"}
     assert found == set(VERBS), "a verb came or went: say so in README.md, docs/architecture.md and VERBS"
     assert {verb for _, verb, _ in documented()} == found
 
@@ -189,7 +199,7 @@ def test_every_verb_is_documented():
 @pytest.mark.parametrize(("where", "verb", "words"), [pytest.param(*entry, id=f"{entry[0]}:{entry[1]}") for entry in documented()])
 def test_a_documented_command_is_understood(where, verb, words, workplace, monkeypatch):
     """Options exist, values are valid, recipes and files are there; nothing is run."""
-    module = importlib.import_module(f"zsbir.{verb}")
+    module = module_of(verb)
     if not words:
         return
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -40,6 +40,17 @@ def ray_head(cpus: int, environment: Mapping[str, str] | None = None) -> Iterato
             subprocess.run(start, env=env, check=True, capture_output=True, timeout=START_S)
             yield env | {"RAY_ADDRESS": f"{HOST}:{gcs}"}
         finally:
-            for process in psutil.process_iter(["cmdline"]):
-                if folder in " ".join(process.info["cmdline"] or []):
-                    process.kill()
+            _kill_all(folder)
+
+
+def _kill_all(folder: str) -> None:
+    """Every process that was started with that folder, and what those started: Ray's agents rename themselves."""
+    doomed: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter(["cmdline"]):
+        if folder in " ".join(process.info["cmdline"] or []):
+            with suppress(psutil.NoSuchProcess):
+                doomed |= {found.pid: found for found in (process, *process.children(recursive=True))}
+    for process in doomed.values():
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(doomed.values(), timeout=10)

@@ -9,6 +9,8 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from servers.moto import Moto
+from servers.ray_head import ray_head
 
 from zsbir import ingest, teacher, train
 
@@ -19,6 +21,13 @@ def pipeline_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield tmp_path_factory.mktemp("pipeline") / "root"
+
+
+@pytest.fixture(scope="session")
+def head(moto: Moto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Ray head of two CPUs for all tests, whose workers see moto; the environment in which commands join it."""
+    with ray_head(2, moto.env | {"ZSBIR_CACHE": str(tmp_path_factory.getbasetemp() / "cache")}) as environment:
+        yield environment
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import psutil
 import pytest
 from PIL import Image
 from servers.moto import Moto, moto_server
-from servers.ray_head import ray_head
 
 from zsbir.base.artifact import Artifact
 
@@ -23,11 +21,10 @@ SMALL_BLOCKS = str(Path(__file__).parent / "ingest_in_small_blocks.py")
 BLOCKS = 35
 
 
-@pytest.fixture(scope="module")
-def cluster(moto: Moto) -> Iterator[dict[str, str]]:
+@pytest.fixture
+def cluster(head: dict[str, str]) -> dict[str, str]:
     """The environment of commands: two CPUs of Ray, and an S3 server."""
-    with ray_head(2, moto.env) as environment:
-        yield environment
+    return head
 
 
 @pytest.fixture(scope="module")

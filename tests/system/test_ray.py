@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -23,46 +19,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DEV_TOLERANCE = 0.02
 """How far the final dev mAP of 2 workers may be from that of 1: the same batches and the same loss, but other rounding,
 which training amplifies. Stated in docs/method.md."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, above those that Ray's own workers take."""
-    sockets = [socket.socket() for _ in range(count)]
-    for number, sock in enumerate(sockets):
-        for port in range(23000 + os.getpid() % 900 * 10 + number, 60000, count):
-            try:
-                sock.bind(("127.0.0.1", port))
-                break
-            except OSError:
-                continue
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[dict[str, str]]:
-    """A Ray head with its own folder and ports; the environment in which its commands run."""
-    gcs, client, dashboard, agent = free_ports(4)
-    with tempfile.TemporaryDirectory(prefix="zr", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        environment = clean | {
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            "RAY_AUTH_MODE": "disabled",
-            "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
-            "OMP_NUM_THREADS": "1",
-            "TEST_GCS": f"127.0.0.1:{gcs}",
-        }
-        ports = [f"--port={gcs}", f"--ray-client-server-port={client}", f"--dashboard-port={dashboard}"]
-        command = [str(BIN / "ray"), "start", "--head", *ports, f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
-        subprocess.run(
-            [*command, "--num-cpus=2", "--disable-usage-stats"], env=environment, check=True, capture_output=True, timeout=180
-        )
-        yield environment
-        for process in psutil.process_iter(["cmdline"]):
-            if folder in " ".join(process.info["cmdline"] or []):
-                process.kill()
 
 
 def train_options(dataset: str, knowledge: str, root: Path, *more: str) -> list[str]:
@@ -87,7 +43,7 @@ def train_options(dataset: str, knowledge: str, root: Path, *more: str) -> list[
 def submit(environment: dict[str, str], *arguments: str) -> str:
     """`ray job submit` of a Python command with this repository as working directory; its log."""
     command = [str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--", "python", *arguments]
-    done = subprocess.run(command, env=environment, cwd=REPOSITORY, text=True, capture_output=True, timeout=400, check=False)
+    done = subprocess.run(command, env=head, cwd=REPOSITORY, text=True, capture_output=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -115,10 +71,7 @@ def test_a_submitted_job_trains_on_two_workers_as_one_process_does(head, dataset
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_training_goes_on_from_the_last_checkpoint(head, dataset, knowledge, tmp_path):
     options = train_options(dataset, knowledge, tmp_path, "--num-workers", "2", "--no-tracking", "--steps", "30")
-    environment = head | {"RAY_ADDRESS": head["TEST_GCS"]}
-    process = subprocess.Popen(
-        [sys.executable, *options], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, *options], env=head, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 200
     while not list(tmp_path.glob("runs/*/checkpoints/step-000008/manifest.json")):
         assert process.poll() is None
@@ -149,18 +102,16 @@ def test_the_teacher_says_the_same_on_two_ray_workers_as_in_one_process(head, da
         "--precision",
         "fp32",
     ]
-    environment = head | {"RAY_ADDRESS": head["TEST_GCS"]}
     tables = []
     for name, workers in (("ray", "2"), ("alone", "0")):
         command = [sys.executable, *options, "--root", str(tmp_path / name), "--num-workers", workers]
-        out = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=200, check=True).stdout.strip()
+        out = subprocess.run(command, env=head, text=True, capture_output=True, timeout=200, check=True).stdout.strip()
         tables.append(pq.read_table(Artifact(out, "knowledge").file("knowledge.parquet")))
     assert tables[0].equals(tables[1])
 
 
 def test_more_workers_than_the_cluster_has_are_refused_at_once(head, dataset, knowledge, tmp_path):
     command = [sys.executable, *train_options(dataset, knowledge, tmp_path, "--num-workers", "4", "--no-tracking")]
-    environment = head | {"RAY_ADDRESS": head["TEST_GCS"]}
-    done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command, env=head, text=True, capture_output=True, timeout=120, check=False)
     assert done.returncode == 2
     assert "4 CPUs are needed, the Ray cluster has 2" in done.stderr

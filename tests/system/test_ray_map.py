@@ -9,17 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.ray_head import ray_head
 
 from zsbir.base.errors import InputError, RunError
 from zsbir.edge.ray_map import ray_map
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[dict[str, str]]:
-    """A Ray of two CPUs."""
-    with ray_head(2) as environment:
-        yield environment
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,113 @@
+"""ASHA through Ray's scheduler and our table, against the rule written out."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tuning.space import Choice
+from tuning.study import EarlyStopping, Ledger, Plan
+from tuning.table import Table, Trial
+from zsbir.base.storage import folder
+from zsbir.training.loop import DEV_SCORE
+
+STEPS, EVERY, GRACE, REDUCTION = 80, 10, 10, 2.0
+RUNGS = (10, 20, 40)
+"""What follows from them; the rung at 80 is the end, and decides nothing."""
+
+
+def plan(**changes):
+    values = {"space": {"seed": Choice(values=(0, 1))}, "known": [], "search": "random", "seed": 0, "trials": 100, "steps": STEPS}
+    return Plan(**{**values, "grace": GRACE, "reduction": REDUCTION, "budget_s": 0, **changes})
+
+
+def new_ledger(place, **changes):
+    ledger = Ledger(plan(**changes), SimpleNamespace(settings=None), Table(place))
+    ledger._numbers = {str(number): number for number in range(100)}
+    return ledger
+
+
+def report(stopping, number, step, score):
+    return stopping.on_trial_result(None, SimpleNamespace(trial_id=str(number)), {"step": step, DEV_SCORE: score})
+
+
+def reference(arrivals):
+    """Successive halving, asynchronous: at a rung, stop who is below the (1 - 1/reduction) percentile of those who came before."""
+    best, rungs, stopped = {}, {rung: [] for rung in RUNGS}, {}
+    decisions = []
+    for number, step, score in arrivals:
+        if number in stopped:
+            decisions.append(None)
+            continue
+        best[number] = max(best.get(number, -1), score)
+        decision = "CONTINUE"
+        if step in rungs:
+            before = rungs[step]
+            if before and best[number] < np.percentile(before, 100 * (1 - 1 / REDUCTION)):
+                decision = "STOP"
+                stopped[number] = step
+            before.append(best[number])
+        decisions.append(decision)
+    return decisions
+
+
+def arrivals(seed):
+    """Evaluations of eight trials, mixed by chance, each trial's own in order."""
+    random = np.random.default_rng(seed)
+    order = random.permutation(np.repeat(np.arange(8), STEPS // EVERY))
+    seen = dict.fromkeys(range(8), 0)
+    for number in order.tolist():
+        seen[number] += EVERY
+        yield number, seen[number], float(random.random())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_decisions_are_ashas(tmp_path, seed):
+    ledger = new_ledger(folder(tmp_path))
+    for number in range(8):
+        ledger.table.begin(Trial(number, "random", {}))
+    stopping, events = EarlyStopping(ledger), list(arrivals(seed))
+    expected = reference(events)
+    assert "STOP" in expected
+    for event, decision in zip(events, expected, strict=True):
+        if decision:
+            assert report(stopping, *event) == decision
+            assert (ledger.table.trial(event[0]).state == "stopped") == (decision == "STOP")
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("cut", [5, 20, 40])
+def test_a_restart_decides_as_if_it_had_not_happened(tmp_path, seed, cut):
+    place = folder(tmp_path)
+    ledger = new_ledger(place)
+    for number in range(8):
+        ledger.table.begin(Trial(number, "random", {}))
+    events = list(arrivals(seed))
+    expected = reference(events)
+    stopping = EarlyStopping(ledger)
+    for event in [event for event, decision in zip(events[:cut], expected[:cut], strict=True) if decision]:
+        report(stopping, *event)
+    again = EarlyStopping(new_ledger(place))
+    for event, decision in zip(events[cut:], expected[cut:], strict=True):
+        if decision:
+            assert report(again, *event) == decision
+
+
+def test_what_is_said_again_is_not_judged_again(tmp_path):
+    ledger = new_ledger(folder(tmp_path))
+    for number in range(3):
+        ledger.table.begin(Trial(number, "random", {}))
+    stopping = EarlyStopping(ledger)
+    assert report(stopping, 0, 10, 0.1) == "CONTINUE"
+    assert report(stopping, 1, 10, 0.9) == "CONTINUE"
+    assert report(stopping, 0, 10, 0.1) == "CONTINUE", "it passed this rung when it was alone"
+    assert ledger.table.trial(0).scores == ((10, 0.1),)
+
+
+def test_nobody_is_stopped_at_the_end_or_without_a_scheduler(tmp_path):
+    for name, changes in (("end", {"grace": STEPS}), ("none", {"grace": 0})):
+        ledger = new_ledger(folder(tmp_path / name), **changes)
+        for number in range(4):
+            ledger.table.begin(Trial(number, "random", {}))
+        stopping = EarlyStopping(ledger)
+        assert {report(stopping, number, step, 1 / (number + 1)) for number in range(4) for step in (10, STEPS)} == {"CONTINUE"}
