@@ -19,6 +19,7 @@ KNOWLEDGE=$(python -m zsbir.teacher "$DATASET" --backbone resnet18 --weights "$W
 RUN=$(python -m zsbir.train toy --dataset "$DATASET" --knowledge "$KNOWLEDGE" --num-workers "$WORKERS")
 REPORT=$(python -m zsbir.evaluate "$RUN")
 INDEX=$(python -m zsbir.index "$RUN")
+MODEL=$(python -m zsbir.promote "$REPORT" --index "$INDEX")
 if [ "${STORE:-disk}" = s3 ]; then
     python -m zsbir.artifacts list
     python -m zsbir.artifacts verify --all
@@ -34,4 +35,5 @@ echo "knowledge  $KNOWLEDGE"
 echo "run        $RUN"
 echo "report     $REPORT"
 echo "index      $INDEX"
+echo "champion   $MODEL"
 echo "MLflow     make ui"

@@ -6,7 +6,7 @@ from pathlib import Path
 import zsbir
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-VERBS = ("ingest", "pretrain", "teacher", "train", "evaluate", "index", "search", "artifacts")
+VERBS = ("ingest", "pretrain", "teacher", "train", "evaluate", "index", "search", "promote", "export", "artifacts")
 HEAVY = ("ray", "mlflow")
 
 LOADED_AFTER_EACH = """

@@ -40,6 +40,8 @@ VERBS = {
     "search": "read_drawing",
     "artifacts": "perform",
     "tuning": "sweep",
+    "promote": "perform",
+    "export": "export",
 }
 METHOD = ROOT / "docs" / "method.md"
 FIELDS = re.compile(r"<!-- fields -->\n.*?<!-- /fields -->", re.DOTALL)
