@@ -182,6 +182,7 @@ class Ledger:
 
     def scored(self, number: int, step: int, score: float, *, stopped: bool) -> None:
         """An evaluation came in."""
+        self._count_time(number)
         self.table.scored(number, step, score, stopped=stopped)
         best = max((trial for trial in self.table.trials if trial.score is not None), key=lambda trial: trial.score or 0.0)
         leader = "the best so far" if best.number == number else f"best so far {best.score:.3f}, trial {best.number}"
@@ -197,9 +198,15 @@ class Ledger:
 
     def left(self, number: int) -> None:
         """A trial's process is done with it."""
-        began = self._running.pop(number, None)
-        if began is not None:
-            self.table.spent(number, time.monotonic() - began)
+        self._count_time(number)
+        self._running.pop(number, None)
+
+    def _count_time(self, number: int) -> None:
+        """At every score, so that a killed sweep knows what it has spent."""
+        now = time.monotonic()
+        if number in self._running:
+            self.table.spent(number, now - self._running[number])
+            self._running[number] = now
 
     def completed(self, number: int) -> None:
         """Tune has no more to do for a trial: finished if its run is there, else left for the next time."""
@@ -252,7 +259,7 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self._ledger, plan = ledger, ledger.plan
         self._asha: Any = None
-        self._added: set[int] = set()
+        self._told: dict[int, set[int]] = {}
         if 0 < plan.grace < plan.steps:
             self._asha = ASHAScheduler(
                 time_attr="step",
@@ -263,20 +270,23 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
                 reduction_factor=plan.reduction,
                 stop_last_trials=False,
             )
-            for trial in ledger.table.trials:
-                for step, _ in trial.scores:
-                    self._judge(trial.number, step)
 
-    def _judge(self, number: int, step: int, score: float | None = None) -> bool:
+    def _catch_up(self) -> None:
+        """Tell it what is in the table and did not come through here: before a restart, or by a run that was found."""
+        for trial in self._ledger.table.trials:
+            for step, _ in trial.scores:
+                if step not in self._told.get(trial.number, ()):
+                    self._judge(trial.number, step, trial.best_until(step) or 0.0)
+
+    def _judge(self, number: int, step: int, best: float) -> bool:
         """Whether to stop. The last evaluation stops nobody: the work is done."""
-        if self._asha is None or step >= self._ledger.plan.steps:
-            return False
         trial = SimpleNamespace(trial_id=number)
-        if number not in self._added:
-            self._added.add(number)
+        if number not in self._told:
+            self._told[number] = set()
             self._asha.on_trial_add(None, trial)
-        before = self._ledger.table.trial(number).best_until(step)
-        best = max(value for value in (before, score) if value is not None)
+        self._told[number].add(step)
+        if step >= self._ledger.plan.steps:
+            return False
         return bool(self._asha.on_trial_result(None, trial, {"step": step, "best": best}) == TrialScheduler.STOP)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -290,7 +300,10 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         step, score = int(result["step"]), float(result[DEV_SCORE])
         if step in {at for at, _ in ledger.table.trial(number).scores}:
             return str(TrialScheduler.CONTINUE)  # said again by a training that was resumed
-        stopped = self._judge(number, step, score)
+        stopped = False
+        if self._asha is not None:
+            self._catch_up()
+            stopped = self._judge(number, step, max(score, ledger.table.trial(number).best_until(step) or 0.0))
         ledger.scored(number, step, score, stopped=stopped)
         return str(TrialScheduler.STOP if stopped else TrialScheduler.CONTINUE)
 

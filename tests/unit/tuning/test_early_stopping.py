@@ -111,3 +111,33 @@ def test_nobody_is_stopped_at_the_end_or_without_a_scheduler(tmp_path):
             ledger.table.begin(Trial(number, "random", {}))
         stopping = EarlyStopping(ledger)
         assert {report(stopping, number, step, 1 / (number + 1)) for number in range(4) for step in (10, STEPS)} == {"CONTINUE"}
+
+
+def test_a_run_that_was_found_counts_like_one_that_was_trained(tmp_path):
+    ledger = new_ledger(folder(tmp_path))
+    for number in range(3):
+        ledger.table.begin(Trial(number, "random", {}))
+    stopping = EarlyStopping(ledger)
+    ledger.table.scored(0, 10, 0.9, stopped=False)  # from the history of a run that was there
+    ledger.table.end(0, "finished")
+    assert report(stopping, 1, 10, 0.5) == "STOP"
+    assert report(stopping, 2, 10, 0.95) == "CONTINUE"
+
+
+def test_time_is_counted_at_every_score_and_the_budget_shrinks_by_it(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("tuning.study.time", SimpleNamespace(monotonic=lambda: now[0]))
+    place = folder(tmp_path)
+    ledger = new_ledger(place, budget_s=600)
+    assert ledger.seconds_left(2) == 300
+    ledger.table.begin(Trial(0, "base", {}))
+    ledger._running[0] = now[0]
+    now[0] += 40
+    ledger.scored(0, 10, 0.5, stopped=False)
+    now[0] += 20
+    ledger.left(0)
+    ledger.left(0)
+    assert ledger.table.trial(0).seconds == 60
+    assert new_ledger(place, budget_s=600).seconds_left(2) == 270
+    assert new_ledger(place, budget_s=30).seconds_left(2) == 1
+    assert new_ledger(place).seconds_left(2) == 0

@@ -16,7 +16,9 @@ SPACE = open_space("all", BASE)
 
 def trials(count=16):
     """Only margin_cross matters; every third is stopped early, one failed with markup in its error."""
-    made = [Trial(0, "base", {field: getattr(BASE, field) for field in SPACE}, "finished", run="runs/a", scores=((10, 0.1), (20, 0.2)))]
+    made = [
+        Trial(0, "base", {field: getattr(BASE, field) for field in SPACE}, "finished", run="runs/a", scores=((10, 0.1), (20, 0.2)))
+    ]
     for number in range(1, count):
         point = random_point(SPACE, seed=0, number=number)
         score = point["margin_cross"]

@@ -84,7 +84,6 @@ def test_choices_come_evenly():
         ({"margin_cross": 0.3}, "must be {low: ..., high: ...} or a list"),
         ({"margin_cross": {"lo": 0, "high": 1}}, "unknown field 'lo'"),
         ({"steps": [10, 20]}, "steps cannot vary"),
-        ({"seed": [0, 1]}, ""),
         ({"batch_norm": ["frozen", "none"]}, "'batch_norm'"),
         ({"batch_norm": []}, "at least 1"),
         ({"lr_preserver": {"low": 0.5, "high": 2, "relative": True}}, "cannot be relative"),
@@ -92,10 +91,7 @@ def test_choices_come_evenly():
     ],
 )
 def test_bad_spaces_are_told_in_a_line(values, line):
-    if not line:
-        read_space(values, BASE)
-        return
-    with pytest.raises(InputError, match=".*") as told:
+    with pytest.raises(InputError) as told:
         read_space(values, BASE)
     assert line in str(told.value)
     assert "\n" not in str(told.value)
