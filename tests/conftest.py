@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+from playwright.sync_api import Browser
+from servers.chromium import chromium
+from servers.debian import Unavailable
 from servers.moto import Moto, moto_server
-from servers.rgw import Rgw, Unavailable, rgw_server
+from servers.rgw import Rgw, rgw_server
 
 # Before zsbir is imported anywhere: every annotated shape of these packages is checked in every test.
 install_import_hook(["zsbir.losses", "zsbir.model", "zsbir.retrieval", "zsbir.evaluation", "zsbir.data"], "beartype.beartype")
@@ -51,6 +54,20 @@ def rgw() -> Iterator[Rgw]:
         except Unavailable as reason:
             pytest.skip(str(reason))
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser without a window, shared by a file's tests: each opens its own page.
+
+    Not by all: as long as it is open, Playwright's event loop counts as running, and nothing else in this thread can start one.
+    """
+    with ExitStack() as stack:
+        try:
+            program = stack.enter_context(chromium())
+        except Unavailable as reason:
+            pytest.skip(str(reason))
+        yield program
 
 
 @pytest.fixture

@@ -7,11 +7,9 @@ moto it checks signatures, knows quotas, and with the store "bluestore" keeps it
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
-
+from servers.debian import Packages, Unavailable
 from servers.processes import HOST, free_ports, guard, kill
 from servers.s3 import S3Server
+
+__all__ = ["Rgw", "Unavailable", "rgw_server"]
 
 Store = Literal["memstore", "bluestore"]
 
@@ -88,10 +87,6 @@ rgw_enable_usage_log = false
 rgw_enable_ops_log = false
 rgw_dynamic_resharding = false
 """
-
-
-class Unavailable(Exception):
-    """This machine cannot run the server, for the reason given."""
 
 
 @contextmanager
@@ -225,49 +220,6 @@ def _environment(root: Path) -> dict[str, str]:
 
 
 def _unpacked() -> Path:
-    """The folder with the programs, fetched at the first use; test processes that start together fetch once."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise Unavailable(f"Ceph RGW: Debian's packages for Linux on x86_64 do not run on {sys.platform} {platform.machine()}")
-    cache = Path(os.environ.get("ZSBIR_TEST_CACHE", Path.home() / ".cache" / "zsbir")) / "ceph"
-    cache.mkdir(parents=True, exist_ok=True)
-    root = cache / "root"
-    with FileLock(cache / "lock"):
-        if not root.exists():
-            with tempfile.TemporaryDirectory(dir=cache) as fresh:
-                _fetch(Path(fresh))
-                (Path(fresh) / "root").rename(root)
-    return root
-
-
-def _fetch(folder: Path) -> None:
-    """Download and unpack into `folder`/root what runs there."""
-    for tool in ("apt-get", "dpkg"):
-        if not shutil.which(tool):
-            raise Unavailable(f"Ceph RGW: no {tool} on this machine to fetch Debian's packages with")
-    plan = _apt(folder, "install", "--simulate", "--no-install-recommends", *PROGRAMS)
-    missing = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
-    _apt(folder, "download", *PROGRAMS, *(name for name in missing if name.startswith("lib")))
-    root = folder / "root"
-    for package in sorted(folder.glob("*.deb")):
-        subprocess.run(["dpkg", "-x", str(package), str(root)], check=True)
-    for program in ("ceph-mon", "ceph-osd", "radosgw"):
-        done = subprocess.run(
-            [root / "usr" / "bin" / program, "--version"], env=_environment(root), capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise Unavailable(f"Ceph RGW: {program} does not run here: {done.stderr.strip()}")
-
-
-def _apt(folder: Path, *words: str) -> str:
-    """What apt-get says, run in `folder`; it gives up soon where there is no network."""
-    quick = ["-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20"]
-    try:
-        done = subprocess.run(
-            ["apt-get", "-q", *quick, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=300
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"Ceph RGW: apt-get {words[0]} took more than {error.timeout:.0f} s") from error
-    if done.returncode:
-        complaints = [line for line in done.stderr.splitlines() if line.startswith("E:")] or ["no reason given"]
-        raise Unavailable(f"Ceph RGW: apt-get {words[0]}: {complaints[-1]}")
-    return done.stdout
+    """The folder with the programs, fetched at the first use."""
+    programs = [f"usr/bin/{name}" for name in ("ceph-mon", "ceph-osd", "radosgw")]
+    return Packages("Ceph RGW", "ceph", PROGRAMS, programs, _environment).unpacked()

@@ -1,3 +1,4 @@
+import io
 import os
 import signal
 import subprocess
@@ -8,6 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
+from PIL import Image
+from servers.chromium import WINDOW
+from servers.debian import Packages
 from servers.faults import Call, FaultProxy
 from servers.moto import moto_server
 from servers.rgw import Unavailable, rgw_server
@@ -141,3 +145,38 @@ def test_no_server_outlives_tests_that_are_killed(rgw):
     while any(psutil.pid_exists(int(pid)) for pid in pids) or Path(folder).exists():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_where_the_lists_of_packages_are_out_of_date_new_ones_are_fetched_for_this_once(monkeypatch, tmp_path):
+    """The archive keeps no old versions of a package; the lists of the machine stay as they are."""
+    fake, calls = tmp_path / "bin" / "apt-get", tmp_path / "calls"
+    fake.parent.mkdir()
+    fake.write_text(
+        f'#!/bin/sh\necho "$@" >> {calls}\n'
+        'case "$*" in *Dir::State::Lists=*) ;; *download*) echo "E: 404  Not Found" >&2; exit 100;; esac\n'
+        'case "$*" in *simulate*) echo "Inst libsmall (1.0)"; echo "Inst adduser (1.0)";; *download*) touch small.deb;; esac\n'
+    )
+    unpack = fake.with_name("dpkg")
+    unpack.write_text('#!/bin/sh\nmkdir -p "$3/bin"; printf "#!/bin/sh\\n" > "$3/bin/small"; chmod +x "$3/bin/small"\n')
+    for program in (fake, unpack):
+        program.chmod(0o755)
+    monkeypatch.setenv("ZSBIR_TEST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
+    packages = Packages("Small", "small", ["small"], ["bin/small"], lambda root: dict(os.environ))
+    root = packages.unpacked()
+    assert (root / "bin" / "small").exists()
+    said = [line for line in calls.read_text().splitlines() if "Lists" in line]
+    assert [line.split()[-1] for line in said] == ["update", "small", "libsmall"], "adduser is no library"
+    before = calls.read_text()
+    assert packages.unpacked() == root
+    assert calls.read_text() == before, "what is there is not fetched again"
+
+
+def test_a_browser_shows_a_page(browser):
+    page = browser.new_page(viewport=WINDOW)
+    page.set_content("<p>one</p><script>document.querySelector('p').append(' and', ' two')</script>")
+    assert page.inner_text("p") == "one and two"
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("L")
+    assert picture.size == (WINDOW["width"], WINDOW["height"])
+    assert picture.getextrema() == (0, 255), "there are fonts to write with"
+    page.close()
