@@ -22,7 +22,7 @@ READS = {
     "reports": ("run", "dataset", "weights"),
     "indexes": ("run", "dataset"),
     "sweeps": ("dataset", "knowledge", "weights", "pretrained", "run"),
-    "exports": ("run",),
+    "exports": ("run", "dataset"),
 }
 """What the stages read that write below each of a root's folders."""
 
