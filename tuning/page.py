@@ -22,7 +22,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1100
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }}
 th, td {{ text-align: right; padding: .25rem .6rem; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }}
 td.error {{ text-align: left; white-space: normal; color: #a33; }} tr.best {{ background: #fdecea; }}
-.scroll {{ overflow-x: auto; }}
+.scroll {{ overflow-x: auto; }} .figure {{ min-width: 720px; }}
 </style></head><body>
 <h1>{title}</h1><p>{summary}</p>
 {figures}
@@ -42,7 +42,7 @@ def page(outcome: Outcome, best: Trial) -> str:
     return PAGE.format(
         title=escape(f"{base.recipe}: a sweep of {len(trials)} trials"),
         summary=escape(outcome.verdict()),
-        figures="\n".join(drawn),
+        figures="\n".join(f'<div class="scroll"><div class="figure">{figure}</div></div>' for figure in drawn),
         rows=_rows(space, trials, best),
     )
 
@@ -68,11 +68,12 @@ def _axis(field: str, dimension: Dimension, trials: Sequence[Trial]) -> dict[str
             "ticktext": [*places],
         }
     if not dimension.log:
-        return {"label": field, "values": values}
+        return {"label": field, "values": values, "range": [dimension.low, dimension.high]}
     ticks = [dimension.at(share) for share in (0, 0.25, 0.5, 0.75, 1)]
     return {
         "label": field,
         "values": [math.log10(value) if value > 0 else math.log10(dimension.low) for value in values],
+        "range": [math.log10(dimension.low), math.log10(dimension.high)],
         "tickvals": [math.log10(tick) for tick in ticks],
         "ticktext": [f"{tick:.3g}" for tick in ticks],
     }

@@ -27,7 +27,7 @@ from zsbir.base.artifact import Artifact, below_root, exists
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import default_root, join
-from zsbir.evaluation.card import Subject, card
+from zsbir.evaluation.card import Subject, card, card_text
 from zsbir.evaluation.gate import Comparison, GateConfig, compare, label_of, protocol_of
 from zsbir.evaluation.trial import Verdict, try_index
 from zsbir.keeping.tables import table
@@ -198,10 +198,10 @@ def _settle(releases: Releases, champion: Release | None, candidate: Candidate, 
     from zsbir.edge.releases import stamp
 
     release = releases.registered(candidate.run, _example(candidate.index))
-    text = card(Subject(candidate.model, candidate.report, candidate.run, candidate.encoder, _changed(candidate.run)))
+    subject = Subject(candidate.model, candidate.report, candidate.run, candidate.encoder, _changed(candidate.run))
     facts = {"version": release.uri, "champion": champion.uri if champion else "", **_evidence(candidate), **decision.as_json()}
-    files = {"README.md": text, f"gate-{stamp()}.json": json.dumps(facts, indent=1)}
-    releases.record(release, _tags(candidate, decision), files=files, description=text)
+    files = {"README.md": card(subject), f"gate-{stamp()}.json": json.dumps(facts, indent=1)}
+    releases.record(release, _tags(candidate, decision), files=files, description=card_text(subject))
     _tell(decision)
     if decision.outcome == "refused":
         releases.challenge(release)

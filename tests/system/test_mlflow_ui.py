@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +15,13 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from playwright.sync_api import Browser, Page, Route, expect
 from servers.chromium import WINDOW
-from servers.processes import HOST, free_ports, guard
+from servers.mlflow_server import mlflow_server
 
 from zsbir import train
 
 pytestmark = pytest.mark.slow
 
 EXPERIMENT, MODEL = "zsbir", "zsbir-resnet18-128"
-START_S = 120
 SEEN_MS = 30_000
 NOT_NEW = """
     localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
@@ -75,42 +69,9 @@ def mlflow_models(uri: str, experiment: str) -> list:
 
 @pytest.fixture(scope="module")
 def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of MLflow's server over the store, started as `make ui` does."""
-    folder = tmp_path_factory.mktemp("server")
-    (port,) = free_ports(1)
-    words = [str(Path(sys.executable).parent / "mlflow"), "server", "--backend-store-uri", store.uri, "--host", HOST]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment = {**clean, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*words, "--port", str(port), "--workers", "1"],
-            env=environment,
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    watch = guard([-process.pid], folder)  # the whole group: the server has a worker
-    try:
-        _await(f"http://{HOST}:{port}/health", process, folder / "log")
-        yield f"http://{HOST}:{port}"
-    finally:
-        watch.stdin.close()
-        watch.wait()
-        process.wait()
-
-
-def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + START_S
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            assert process.poll() is None, log.read_text("utf-8", "replace")[-2000:]
-            assert time.monotonic() < end, log.read_text("utf-8", "replace")[-2000:]
-            time.sleep(0.1)
-        else:
-            return
+    """The address of MLflow's server over the store."""
+    with mlflow_server(store.uri, tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture

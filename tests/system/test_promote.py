@@ -19,11 +19,13 @@ import torch
 import yaml
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
+from servers.mlflow_server import mlflow_server
 
 from zsbir import artifacts, evaluate, index, promote
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import digest_of
 from zsbir.base.errors import InputError, RunError
+from zsbir.base.storage import folder
 from zsbir.data.images import eval_image
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
@@ -187,10 +189,13 @@ def test_the_first_champion_beats_its_own_frozen_backbone_and_is_recorded(prepar
     assert 0 < numbers["low"] < numbers["difference"] < numbers["high"]
     assert json.loads(found["zsbir.recall"])["recall_at_10"] == 1
     version = client(prepared).get_model_version(MODEL, "1")
-    assert yaml.safe_load(version.description.split("---\n")[1])["model-index"][0]["name"] == MODEL
+    assert version.description.startswith(f"# {MODEL}\n"), "MLflow's page would show front matter as text"
     files = {file.path for file in client(prepared).list_artifacts(version.run_id, "promotion")}
     assert "promotion/README.md" in files
     assert len(files) == 2
+    mlflow.set_tracking_uri(f"sqlite:///{prepared / 'mlflow.db'}")
+    readme = mlflow.artifacts.load_text(f"runs:/{version.run_id}/promotion/README.md")
+    assert yaml.safe_load(readme.split("---\n")[1])["model-index"][0]["name"] == MODEL
 
 
 def test_a_first_model_that_is_not_better_than_its_backbone_is_refused(bad, tmp_path):
@@ -573,3 +578,19 @@ def test_a_registry_that_does_not_answer_is_an_error_and_changes_nothing(good, t
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(RunError, match=r"the model registry of MLflow at http://127\.0\.0\.1:9 failed"):
         do(good, tmp_path)
+
+
+def test_over_a_server_with_everything_in_object_storage(fair, good, s3_root, tmp_path, monkeypatch):
+    copies = [
+        Made(*(artifacts._parse(["copy", uri, s3_root]) for uri in (made.run, made.report, made.index))) for made in (fair, good)
+    ]
+    (tmp_path / "server").mkdir()
+    with mlflow_server(f"sqlite:///{tmp_path / 'registry.db'}", tmp_path / "server") as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        for number, made in enumerate(copies, start=1):
+            words = [made.report, "--index", made.index, "--root", s3_root]
+            assert promote._parse(words) == f"models:/{MODEL}/{number}"
+        assert promote._parse(["rollback", MODEL, "--reason", "too good", "--root", s3_root]) == f"models:/{MODEL}/1"
+        found = MlflowClient(address).get_model_version_by_alias(MODEL, "champion")
+        assert (str(found.version), found.tags["zsbir.report"]) == ("1", copies[0].report)
+    assert not [entry.key for entry in folder(s3_root).walk() if ".lease" in entry.key]

@@ -35,10 +35,16 @@ class Subject:
 
 
 def card(subject: Subject) -> str:
-    """README.md. InputError when the report's own file is gone or damaged."""
-    summary = json.loads(subject.report.verified("report.json").read_text("utf-8"))
+    """README.md: front matter and text. InputError when the report's own file is gone or damaged."""
+    summary = _summary(subject)
+    front = yaml.safe_dump(front_matter(subject, summary), sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n\n{card_text(subject)}"
+
+
+def card_text(subject: Subject) -> str:
+    """The card for a page that would show its front matter as text, as MLflow's does."""
+    summary = _summary(subject)
     parts = [
-        f"---\n{yaml.safe_dump(front_matter(subject, summary), sort_keys=False, allow_unicode=True)}---",
         f"# {subject.model}",
         _what_it_is(subject),
         "## Results",
@@ -55,6 +61,11 @@ def card(subject: Subject) -> str:
         _provenance(subject),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _summary(subject: Subject) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(subject.report.verified("report.json").read_text("utf-8"))
+    return summary
 
 
 def front_matter(subject: Subject, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""MLflow's own server over a database file, started as `make ui` does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from servers.processes import HOST, free_ports, guard
+
+START_S = 120
+
+
+@contextmanager
+def mlflow_server(store: str, folder: Path) -> Iterator[str]:
+    """The address of a server over `store`; what it keeps besides lies in `folder`. All of it is killed at the end."""
+    (port,) = free_ports(1)
+    words = [str(Path(sys.executable).parent / "mlflow"), "server", "--backend-store-uri", store, "--host", HOST]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment = {**clean, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*words, "--port", str(port), "--workers", "1"],
+            env=environment,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    watch = guard([-process.pid], folder)  # the whole group: the server has a worker
+    try:
+        _await(f"http://{HOST}:{port}/health", process, folder / "log")
+        yield f"http://{HOST}:{port}"
+    finally:
+        watch.stdin.close()
+        watch.wait()
+        process.wait()
+
+
+def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + START_S
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+        except (urllib.error.URLError, OSError):
+            assert process.poll() is None, log.read_text("utf-8", "replace")[-2000:]
+            assert time.monotonic() < end, log.read_text("utf-8", "replace")[-2000:]
+            time.sleep(0.1)
+        else:
+            return
