@@ -1,1 +1,1 @@
-"""Room for the job queue and the search service; nothing is in here yet."""
+"""Services around the verbs: `jobs`, the queue, of which the store is there. The search service will be here too."""

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser
 from servers.chromium import chromium
 from servers.debian import Unavailable
 from servers.moto import Moto, moto_server
+from servers.postgres import postgres as postgres_server
 from servers.rgw import Rgw, rgw_server
 
 # Before zsbir is imported anywhere: every annotated shape of these packages is checked in every test.
@@ -78,3 +79,13 @@ def s3_root(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     return f"s3://{moto.new_bucket()}/zsbir"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A real PostgreSQL, shared by all tests: each makes its own database."""
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(postgres_server())
+        except Unavailable as reason:
+            pytest.skip(str(reason))

@@ -1,0 +1,45 @@
+"""The database behind the store: SQLite in a file, or PostgreSQL. In both, writers come one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import ArgumentError
+
+from zsbir.base.errors import InputError
+
+BUSY_S = 30.0
+"""Seconds that a writer waits for another one before SQLite gives up."""
+
+
+def open_engine(url: str) -> Engine:
+    """The engine of a database URL. InputError for one that is none, or of another database."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InputError("the job store must be a database URL, sqlite:///path or postgresql://user@host/name") from None
+    name = parsed.get_backend_name()
+    if name not in ("sqlite", "postgresql"):
+        raise InputError(f"the job store must be sqlite:/// or postgresql://, got {name}://")
+    if name == "postgresql":
+        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+    if not parsed.database:
+        raise InputError("the job store must be a file, sqlite:///path: one in memory would be another one for each process")
+    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, connect_args={"timeout": BUSY_S, "isolation_level": None})
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _on_connect(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(database: Connection) -> None:
+    """Writers queue up before they read what they decide by; readers wait for nobody."""
+    database.exec_driver_sql("BEGIN" if database.get_execution_options().get("reading") else "BEGIN IMMEDIATE")

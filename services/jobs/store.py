@@ -1,0 +1,323 @@
+"""The truth about jobs: a database in which every change is one transaction that either obeys the rules or changes nothing.
+
+SQLite by default, PostgreSQL for a team; both serialise writers, and both pass the same tests. What the dispatcher writes carries
+its lease: a dispatcher that was replaced meanwhile changes nothing, and is told so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from services.jobs.database import open_engine
+from services.jobs.limits import Limits, Turn, Waiting, turns
+from services.jobs.records import Attempt, Job, JobRequest, Lease
+from services.jobs.schema import upgrade
+from services.jobs.states import LIVE, MOVES, TERMINAL, Cause, State, after
+from services.jobs.tables import ATTEMPTS, EVENTS, JOBS, LEASE, LIVE_STATES, META
+from zsbir.base.errors import InputError, RunError
+
+LEASE_NAME = "dispatcher"
+BACKOFF_S = 15.0
+"""Seconds before an attempt that was nobody's fault is tried again; twice as many after each further one, at most an hour."""
+
+LOOK_AHEAD = 1000
+"""Queued jobs looked at for the next turn."""
+
+
+class StaleLease(RunError):  # noqa: N818 - it says what the lease is
+    """Another dispatcher has taken over: nothing was changed."""
+
+
+class Store:
+    """The queue's database. clock: seconds since 1970, for tests."""
+
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.time):
+        self.url, self._clock = url, clock
+        self.engine = open_engine(url)
+        self._reading = self.engine.execution_options(reading=True)
+
+    # --- what people do
+
+    def submit(self, request: JobRequest) -> Job:
+        """A new job, or the one that its idempotency key stands for. InputError when that one is another job."""
+        try:
+            with self._writing() as database:
+                return self._keyed(database, request) or self._insert(database, request)
+        except IntegrityError:  # somebody came first with the same key
+            with self._writing() as database:
+                found = self._keyed(database, request)
+            assert found is not None
+            return found
+
+    def _keyed(self, database: Connection, request: JobRequest) -> Job | None:
+        if request.idempotency_key is None:
+            return None
+        same = (JOBS.c.owner == request.owner) & (JOBS.c.idempotency_key == request.idempotency_key)
+        row = database.execute(select(JOBS).where(same)).one_or_none()
+        if row is None:
+            return None
+        job = Job.of(row)
+        if (job.kind, job.config, job.project) != (request.kind, request.config, request.project):
+            raise InputError(f"the idempotency key {request.idempotency_key!r} stands for job {job.id}, which is another one")
+        return job
+
+    def _insert(self, database: Connection, request: JobRequest) -> Job:
+        values = {**request.model_dump(), "state": "queued", "cancelling": False, "progress": {}}
+        now = self._clock()
+        made = insert(JOBS).values(**values, submitted_s=now, not_before_s=now).returning(JOBS)
+        job = Job.of(database.execute(made).one())
+        self._note(database, request.owner, "submitted", job.id, {"kind": job.kind, "priority": job.priority})
+        return job
+
+    def cancel(self, job_id: int, actor: str) -> Job:
+        """A queued job is cancelled now; a live one is to be, by the dispatcher; one that has ended stays as it is."""
+        with self._writing() as database:
+            job = self._locked(database, job_id)
+            if job.state == "queued":
+                self._move(database, job, "cancelled", message=f"cancelled by {actor}")
+            elif job.state in LIVE and not job.cancelling:
+                database.execute(update(JOBS).where(JOBS.c.id == job_id).values(cancelling=True))
+            if job.state not in TERMINAL:
+                self._note(database, actor, "cancel asked for", job_id, {})
+            return self._locked(database, job_id)
+
+    def job(self, job_id: int) -> Job:
+        """InputError where there is none."""
+        with self._reading.connect() as database:
+            return self._one(database, select(JOBS).where(JOBS.c.id == job_id), job_id)
+
+    def jobs(
+        self, *, states: Sequence[State] = (), project: str = "", owner: str = "", before: int | None = None, limit: int = 100
+    ) -> list[Job]:
+        """The newest first. before: an id, for the next page."""
+        query = select(JOBS).order_by(JOBS.c.id.desc()).limit(limit)
+        for wanted, clause in (
+            (states, JOBS.c.state.in_(states)),
+            (project, JOBS.c.project == project),
+            (owner, JOBS.c.owner == owner),
+            (before, JOBS.c.id < (before or 0)),
+        ):
+            query = query.where(clause) if wanted else query
+        with self._reading.connect() as database:
+            return [Job.of(row) for row in database.execute(query)]
+
+    def attempts(self, job_id: int) -> list[Attempt]:
+        """Of a job, the first one first."""
+        query = select(ATTEMPTS).where(ATTEMPTS.c.job_id == job_id).order_by(ATTEMPTS.c.number)
+        with self._reading.connect() as database:
+            return [Attempt.of(row) for row in database.execute(query)]
+
+    def events(self, job_id: int) -> list[dict[str, Any]]:
+        """Who did what to a job, in order."""
+        query = select(EVENTS).where(EVENTS.c.job_id == job_id).order_by(EVENTS.c.id)
+        with self._reading.connect() as database:
+            return [dict(row._mapping) for row in database.execute(query)]
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by state."""
+        with self._reading.connect() as database:
+            rows = database.execute(select(JOBS.c.state, func.count()).group_by(JOBS.c.state))
+            return {row[0]: row[1] for row in rows}
+
+    def turns(self, limits: Limits) -> list[Turn]:
+        """The queue in its order, and why each job waits."""
+        with self._reading.connect() as database:
+            return self._turns(database, limits)
+
+    # --- what the dispatcher does
+
+    def seen_lease(self) -> Lease | None:
+        """The lease as it stands: who watches it decides by his own clock whether its holder is alive."""
+        with self._reading.connect() as database:
+            row = database.execute(select(LEASE).where(LEASE.c.name == LEASE_NAME)).one_or_none()
+        return Lease(row.holder, row.epoch, row.beats) if row else None
+
+    def take_lease(self, holder: str, seen: Lease | None) -> Lease | None:
+        """The lease, if it still is as it was seen (None: nobody's); else None, somebody lives."""
+        with self._writing() as database:
+            if seen is None:
+                there = database.execute(select(LEASE.c.name).where(LEASE.c.name == LEASE_NAME)).one_or_none()
+                if there is not None:
+                    return None
+                database.execute(insert(LEASE).values(name=LEASE_NAME, holder=holder, epoch=1, beats=0))
+                return Lease(holder, 1)
+            same = (LEASE.c.name == LEASE_NAME) & (LEASE.c.epoch == seen.epoch) & (LEASE.c.beats == seen.beats)
+            taken = database.execute(update(LEASE).where(same).values(holder=holder, epoch=seen.epoch + 1, beats=0))
+            return Lease(holder, seen.epoch + 1) if taken.rowcount else None
+
+    def beat(self, lease: Lease) -> None:
+        """Show that its holder lives. StaleLease when another has it."""
+        with self._holding(lease) as database:
+            database.execute(update(LEASE).where(LEASE.c.name == LEASE_NAME).values(beats=LEASE.c.beats + 1))
+
+    def claim(self, lease: Lease, limits: Limits) -> Attempt | None:
+        """A new attempt of the job whose turn it is, within the limits; None where nobody's is."""
+        with self._holding(lease) as database:
+            first = next((turn.job for turn in self._turns(database, limits) if not turn.reason), None)
+            if first is None:
+                return None
+            job = self._locked(database, first.id)
+            number = 1 + database.execute(select(func.count()).where(ATTEMPTS.c.job_id == job.id)).scalar_one()
+            store_id = database.execute(select(META.c.value).where(META.c.name == "store_id")).scalar_one()
+            values = {"job_id": job.id, "number": number, "submission_id": f"zsbir-{store_id}-{job.id}-a{number}"}
+            row = database.execute(insert(ATTEMPTS).values(**values, claimed_s=self._clock()).returning(ATTEMPTS)).one()
+            self._move(database, job, "starting")
+            self._note(database, lease.holder, "attempt begun", job.id, {"number": number})
+            return Attempt.of(row)
+
+    def live(self) -> list[tuple[Job, Attempt]]:
+        """Jobs whose attempt is under way, with it."""
+        query = (
+            select(JOBS.c.id, ATTEMPTS.c.id.label("attempt")).join(ATTEMPTS).where(ATTEMPTS.c.ended_s.is_(None)).order_by(JOBS.c.id)
+        )
+        with self._reading.connect() as database:
+            found = [(row.id, row.attempt) for row in database.execute(query)]
+            return [
+                (
+                    Job.of(database.execute(select(JOBS).where(JOBS.c.id == job)).one()),
+                    Attempt.of(database.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt)).one()),
+                )
+                for job, attempt in found
+            ]
+
+    def started(self, lease: Lease, attempt: Attempt, *, resumed_from: str = "") -> bool:
+        """The attempt runs. False where it has ended meanwhile, and nothing was changed."""
+        with self._holding(lease) as database:
+            job = self._locked(database, attempt.job_id)
+            if not self._is_live(database, attempt):
+                return False
+            if job.state == "starting":
+                changes = {"started_s": self._clock(), "resumed_from": resumed_from}
+                database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**changes))
+                self._move(database, job, "running")
+            return True
+
+    def report(self, lease: Lease, attempt: Attempt, progress: Mapping[str, Any]) -> bool:
+        """How far it is. False where it has ended meanwhile."""
+        with self._holding(lease) as database:
+            if not self._is_live(database, attempt):
+                return False
+            database.execute(update(JOBS).where(JOBS.c.id == attempt.job_id).values(progress=dict(progress)))
+            return True
+
+    def end(self, lease: Lease, attempt: Attempt, cause: Cause, *, message: str = "", result: str = "") -> State | None:
+        """The attempt has ended; the job's state that follows. None where it had ended before, and nothing was changed."""
+        with self._holding(lease) as database:
+            job = self._locked(database, attempt.job_id)
+            if not self._is_live(database, attempt):
+                return None
+            now = self._clock()
+            database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(ended_s=now, cause=cause, message=message))
+            ends = self._ends(database, job.id)
+            state = after(cause, ends, cancelling=job.cancelling)
+            wait_s = min(3600.0, BACKOFF_S * 2 ** (ends[cause] - 1)) if state == "queued" and cause != "preempted" else 0.0
+            changes: dict[str, Any] = {"not_before_s": now + wait_s} if state == "queued" else {}
+            self._move(database, job, state, message=message, **changes, **({"result": result} if state == "succeeded" else {}))
+            detail = {"number": attempt.number, "cause": cause, "message": message}
+            self._note(database, lease.holder, "attempt ended", job.id, detail)
+            return state
+
+    def give_up_late(self, lease: Lease) -> list[int]:
+        """Queued jobs past the time by which they must have started: given up; their ids."""
+        with self._holding(lease) as database:
+            late = select(JOBS).where((JOBS.c.state == "queued") & (JOBS.c.start_by_s < self._clock())).order_by(JOBS.c.id)
+            # What has run before is no late starter: it waits to go on.
+            found = [Job.of(row) for row in database.execute(late) if not self._ends(database, row.id)]
+            for job in found:
+                self._move(database, job, "timed_out", message="did not start by its deadline")
+                self._note(database, lease.holder, "given up", job.id, {})
+            return [job.id for job in found]
+
+    # --- how
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction of the one writer."""
+        try:
+            with self.engine.begin() as database:
+                yield database
+        except OperationalError as error:
+            reason = str(error.orig).strip().splitlines()[0]
+            raise RunError(f"the job store at {self._shown} failed ({reason}); nothing was changed") from error
+
+    @property
+    def _shown(self) -> str:
+        return make_url(self.url).render_as_string(hide_password=True)
+
+    @contextmanager
+    def _holding(self, lease: Lease) -> Iterator[Connection]:
+        """A transaction that holds the lease's row: no other dispatcher can take over, or write, meanwhile."""
+        with self._writing() as database:
+            mine = (LEASE.c.name == LEASE_NAME) & (LEASE.c.epoch == lease.epoch) & (LEASE.c.holder == lease.holder)
+            if database.execute(select(LEASE.c.epoch).where(mine).with_for_update()).one_or_none() is None:
+                raise StaleLease(f"another dispatcher has taken over from {lease.holder} (epoch {lease.epoch})")
+            yield database
+
+    def _locked(self, database: Connection, job_id: int) -> Job:
+        return self._one(database, select(JOBS).where(JOBS.c.id == job_id).with_for_update(), job_id)
+
+    def _one(self, database: Connection, query: Select[Any], job_id: int) -> Job:
+        row = database.execute(query).one_or_none()
+        if row is None:
+            raise InputError(f"there is no job {job_id}; see python -m services.jobs list")
+        return Job.of(row)
+
+    def _move(self, database: Connection, job: Job, state: State, **changes: Any) -> None:
+        """The only place where a state changes."""
+        assert state in MOVES[job.state], f"job {job.id}: {job.state} to {state}"
+        ended = {"ended_s": self._clock()} if state in TERMINAL else {}
+        same = (JOBS.c.id == job.id) & (JOBS.c.state == job.state)
+        done = database.execute(update(JOBS).where(same).values(state=state, **ended, **changes))
+        assert done.rowcount == 1, f"job {job.id} was {job.state} under a lock, and is not"
+
+    def _is_live(self, database: Connection, attempt: Attempt) -> bool:
+        live = (ATTEMPTS.c.id == attempt.id) & ATTEMPTS.c.ended_s.is_(None)
+        return database.execute(select(ATTEMPTS.c.id).where(live)).one_or_none() is not None
+
+    def _ends(self, database: Connection, job_id: int) -> dict[str, int]:
+        rows = database.execute(
+            select(ATTEMPTS.c.cause, func.count())
+            .where((ATTEMPTS.c.job_id == job_id) & ATTEMPTS.c.ended_s.is_not(None))
+            .group_by(ATTEMPTS.c.cause)
+        )
+        return {row[0]: row[1] for row in rows}
+
+    def _turns(self, database: Connection, limits: Limits) -> list[Turn]:
+        columns = [JOBS.c.id, JOBS.c.project, JOBS.c.cpus, JOBS.c.gpus, JOBS.c.not_before_s]
+        waiting = select(*columns).where(JOBS.c.state == "queued").order_by(JOBS.c.priority.desc(), JOBS.c.id).limit(LOOK_AHEAD)
+        live = select(*columns).where(JOBS.c.state.in_(LIVE_STATES)).order_by(JOBS.c.id)
+        queue, running = ([Waiting(*row) for row in database.execute(query)] for query in (waiting, live))
+        return turns(queue, running, self._spent(database, limits), limits, now_s=self._clock())
+
+    def _spent(self, database: Connection, limits: Limits) -> dict[str, float]:
+        """GPU-hours of the projects that have a budget."""
+        budgeted = [name for name, own in limits.projects.items() if own.gpu_hours is not None]
+        if not budgeted:
+            return {}
+        now = self._clock()
+        hours = JOBS.c.gpus * (func.coalesce(ATTEMPTS.c.ended_s, now) - ATTEMPTS.c.claimed_s) / 3600
+        rows = database.execute(
+            select(JOBS.c.project, func.sum(hours)).join(ATTEMPTS).where(JOBS.c.project.in_(budgeted)).group_by(JOBS.c.project)
+        )
+        return {project: float(spent or 0) for project, spent in rows}
+
+    def _note(self, database: Connection, actor: str, what: str, job_id: int, detail: Mapping[str, Any]) -> None:
+        values = {"at_s": self._clock(), "job_id": job_id, "actor": actor, "what": what, "detail": dict(detail)}
+        database.execute(insert(EVENTS).values(**values))
+
+
+def open_store(url: str, *, clock: Callable[[], float] = time.time) -> Store:
+    """The store at a database URL, its tables brought up to date. InputError for a URL that is none, RunError when it is away."""
+    store = Store(url, clock=clock)
+    try:
+        upgrade(store.engine)
+    except OperationalError as error:
+        raise RunError(f"the job store at {store._shown} does not answer ({str(error.orig).strip().splitlines()[0]})") from error
+    return store

@@ -1,0 +1,348 @@
+"""What the job store promises, on SQLite and on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import uuid
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import IntegrityError
+
+from services.jobs.limits import Limits, ProjectLimits
+from services.jobs.records import JobRequest, Lease
+from services.jobs.schema import downgrade, upgrade
+from services.jobs.states import FORGIVEN, KINDS, STATES
+from services.jobs.store import StaleLease, Store, open_store
+from services.jobs.tables import METADATA
+from zsbir.base.errors import InputError, RunError
+
+MANY = Limits(running=10**6)
+
+
+class Clock:
+    """Time that tests move."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'jobs.db'}"
+    server, name = request.getfixturevalue("postgres"), f"t{uuid.uuid4().hex[:12]}"
+    engine = create_engine(server.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as database:
+        database.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{server.rpartition('/')[0]}/{name}"
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def store(url, clock):
+    opened = open_store(url, clock=clock)
+    yield opened
+    opened.engine.dispose()
+
+
+@pytest.fixture
+def lease(store):
+    return store.take_lease("one", None)
+
+
+def submit(store, **changes):
+    return store.submit(JobRequest(**{"kind": "train", "config": {"recipe": "toy"}, **changes}))
+
+
+def running(store, lease, **changes):
+    """A job whose attempt runs, with it."""
+    submit(store, **changes)
+    attempt = store.claim(lease, MANY)
+    assert store.started(lease, attempt)
+    return attempt
+
+
+def test_a_job_comes_back_as_it_was_submitted(store):
+    config = {"recipe": "toy", "lr": 1e-3, "name": "é ' ; drop table jobs; --", "nested": [1, None, {"a": True}]}
+    job = submit(store, config=config, project="vision", owner="ann", priority=7, gpus=1)
+    assert store.job(job.id) == job
+    assert (job.state, job.config, job.project, job.owner, job.priority, job.gpus) == ("queued", config, "vision", "ann", 7, 1)
+    assert [event["what"] for event in store.events(job.id)] == ["submitted"]
+
+
+def test_higher_priority_first_then_first_come(store, lease):
+    ids = [submit(store, priority=priority).id for priority in (1, 5, 3, 5)]
+    claimed = [store.claim(lease, MANY).job_id for _ in ids]
+    assert claimed == [ids[1], ids[3], ids[2], ids[0]]
+    assert store.claim(lease, MANY) is None
+
+
+def test_one_key_is_one_job_whoever_asks_how_often(store):
+    first = submit(store, owner="ann", idempotency_key="k")
+    assert submit(store, owner="ann", idempotency_key="k").id == first.id
+    assert submit(store, owner="bob", idempotency_key="k").id != first.id
+    with pytest.raises(InputError, match="stands for job 1, which is another one"):
+        submit(store, owner="ann", idempotency_key="k", config={"recipe": "sketchy_ext"})
+
+
+def test_of_many_submissions_with_one_key_at_once_one_job_comes(store):
+    with ThreadPoolExecutor(16) as pool:
+        ids = set(pool.map(lambda _: submit(store, owner="ann", idempotency_key="k").id, range(32)))
+    assert len(ids) == 1
+    assert store.counts() == {"queued": 1}
+
+
+def test_a_life_from_submission_to_result(store, lease, clock):
+    attempt = running(store, lease)
+    job = store.job(attempt.job_id)
+    assert (job.state, attempt.number) == ("running", 1)
+    assert attempt.submission_id.endswith(f"-{job.id}-a1")
+    assert store.report(lease, attempt, {"step": 5, "of": 10})
+    clock.now_s += 60
+    assert store.end(lease, attempt, "succeeded", result="artifacts/runs/toy-1") == "succeeded"
+    job = store.job(job.id)
+    assert (job.result, job.progress, job.ended_s) == ("artifacts/runs/toy-1", {"step": 5, "of": 10}, clock.now_s)
+    assert store.live() == []
+    assert [event["what"] for event in store.events(job.id)] == ["submitted", "attempt begun", "attempt ended"]
+
+
+@pytest.mark.parametrize("cause", FORGIVEN)
+def test_an_attempt_is_tried_again_as_often_as_its_cause_is_forgiven(store, lease, clock, cause):
+    job = submit(store)
+    for number in range(1, FORGIVEN[cause] + 2):
+        attempt = store.claim(lease, MANY)
+        assert attempt.number == number
+        state = store.end(lease, attempt, cause, message=f"{cause} {number}")
+        assert state == ("queued" if number <= FORGIVEN[cause] else "failed")
+        clock.now_s += 3600
+    assert store.claim(lease, MANY) is None
+    assert store.job(job.id).message == f"{cause} {FORGIVEN[cause] + 1}"
+    assert [attempt.cause for attempt in store.attempts(job.id)] == [cause] * (FORGIVEN[cause] + 1)
+
+
+def test_a_retry_waits_longer_each_time_but_preemption_waits_for_nothing(store, lease, clock):
+    submit(store)
+    waits = []
+    for cause in ("lost", "lost", "lost", "preempted"):
+        attempt = store.claim(lease, MANY)
+        store.end(lease, attempt, cause)
+        waits.append(store.job(attempt.job_id).not_before_s - clock.now_s)
+        clock.now_s += waits[-1]
+    assert waits == [15, 30, 60, 0]
+
+
+def test_a_queued_job_is_cancelled_at_once_and_a_live_one_by_its_end(store, lease):
+    queued, live = submit(store), None
+    assert store.cancel(queued.id, "ann").state == "cancelled"
+    live = running(store, lease)
+    assert store.cancel(live.job_id, "ann").cancelling
+    assert store.job(live.job_id).state == "running"
+    assert store.end(lease, live, "cancelled", message="checkpoint of step 40 saved") == "cancelled"
+    assert store.cancel(live.job_id, "bob").state == "cancelled"
+    assert [event["actor"] for event in store.events(live.job_id)] == ["local", "one", "ann", "one"]
+
+
+def test_a_cancelled_job_never_starts_again_and_never_succeeds(store, lease):
+    attempt = running(store, lease)
+    store.cancel(attempt.job_id, "ann")
+    assert store.end(lease, attempt, "preempted") == "cancelled"
+    assert store.end(lease, attempt, "succeeded", result="x") is None
+    assert store.job(attempt.job_id).state == "cancelled"
+    assert store.claim(lease, MANY) is None
+
+
+def test_what_has_ended_takes_no_more_reports(store, lease):
+    attempt = running(store, lease)
+    store.end(lease, attempt, "succeeded", result="x")
+    before = store.job(attempt.job_id)
+    assert not store.report(lease, attempt, {"step": 99})
+    assert not store.started(lease, attempt)
+    assert store.end(lease, attempt, "unknown") is None
+    assert store.job(attempt.job_id) == before
+
+
+def test_who_does_not_start_by_his_deadline_is_given_up_and_who_has_run_is_not(store, lease, clock):
+    late, early = submit(store, start_by_s=clock.now_s + 10), submit(store, start_by_s=clock.now_s + 10, priority=9)
+    attempt = store.claim(lease, MANY)
+    assert attempt.job_id == early.id
+    store.end(lease, attempt, "preempted")
+    clock.now_s += 11
+    assert store.give_up_late(lease) == [late.id]
+    assert (store.job(late.id).state, store.job(early.id).state) == ("timed_out", "queued")
+
+
+def test_limits_hold_and_say_why(store, lease):
+    limits = Limits(running=9, projects={"vision": ProjectLimits(cpus=2)})
+    for _ in range(3):
+        submit(store, project="vision")
+    assert [store.claim(lease, limits) is not None for _ in range(3)] == [True, True, False]
+    assert [turn.reason for turn in store.turns(limits)] == ["2 of 2 CPUs of project vision are in use by jobs 1, 2"]
+
+
+def test_gpu_hours_are_counted_and_end_a_budget(store, lease, clock):
+    limits = Limits(running=9, projects={"vision": ProjectLimits(gpu_hours=1)})
+    submit(store, project="vision", gpus=2)
+    attempt = store.claim(lease, limits)
+    clock.now_s += 1800
+    store.end(lease, attempt, "succeeded", result="x")
+    submit(store, project="vision", gpus=2)
+    assert store.claim(lease, limits) is None
+    assert store.turns(limits)[0].reason == "project vision has spent 1.0 of its 1 GPU-hours"
+
+
+def test_only_who_saw_the_lease_as_it_stands_takes_it(store):
+    first = store.take_lease("one", None)
+    assert store.take_lease("two", None) is None
+    seen = store.seen_lease()
+    store.beat(first)
+    assert store.take_lease("two", seen) is None, "it beat meanwhile: its holder lives"
+    second = store.take_lease("two", store.seen_lease())
+    assert second.epoch == first.epoch + 1
+
+
+def test_a_stale_lease_changes_nothing(store):
+    stale = store.take_lease("one", None)
+    attempt = running(store, stale)
+    submit(store, start_by_s=0)
+    store.take_lease("two", store.seen_lease())
+    before = (store.jobs(), store.attempts(attempt.job_id))
+    for action in (
+        lambda: store.beat(stale),
+        lambda: store.claim(stale, MANY),
+        lambda: store.started(stale, attempt),
+        lambda: store.report(stale, attempt, {"step": 1}),
+        lambda: store.end(stale, attempt, "succeeded", result="x"),
+        lambda: store.give_up_late(stale),
+        lambda: store.beat(replace(stale, epoch=99)),
+        lambda: store.beat(Lease("two", stale.epoch)),
+    ):
+        with pytest.raises(StaleLease):
+            action()
+    assert (store.jobs(), store.attempts(attempt.job_id)) == before
+
+
+def test_32_claimers_claim_a_thousand_jobs_once_each(store, lease):
+    total = 1000
+    for _ in range(total):
+        submit(store)
+    claimed, lock = [], threading.Lock()
+
+    def work(_):
+        while attempt := store.claim(lease, MANY):
+            with lock:
+                claimed.append(attempt.job_id)
+
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(work, range(32)))
+    assert sorted(claimed) == sorted(job.id for job in store.jobs(limit=total))
+    assert store.counts() == {"starting": total}
+    assert Counter(attempt.number for _, attempt in store.live()) == {1: total}
+
+
+def _claim_and_die(url: str, holder: str, epoch: int) -> None:
+    store = Store(url)
+    inner = store._move
+
+    def die(*_args, **_changes):
+        inner(*_args, **_changes)
+        os.kill(os.getpid(), signal.SIGKILL)  # after the last write of the claim, before its commit
+
+    store._move = die
+    store.claim(Lease(holder, epoch), MANY)
+
+
+def test_a_claimer_killed_before_its_commit_has_claimed_nothing(store, url, lease):
+    job = submit(store)
+    process = multiprocessing.get_context("spawn").Process(target=_claim_and_die, args=(url, lease.holder, lease.epoch))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert store.job(job.id).state == "queued"
+    assert store.attempts(job.id) == []
+    assert store.claim(lease, MANY).job_id == job.id
+
+
+def test_the_database_itself_allows_one_live_attempt_of_a_job(store, lease):
+    attempt = running(store, lease)
+    with pytest.raises(IntegrityError), store.engine.begin() as database:
+        database.execute(
+            text(
+                "insert into attempts (job_id, number, submission_id, claimed_s, message, resumed_from)"
+                f" values ({attempt.job_id}, 2, 'x', 0, '', '')"
+            )
+        )
+
+
+def test_the_database_takes_every_kind_and_state_and_no_other(store):
+    ids = {kind: submit(store, kind=kind).id for kind in KINDS}
+    change = "update jobs set {} = '{}' where id = " + str(ids["train"])
+    for state in STATES:
+        with store.engine.begin() as database:
+            database.execute(text(change.format("state", state)))
+    for column in ("kind", "state"):
+        with pytest.raises(IntegrityError), store.engine.begin() as database:
+            database.execute(text(change.format(column, "nonsense")))
+
+
+def test_jobs_are_listed_newest_first_in_pages_and_by_what_they_are(store):
+    ids = [submit(store, owner="ann" if number % 2 else "bob").id for number in range(7)]
+    store.cancel(ids[0], "ann")
+    first = store.jobs(limit=3)
+    assert [job.id for job in first] == ids[:-4:-1]
+    assert [job.id for job in store.jobs(before=first[-1].id, limit=3)] == ids[3:0:-1]
+    assert {job.owner for job in store.jobs(owner="ann")} == {"ann"}
+    assert [job.id for job in store.jobs(states=["cancelled"])] == [ids[0]]
+    with pytest.raises(InputError, match="there is no job 999"):
+        store.job(999)
+
+
+def test_the_migrations_make_what_the_code_expects_and_take_it_away(store):
+    with store.engine.connect() as database:
+        assert compare_metadata(MigrationContext.configure(database, opts={"compare_type": True}), METADATA) == []
+    upgrade(store.engine)
+    downgrade(store.engine)
+    assert set(inspect(store.engine).get_table_names()) <= {"alembic_version", "sqlite_sequence"}
+    upgrade(store.engine)
+    assert submit(store).id == 1
+
+
+def test_several_open_a_new_store_at_once(url):
+    with ThreadPoolExecutor(8) as pool:
+        stores = list(pool.map(lambda _: open_store(url), range(8)))
+    assert submit(stores[0]).id == 1
+    assert [found.job(1).state for found in stores] == ["queued"] * 8
+    for found in stores:
+        found.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ("nonsense", InputError),
+        ("mysql://host/x", InputError),
+        ("sqlite://", InputError),
+        ("postgresql://nobody:secret@127.0.0.1:1/x", RunError),
+    ],
+)
+def test_a_store_that_cannot_be_is_told_in_a_line_without_its_password(wrong, error):
+    with pytest.raises(error) as told:
+        open_store(wrong)
+    assert "secret" not in str(told.value)
+    assert "\n" not in str(told.value)
