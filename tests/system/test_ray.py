@@ -43,7 +43,7 @@ def train_options(dataset: str, knowledge: str, root: Path, *more: str) -> list[
 def submit(environment: dict[str, str], *arguments: str) -> str:
     """`ray job submit` of a Python command with this repository as working directory; its log."""
     command = [str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--", "python", *arguments]
-    done = subprocess.run(command, env=head, cwd=REPOSITORY, text=True, capture_output=True, timeout=400, check=False)
+    done = subprocess.run(command, env=environment, cwd=REPOSITORY, text=True, capture_output=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
