@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,9 @@ from servers.debian import Unavailable
 from servers.moto import Moto, moto_server
 from servers.postgres import postgres as postgres_server
 from servers.rgw import Rgw, rgw_server
+
+# A suite that a script started in the background ignores Ctrl-C, and so would every process that its tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before zsbir is imported anywhere: every annotated shape of these packages is checked in every test.
 install_import_hook(["zsbir.losses", "zsbir.model", "zsbir.retrieval", "zsbir.evaluation", "zsbir.data"], "beartype.beartype")
