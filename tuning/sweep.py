@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field
@@ -18,7 +19,7 @@ from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.lease import alone
-from zsbir.base.storage import folder, folder_name, join
+from zsbir.base.storage import folder, folder_name, is_remote, join
 from zsbir.data.samples import load_samples
 from zsbir.train import InputUris, Settings, resolve
 from zsbir.training.config import TrainConfig
@@ -76,6 +77,7 @@ class Resolved:
 
 def sweep(asked: Asked) -> Artifact:
     """The Sweep artifact: made, gone on with, or found. Raises InputError for bad inputs, RunError when no trial finished."""
+    asked = _absolute(asked)
     found = _resolve(asked)
     if exists(found.uri):
         events.say(f"already swept: {found.uri}")
@@ -92,6 +94,16 @@ def sweep(asked: Asked) -> Artifact:
             if parent:
                 parent.close_children({folder_name(trial.run): (trial.number, trial.state) for trial in table.trials if trial.run})
         return _sign(found, asked, Outcome(asked.base, found.space, table.trials), parent)
+
+
+def _absolute(asked: Asked) -> Asked:
+    """The same with addresses that mean the same in every working directory: Ray Tune gives each trial one of its own."""
+    uris, weights = asked.uris, asked.uris.weights
+    if weights and not is_remote(weights) and Path(weights).exists():
+        weights = str(Path(weights).resolve())
+    places = {name: folder(uri).uri for name in ("dataset", "knowledge") if (uri := getattr(uris, name))}
+    root = folder(asked.settings.root).uri
+    return replace(asked, uris=uris.replace(weights=weights, **places), settings=asked.settings.replace(root=root))
 
 
 def _resolve(asked: Asked) -> Resolved:
@@ -207,4 +219,4 @@ def _nothing_finished(uri: str, trials: Sequence[Trial]) -> str:
     if failed:
         first = f"trial {failed[0].number}: {failed[0].error}"
         return f"no trial finished, {len(failed)} failed; {first}; when that is mended: the same command with --retry-failed"
-    return f"no trial finished in the time given; {uri} keeps the trainings: a longer --budget-minutes goes on with them"
+    return f"no trial finished; {uri} keeps what was trained, and the same command, or one with more --budget-minutes, goes on"

@@ -223,6 +223,16 @@ def test_bad_input_is_found_before_anything_starts(dataset, knowledge, tmp_path,
     assert not (tmp_path / "sweeps").exists()
 
 
+def test_relative_addresses_mean_the_same_in_every_trial(head, dataset, knowledge, weights, tmp_path):
+    given = [os.path.relpath(uri, tmp_path) for uri in (dataset, knowledge)]
+    more = ["--trials", "1", "--no-tracking", "--weights", os.path.relpath(weights, tmp_path)]
+    command = [sys.executable, "-m", "tuning", *words(*given, Path("artifacts"), *more)]
+    done = subprocess.run(command, env=head, cwd=tmp_path, text=True, capture_output=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [trial.state for trial in trials_of(done.stdout.strip())] == ["finished"]
+    assert len(list(tmp_path.glob("artifacts/runs/*/manifest.json"))) == 1
+
+
 def test_more_workers_than_the_cluster_has_is_told(head, dataset, knowledge, tmp_path):
     process = start(head, *words(dataset, knowledge, tmp_path, "--no-tracking", "--cpus-per-worker", "64"))
     _, err = finish(process, code=2)
