@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
-from zsbir.base.errors import InputError
+from zsbir.base.errors import InputError, RunError
 
 BUSY_S = 30.0
 """Seconds that a writer waits for another one before SQLite gives up."""
+
+
+class Database:
+    """Transactions of one database. RunError, with nothing changed, where it does not answer."""
+
+    def __init__(self, url: str):
+        self.engine = open_engine(url)
+        self.shown = make_url(url).render_as_string(hide_password=True)
+        self._readers = self.engine.execution_options(reading=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction of the one writer."""
+        with self._plain_errors(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One view of everything; waits for nobody."""
+        with self._plain_errors(), self._readers.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            reason = str(error.orig).strip().splitlines()[0]
+            raise RunError(f"the job store at {self.shown} failed ({reason}); nothing was changed") from error
 
 
 def open_engine(url: str) -> Engine:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import Field
 from sqlalchemy import Row
 
-from services.jobs.states import Cause, Kind, State
+from services.jobs.states import Cause, Kind, Role, State, StopReason
 from zsbir.base.config import Config
 
 
@@ -27,6 +27,7 @@ class JobRequest(Config):
     idempotency_key: str | None = Field(
         None, min_length=1, max_length=200, description="the same key of the same owner: the same job"
     )
+    retry_of: int | None = Field(None, description="the job whose work this one goes on with")
 
 
 class _FromRow:
@@ -54,6 +55,7 @@ class Job(_FromRow):
     result: str
     progress: dict[str, Any]
     idempotency_key: str | None
+    retry_of: int | None
     submitted_s: float
     not_before_s: float
     start_by_s: float | None
@@ -75,6 +77,19 @@ class Attempt(_FromRow):
     cause: Cause | None
     message: str
     resumed_from: str
+    stop_reason: StopReason | None
+    stop_asked_s: float | None
+
+
+@dataclass(frozen=True)
+class Token(_FromRow):
+    """A row of TOKENS, without its secret."""
+
+    id: int
+    name: str
+    role: Role
+    made_s: float
+    revoked_s: float | None
 
 
 @dataclass(frozen=True)

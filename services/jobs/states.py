@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-Kind = Literal["ingest", "teacher", "train", "evaluate", "sweep", "index", "pipeline"]
+Kind = Literal["ingest", "pretrain", "teacher", "train", "evaluate", "sweep", "index", "pipeline"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 State = Literal["queued", "starting", "running", "succeeded", "failed", "cancelled", "timed_out"]
@@ -18,7 +18,7 @@ TERMINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "tim
 """Never changes again. Whoever wants more of such a job submits another one."""
 
 MOVES: Mapping[State, frozenset[State]] = {
-    "queued": frozenset({"starting", "cancelled", "timed_out", "failed"}),
+    "queued": frozenset({"starting", "cancelled", "timed_out"}),
     "starting": frozenset({"running", "queued", "succeeded", "failed", "cancelled", "timed_out"}),
     "running": frozenset({"queued", "succeeded", "failed", "cancelled", "timed_out"}),
     "succeeded": frozenset(),
@@ -26,7 +26,7 @@ MOVES: Mapping[State, frozenset[State]] = {
     "cancelled": frozenset(),
     "timed_out": frozenset(),
 }
-"""What may follow. queued to failed: a pipeline whose earlier step failed."""
+"""What may follow."""
 
 Cause = Literal[
     "succeeded", "cancelled", "timed_out", "preempted", "node_lost", "out_of_memory", "data_error", "user_error", "lost", "unknown"
@@ -35,14 +35,23 @@ Cause = Literal[
 
 FORGIVEN: Mapping[Cause, int] = {
     "preempted": 20,
-    "node_lost": 5,
-    "lost": 5,
+    "node_lost": 20,
+    "lost": 20,
     "out_of_memory": 1,
     "unknown": 2,
     "data_error": 0,
     "user_error": 0,
 }
-"""How many attempts may end by each cause before the job fails. Preemption is nobody's fault; bad input stays bad."""
+"""How many attempts may end by each cause before the job fails. What happens to a cluster is not a job's fault; bad input stays
+bad."""
+
+
+StopReason = Literal["cancelled", "timed_out", "preempted"]
+"""Why a live attempt is asked to save its work and end: also the cause of its end, when it does."""
+
+Role = Literal["viewer", "submitter", "operator"]
+ROLES: tuple[Role, ...] = get_args(Role)
+"""Who sees; who also submits, and cancels what is his; who may do everything."""
 
 
 def after(cause: Cause, ends: Mapping[str, int], *, cancelling: bool) -> State:

@@ -6,26 +6,26 @@ its lease: a dispatcher that was replaced meanwhile changes nothing, and is told
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, update
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from services.jobs.database import open_engine
+from services.jobs.database import Database
 from services.jobs.limits import Limits, Turn, Waiting, turns
 from services.jobs.records import Attempt, Job, JobRequest, Lease
 from services.jobs.schema import upgrade
-from services.jobs.states import LIVE, MOVES, TERMINAL, Cause, State, after
+from services.jobs.states import LIVE, MOVES, TERMINAL, Cause, State, StopReason, after
 from services.jobs.tables import ATTEMPTS, EVENTS, JOBS, LEASE, LIVE_STATES, META
 from zsbir.base.errors import InputError, RunError
 
 LEASE_NAME = "dispatcher"
-BACKOFF_S = 15.0
-"""Seconds before an attempt that was nobody's fault is tried again; twice as many after each further one, at most an hour."""
+BACKOFF_S: Mapping[Cause, float] = {"lost": 1.0, "node_lost": 1.0, "out_of_memory": 15.0, "unknown": 15.0}
+"""Seconds before a job is tried again after an end of that cause; twice as many after each further one, at most an hour."""
 
 LOOK_AHEAD = 1000
 """Queued jobs looked at for the next turn."""
@@ -40,18 +40,18 @@ class Store:
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time):
         self.url, self._clock = url, clock
-        self.engine = open_engine(url)
-        self._reading = self.engine.execution_options(reading=True)
+        self._database = Database(url)
+        self.engine, self.reading, self.writing = self._database.engine, self._database.reading, self._database.writing
 
     # --- what people do
 
     def submit(self, request: JobRequest) -> Job:
         """A new job, or the one that its idempotency key stands for. InputError when that one is another job."""
         try:
-            with self._writing() as database:
+            with self.writing() as database:
                 return self._keyed(database, request) or self._insert(database, request)
         except IntegrityError:  # somebody came first with the same key
-            with self._writing() as database:
+            with self.writing() as database:
                 found = self._keyed(database, request)
             assert found is not None
             return found
@@ -73,24 +73,24 @@ class Store:
         now = self._clock()
         made = insert(JOBS).values(**values, submitted_s=now, not_before_s=now).returning(JOBS)
         job = Job.of(database.execute(made).one())
-        self._note(database, request.owner, "submitted", job.id, {"kind": job.kind, "priority": job.priority})
+        self.note(database, request.owner, "submitted", job.id, {"kind": job.kind, "priority": job.priority})
         return job
 
     def cancel(self, job_id: int, actor: str) -> Job:
         """A queued job is cancelled now; a live one is to be, by the dispatcher; one that has ended stays as it is."""
-        with self._writing() as database:
+        with self.writing() as database:
             job = self._locked(database, job_id)
             if job.state == "queued":
                 self._move(database, job, "cancelled", message=f"cancelled by {actor}")
             elif job.state in LIVE and not job.cancelling:
                 database.execute(update(JOBS).where(JOBS.c.id == job_id).values(cancelling=True))
             if job.state not in TERMINAL:
-                self._note(database, actor, "cancel asked for", job_id, {})
+                self.note(database, actor, "cancel asked for", job_id, {})
             return self._locked(database, job_id)
 
     def job(self, job_id: int) -> Job:
         """InputError where there is none."""
-        with self._reading.connect() as database:
+        with self.reading() as database:
             return self._one(database, select(JOBS).where(JOBS.c.id == job_id), job_id)
 
     def jobs(
@@ -105,43 +105,78 @@ class Store:
             (before, JOBS.c.id < (before or 0)),
         ):
             query = query.where(clause) if wanted else query
-        with self._reading.connect() as database:
+        with self.reading() as database:
             return [Job.of(row) for row in database.execute(query)]
 
     def attempts(self, job_id: int) -> list[Attempt]:
         """Of a job, the first one first."""
         query = select(ATTEMPTS).where(ATTEMPTS.c.job_id == job_id).order_by(ATTEMPTS.c.number)
-        with self._reading.connect() as database:
+        with self.reading() as database:
             return [Attempt.of(row) for row in database.execute(query)]
 
     def events(self, job_id: int) -> list[dict[str, Any]]:
         """Who did what to a job, in order."""
-        query = select(EVENTS).where(EVENTS.c.job_id == job_id).order_by(EVENTS.c.id)
-        with self._reading.connect() as database:
+        return self._events(select(EVENTS).where(EVENTS.c.job_id == job_id).order_by(EVENTS.c.id))
+
+    def audit(self, *, before: int | None = None, limit: int = 100) -> list[dict[str, Any]]:
+        """Who did what at all, the newest first. before: an id, for the next page."""
+        query = select(EVENTS).order_by(EVENTS.c.id.desc()).limit(limit)
+        return self._events(query.where(EVENTS.c.id < before) if before else query)
+
+    def _events(self, query: Select[Any]) -> list[dict[str, Any]]:
+        with self.reading() as database:
             return [dict(row._mapping) for row in database.execute(query)]
 
     def counts(self) -> dict[str, int]:
         """Jobs by state."""
-        with self._reading.connect() as database:
+        with self.reading() as database:
             rows = database.execute(select(JOBS.c.state, func.count()).group_by(JOBS.c.state))
             return {row[0]: row[1] for row in rows}
 
+    def limits(self) -> Limits:
+        """What the queue may use; the defaults where nobody has said."""
+        with self.reading() as database:
+            said = database.execute(select(META.c.value).where(META.c.name == "limits")).scalar_one_or_none()
+        return Limits.of(json.loads(said), where="limits") if said else Limits()
+
+    def set_limits(self, limits: Limits, actor: str) -> None:
+        """From now on; what runs already goes on."""
+        with self.writing() as database:
+            database.execute(delete(META).where(META.c.name == "limits"))
+            database.execute(insert(META).values(name="limits", value=limits.model_dump_json()))
+            self.note(database, actor, "limits set", None, limits.model_dump(mode="json"))
+
+    def causes(self) -> dict[str, int]:
+        """Ended attempts by the cause of their end."""
+        query = select(ATTEMPTS.c.cause, func.count()).where(ATTEMPTS.c.ended_s.is_not(None)).group_by(ATTEMPTS.c.cause)
+        with self.reading() as database:
+            return {row[0]: row[1] for row in database.execute(query)}
+
+    def waits(self, bounds_s: Sequence[float]) -> tuple[list[int], float]:
+        """How long jobs waited for their first attempt: how many up to each bound and all together; and the sum in seconds."""
+        waited = ATTEMPTS.c.claimed_s - JOBS.c.submitted_s
+        counts = [func.count().filter(waited <= bound) for bound in bounds_s]
+        query = select(*counts, func.count(), func.coalesce(func.sum(waited), 0.0)).select_from(ATTEMPTS.join(JOBS))
+        with self.reading() as database:
+            row = database.execute(query.where(ATTEMPTS.c.number == 1)).one()
+        return [int(count) for count in row[:-1]], float(row[-1])
+
     def turns(self, limits: Limits) -> list[Turn]:
         """The queue in its order, and why each job waits."""
-        with self._reading.connect() as database:
+        with self.reading() as database:
             return self._turns(database, limits)
 
     # --- what the dispatcher does
 
     def seen_lease(self) -> Lease | None:
         """The lease as it stands: who watches it decides by his own clock whether its holder is alive."""
-        with self._reading.connect() as database:
+        with self.reading() as database:
             row = database.execute(select(LEASE).where(LEASE.c.name == LEASE_NAME)).one_or_none()
         return Lease(row.holder, row.epoch, row.beats) if row else None
 
     def take_lease(self, holder: str, seen: Lease | None) -> Lease | None:
         """The lease, if it still is as it was seen (None: nobody's); else None, somebody lives."""
-        with self._writing() as database:
+        with self.writing() as database:
             if seen is None:
                 there = database.execute(select(LEASE.c.name).where(LEASE.c.name == LEASE_NAME)).one_or_none()
                 if there is not None:
@@ -167,9 +202,11 @@ class Store:
             number = 1 + database.execute(select(func.count()).where(ATTEMPTS.c.job_id == job.id)).scalar_one()
             store_id = database.execute(select(META.c.value).where(META.c.name == "store_id")).scalar_one()
             values = {"job_id": job.id, "number": number, "submission_id": f"zsbir-{store_id}-{job.id}-a{number}"}
-            row = database.execute(insert(ATTEMPTS).values(**values, claimed_s=self._clock()).returning(ATTEMPTS)).one()
+            row = database.execute(
+                insert(ATTEMPTS).values(**values, claimed_s=self._clock(), untidy=False).returning(ATTEMPTS)
+            ).one()
             self._move(database, job, "starting")
-            self._note(database, lease.holder, "attempt begun", job.id, {"number": number})
+            self.note(database, lease.holder, "attempt begun", job.id, {"number": number})
             return Attempt.of(row)
 
     def live(self) -> list[tuple[Job, Attempt]]:
@@ -177,7 +214,7 @@ class Store:
         query = (
             select(JOBS.c.id, ATTEMPTS.c.id.label("attempt")).join(ATTEMPTS).where(ATTEMPTS.c.ended_s.is_(None)).order_by(JOBS.c.id)
         )
-        with self._reading.connect() as database:
+        with self.reading() as database:
             found = [(row.id, row.attempt) for row in database.execute(query)]
             return [
                 (
@@ -214,15 +251,39 @@ class Store:
             if not self._is_live(database, attempt):
                 return None
             now = self._clock()
-            database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(ended_s=now, cause=cause, message=message))
+            database.execute(
+                update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(ended_s=now, cause=cause, message=message, untidy=True)
+            )
             ends = self._ends(database, job.id)
             state = after(cause, ends, cancelling=job.cancelling)
-            wait_s = min(3600.0, BACKOFF_S * 2 ** (ends[cause] - 1)) if state == "queued" and cause != "preempted" else 0.0
+            wait_s = min(3600.0, BACKOFF_S.get(cause, 0.0) * 2 ** (ends[cause] - 1))
             changes: dict[str, Any] = {"not_before_s": now + wait_s} if state == "queued" else {}
             self._move(database, job, state, message=message, **changes, **({"result": result} if state == "succeeded" else {}))
             detail = {"number": attempt.number, "cause": cause, "message": message}
-            self._note(database, lease.holder, "attempt ended", job.id, detail)
+            self.note(database, lease.holder, "attempt ended", job.id, detail)
             return state
+
+    def ask_stop(self, lease: Lease, attempt: Attempt, reason: StopReason) -> Attempt:
+        """Remember since when, and why, an attempt is to save its work and end; the first reason stays."""
+        with self._holding(lease) as database:
+            once = (ATTEMPTS.c.id == attempt.id) & ATTEMPTS.c.ended_s.is_(None) & ATTEMPTS.c.stop_reason.is_(None)
+            done = database.execute(update(ATTEMPTS).where(once).values(stop_reason=reason, stop_asked_s=self._clock()))
+            if done.rowcount:
+                detail = {"number": attempt.number, "reason": reason}
+                self.note(database, lease.holder, "attempt asked to end", attempt.job_id, detail)
+            return Attempt.of(database.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id)).one())
+
+    def untidy(self, limit: int = 20) -> list[tuple[Job, Attempt]]:
+        """Ended attempts, oldest first, whose traces elsewhere are not looked after yet, with their jobs."""
+        query = select(ATTEMPTS).where(ATTEMPTS.c.untidy & ATTEMPTS.c.ended_s.is_not(None)).order_by(ATTEMPTS.c.id).limit(limit)
+        with self.reading() as database:
+            found = [Attempt.of(row) for row in database.execute(query)]
+            return [(self._one(database, select(JOBS).where(JOBS.c.id == each.job_id), each.job_id), each) for each in found]
+
+    def tidied(self, lease: Lease, attempt: Attempt) -> None:
+        """They are."""
+        with self._holding(lease) as database:
+            database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(untidy=False))
 
     def give_up_late(self, lease: Lease) -> list[int]:
         """Queued jobs past the time by which they must have started: given up; their ids."""
@@ -232,29 +293,19 @@ class Store:
             found = [Job.of(row) for row in database.execute(late) if not self._ends(database, row.id)]
             for job in found:
                 self._move(database, job, "timed_out", message="did not start by its deadline")
-                self._note(database, lease.holder, "given up", job.id, {})
+                self.note(database, lease.holder, "given up", job.id, {})
             return [job.id for job in found]
 
     # --- how
 
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """A transaction of the one writer."""
-        try:
-            with self.engine.begin() as database:
-                yield database
-        except OperationalError as error:
-            reason = str(error.orig).strip().splitlines()[0]
-            raise RunError(f"the job store at {self._shown} failed ({reason}); nothing was changed") from error
-
-    @property
-    def _shown(self) -> str:
-        return make_url(self.url).render_as_string(hide_password=True)
+    def now(self) -> float:
+        """Seconds since 1970, by the store's clock."""
+        return self._clock()
 
     @contextmanager
     def _holding(self, lease: Lease) -> Iterator[Connection]:
         """A transaction that holds the lease's row: no other dispatcher can take over, or write, meanwhile."""
-        with self._writing() as database:
+        with self.writing() as database:
             mine = (LEASE.c.name == LEASE_NAME) & (LEASE.c.epoch == lease.epoch) & (LEASE.c.holder == lease.holder)
             if database.execute(select(LEASE.c.epoch).where(mine).with_for_update()).one_or_none() is None:
                 raise StaleLease(f"another dispatcher has taken over from {lease.holder} (epoch {lease.epoch})")
@@ -308,7 +359,8 @@ class Store:
         )
         return {project: float(spent or 0) for project, spent in rows}
 
-    def _note(self, database: Connection, actor: str, what: str, job_id: int, detail: Mapping[str, Any]) -> None:
+    def note(self, database: Connection, actor: str, what: str, job_id: int | None, detail: Mapping[str, Any]) -> None:
+        """Write down who did what, in the transaction that does it."""
         values = {"at_s": self._clock(), "job_id": job_id, "actor": actor, "what": what, "detail": dict(detail)}
         database.execute(insert(EVENTS).values(**values))
 
@@ -319,5 +371,7 @@ def open_store(url: str, *, clock: Callable[[], float] = time.time) -> Store:
     try:
         upgrade(store.engine)
     except OperationalError as error:
-        raise RunError(f"the job store at {store._shown} does not answer ({str(error.orig).strip().splitlines()[0]})") from error
+        raise RunError(
+            f"the job store at {store._database.shown} does not answer ({str(error.orig).strip().splitlines()[0]})"
+        ) from error
     return store

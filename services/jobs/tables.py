@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import JSON, Boolean, CheckConstraint, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from services.jobs.states import KINDS, LIVE, STATES
+from services.jobs.states import KINDS, LIVE, ROLES, STATES
 
 METADATA = MetaData(
     naming_convention={
@@ -40,6 +40,7 @@ JOBS = Table(
     Column("result", Text, nullable=False, server_default=""),
     Column("progress", PLAIN, nullable=False),
     Column("idempotency_key", Text),
+    Column("retry_of", Integer, ForeignKey("jobs.id")),
     Column("submitted_s", Float, nullable=False),
     Column("not_before_s", Float, nullable=False),
     Column("start_by_s", Float),
@@ -65,6 +66,9 @@ ATTEMPTS = Table(
     Column("cause", Text),
     Column("message", Text, nullable=False, server_default=""),
     Column("resumed_from", Text, nullable=False, server_default=""),
+    Column("stop_reason", Text),
+    Column("stop_asked_s", Float),
+    Column("untidy", Boolean, nullable=False),
     sqlite_autoincrement=True,
 )
 Index("uq_attempts_number", ATTEMPTS.c.job_id, ATTEMPTS.c.number, unique=True)
@@ -75,7 +79,9 @@ Index(
     sqlite_where=ATTEMPTS.c.ended_s.is_(None),
     postgresql_where=ATTEMPTS.c.ended_s.is_(None),
 )
-"""At most one attempt of a job lives: not a rule of the code's alone, but of the database."""
+Index("ix_attempts_untidy", ATTEMPTS.c.untidy)
+"""At most one attempt of a job lives: not a rule of the code's alone, but of the database. untidy: it has ended, and MLflow may still call
+its run running."""
 
 LEASE = Table(
     "lease",
@@ -108,6 +114,19 @@ META = Table(
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""store_id: part of every submission id, so that two queues on one Ray cluster never mean the same job."""
+"""limits: the queue's, as JSON. store_id: part of every submission id, so that two queues on one Ray cluster never mean the same job."""
+
+TOKENS = Table(
+    "tokens",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, CheckConstraint(_one_of("role", ROLES), name="role"), nullable=False),
+    Column("sha256", Text, nullable=False, unique=True),
+    Column("made_s", Float, nullable=False),
+    Column("revoked_s", Float),
+    sqlite_autoincrement=True,
+)
+"""Who may speak to the service. A token's text is shown once, when it is made; only its sha256 is kept."""
 
 LIVE_STATES = sorted(LIVE)

@@ -1,4 +1,4 @@
-"""Jobs, their attempts, the dispatcher's lease, who did what."""
+"""Jobs, their attempts, the dispatcher's lease, who did what, and who may."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 revision, down_revision = "0001", None
 
-KINDS = "'ingest', 'teacher', 'train', 'evaluate', 'sweep', 'index', 'pipeline'"
+KINDS = "'ingest', 'pretrain', 'teacher', 'train', 'evaluate', 'sweep', 'index', 'pipeline'"
 STATES = "'queued', 'starting', 'running', 'succeeded', 'failed', 'cancelled', 'timed_out'"
+ROLES = "'viewer', 'submitter', 'operator'"
 PLAIN = sa.JSON().with_variant(JSONB(), "postgresql")
 
 
@@ -33,6 +34,7 @@ def upgrade() -> None:
         sa.Column("result", sa.Text, nullable=False, server_default=""),
         sa.Column("progress", PLAIN, nullable=False),
         sa.Column("idempotency_key", sa.Text),
+        sa.Column("retry_of", sa.Integer, sa.ForeignKey("jobs.id", name="fk_jobs_retry_of")),
         sa.Column("submitted_s", sa.Float, nullable=False),
         sa.Column("not_before_s", sa.Float, nullable=False),
         sa.Column("start_by_s", sa.Float),
@@ -54,9 +56,13 @@ def upgrade() -> None:
         sa.Column("cause", sa.Text),
         sa.Column("message", sa.Text, nullable=False, server_default=""),
         sa.Column("resumed_from", sa.Text, nullable=False, server_default=""),
+        sa.Column("stop_reason", sa.Text),
+        sa.Column("stop_asked_s", sa.Float),
+        sa.Column("untidy", sa.Boolean, nullable=False),
         sa.UniqueConstraint("submission_id", name="uq_attempts_submission_id"),
         sqlite_autoincrement=True,
     )
+    op.create_index("ix_attempts_untidy", "attempts", ["untidy"])
     op.create_index("uq_attempts_number", "attempts", ["job_id", "number"], unique=True)
     live = sa.text("ended_s IS NULL")
     op.create_index("uq_attempts_live", "attempts", ["job_id"], unique=True, sqlite_where=live, postgresql_where=live)
@@ -78,11 +84,22 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_events_job_id", "events", ["job_id", "id"])
+    op.create_table(
+        "tokens",
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("role", sa.Text, sa.CheckConstraint(f"role in ({ROLES})", name="ck_tokens_role"), nullable=False),
+        sa.Column("sha256", sa.Text, nullable=False),
+        sa.Column("made_s", sa.Float, nullable=False),
+        sa.Column("revoked_s", sa.Float),
+        sa.UniqueConstraint("sha256", name="uq_tokens_sha256"),
+        sqlite_autoincrement=True,
+    )
     meta = op.create_table("meta", sa.Column("name", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False))
     op.bulk_insert(meta, [{"name": "store_id", "value": uuid.uuid4().hex[:6]}])
 
 
 def downgrade() -> None:
     """Remove them, and every job."""
-    for table in ("meta", "events", "lease", "attempts", "jobs"):
+    for table in ("meta", "tokens", "events", "lease", "attempts", "jobs"):
         op.drop_table(table)
