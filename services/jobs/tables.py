@@ -80,8 +80,8 @@ Index(
     postgresql_where=ATTEMPTS.c.ended_s.is_(None),
 )
 Index("ix_attempts_untidy", ATTEMPTS.c.untidy)
-"""At most one attempt of a job lives: not a rule of the code's alone, but of the database. untidy: it has ended, and MLflow may still call
-its run running."""
+"""At most one attempt of a job lives: not a rule of the code's alone, but of the database. untidy: it has
+ended, and MLflow may still call its run running."""
 
 LEASE = Table(
     "lease",
@@ -114,7 +114,8 @@ META = Table(
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""limits: the queue's, as JSON. store_id: part of every submission id, so that two queues on one Ray cluster never mean the same job."""
+"""limits: the queue's, as JSON. store_id: part of every submission id, so that two queues on one Ray cluster never mean the
+same job."""
 
 TOKENS = Table(
     "tokens",

@@ -1,0 +1,147 @@
+"""An attempt's folder in storage: where it leaves its signs, in whatever process or cluster it runs.
+
+    <root>/jobs/<submission id>/
+        spec.json            what to do, written before it is started
+        began                who does it: created once, so that of several who try one works (the dispatcher may take it, too)
+        beat                 changes every few seconds while it lives
+        stop                 written when it is to save its work and end, with the reason
+        <step>/{driver,worker,curve}.json    how far it is (see zsbir.base.watch)
+        log/000000.txt ...   all that it says, in pieces of LOG_PIECE bytes
+        end.json             how it ended; the last thing it writes
+
+What is written here outlives the cluster. The dispatcher believes it before it believes Ray.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from services.jobs.states import Cause, StopReason
+from zsbir.base.storage import Folder, folder, join
+
+BEAT_S = 2.0
+"""Seconds between two beats."""
+
+LOG_PIECE = 256 * 1024
+LOG_LIMIT = 256 * LOG_PIECE
+"""Bytes of log that are kept of an attempt, 64 MiB: what comes after is left out, and its log says so."""
+
+JOBS = "jobs"
+
+
+@dataclass(frozen=True)
+class End:
+    """How an attempt ended, by its own account. result: URI of what it made. made: URIs by step, in a pipeline."""
+
+    cause: Cause
+    message: str = ""
+    result: str = ""
+    made: Mapping[str, str] | None = None
+
+
+class Place:
+    """Reads and writes one attempt's folder."""
+
+    def __init__(self, uri: str):
+        self.uri = uri
+        self._folder: Folder = folder(uri)
+
+    # --- what the dispatcher writes
+
+    def specify(self, spec: Mapping[str, Any]) -> None:
+        """Once; a dispatcher that comes after one that was killed finds it there."""
+        self._folder.create("spec.json", json.dumps(spec).encode())
+
+    def ask_stop(self, reason: StopReason) -> None:
+        """The first reason stays."""
+        self._folder.create("stop", reason.encode())
+
+    def fence(self, who: str) -> bool:
+        """Whether `who` is the one that began; nobody else can any more."""
+        return self._folder.create("began", who.encode())
+
+    # --- what the attempt writes
+
+    def beat(self, count: int) -> None:
+        """It lives."""
+        self._folder.replace("beat", str(count).encode())
+
+    def end(self, end: End) -> None:
+        """The last word; the first of several stays."""
+        self._folder.create("end.json", json.dumps(asdict(end)).encode())
+
+    def write_log(self, piece: int, data: bytes) -> None:
+        """A piece of the log as it is now; all but the last have LOG_PIECE bytes."""
+        self._folder.sub("log").replace(_piece(piece), data)
+
+    # --- what anybody reads
+
+    def spec(self) -> dict[str, Any]:
+        """FileNotFoundError where there is none."""
+        return dict(json.loads(self._folder.read("spec.json")))
+
+    def began(self) -> bool:
+        """Whether somebody has begun."""
+        return self._folder.size("began") is not None
+
+    def beats(self) -> str | None:
+        """What changes with each beat; None before the first."""
+        return self._folder.version("beat")
+
+    def stop_reason(self) -> str:
+        """Empty where nobody has asked."""
+        with suppress(FileNotFoundError):
+            return self._folder.read("stop").decode()
+        return ""
+
+    def ended(self) -> End | None:
+        """None as long as it has not."""
+        said = self._json("end.json")
+        return End(**said) if said else None
+
+    def steps(self) -> Sequence[str]:
+        """The names of its steps."""
+        with suppress(FileNotFoundError):
+            return [step["name"] for step in self.spec()["steps"]]
+        return []
+
+    def signs(self, step: str) -> dict[str, Any]:
+        """How far a step is: {"progress": {label, done, total, unit, per_s, left_s}, "facts": {...}, "metrics": {...}}."""
+        driver, worker = self._json(f"{step}/driver.json"), self._json(f"{step}/worker.json")
+        return {name: {**driver.get(name, {}), **worker.get(name, {})} for name in ("progress", "facts", "metrics")}
+
+    def curve(self, step: str) -> list[dict[str, float]]:
+        """Rows of metrics by optimiser step, as far as there are some."""
+        return list(self._json(f"{step}/curve.json").get("rows", []))
+
+    def log(self, offset: int, limit: int = LOG_PIECE) -> bytes:
+        """Bytes of its log from `offset`; fewer than `limit` where it ends, or a piece does."""
+        piece, start = divmod(offset, LOG_PIECE)
+        with suppress(FileNotFoundError):
+            return self._folder.sub("log").read_range(_piece(piece), start, min(limit, LOG_PIECE - start))
+        return b""
+
+    def log_size(self) -> int:
+        """Bytes of its log so far."""
+        pieces = self._folder.sub("log").names()
+        if not pieces:
+            return 0
+        return (len(pieces) - 1) * LOG_PIECE + (self._folder.sub("log").size(pieces[-1]) or 0)
+
+    def _json(self, key: str) -> dict[str, Any]:
+        with suppress(FileNotFoundError):
+            return dict(json.loads(self._folder.read(key)))
+        return {}
+
+
+def place_of(root: str, submission_id: str) -> Place:
+    """The folder of that attempt below a storage root."""
+    return Place(join(root, JOBS, submission_id))
+
+
+def _piece(number: int) -> str:
+    return f"{number:06d}.txt"
