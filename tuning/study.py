@@ -30,7 +30,7 @@ from tuning.space import Space
 from tuning.suggest import Search, suggest
 from tuning.table import Table, Trial
 from tuning.trial import ERROR, TrialTask
-from zsbir.base import events
+from zsbir.base import events, watch
 from zsbir.base.arrow import arrow_filesystem
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError
@@ -192,6 +192,8 @@ class Ledger:
     def end(self, number: int, state: Any, error: str = "") -> None:
         """A trial has ended."""
         self.table.end(number, state, error=error)
+        ended = sum(trial.ended for trial in self.table.trials)
+        watch.progress("sweep", done=ended, total=self.plan.trials, unit="trial", per_s=0.0)
         trial = self.table.trial(number)
         if trial.state == "failed":
             events.warn(f"trial {number} failed: {trial.error}; the sweep goes on")

@@ -34,7 +34,7 @@ from pydantic import Field
 from zsbir.base import cli
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, streamed_digest, unknown_name
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say, warn
 from zsbir.base.storage import Folder, default_root, folder, folder_name, join
 from zsbir.data import blocks, doctor, layouts, splits, summary, toys
@@ -289,7 +289,7 @@ def _fail(datasets: Folder, plan: Plan, refused: pa.Table, seen: int) -> NoRetur
     datasets.replace(QUARANTINE_LIST, "".join(f"{row['path']}\t{row['reason']}\n" for row in rows).encode())
     of = f"{total}" if seen == total else f"the first {seen} of {total}"
     first = "; ".join(f"{row['path']}: {row['reason']}" for row in rows[:3])
-    raise InputError(
+    raise DataError(
         f"{len(rows)} of {of} images are bad, more than --max-bad-frac {plan.config.max_bad_frac} allows: {first};"
         f" the {'whole list' if seen == total else 'list so far'} is in {join(datasets.uri, QUARANTINE_LIST)}"
     )

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import Field
 
-from zsbir.base import cli, events
+from zsbir.base import cli, events, watch
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError, Interrupted, RunError
@@ -38,7 +38,7 @@ from zsbir.training.checkpoint import TrainState
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import Context, LocalContext
 from zsbir.training.gather import barrier
-from zsbir.training.loop import Trainer, TrainInputs, plan_training, tracked_names
+from zsbir.training.loop import Log, Trainer, TrainInputs, plan_training, tracked_names
 
 if TYPE_CHECKING:
     from zsbir.edge.tracking import Tracker
@@ -86,6 +86,7 @@ class Job(Config):
     weights: str
     run: str
     tracking_uri: str = ""
+    watched: str = ""
 
 
 def train(config: TrainConfig, uris: InputUris, settings: Settings, context: LocalContext | None = None) -> Artifact:
@@ -95,7 +96,10 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings, context: Loc
 
     Raises InputError for bad inputs, RunError when training fails, Interrupted when asked to stop.
     """
+    if settings.parent:
+        watch.be_silent()
     job = resolve(config, uris, settings)
+    watch.facts(run=job.run)
     if exists(job.run):
         events.say(f"already trained: {job.run}")
         _deliver_again(job)
@@ -138,6 +142,7 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
         weights=weights.uri,
         run=run.uri,
         tracking_uri=_tracking_store(settings),
+        watched=watch.place(),
     )
 
 
@@ -176,6 +181,8 @@ def _weights(config: TrainConfig, uris: InputUris, knowledge: Artifact | None, r
 
 def run_job(job: Job, context: Context) -> None:
     """Train on this worker; rank 0 signs the result."""
+    if job.settings.num_workers:
+        watch.work_for(job.watched if context.rank == 0 else "")
     dataset = Artifact(job.dataset, "dataset")
     knowledge = Artifact(job.knowledge, "knowledge") if job.knowledge else None
     samples = load_samples(dataset)
@@ -188,7 +195,7 @@ def run_job(job: Job, context: Context) -> None:
         same_labels=bool(knowledge and knowledge.manifest.facts["labels_digest"] == digest_of(weights.labels)),
     )
     with _tracking(job, dataset, context) as tracker:
-        log = tracker.log if tracker else _nobody
+        log = _told(tracker)
         made_from = {
             "dataset": dataset.reference(),
             "weights": {"uri": weights.uri, "digest": weights.sha256},
@@ -200,11 +207,19 @@ def run_job(job: Job, context: Context) -> None:
         if context.rank == 0:
             best = trainer.checkpoints.best_encoder(progress)
             _publish(tracker, inputs, sign_run(job, made_from, progress, best))
+            watch.flush()
     barrier()
 
 
-def _nobody(step: int, metrics: dict[str, float]) -> None:
-    """The log of a training that is not tracked."""
+def _told(tracker: Tracker | None) -> Log:
+    """Whoever wants to know the metrics of a step."""
+
+    def log(step: int, metrics: dict[str, float]) -> None:
+        watch.figures(step, metrics)
+        if tracker:
+            tracker.log(step, metrics)
+
+    return log
 
 
 @contextmanager

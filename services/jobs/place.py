@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from services.jobs.states import Cause, StopReason
+from services.jobs.states import STOP_REASONS, Cause, StopReason
 from zsbir.base.storage import Folder, folder, join
 
 BEAT_S = 2.0
@@ -92,11 +92,12 @@ class Place:
         """What changes with each beat; None before the first."""
         return self._folder.version("beat")
 
-    def stop_reason(self) -> str:
-        """Empty where nobody has asked."""
+    def stop_reason(self) -> StopReason | None:
+        """None where nobody has asked."""
         with suppress(FileNotFoundError):
-            return self._folder.read("stop").decode()
-        return ""
+            said = self._folder.read("stop").decode()
+            return next((reason for reason in STOP_REASONS if reason == said), "preempted")
+        return None
 
     def ended(self) -> End | None:
         """None as long as it has not."""
@@ -110,9 +111,15 @@ class Place:
         return []
 
     def signs(self, step: str) -> dict[str, Any]:
-        """How far a step is: {"progress": {label, done, total, unit, per_s, left_s}, "facts": {...}, "metrics": {...}}."""
+        """How far a step is: {"progress": {label, done, total, unit, per_s, left_s}, "facts": {}, "metrics": {}, "updated_s"}.
+
+        What its first worker says goes before what its command says.
+        """
         driver, worker = self._json(f"{step}/driver.json"), self._json(f"{step}/worker.json")
-        return {name: {**driver.get(name, {}), **worker.get(name, {})} for name in ("progress", "facts", "metrics")}
+        signs: dict[str, Any] = {
+            name: {**driver.get(name, {}), **worker.get(name, {})} for name in ("progress", "facts", "metrics")
+        }
+        return {**signs, "updated_s": max(driver.get("updated_s", 0.0), worker.get("updated_s", 0.0))}
 
     def curve(self, step: str) -> list[dict[str, float]]:
         """Rows of metrics by optimiser step, as far as there are some."""

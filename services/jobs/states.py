@@ -29,14 +29,25 @@ MOVES: Mapping[State, frozenset[State]] = {
 """What may follow."""
 
 Cause = Literal[
-    "succeeded", "cancelled", "timed_out", "preempted", "node_lost", "out_of_memory", "data_error", "user_error", "lost", "unknown"
+    "succeeded",
+    "cancelled",
+    "timed_out",
+    "preempted",
+    "node_lost",
+    "lost",
+    "busy",
+    "out_of_memory",
+    "data_error",
+    "user_error",
+    "unknown",
 ]
-"""How an attempt ended. lost: Ray no longer knows it, and it left no result."""
+"""How an attempt ended. lost: it was killed, or its cluster has forgotten it. busy: another process does the very same work."""
 
 FORGIVEN: Mapping[Cause, int] = {
     "preempted": 20,
     "node_lost": 20,
     "lost": 20,
+    "busy": 50,
     "out_of_memory": 1,
     "unknown": 2,
     "data_error": 0,
@@ -48,6 +59,8 @@ bad."""
 
 StopReason = Literal["cancelled", "timed_out", "preempted"]
 """Why a live attempt is asked to save its work and end: also the cause of its end, when it does."""
+
+STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
 
 Role = Literal["viewer", "submitter", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -24,7 +24,10 @@ from services.jobs.tables import ATTEMPTS, EVENTS, JOBS, LEASE, LIVE_STATES, MET
 from zsbir.base.errors import InputError, RunError
 
 LEASE_NAME = "dispatcher"
-BACKOFF_S: Mapping[Cause, float] = {"lost": 1.0, "node_lost": 1.0, "out_of_memory": 15.0, "unknown": 15.0}
+NOBODY = ""
+"""Holder of a lease that was given up."""
+
+BACKOFF_S: Mapping[Cause, float] = {"lost": 1.0, "node_lost": 1.0, "busy": 5.0, "out_of_memory": 15.0, "unknown": 15.0}
 """Seconds before a job is tried again after an end of that cause; twice as many after each further one, at most an hour."""
 
 LOOK_AHEAD = 1000
@@ -33,6 +36,10 @@ LOOK_AHEAD = 1000
 
 class StaleLease(RunError):  # noqa: N818 - it says what the lease is
     """Another dispatcher has taken over: nothing was changed."""
+
+
+class KeyTaken(InputError):  # noqa: N818 - it says what the key is
+    """The idempotency key stands for another job."""
 
 
 class Store:
@@ -46,15 +53,20 @@ class Store:
     # --- what people do
 
     def submit(self, request: JobRequest) -> Job:
-        """A new job, or the one that its idempotency key stands for. InputError when that one is another job."""
+        """A new job, or the one that its idempotency key stands for. KeyTaken when that one is another job."""
+        return self.submitted(request)[0]
+
+    def submitted(self, request: JobRequest) -> tuple[Job, bool]:
+        """The same, and whether it is new."""
         try:
             with self.writing() as database:
-                return self._keyed(database, request) or self._insert(database, request)
+                found = self._keyed(database, request)
+                return (found, False) if found else (self._insert(database, request), True)
         except IntegrityError:  # somebody came first with the same key
             with self.writing() as database:
                 found = self._keyed(database, request)
             assert found is not None
-            return found
+            return found, False
 
     def _keyed(self, database: Connection, request: JobRequest) -> Job | None:
         if request.idempotency_key is None:
@@ -65,7 +77,7 @@ class Store:
             return None
         job = Job.of(row)
         if (job.kind, job.config, job.project) != (request.kind, request.config, request.project):
-            raise InputError(f"the idempotency key {request.idempotency_key!r} stands for job {job.id}, which is another one")
+            raise KeyTaken(f"the idempotency key {request.idempotency_key!r} stands for job {job.id}, which is another one")
         return job
 
     def _insert(self, database: Connection, request: JobRequest) -> Job:
@@ -94,14 +106,26 @@ class Store:
             return self._one(database, select(JOBS).where(JOBS.c.id == job_id), job_id)
 
     def jobs(
-        self, *, states: Sequence[State] = (), project: str = "", owner: str = "", before: int | None = None, limit: int = 100
+        self,
+        *,
+        ids: Sequence[int] = (),
+        states: Sequence[State] = (),
+        kind: str = "",
+        project: str = "",
+        owner: str = "",
+        retry_of: int | None = None,
+        before: int | None = None,
+        limit: int = 100,
     ) -> list[Job]:
         """The newest first. before: an id, for the next page."""
         query = select(JOBS).order_by(JOBS.c.id.desc()).limit(limit)
         for wanted, clause in (
+            (ids, JOBS.c.id.in_(ids)),
             (states, JOBS.c.state.in_(states)),
+            (kind, JOBS.c.kind == kind),
             (project, JOBS.c.project == project),
             (owner, JOBS.c.owner == owner),
+            (retry_of, JOBS.c.retry_of == retry_of),
             (before, JOBS.c.id < (before or 0)),
         ):
             query = query.where(clause) if wanted else query
@@ -113,6 +137,12 @@ class Store:
         query = select(ATTEMPTS).where(ATTEMPTS.c.job_id == job_id).order_by(ATTEMPTS.c.number)
         with self.reading() as database:
             return [Attempt.of(row) for row in database.execute(query)]
+
+    def begun(self, job_ids: Sequence[int]) -> dict[int, tuple[int, float | None]]:
+        """Of each of these jobs that has some: how many attempts, and when the first one started."""
+        query = select(ATTEMPTS.c.job_id, func.count(), func.min(ATTEMPTS.c.started_s)).group_by(ATTEMPTS.c.job_id)
+        with self.reading() as database:
+            return {row[0]: (row[1], row[2]) for row in database.execute(query.where(ATTEMPTS.c.job_id.in_(job_ids)))}
 
     def events(self, job_id: int) -> list[dict[str, Any]]:
         """Who did what to a job, in order."""
@@ -192,6 +222,11 @@ class Store:
         with self._holding(lease) as database:
             database.execute(update(LEASE).where(LEASE.c.name == LEASE_NAME).values(beats=LEASE.c.beats + 1))
 
+    def release(self, lease: Lease) -> None:
+        """Give it up: whoever wants it need not wait."""
+        with self._holding(lease) as database:
+            database.execute(update(LEASE).where(LEASE.c.name == LEASE_NAME).values(holder=NOBODY, beats=LEASE.c.beats + 1))
+
     def claim(self, lease: Lease, limits: Limits) -> Attempt | None:
         """A new attempt of the job whose turn it is, within the limits; None where nobody's is."""
         with self._holding(lease) as database:
@@ -224,24 +259,25 @@ class Store:
                 for job, attempt in found
             ]
 
-    def started(self, lease: Lease, attempt: Attempt, *, resumed_from: str = "") -> bool:
+    def started(self, lease: Lease, attempt: Attempt) -> bool:
         """The attempt runs. False where it has ended meanwhile, and nothing was changed."""
         with self._holding(lease) as database:
             job = self._locked(database, attempt.job_id)
             if not self._is_live(database, attempt):
                 return False
             if job.state == "starting":
-                changes = {"started_s": self._clock(), "resumed_from": resumed_from}
-                database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**changes))
+                database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(started_s=self._clock()))
                 self._move(database, job, "running")
             return True
 
-    def report(self, lease: Lease, attempt: Attempt, progress: Mapping[str, Any]) -> bool:
-        """How far it is. False where it has ended meanwhile."""
+    def report(self, lease: Lease, attempt: Attempt, progress: Mapping[str, Any], *, resumed_from: str = "") -> bool:
+        """How far it is, and where it went on from. False where it has ended meanwhile."""
         with self._holding(lease) as database:
             if not self._is_live(database, attempt):
                 return False
             database.execute(update(JOBS).where(JOBS.c.id == attempt.job_id).values(progress=dict(progress)))
+            if resumed_from and resumed_from != attempt.resumed_from:
+                database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(resumed_from=resumed_from))
             return True
 
     def end(self, lease: Lease, attempt: Attempt, cause: Cause, *, message: str = "", result: str = "") -> State | None:

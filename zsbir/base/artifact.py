@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 import zsbir
 from zsbir.base.cache import cached
 from zsbir.base.config import Config
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say
 from zsbir.base.files import sha256_file
 from zsbir.base.storage import Folder, checked_key, folder, folder_name, is_remote, join, split_file
@@ -142,8 +142,8 @@ class Artifact:
         entry = self.manifest.files[name]
         return path.stat().st_size == entry.size and sha256_file(path) == entry.sha256
 
-    def _damaged(self, name: str) -> InputError:
-        return InputError(
+    def _damaged(self, name: str) -> DataError:
+        return DataError(
             f"{join(self.uri, name)} differs from its manifest: the file was changed or damaged; make the artifact again"
         )
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from typing import Any, Literal, NoReturn
 
+from zsbir.base import watch
 from zsbir.base.config import Config, read_yaml, unknown_name
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.events import say
@@ -41,6 +42,7 @@ def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None 
         if os.environ.get("ZSBIR_TRACEBACK"):
             raise
         code, line = _verdict(error)
+        watch.facts(error=type(error).__name__)
         say(line)
         sys.exit(code)
 

@@ -5,6 +5,10 @@ class InputError(Exception):
     """What the user gave cannot be used: a path, a field, a file. Exit code 2."""
 
 
+class DataError(InputError):
+    """The data is damaged: too many bad images, a file that is no longer what was signed."""
+
+
 class RunError(Exception):
     """The work itself failed: a full disk, a lost worker. Exit code 1."""
 

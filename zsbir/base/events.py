@@ -10,6 +10,8 @@ from typing import Self, TextIO, TypeVar
 
 from tqdm import tqdm
 
+from zsbir.base import watch
+
 Item = TypeVar("Item")
 
 LOG_INTERVAL_S = 5.0
@@ -59,6 +61,8 @@ class Progress:
         """Count `count` more as done; `suffix` (a loss, say) stands behind the rate."""
         self._done += count
         self._suffix = suffix or self._suffix
+        if not self._quiet:
+            self._tell()
         if self._bar is not None:
             self._bar.set_postfix_str(self._suffix, refresh=False)
             self._bar.update(count)
@@ -66,9 +70,16 @@ class Progress:
             self._last_line = time.monotonic()
             self._print_line()
 
-    def _print_line(self) -> None:
+    @property
+    def _per_s(self) -> float:
         elapsed_s = time.monotonic() - self._began
-        rate = (self._done - self._start) / elapsed_s if elapsed_s > 0 else 0.0
+        return (self._done - self._start) / elapsed_s if elapsed_s > 0 else 0.0
+
+    def _tell(self) -> None:
+        watch.progress(self._label, done=self._done, total=self._total, unit=self._unit, per_s=self._per_s)
+
+    def _print_line(self) -> None:
+        rate = self._per_s
         share = f"{self._done}/{self._total}" if self._total else f"{self._done}"
         left = f", {tqdm.format_interval((self._total - self._done) / rate)} left" if self._total and rate else ""
         tail = f", {self._suffix}" if self._suffix else ""

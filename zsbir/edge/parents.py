@@ -9,9 +9,9 @@ from typing import Any
 from mlflow.entities import Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from zsbir.base import events
+from zsbir.base import events, watch
 from zsbir.base.artifact import code_version
-from zsbir.edge.tracking import PARENT_TAG, RUN_TAG, _experiment_id, _first_line, _log_files, find_run, prepare_store
+from zsbir.edge.tracking import PARENT_TAG, RUN_TAG, _experiment_id, _first_line, _log_files, find_run, job_tag, prepare_store
 
 STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "begun": "KILLED"}
 """How MLflow calls what became of a trial. The tag `zsbir.trial_state` says it as the sweep does."""
@@ -48,6 +48,9 @@ class Parent:
             experiment_id = _experiment_id(self._client, self._uri, self._experiment)
             self.run_id = find_run(self._client, experiment_id, self._key) or self._create(experiment_id)
             self._client.update_run(self.run_id, status="RUNNING")
+            for name, value in job_tag().items():
+                self._client.set_tag(self.run_id, name, value)
+            watch.facts(mlflow_run=self.run_id, mlflow_experiment=experiment_id)
         return self.run_id
 
     def _create(self, experiment_id: str) -> str:

@@ -27,7 +27,7 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from zsbir.base import events
+from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, code_version
 from zsbir.base.storage import default_local_root, is_remote, local_path
 
@@ -35,6 +35,9 @@ for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # how MLflow makes its tables and checks models is not our user's story
 
 RUN_TAG = "zsbir.run"
+JOB_TAG = "zsbir.job"
+"""The attempt of a queued job that speaks to a run (environment ZSBIR_JOB): who looks after it finds what it left RUNNING."""
+
 PARENT_TAG = "mlflow.parentRunId"
 FLUSH_S = 5.0
 RETRY_S = 30.0
@@ -157,10 +160,13 @@ class Tracker:
             experiment_id = _experiment_id(self._client, self._uri, self._experiment)
             found = find_run(self._client, experiment_id, self._key)
             self._run_id = self._resume(found) if found else self._create(experiment_id)
+            watch.facts(mlflow_run=self._run_id, mlflow_experiment=experiment_id)
         return self._run_id
 
     def _resume(self, run_id: str) -> str:
         self._client.update_run(run_id, status="RUNNING")
+        for name, value in job_tag().items():
+            self._client.set_tag(run_id, name, value)
         if self._parent:
             self._client.set_tag(run_id, PARENT_TAG, self._parent)
         names = self._client.get_run(run_id).data.metrics
@@ -169,7 +175,8 @@ class Tracker:
 
     def _create(self, experiment_id: str) -> str:
         code = code_version()
-        tags = {RUN_TAG: self._key, "mlflow.runName": self._key, **{f"zsbir.code.{name}": value for name, value in code.items()}}
+        tags = {RUN_TAG: self._key, "mlflow.runName": self._key, **job_tag()}
+        tags |= {f"zsbir.code.{name}": value for name, value in code.items()}
         if "commit" in code:
             tags["mlflow.source.git.commit"] = code["commit"]
         if self._parent:
@@ -187,6 +194,22 @@ class Tracker:
         while self._waiting:
             self._client.log_batch(run_id, metrics=self._waiting[:MAX_BATCH])
             del self._waiting[:MAX_BATCH]
+
+
+def job_tag() -> dict[str, str]:
+    """Which attempt of a queued job this process belongs to, if any."""
+    job = os.environ.get("ZSBIR_JOB")
+    return {JOB_TAG: job} if job else {}
+
+
+def close_runs(uri: str, job: str, status: str) -> int:
+    """End the runs that an attempt of a queued job left RUNNING; how many. MlflowException where MLflow does not answer."""
+    client = MlflowClient(uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    left = client.search_runs(experiments, f"tags.`{JOB_TAG}` = '{job}' and attributes.status = 'RUNNING'") if experiments else []
+    for run in left:
+        client.set_terminated(run.info.run_id, status)
+    return len(left)
 
 
 def find_run(client: MlflowClient, experiment_id: str, run_key: str) -> str | None:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from zsbir.base import events
+from zsbir.base import events, watch
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.data.batches import BatchPlan, plan_batches, steps_per_epoch
 from zsbir.data.loader import Batch, TrainLoader
@@ -172,6 +172,7 @@ class Trainer:
         """What a killed process had not sent is gone with it. A tracker, and a sweep, drop what they have."""
         if self.context.rank == 0:
             events.say(f"resuming at step {done.step} of {self.steps}")
+            watch.facts(resumed_from=f"step {done.step}")
         for row in done.history:
             metrics = {name: value for name, value in row.items() if name != "step"}
             if self.context.rank == 0:

@@ -1,0 +1,259 @@
+"""The dispatcher: one loop that starts whose turn it is, watches what runs, and writes down what became of it.
+
+It keeps nothing that it could not find again: killed at any moment, the next one reads the store and the attempts' folders, and
+goes on. Of an attempt, its own signs are believed first (end.json, then its beats), and then what the executor says; only who is silent
+*and* unknown to the executor, or ended by its word, is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field
+
+from services.jobs.executor import Executor, Sight, Task
+from services.jobs.kinds import needs_of, steps_of
+from services.jobs.leadership import Leadership
+from services.jobs.place import End, Place, place_of
+from services.jobs.progress import Signs, finished, read_signs
+from services.jobs.records import Attempt, Job
+from services.jobs.states import Cause, StopReason
+from services.jobs.store import StaleLease, Store
+from zsbir.base import events
+from zsbir.base.artifact import exists
+from zsbir.base.config import Config
+from zsbir.base.errors import InputError, RunError
+from zsbir.base.storage import join
+
+AWAY = (RunError, InputError, OSError)
+"""Storage or the executor does not answer: the next round asks again."""
+
+
+class DispatcherSettings(Config):
+    """Where and how patiently it works."""
+
+    root: str = Field(description="storage root of all jobs: absolute, and reachable from every node")
+    tracking_uri: str = Field("", description="MLflow of all jobs; none: a database under the root")
+    poll_s: float = Field(1.0, gt=0, description="seconds between two rounds")
+    lease_s: float = Field(15.0, gt=0, description="seconds of another dispatcher's silence before its lease is taken")
+    patience_s: float = Field(20.0, gt=0, description="seconds of an attempt's silence before it may be lost")
+    begin_s: float = Field(600.0, gt=0, description="seconds that a started attempt may take to begin")
+    grace_s: float = Field(120.0, gt=0, description="seconds for a final checkpoint before the executor is told to end it")
+
+
+@dataclass
+class _Watch:
+    """What this process has seen of an attempt."""
+
+    began_s: float = field(default_factory=time.monotonic)
+    beats: str | None = None
+    moved_s: float = field(default_factory=time.monotonic)
+    told_to_stop_s: float = float("-inf")
+    reported: dict[str, Any] = field(default_factory=dict)
+
+    def silent_s(self, beats: str | None) -> float:
+        """Seconds since its beats moved, by this process's clock."""
+        if beats != self.beats:
+            self.beats, self.moved_s = beats, time.monotonic()
+        return time.monotonic() - self.moved_s
+
+
+class Dispatcher:
+    """Give it a store and an executor, and `run` it."""
+
+    def __init__(self, store: Store, executor: Executor, settings: DispatcherSettings):
+        self.store, self.executor, self.settings = store, executor, settings
+        self.leadership = Leadership(store, settings.lease_s)
+        self._watches: dict[int, _Watch] = {}
+        self._troubles: dict[str, str] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set. What is away is waited for, and said once."""
+        while not stop.is_set():
+            try:
+                self.round()
+            except StaleLease as error:
+                events.warn(str(error))
+                self.leadership.lose()
+            except AWAY as error:
+                self._trouble("store", error)
+            else:
+                self._trouble("store", None)
+            stop.wait(self.settings.poll_s)
+        self.leadership.leave()
+
+    def round(self) -> None:
+        """Once around: the lease, what runs, whose turn it is."""
+        lease = self.leadership.hold()
+        if lease is None:
+            return
+        self.store.give_up_late(lease)
+        live = self.store.live()
+        self._watches = {attempt.id: self._watches.get(attempt.id) or _Watch() for _, attempt in live}
+        for job, attempt in live:
+            self._patiently(job, attempt, self._look)
+        limits = self.store.limits()
+        while claimed := self.store.claim(lease, limits):
+            events.say(f"job {claimed.job_id}: attempt {claimed.number} begins")
+            self._watches[claimed.id] = _Watch()
+            self._patiently(self.store.job(claimed.job_id), claimed, self._start)
+
+    # --- one attempt
+
+    def _start(self, job: Job, attempt: Attempt) -> None:
+        """Specify it and hand it to the executor; done twice, it is started once."""
+        place, needs = self._place(attempt), needs_of(job.kind, job.config)
+        env = {"ZSBIR_ROOT": self.settings.root, "ZSBIR_JOB": attempt.submission_id, "ZSBIR_PLAIN_LOG": "1"}
+        if self.settings.tracking_uri:
+            env["MLFLOW_TRACKING_URI"] = self.settings.tracking_uri
+        # A step that is one process takes as many threads as the job holds CPUs; its workers are told by Ray.
+        own = {} if needs.workers else {"OMP_NUM_THREADS": str(max(1, int(job.cpus)))}
+        queue = attempt.submission_id.rsplit("-", 2)[0]
+        place.specify(
+            {
+                "job": job.id,
+                "submission_id": attempt.submission_id,
+                "root": self.settings.root,
+                "memo": join(self.settings.root, "jobs", "steps", f"{queue}-{self._origin(job)}"),
+                "env": own,
+                "steps": [step.as_json() for step in steps_of(job.kind, job.config)],
+            }
+        )
+        task = Task(
+            submission_id=attempt.submission_id,
+            place=place.uri,
+            project=job.project,
+            priority=job.priority,
+            workers=needs.workers,
+            cpus=job.cpus,
+            gpus=job.gpus,
+            env=env,
+        )
+        self.executor.start(task)
+
+    def _origin(self, job: Job) -> int:
+        """The first job of those that go on with each other's work."""
+        while job.retry_of is not None:
+            job = self.store.job(job.retry_of)
+        return job.id
+
+    def _look(self, job: Job, attempt: Attempt) -> None:
+        """What its signs and the executor say, and what follows."""
+        place, watch = self._place(attempt), self._watches[attempt.id]
+        end = place.ended()
+        if end is None and place.began():
+            end = self._look_at_begun(job, attempt, place, watch)
+        elif end is None:
+            end = self._look_at_unbegun(job, attempt, place, watch)
+        if end is not None:
+            self._end(job, attempt, place, end)
+
+    def _look_at_begun(self, job: Job, attempt: Attempt, place: Place, watch: _Watch) -> End | None:
+        """None as long as it lives."""
+        silent = watch.silent_s(place.beats()) > self.settings.patience_s
+        if not silent:
+            self._report(attempt, read_signs(place), watch)
+        else:
+            sight = self.executor.look(attempt.submission_id)
+            if sight.status in ("ended", "unknown"):
+                return place.ended() or self._verdict(job, attempt, place, sight)
+        self._maybe_stop(job, attempt, place, watch)
+        return None
+
+    def _look_at_unbegun(self, job: Job, attempt: Attempt, place: Place, watch: _Watch) -> End | None:
+        """None where it may still begin. Who takes the fence makes sure that it does not."""
+        sight = self.executor.look(attempt.submission_id)
+        late = sight.status == "running" and time.monotonic() - watch.began_s > self.settings.begin_s
+        if not (job.cancelling or late or sight.status == "ended"):
+            if sight.status == "unknown":
+                self._start(job, attempt)
+            return None
+        if not place.fence(f"dispatcher {self.leadership.holder}"):
+            return None
+        self.executor.stop(attempt.submission_id)
+        if job.cancelling:
+            return End("cancelled", "cancelled before it began")
+        why = f"did not begin within {self.settings.begin_s:g} s" if late else sight.message
+        return End(_cause(sight), why[:500])
+
+    def _report(self, attempt: Attempt, signs: Signs, watch: _Watch) -> None:
+        self.store.started(self.leadership.held, attempt) if attempt.started_s is None else None
+        if signs.progress and dict(signs.progress) != watch.reported:
+            watch.reported = dict(signs.progress)
+            resumed_from = str(signs.facts.get("resumed_from", ""))
+            self.store.report(self.leadership.held, attempt, signs.progress, resumed_from=resumed_from)
+
+    def _maybe_stop(self, job: Job, attempt: Attempt, place: Place, watch: _Watch) -> None:
+        """Ask for a final checkpoint where it is cancelled or its time is over; have it ended where it does not listen."""
+        reason: StopReason | None = "cancelled" if job.cancelling else None
+        over = job.time_limit_s and attempt.started_s and self.store.now() - attempt.started_s > job.time_limit_s
+        reason = reason or ("timed_out" if over else None)
+        if reason is None:
+            return
+        asked = self.store.ask_stop(self.leadership.held, attempt, reason)
+        place.ask_stop(reason)
+        waited_s = self.store.now() - (asked.stop_asked_s or self.store.now())
+        if waited_s > self.settings.grace_s and time.monotonic() - watch.told_to_stop_s > self.settings.grace_s:
+            watch.told_to_stop_s = time.monotonic()
+            self.executor.stop(attempt.submission_id)
+
+    def _verdict(self, job: Job, attempt: Attempt, place: Place, sight: Sight) -> End:
+        """Of an attempt that is gone without a last word: what it made, then what it was asked, then what the executor says."""
+        run = read_signs(place).facts.get("run", "") if job.kind == "train" else ""
+        if run and exists(run):
+            return End("succeeded", result=run)
+        if attempt.stop_reason:
+            return End(attempt.stop_reason, "ended without a last word")
+        said = f": {sight.message}" if sight.message else ""
+        return End(_cause(sight), f"it fell silent, and is {sight.status} to the cluster{said}"[:500])
+
+    def _end(self, job: Job, attempt: Attempt, place: Place, end: End) -> None:
+        signs = read_signs(place)
+        if signs.progress:
+            progress = finished(signs.progress) if end.cause == "succeeded" else dict(signs.progress)
+            resumed_from = str(signs.facts.get("resumed_from", ""))
+            self.store.report(self.leadership.held, attempt, progress, resumed_from=resumed_from)
+        state = self.store.end(self.leadership.held, attempt, end.cause, message=end.message, result=end.result)
+        told = f": {end.message}" if end.message else ""
+        events.say(f"job {job.id}: attempt {attempt.number} {end.cause}{told}; the job is {state}")
+
+    def _place(self, attempt: Attempt) -> Place:
+        return place_of(self.settings.root, attempt.submission_id)
+
+    # --- what is away
+
+    def _patiently(self, job: Job, attempt: Attempt, action: Callable[[Job, Attempt], None]) -> None:
+        """One attempt's trouble is not the others'."""
+        name = attempt.submission_id
+        try:
+            action(job, attempt)
+        except StaleLease:
+            raise
+        except AWAY as error:
+            self._trouble(name, error)
+        else:
+            self._trouble(name, None)
+
+    def _trouble(self, name: str, error: BaseException | None) -> None:
+        """Said when it begins, and when it is over."""
+        line = str(error) if error else ""
+        if line and self._troubles.get(name) != line:
+            events.warn(f"{name}: {line}; trying again")
+        elif not line and name in self._troubles:
+            events.say(f"{name}: all well again")
+        if line:
+            self._troubles[name] = line
+        else:
+            self._troubles.pop(name, None)
+
+
+def _cause(sight: Sight) -> Cause:
+    """What the executor's own words mean."""
+    said = sight.message.lower()
+    if "memory" in said:
+        return "out_of_memory"
+    return "node_lost" if "node" in said else "lost"
