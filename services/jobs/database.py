@@ -22,7 +22,7 @@ class Database:
 
     def __init__(self, url: str):
         self.engine = open_engine(url)
-        self.shown = make_url(url).render_as_string(hide_password=True)
+        self.shown = shown(url)
         self._readers = self.engine.execution_options(reading=True)
 
     @contextmanager
@@ -44,6 +44,11 @@ class Database:
         except OperationalError as error:
             reason = str(error.orig).strip().splitlines()[0]
             raise RunError(f"the job store at {self.shown} failed ({reason}); nothing was changed") from error
+
+
+def shown(url: str) -> str:
+    """A database URL without its password."""
+    return make_url(url).render_as_string(hide_password=True)
 
 
 def open_engine(url: str) -> Engine:

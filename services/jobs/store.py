@@ -169,9 +169,11 @@ class Store:
             said = database.execute(select(META.c.value).where(META.c.name == "limits")).scalar_one_or_none()
         return Limits.of(json.loads(said), where="limits") if said else Limits()
 
-    def set_limits(self, limits: Limits, actor: str) -> None:
-        """From now on; what runs already goes on."""
+    def set_limits(self, limits: Limits, actor: str, *, only_first: bool = False) -> None:
+        """From now on; what runs already goes on. only_first: where nobody has said before."""
         with self.writing() as database:
+            if only_first and database.execute(select(META.c.value).where(META.c.name == "limits")).one_or_none():
+                return
             database.execute(delete(META).where(META.c.name == "limits"))
             database.execute(insert(META).values(name="limits", value=limits.model_dump_json()))
             self.note(database, actor, "limits set", None, limits.model_dump(mode="json"))
@@ -240,7 +242,7 @@ class Store:
             row = database.execute(
                 insert(ATTEMPTS).values(**values, claimed_s=self._clock(), untidy=False).returning(ATTEMPTS)
             ).one()
-            self._move(database, job, "starting")
+            self._move(database, job, "starting", message="")
             self.note(database, lease.holder, "attempt begun", job.id, {"number": number})
             return Attempt.of(row)
 

@@ -12,7 +12,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.files import write_atomic
 from zsbir.base.storage import default_local_root, default_root, is_remote, local_path
 
-URL, TOKEN = "ZSBIR_JOBS_URL", "ZSBIR_JOBS_TOKEN"  # noqa: S105 - names of environment variables
+URL, TOKEN = "ZSBIR_JOBS_URL", "ZSBIR_JOBS_TOKEN"
 PORT = 8270
 
 
