@@ -1,0 +1,79 @@
+// What a reader may do: cancel, retry, copy, use as a template. Buttons name it (data-act), so that they outlive a redrawn list.
+
+import { post, Refused } from "./api.js";
+import { plural } from "./format.js";
+
+const LIVE = ["queued", "starting", "running"];
+
+/** Whether the service would let me change this job. It decides; this only spares vain buttons. */
+export const mayChange = (me, job) => me.role === "operator" || (me.role === "submitter" && job.owner === me.name);
+
+export const mayCancel = (me, job) => mayChange(me, job) && LIVE.includes(job.state) && !job.cancelling;
+
+export const mayRetry = (me, job) => mayChange(me, job) && ["failed", "cancelled", "timed_out"].includes(job.state);
+
+/** Asks in the page's dialog. */
+export function sure(title, text, verb) {
+  const dialog = document.getElementById("ask");
+  document.getElementById("ask-title").textContent = title;
+  document.getElementById("ask-text").textContent = text;
+  document.getElementById("ask-yes").textContent = verb;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+}
+
+async function cancel(ids) {
+  const one = ids.length === 1;
+  const text = "What runs saves its work first, so that a retry can go on from there; what waits leaves the line.";
+  const title = one ? `Cancel job ${ids[0]}?` : `Cancel ${plural(ids.length, "job")}?`;
+  if (!(await sure(title, text, one ? "Cancel the job" : "Cancel the jobs"))) return "";
+  if (one) {
+    await post(`/jobs/${ids[0]}/cancel`, {});
+    return "";
+  }
+  const { refused } = await post("/cancel", { ids });
+  return refused.map(({ id, error }) => `job ${id}: ${error}`).join("; ");
+}
+
+async function retry(id) {
+  const text = "A new job with the same configuration goes on with the work of this one.";
+  if (!(await sure(`Retry job ${id}?`, text, "Retry"))) return;
+  const job = await post(`/jobs/${id}/retry`, {});
+  location.assign(`/jobs/${job.id}`);
+}
+
+/** To the clipboard; where the browser has none to offer (plain http), it is at least selected. */
+async function copy(button) {
+  const code = button.parentElement.querySelector("code");
+  try {
+    await navigator.clipboard.writeText(code.textContent);
+    button.textContent = "copied";
+  } catch {
+    getSelection().selectAllChildren(code);
+    button.textContent = "selected";
+  }
+  setTimeout(() => (button.textContent = "copy"), 1500);
+}
+
+/** Hear all buttons of a page. page: {chosen(): ids, changed(): look again, said(text): an error, template()}. */
+export function listen(main, page) {
+  const acts = {
+    copy: (button) => copy(button),
+    cancel: (button) => cancel([Number(button.dataset.id)]),
+    retry: (button) => retry(Number(button.dataset.id)),
+    "cancel-chosen": () => cancel(page.chosen()),
+    template: () => page.template(),
+  };
+  main.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-act]");
+    if (!button || !acts[button.dataset.act]) return;
+    try {
+      page.said((await acts[button.dataset.act](button)) ?? "");
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      page.said(error.message);
+    }
+    if (button.dataset.act !== "copy") page.changed();
+  });
+}

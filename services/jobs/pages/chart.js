@@ -1,0 +1,142 @@
+// Lines over optimiser steps, drawn as SVG at the width there is. Points that lack a value are passed over; one point is a dot.
+
+import { h, show, svg } from "./dom.js";
+import { number } from "./format.js";
+
+const HEIGHT = 230;
+const EDGE = { left: 48, right: 14, top: 12, bottom: 34 };
+const DOTS_UP_TO = 40;
+
+/** Some round numbers from low to high. */
+export function ticks(low, high, about = 6) {
+  const rough = (high - low) / about;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 2.5, 5, 10].find((each) => each * power >= rough);
+  const first = Math.ceil(low / step - 1e-9);
+  const last = Math.floor(high / step + 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, place) => Number(((first + place) * step).toPrecision(10)));
+}
+
+/** Lowest and highest, never the same, with some air. */
+function range(values, air) {
+  const low = Math.min(...values);
+  const high = Math.max(...values);
+  const more = low === high ? Math.abs(low) * 0.1 || 1 : (high - low) * air;
+  return [low - more, high + more];
+}
+
+const isNumber = (value) => typeof value === "number" && isFinite(value);
+
+/** A picture that can be handed new rows again and again. names: which of their metrics. */
+export class Chart {
+  #rows = [];
+  #names = [];
+  #at = null; // where the reader points: a place among the steps
+
+  constructor(title, xTitle) {
+    this.drawing = h("div", { class: "drawing" });
+    this.legend = h("p", { class: "legend" });
+    this.name = h("span", {}, title);
+    this.where = h("span", { class: "end quiet" });
+    this.title = title;
+    this.xTitle = xTitle;
+    this.node = h("figure", { class: "chart", hidden: true, tabindex: 0, "aria-label": `${title}: arrow keys read out points` },
+      h("figcaption", { class: "row" }, this.name, this.where), this.drawing, this.legend);
+    for (const name of ["pointermove", "pointerdown"]) this.drawing.addEventListener(name, (event) => this.#point(event));
+    this.drawing.addEventListener("pointerleave", () => this.#read(null));
+    this.node.addEventListener("keydown", (event) => this.#key(event));
+    new ResizeObserver(() => this.#draw()).observe(this.node);
+  }
+
+  put(rows, names) {
+    this.#names = names;
+    this.#rows = rows.filter((row) => isNumber(row.step) && names.some((name) => isNumber(row[name])));
+    this.node.hidden = !this.#rows.length;
+    this.#draw();
+  }
+
+  #scales() {
+    const width = Math.max(240, this.drawing.clientWidth);
+    const steps = this.#rows.map((row) => row.step);
+    const values = this.#rows.flatMap((row) => this.#names.map((name) => row[name]).filter(isNumber));
+    const [left, right] = range(steps, 0.02);
+    const [low, high] = range(values, 0.08);
+    return {
+      width, left, right, low, high,
+      x: (step) => EDGE.left + ((step - left) / (right - left)) * (width - EDGE.left - EDGE.right),
+      y: (value) => HEIGHT - EDGE.bottom - ((value - low) / (high - low)) * (HEIGHT - EDGE.top - EDGE.bottom),
+    };
+  }
+
+  #draw() {
+    if (!this.#rows.length || !this.drawing.clientWidth) return;
+    const scales = this.#scales();
+    show(this.drawing, svg("svg", { viewBox: `0 0 ${scales.width} ${HEIGHT}`, width: scales.width, height: HEIGHT, role: "img", "aria-label": this.#said() },
+      this.#axes(scales), this.#names.map((name, place) => this.#line(name, place, scales)), this.#pointer(scales)));
+    this.#say();
+  }
+
+  #axes({ width, left, right, low, high, x, y }) {
+    const text = (attributes, value) => svg("text", attributes, number(value));
+    const whole = this.#rows.length === 1 ? [this.#rows[0].step] : ticks(left, right, width < 420 ? 4 : 7).filter(Number.isInteger);
+    return [
+      ticks(low, high).map((value) => [
+        svg("line", { x1: EDGE.left, x2: width - EDGE.right, y1: y(value), y2: y(value), class: "grid" }),
+        text({ x: EDGE.left - 8, y: y(value) + 4, "text-anchor": "end" }, value)]),
+      whole.filter((step) => step >= 0).map((step) => text({ x: x(step), y: HEIGHT - EDGE.bottom + 16, "text-anchor": "middle" }, step)),
+      svg("text", { x: (EDGE.left + width - EDGE.right) / 2, y: HEIGHT - 3, "text-anchor": "middle" }, this.xTitle),
+    ];
+  }
+
+  #line(name, place, { x, y }) {
+    const points = this.#rows.filter((row) => isNumber(row[name])).map((row) => [x(row.step), y(row[name])]);
+    const path = points.map(([px, py]) => `${px.toFixed(1)},${py.toFixed(1)}`).join(" ");
+    const dots = points.length <= DOTS_UP_TO ? points.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.5 })) : [];
+    return svg("g", { class: `line-${place % 6}`, "data-name": name, "data-points": points.length }, svg("polyline", { points: path }), dots);
+  }
+
+  #pointer({ x, y }) {
+    const row = this.#rows[this.#at];
+    if (!row) return null;
+    const dots = this.#names.map((name, place) => isNumber(row[name]) && svg("circle", { cx: x(row.step), cy: y(row[name]), r: 4.5, class: `line-${place % 6}` }));
+    return svg("g", { class: "pointer" }, svg("line", { x1: x(row.step), x2: x(row.step), y1: EDGE.top, y2: HEIGHT - EDGE.bottom }), dots);
+  }
+
+  /** The legend is the read-out: each line with its value where the reader points, else with its last one. */
+  #say() {
+    const row = this.#rows[this.#at];
+    const last = (name) => this.#rows.findLast((each) => isNumber(each[name]))?.[name];
+    this.name.textContent = this.title;
+    this.where.textContent = row ? `${this.xTitle} ${row.step}` : "last values";
+    show(this.legend, this.#names.map((name, place) => h("span", {},
+        svg("svg", { viewBox: "0 0 22 8", class: `swatch line-${place % 6}`, "aria-hidden": "true" }, svg("polyline", { points: "1,4 21,4" })),
+        `${name} `, h("b", {}, number(row ? row[name] ?? "–" : last(name))))));
+  }
+
+  #said() {
+    const first = this.#rows[0].step;
+    const last = this.#rows.at(-1).step;
+    return `${this.title}, ${this.#rows.length} points from ${this.xTitle} ${first} to ${last}`;
+  }
+
+  #point(event) {
+    const { x } = this.#scales();
+    const at = event.clientX - this.drawing.getBoundingClientRect().left;
+    const far = this.#rows.map((row) => Math.abs(x(row.step) - at));
+    this.#read(far.indexOf(Math.min(...far)));
+  }
+
+  #key(event) {
+    const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (event.key === "Escape") this.#read(null);
+    if (!move) return;
+    event.preventDefault();
+    this.#read(Math.min(this.#rows.length - 1, Math.max(0, (this.#at ?? this.#rows.length) + move)));
+  }
+
+  #read(at) {
+    if (at === this.#at) return;
+    this.#at = at;
+    this.#draw();
+  }
+}
