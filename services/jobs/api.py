@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -26,6 +26,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,8 +44,8 @@ from zsbir.base.errors import InputError, RunError
 
 MAX_BODY = 1 << 20
 MAX_DEPTH = 30
-MAX_WHOLE = 2**53
-"""Whole numbers up to here are the same in every reader of JSON."""
+MAX_NUMBER = 2**53
+"""Numbers up to here are the same to every reader of JSON, and to both databases."""
 
 SAFE = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
@@ -257,7 +258,7 @@ Operator = Annotated[Person, _at_least("operator")]
 # --- bodies
 
 Model = TypeVar("Model", bound=BaseModel)
-BODIES: list[type[BaseModel]] = [desk.Submission, desk.Selection, Limits]
+DESCRIBED: list[type[BaseModel]] = [desk.Submission, desk.Selection, Limits, Error]
 
 
 def _body(model: type[Model]) -> Any:
@@ -279,14 +280,14 @@ def _body(model: type[Model]) -> Any:
     return Depends(read)
 
 
-def _takes(model: type[BaseModel]) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def _takes(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
+    content = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}, "example": example}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 def _with_bodies(described: dict[str, Any]) -> dict[str, Any]:
-    """Bodies are read here, not by FastAPI: so they are described here, too."""
-    _, found = models_json_schema([(model, "validation") for model in BODIES], ref_template="#/components/schemas/{model}")
+    """Bodies are read here, not by FastAPI, and errors are always JSON: so they are described here, too."""
+    _, found = models_json_schema([(model, "validation") for model in DESCRIBED], ref_template="#/components/schemas/{model}")
     described["components"]["schemas"].update(found["$defs"])
     return described
 
@@ -294,15 +295,27 @@ def _with_bodies(described: dict[str, Any]) -> dict[str, Any]:
 async def _json(request: Request) -> Any:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(400, "the body must be JSON, with the header Content-Type: application/json")
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BODY:
-            raise HTTPException(413, f"the body is larger than {MAX_BODY} bytes")
+    told, data = request.headers.get("content-length", ""), bytearray()
+    too_large = HTTPException(413, f"the body is larger than {MAX_BODY} bytes")
+    if told.isdecimal() and int(told) > MAX_BODY:
+        raise too_large
     try:
-        return json.loads(data.decode("utf-8"), parse_constant=_no_number)
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_BODY:
+                raise too_large
+    except ClientDisconnect:
+        raise HTTPException(400, "the connection was closed before the body was whole") from None
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_no_number, parse_float=_number)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"the body is no JSON: {error}") from None
+
+
+def _number(text: str) -> float:
+    """JSON tells no 1.0 from 1."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) <= MAX_NUMBER else value
 
 
 def _no_number(name: str) -> None:
@@ -315,10 +328,8 @@ def _complaint(value: Any, depth: int = 0) -> str:
         return f"deeper than {MAX_DEPTH} levels"
     if isinstance(value, str):
         return "" if _is_text(value) else f"{value[:40]!a} has a NUL character or half a surrogate pair"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "a number is too large"
-    if isinstance(value, int) and abs(value) > MAX_WHOLE:
-        return f"a whole number is beyond {MAX_WHOLE}"
+    if isinstance(value, (int, float)) and abs(value) > MAX_NUMBER:
+        return f"a number is beyond {MAX_NUMBER}"
     parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
     return next(filter(None, (_complaint(part, depth + 1) for part in parts)), "")
 
@@ -336,7 +347,8 @@ def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> 
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Error} for status in statuses}
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 def _answers(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
@@ -416,7 +428,7 @@ def jobs(there: There, _person: Viewer, which: Annotated[Filter, Query()]) -> de
     "/api/jobs",
     status_code=201,
     responses=CHANGE | _errors(409) | {200: {"model": Summary, "description": "the key was used for this job before"}},
-    openapi_extra=_takes(desk.Submission),
+    openapi_extra=_takes(desk.Submission, {"kind": "ingest", "config": {"layout": "toy"}}),
 )
 def submit(
     there: There,
@@ -491,7 +503,7 @@ def retry(there: There, person: Submitter, job_id: JobId) -> Summary:
     return there.desk.retry(person, job_id)
 
 
-@ROUTES.post("/api/cancel", responses=CHANGE, openapi_extra=_takes(desk.Selection))
+@ROUTES.post("/api/cancel", responses=CHANGE, openapi_extra=_takes(desk.Selection, {"project": "default", "states": ["queued"]}))
 def cancel_many(there: There, person: Submitter, what: Annotated[desk.Selection, _body(desk.Selection)]) -> Cancelled:
     """Cancel many."""
     return there.desk.cancel_many(person, what)
@@ -506,7 +518,7 @@ def queue(there: There, _person: Viewer) -> Queue:
     return Queue.model_validate({"limits": limits, "usage": there.desk.usage(), "counts": counts, "line": line, "dispatcher": seen})
 
 
-@ROUTES.put("/api/limits", responses=CHANGE, openapi_extra=_takes(Limits))
+@ROUTES.put("/api/limits", responses=CHANGE, openapi_extra=_takes(Limits, {"running": 2, "projects": {"vision": {"gpus": 1}}}))
 def set_limits(there: There, person: Operator, limits: Annotated[Limits, _body(Limits)]) -> Limits:
     """From now on; what runs already goes on."""
     return there.desk.set_limits(person, limits)
