@@ -78,8 +78,9 @@ function open(me) {
   for (const link of document.querySelectorAll("nav a")) {
     if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
   }
-  main.replaceChildren();
-  pageOf(location.pathname)({ main, me, poll, say: (text) => say(text && sentence(text)) });
+  const page = h("div"); // a new one each time: what listened to an old one is gone with it
+  main.replaceChildren(page);
+  pageOf(location.pathname)({ main: page, me, poll, say: (text) => say(text && sentence(text)) });
 }
 
 /** Who am I: asked until it is answered, and then the page opens. */

@@ -10,9 +10,10 @@ const shown = (value) => (isNone(value) ? "none" : typeof value === "boolean" ? 
 const plain = (schema) => ({ ...(schema.anyOf?.find((each) => each.type !== "null") ?? {}), ...schema });
 
 export class Field {
-  constructor(step, name, given, required) {
+  /** fed: in a pipeline, it may come from elsewhere. */
+  constructor(step, name, given, { required = false, fed = false } = {}) {
     const schema = plain(given);
-    Object.assign(this, { step, name, schema, required });
+    Object.assign(this, { step, name, schema, required, fed });
     this.id = [step, name].filter(Boolean).join("-");
     this.control = controlOf(schema, { id: this.id, name: this.id, required, "aria-describedby": `${this.id}-about` });
     this.problem = h("p", { class: "problem", role: "alert", hidden: true });
@@ -25,8 +26,9 @@ export class Field {
 
   /** What holds where nothing is given: the schema's default, or the recipe's. */
   showDefault(value) {
-    const text = this.required ? "" : shown(value);
-    if (this.control.localName === "select") this.control.options[0].textContent = this.required ? "choose" : `${text} (default)`;
+    const isSelect = this.control.localName === "select";
+    const text = this.required ? (isSelect ? "choose" : "") : this.fed ? "from the recipe, or an earlier step" : shown(value);
+    if (isSelect) this.control.options[0].textContent = this.required || this.fed ? text : `${text} (default)`;
     else this.control.placeholder = text;
   }
 
@@ -65,12 +67,13 @@ function controlOf(schema, attributes) {
     ...(isNumber ? { ...bounds, step: schema.type === "integer" ? 1 : "any" } : {}) });
 }
 
-/** The fields of one command: required ones open, all others folded with a filter. */
+/** The fields of one command: required ones open, all others folded with a filter. A pipeline's step requires none. */
 export class Section {
-  constructor(step, schema, { required = schema.required ?? [], title = "All settings" } = {}) {
-    const names = Object.keys(schema.properties);
-    this.fields = names.map((name) => new Field(step, name, schema.properties[name], required.includes(name)));
-    const first = this.fields.filter((field) => field.required || field.name === "recipe");
+  constructor(step, schema, { isStep = false, title = "All settings" } = {}) {
+    const isRequired = (name) => (schema.required ?? []).includes(name);
+    this.fields = Object.entries(schema.properties).map(([name, each]) =>
+      new Field(step, name, each, isStep ? { fed: isRequired(name) } : { required: isRequired(name) }));
+    const first = this.fields.filter((field) => field.required || (field.name === "recipe" && !isStep));
     const others = this.fields.filter((field) => !first.includes(field));
     const count = h("span", { class: "quiet" }, ` ${others.length}`);
     const search = h("input", { type: "search", placeholder: "Filter by name or meaning", "aria-label": `Filter: ${step || title}`,

@@ -69,7 +69,7 @@ class Configuration {
 class Step {
   constructor(name, schema) {
     this.name = name;
-    this.section = new Section(name, schema, { required: [], title: "Settings" });
+    this.section = new Section(name, schema, { isStep: true, title: "Settings" });
     this.asked = ASKED_FOR.includes(name) ? h("input", { type: "checkbox", id: `ask-${name}` }) : null;
     this.node = h("section", { class: "panel" }, h("h2", {}, name), h("p", { class: "quiet" }, schema.description),
       this.asked && h("label", { class: "check", for: `ask-${name}` }, this.asked, " run this step even where the recipe does not have it"), this.section.node);
@@ -122,7 +122,7 @@ function build(main, said) {
   const kind = h("select", { id: "kind" }, Object.keys(said.kinds).map((each) => h("option", { value: each }, each)));
   const about = h("p", { class: "quiet", id: "kind-about" });
   const place = h("div");
-  const job = new Section("", { properties: ABOUT, required: [] }, { title: "Project, priority, time" });
+  const job = new Section("", { properties: ABOUT }, { title: "Project, priority, time" });
   job.field("start_by").control.type = "datetime-local";
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
   const send = h("button", { class: "main" }, "Submit the job");

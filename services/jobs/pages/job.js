@@ -121,10 +121,23 @@ function configOf(job) {
 
 /** What submits the same job. */
 export function commandLine({ kind, config, project, priority, time_limit_s }) {
-  const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-  return ["python -m services.jobs submit", kind, Object.keys(config).length ? quoted(JSON.stringify(config)) : "",
-    project === "default" ? "" : `--project ${project}`, priority ? `--priority ${priority}` : "", time_limit_s ? `--time-limit-s ${time_limit_s}` : ""].filter(Boolean).join(" ");
+  const terms = { project: project === "default" ? "" : project, priority: priority || "", "time-limit": time_limit_s ? `${time_limit_s}s` : "" };
+  const said = Object.entries(terms).filter(([, value]) => value !== "").map(([name, value]) => flag(name, value));
+  return ["python -m services.jobs submit", kind, ...flags(config), ...said].join(" ");
 }
+
+/** --lr=0.003, and --train.lr=0.003 for a field of a pipeline's step. */
+const flags = (config, step = "") => Object.entries(config).flatMap(([name, value]) =>
+  value !== null && typeof value === "object" && !Array.isArray(value) ? flags(value, `${name}.`) : flag(`${step}${name}`.replaceAll("_", "-"), value));
+
+function flag(name, value) {
+  if (typeof value === "boolean") return value ? `--${name}` : `--${name.replace(/([^.]*)$/, "no-$1")}`;
+  const text = value === null ? "none" : Array.isArray(value) ? value.join(",") : String(value);
+  return `--${name}=${/^[\w./:,@%+-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`}`;
+}
+
+/** The end of an address; the whole one to hover over. */
+const short = (uri) => h("span", { class: "message", title: uri || null }, uri.split("/").length > 3 ? `…/${uri.split("/").slice(-2).join("/")}` : uri);
 
 function stepsOf(job) {
   if (job.kind !== "pipeline" || !job.steps?.length) return [];
@@ -137,7 +150,7 @@ function attemptsOf(job) {
   const rows = job.attempts_made.map((attempt) => [attempt.number, [
     attempt.number, attempt.cause ? (attempt.cause.replaceAll("_", " ")) : attempt.stop_reason ? `asked to end: ${attempt.stop_reason}` : "under way",
     h("span", { class: "message" }, attempt.message), ago(attempt.started_s ?? attempt.claimed_s),
-    attempt.ended_s ? duration(attempt.ended_s - (attempt.started_s ?? attempt.claimed_s)) : "", h("span", { class: "message" }, attempt.resumed_from)]]);
+    attempt.ended_s ? duration(attempt.ended_s - (attempt.started_s ?? attempt.claimed_s)) : "", short(attempt.resumed_from)]]);
   return section("Attempts", table("Attempts", ["attempt", "end", "message", "started", "took", "resumed from"], rows));
 }
 

@@ -207,6 +207,6 @@ function firstJob(me) {
   return h("div", { class: "empty", "data-key": "empty" },
     h("h2", {}, "No job was ever submitted here"),
     h("p", {}, "The demo's pipeline takes a minute or two on two CPU cores. From the command line:"),
-    h("pre", {}, "python -m services.jobs submit pipeline '{\"recipe\": \"toy\"}'"),
+    h("pre", {}, "python -m services.jobs submit pipeline --recipe toy"),
     me.role !== "viewer" && h("p", {}, "Or ", h("a", { href: "/submit" }, "fill in the form"), "."));
 }
