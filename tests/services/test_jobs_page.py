@@ -36,6 +36,24 @@ WATCHED = """
     document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
 """
 
+TOO_FAINT = """() => {
+    const parts = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
+    const seen = (colour) => { const found = parts(colour); return found.length === 3 || found[3] > 0; };
+    const light = (colour) => parts(colour).slice(0, 3).map((part) => part / 255)
+        .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
+    const ground = (node) => { while (node && !seen(getComputedStyle(node).backgroundColor)) node = node.parentElement;
+        return node ? getComputedStyle(node).backgroundColor : "rgb(255, 255, 255)"; };
+    const texts = [...document.querySelectorAll("body *")].filter((node) =>
+        node.checkVisibility() && [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()));
+    return texts.map((node) => {
+        const style = getComputedStyle(node);
+        const [one, other] = [light(node instanceof SVGElement ? style.fill : style.color), light(ground(node))].sort();
+        return [node.textContent, (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05)];
+    }).filter(([, contrast]) => contrast < 4.5);
+}"""
+"""Texts whose contrast to what they stand on is below WCAG's AA."""
+
 
 @dataclass
 class Queue:
@@ -327,7 +345,7 @@ def test_attempts_events_and_the_way_to_the_same_job_again_are_told(queue: Queue
     expect(page.locator(".head")).to_contain_text("error: lr is too large")
     told = page.get_by_text("python -m services.jobs submit").inner_text()
     flags = ["--recipe=toy", "--lr=0.003", "--experiment=it's", "--no-train-on-dev", "--project=vision", "--priority=5"]
-    assert shlex.split(told) == ["python", "-m", "services.jobs", "submit", "train", *flags]
+    assert shlex.split(told.replace("\\\n", "")) == ["python", "-m", "services.jobs", "submit", "train", *flags]
     expect(page.get_by_role("link", name="its run")).to_have_attribute("href", "http://mlflow.test/#/experiments/1/runs/abc")
     expect(page.get_by_text("attempt ended", exact=False).first).to_be_visible()
     expect(page.get_by_role("log")).to_contain_text("the second attempt's words")
@@ -505,6 +523,24 @@ def test_a_service_that_is_away_is_waited_for(queue: Queue, visit) -> None:
     there.check(refusals=True)
 
 
+def test_a_page_that_nobody_sees_asks_for_nothing(queue: Queue, visit) -> None:
+    there = visit(queue)
+    page = there.open()
+    expect(page).to_have_title("0 running, 0 waiting — queue")
+    turn = "(hidden) => { Object.defineProperty(document, 'hidden', {get: () => hidden, configurable: true});"
+    turn += " document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(turn, True)
+    page.wait_for_timeout(300)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    queue.submit()
+    page.wait_for_timeout(3000)
+    assert not asked
+    page.evaluate(turn, False)
+    expect(page).to_have_title("0 running, 1 waiting — queue")
+    there.check()
+
+
 def test_what_users_write_is_only_text(queue: Queue, visit) -> None:
     job = queue.submit(config={"recipe": "toy", EVIL: EVIL}, owner=EVIL[:100])
     attempt = queue.start()
@@ -540,6 +576,7 @@ def test_every_page_fits_its_window(queue: Queue, visit, tmp_path: Path, scheme:
         if path == "/submit":
             page.get_by_text("Settings").nth(0).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        assert page.evaluate(TOO_FAINT) == []
         page.screenshot(path=tmp_path / f"{number}-{name}-{scheme}.png", animations="disabled", full_page=True)
     there.check()
 

@@ -123,7 +123,7 @@ function configOf(job) {
 export function commandLine({ kind, config, project, priority, time_limit_s }) {
   const terms = { project: project === "default" ? "" : project, priority: priority || "", "time-limit": time_limit_s ? `${time_limit_s}s` : "" };
   const said = Object.entries(terms).filter(([, value]) => value !== "").map(([name, value]) => flag(name, value));
-  return ["python -m services.jobs submit", kind, ...flags(config), ...said].join(" ");
+  return [`python -m services.jobs submit ${kind}`, ...flags(config), ...said].join(" \\\n  ");
 }
 
 /** --lr=0.003, and --train.lr=0.003 for a field of a pipeline's step. */
