@@ -18,7 +18,6 @@ from typing import Any, get_args
 
 from pydantic import Field
 
-from services.jobs.commands import COMMANDS as CLIENTS
 from services.jobs.states import Role
 from services.jobs.whereabouts import PORT, absolute_root, default_store
 from zsbir.base import cli, events
@@ -199,12 +198,20 @@ OWN: dict[str, Command] = {
     "tokens": _tokens,
     "keep": _keep,
 }
-COMMANDS: dict[str, Command] = {**CLIENTS, **OWN}
+
+
+def _commands() -> dict[str, Command]:
+    """The clients' too, which the service's own programs need not load."""
+    from services.jobs.commands import COMMANDS
+
+    return {**COMMANDS, **OWN}
 
 
 def _help() -> str:
     lines = [
-        f"    {name:<10}{(command.__doc__ or '').strip().splitlines()[0]}" for name, command in COMMANDS.items() if name != "keep"
+        f"    {name:<10}{(command.__doc__ or '').strip().splitlines()[0]}"
+        for name, command in _commands().items()
+        if name != "keep"
     ]
     return "\n".join([__doc__ or "", "commands (each with --help):", *lines, ""])
 
@@ -212,9 +219,10 @@ def _help() -> str:
 def _parse(argv: Sequence[str]) -> str | None:
     if not argv or argv[0] in ("-h", "--help"):
         raise cli.HelpAsked(_help())
-    if argv[0] not in COMMANDS:
-        raise InputError(unknown_name("command", argv[0], COMMANDS) + "; see python -m services.jobs --help")
-    return COMMANDS[argv[0]](argv[1:])
+    command = OWN.get(argv[0]) or _commands().get(argv[0])
+    if command is None:
+        raise InputError(unknown_name("command", argv[0], _commands()) + "; see python -m services.jobs --help")
+    return command(argv[1:])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from zsbir.base.errors import InputError, RunError
 
@@ -44,6 +45,8 @@ class Database:
         except OperationalError as error:
             reason = str(error.orig).strip().splitlines()[0]
             raise RunError(f"the job store at {self.shown} failed ({reason}); nothing was changed") from error
+        except PoolTimeout:
+            raise RunError(f"the job store at {self.shown} is asked by too many at once; nothing was changed") from None
 
 
 def shown(url: str) -> str:

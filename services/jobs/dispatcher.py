@@ -208,8 +208,8 @@ class Dispatcher:
             return End("succeeded", result=run)
         if attempt.stop_reason:
             return End(attempt.stop_reason, "ended without a last word")
-        said = f": {sight.message}" if sight.message else ""
-        return End(_cause(sight), f"it fell silent, and is {sight.status} to the cluster{said}"[:500])
+        said = sight.message.partition(", last available logs")[0]
+        return End(_cause(sight), f"it fell silent, and is {sight.status} to the cluster{': ' + said if said else ''}"[:500])
 
     def _end(self, job: Job, attempt: Attempt, place: Place, end: End) -> None:
         signs = read_signs(place)
@@ -253,7 +253,7 @@ class Dispatcher:
 
 def _cause(sight: Sight) -> Cause:
     """What the executor's own words mean."""
-    said = sight.message.lower()
+    said = sight.message.partition("last available logs")[0].lower()
     if "memory" in said:
         return "out_of_memory"
     return "node_lost" if "node" in said else "lost"

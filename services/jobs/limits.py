@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from pydantic import Field
 
 from zsbir.base.config import Config
 
+MOST = 1_000_000
+"""No cluster has more of anything: what is larger is a slip of the pen."""
+
+ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
 
 class ProjectLimits(Config):
     """What one project may use at a time, and altogether."""
 
-    cpus: float | None = Field(None, ge=0, description="CPUs at a time; none: no limit of its own")
-    gpus: float | None = Field(None, ge=0, description="GPUs at a time; none: no limit of its own")
-    gpu_hours: float | None = Field(None, ge=0, description="GPU-hours altogether; none: no budget")
+    cpus: float | None = Field(None, ge=0, le=MOST, description="CPUs at a time; none: no limit of its own")
+    gpus: float | None = Field(None, ge=0, le=MOST, description="GPUs at a time; none: no limit of its own")
+    gpu_hours: float | None = Field(None, ge=0, le=MOST, description="GPU-hours altogether; none: no budget")
 
 
 class Limits(Config):
     """What the queue may use at a time."""
 
-    running: int = Field(2, ge=0, description="attempts at a time")
-    cpus: float | None = Field(None, ge=0, description="CPUs at a time; none: as many as the attempts take")
-    gpus: float | None = Field(None, ge=0, description="GPUs at a time; none: as many as the attempts take")
-    projects: dict[str, ProjectLimits] = Field({}, description="limits of projects, by name")
+    running: int = Field(2, ge=0, le=MOST, description="attempts at a time")
+    cpus: float | None = Field(None, ge=0, le=MOST, description="CPUs at a time; none: as many as the attempts take")
+    gpus: float | None = Field(None, ge=0, le=MOST, description="GPUs at a time; none: as many as the attempts take")
+    projects: dict[ProjectName, ProjectLimits] = Field({}, description="limits of projects, by name")
 
 
 @dataclass(frozen=True)

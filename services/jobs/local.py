@@ -24,7 +24,7 @@ from pydantic import Field
 
 from services.jobs.database import shown as shown_url
 from services.jobs.limits import Limits
-from services.jobs.place import place_of
+from services.jobs.place import JOBS, place_of
 from services.jobs.programs import Program, Running, await_well, end_all, is_process, python, started_s
 from services.jobs.store import open_store
 from services.jobs.tokens import Tokens
@@ -35,6 +35,7 @@ from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import default_root, is_remote, join
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TIMES = {"ZSBIR_LOG_TIMES": "1"}
 UP_S = 240.0
 """Seconds that all of it may take to come up."""
 
@@ -74,7 +75,9 @@ def up(settings: UpSettings, *, foreground: bool = False) -> str:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         words = python("services.jobs", "keep", f"--settings={settings.model_dump_json()}")
-        keeper = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+        keeper = subprocess.Popen(
+            words, env=os.environ | TIMES, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
     _follow_start(root, keeper, log)
     return _told(root)
 
@@ -155,6 +158,7 @@ class _Service:
         """The dispatcher first, so that nothing new begins; then the jobs, as long as they may take; then all else."""
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, self.temp, ignore_errors=True)
+            stack.callback(end_all, (_job_mark(self.root),))
             stack.callback((self.state / "up.json").unlink, missing_ok=True)
             for running in self.programs:
                 stack.callback(running.end)
@@ -242,7 +246,7 @@ class _Service:
             f"--patience-s={self.settings.patience_s}",
             f"--grace-s={self.settings.grace_s}",
         ]
-        return Program("dispatcher", words, self._log("dispatcher"), env)
+        return Program("dispatcher", words, self._log("dispatcher"), {**env, **TIMES})
 
     def _api(self, port: int) -> Program:
         places = ",".join([str(Path.cwd()), *self.settings.places])
@@ -307,9 +311,14 @@ def _end_left_behind(root: str) -> None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(program["pid"], signal.SIGKILL)
     if said:
-        end_all((said["ray"]["temp"],))
+        end_all((said["ray"]["temp"], _job_mark(root)))
         shutil.rmtree(said["ray"]["temp"], ignore_errors=True)
         (state_folder(root) / "up.json").unlink(missing_ok=True)
+
+
+def _job_mark(root: str) -> str:
+    """What stands in the command line of every attempt of this root."""
+    return f"services.jobs.work {join(root, JOBS)}/"
 
 
 def _program(name: str) -> str:

@@ -15,6 +15,7 @@ What is written here outlives the cluster. The dispatcher believes it before it 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -134,7 +135,7 @@ class Place:
 
     def log_size(self) -> int:
         """Bytes of its log so far."""
-        pieces = self._folder.sub("log").names()
+        pieces = [name for name in self._folder.sub("log").names() if re.fullmatch(r"\d{6}\.txt", name)]
         if not pieces:
             return 0
         return (len(pieces) - 1) * LOG_PIECE + (self._folder.sub("log").size(pieces[-1]) or 0)

@@ -8,8 +8,11 @@ from typing import Any, Self
 from pydantic import Field
 from sqlalchemy import Row
 
+from services.jobs.limits import MOST, ProjectName
 from services.jobs.states import Cause, Kind, Role, State, StopReason
 from zsbir.base.config import Config
+
+LATEST_S = 1e11
 
 
 class JobRequest(Config):
@@ -17,13 +20,15 @@ class JobRequest(Config):
 
     kind: Kind = Field(description="what is to be done")
     config: dict[str, Any] = Field({}, description="its arguments, by the schema of its kind")
-    project: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="whose limits and budget it counts for")
+    project: ProjectName = Field("default", description="whose limits and budget it counts for")
     owner: str = Field("local", min_length=1, max_length=100, description="who submits it")
     priority: int = Field(0, ge=-100, le=100, description="higher ones first")
-    cpus: float = Field(1, ge=0, description="CPUs that it holds while it runs")
-    gpus: float = Field(0, ge=0, description="GPUs that it holds while it runs")
-    start_by_s: float | None = Field(None, description="seconds since 1970 by which it must have started, else it is given up")
-    time_limit_s: float | None = Field(None, gt=0, description="seconds that an attempt may run")
+    cpus: float = Field(1, ge=0, le=MOST, description="CPUs that it holds while it runs")
+    gpus: float = Field(0, ge=0, le=MOST, description="GPUs that it holds while it runs")
+    start_by_s: float | None = Field(
+        None, ge=0, le=LATEST_S, description="seconds since 1970 by which it must have started, else it is given up"
+    )
+    time_limit_s: float | None = Field(None, gt=0, le=LATEST_S, description="seconds that an attempt may run")
     idempotency_key: str | None = Field(
         None, min_length=1, max_length=200, description="the same key of the same owner: the same job"
     )

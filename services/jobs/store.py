@@ -76,7 +76,7 @@ class Store:
         if row is None:
             return None
         job = Job.of(row)
-        if (job.kind, job.config, job.project) != (request.kind, request.config, request.project):
+        if any(getattr(job, name) != getattr(request, name) for name in ("kind", "config", "project", "priority", "cpus", "gpus")):
             raise KeyTaken(f"the idempotency key {request.idempotency_key!r} stands for job {job.id}, which is another one")
         return job
 

@@ -198,6 +198,7 @@ class Attempt:
         """Why, as far as it can be told from outside."""
         lines = [line for line in self.log.tail().splitlines() if line.strip()]
         told = next((line for line in reversed(lines) if line.startswith(("error:", "interrupted:"))), lines[-1] if lines else "")
+        told = f"killed by {signal.Signals(-code).name}" if code < 0 else told
         message = f"{step.name}: {told}" if len(self.steps) > 1 else told
         if self._stop.is_set():
             return self._stopped(message)

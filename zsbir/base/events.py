@@ -19,7 +19,9 @@ LOG_INTERVAL_S = 5.0
 
 
 def say(message: str) -> None:
-    """One line of the story."""
+    """One line of the story; with its time in the log of a service (`ZSBIR_LOG_TIMES`)."""
+    if os.environ.get("ZSBIR_LOG_TIMES"):
+        message = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}"
     with tqdm.external_write_mode(file=sys.stderr):
         print(message, file=sys.stderr, flush=True)
 

@@ -1,0 +1,95 @@
+"""A job queue's dispatcher as a process of its own, over any store and Ray: to be killed, and started again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from servers.processes import kill
+from services.jobs.place import Place, place_of
+from services.jobs.records import Attempt, Job, JobRequest
+from services.jobs.states import TERMINAL
+from services.jobs.store import Store, open_store
+
+WAIT_S = 240
+
+
+@dataclass
+class JobQueue:
+    """The store, and the dispatcher that serves it. env: of the dispatcher, and so of what it tells Ray."""
+
+    root: str
+    env: Mapping[str, str]
+    folder: Path
+    tracking_uri: str = ""
+    options: Sequence[str] = ("--poll-s=0.2", "--patience-s=4", "--lease-s=4", "--grace-s=20")
+    store: Store = field(init=False)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.url = f"sqlite:///{self.folder}/jobs.db"
+        self.store = open_store(self.url)
+
+    def start(self) -> None:
+        words = [sys.executable, "-m", "services.jobs", "dispatch", f"--root={self.root}", f"--store={self.url}", *self.options]
+        words += [f"--ray={self.env['RAY_API_SERVER_ADDRESS']}", f"--tracking-uri={self.tracking_uri}"]
+        with (self.folder / "dispatcher.log").open("ab") as log:
+            self.process = subprocess.Popen(words, env={**os.environ, **self.env}, stdout=log, stderr=log, start_new_session=True)
+
+    def kill(self) -> None:
+        """SIGKILL the dispatcher."""
+        if self.process:
+            kill(self.process)
+
+    def said(self) -> str:
+        """The dispatcher's log."""
+        return (self.folder / "dispatcher.log").read_text("utf-8", "replace")
+
+    def submit(self, kind: str, config: dict[str, Any], **fields: Any) -> Job:
+        return self.store.submit(JobRequest(kind=kind, config=config, **fields))
+
+    def place(self, attempt: Attempt) -> Place:
+        return place_of(self.root, attempt.submission_id)
+
+    def newest(self, job_id: int) -> Place:
+        """The folder of a job's newest attempt."""
+        return self.place(self.store.attempts(job_id)[-1])
+
+    def until(self, job_id: int, happened: Callable[[Job], object], timeout_s: float = WAIT_S) -> Job:
+        """The job, once something is true of it."""
+        end = time.monotonic() + timeout_s
+        while not happened(job := self.store.job(job_id)):
+            alive = self.process is None or self.process.poll() is None
+            assert alive, self.said()[-3000:]
+            assert time.monotonic() < end, f"{job}\n{self.said()[-3000:]}\n{self.log(job_id)[-3000:]}"
+            time.sleep(0.1)
+        return job
+
+    def ended(self, job_id: int, timeout_s: float = WAIT_S) -> Job:
+        return self.until(job_id, lambda job: job.state in TERMINAL, timeout_s)
+
+    def at_step(self, job_id: int, step: int) -> Job:
+        """The job, once its training has done so many steps."""
+        return self.until(job_id, lambda job: job.progress.get("label") == "train" and (job.progress.get("done") or 0) >= step)
+
+    def log(self, job_id: int) -> str:
+        attempts = self.store.attempts(job_id)
+        return "\n".join(self.place(attempt).log(0).decode("utf-8", "replace") for attempt in attempts)
+
+
+@contextmanager
+def job_queue(root: str, env: Mapping[str, str], folder: Path, tracking_uri: str = "", **fields: Any) -> Iterator[JobQueue]:
+    """A queue with its dispatcher; at the end the dispatcher is killed."""
+    queue = JobQueue(root, env, folder, tracking_uri, **fields)
+    queue.start()
+    try:
+        yield queue
+    finally:
+        queue.kill()
