@@ -65,8 +65,7 @@ def show(argv: Sequence[str]) -> str:
         job = client.job(parsed.id)
         if parsed.json:
             return _json(job)
-        who = client.queue()["dispatcher"] if job["state"] not in TERMINAL else {"alive": True}
-        if not who["alive"]:
+        if job["state"] not in TERMINAL and not (who := client.queue()["dispatcher"])["alive"]:
             say(f"dispatcher: {telling.dispatcher(who)}")
         return telling.shown(job, Look.here())
 

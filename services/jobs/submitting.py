@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import uuid
@@ -216,11 +217,12 @@ def _watched(client: Client, job_id: int) -> Json:
     """The job as it ended, with a line that says how far it is until then."""
     job: Json = {}
     told, next_s = "", 0.0
-    with tqdm(bar_format="{desc}", leave=False, dynamic_ncols=True, file=sys.stderr, disable=not sys.stderr.isatty()) as line:
+    with tqdm(bar_format="{desc}", leave=False, file=sys.stderr, disable=not sys.stderr.isatty()) as line:
         for job in client.watch(job_id):
-            line.set_description_str(telling.in_a_word(job)[: (line.ncols or 80) - 1])
-            is_new = job["state"] != told or time.monotonic() >= next_s
-            if line.disable and is_new and job["state"] not in TERMINAL:
-                say(telling.in_a_word(job))
+            text = telling.in_a_word(job)
+            if not line.disable:
+                line.set_description_str(text[: (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1])
+            elif job["state"] not in TERMINAL and (job["state"] != told or time.monotonic() >= next_s):
+                say(text)
                 told, next_s = job["state"], time.monotonic() + LINE_S
     return job

@@ -22,6 +22,8 @@ COLOURS: Mapping[str, int] = {
     "queued": 33, "starting": 36, "running": 36, "succeeded": 32, "done": 32, "failed": 31, "timed_out": 31, "cancelled": 35,
 }  # fmt: skip
 
+ENDED = {"succeeded": "has succeeded", "failed": "has failed", "timed_out": "has timed out", "cancelled": "was cancelled"}
+
 
 @dataclass(frozen=True)
 class Look:
@@ -127,7 +129,7 @@ def _count(progress: Json) -> str:
 def in_a_word(job: Json) -> str:
     """`job 17 is queued: 2 of 2 jobs are running: jobs 15, 16; place 3 in line`."""
     place = f"place {job['place']} in line" if job["place"] else ""
-    text = ": ".join(filter(None, [f"job {job['id']} is {job['state']}", why(job)]))
+    text = ": ".join(filter(None, [f"job {job['id']} {ENDED.get(job['state'], 'is ' + job['state'])}", why(job)]))
     return clean("; ".join(filter(None, [text, place if job["state"] == "queued" else how_far(job)])))
 
 
@@ -275,10 +277,10 @@ def _limits(limits: Json) -> list[tuple[str, str]]:
 def dispatcher(who: Json) -> str:
     """Whether jobs are started at all."""
     name = f"{who['holder']}, epoch {who['epoch']}"
-    if who["alive"]:
-        return f"alive ({name}, seen {span(who['seen_s_ago'])} ago)"
     if not who["holder"]:
         return f"none: nothing starts before there is one; {US} up"
+    if who["alive"]:
+        return f"alive ({name}, seen {span(who['seen_s_ago'])} ago)"
     if who["seen_s_ago"] is None:
         return f"not seen yet ({name}); ask again in a few seconds"
     return f"silent for {span(who['seen_s_ago'])} ({name}): nothing starts; {US} up"
