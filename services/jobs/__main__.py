@@ -138,9 +138,9 @@ def _dispatch(argv: Sequence[str]) -> None:
 
 def _executor(settings: RayDispatch) -> Any:
     if settings.executor == "kuberay":
-        from services.jobs.kuberay import KubeRay, KubeRayConfig
+        from services.jobs.kuberay import KubeRay, configured
 
-        return KubeRay(KubeRayConfig())
+        return KubeRay(configured())
     import os
 
     from services.jobs.ray_jobs import RayJobs

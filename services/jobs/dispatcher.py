@@ -1,8 +1,8 @@
 """The dispatcher: one loop that starts whose turn it is, watches what runs, and writes down what became of it.
 
 It keeps nothing that it could not find again: killed at any moment, the next one reads the store and the attempts' folders, and
-goes on. Of an attempt, its own signs are believed first (end.json, then its beats), and then what the executor says; only who is silent
-*and* unknown to the executor, or ended by its word, is lost.
+goes on. Of an attempt, its own signs are believed first (end.json, then its beats), and then what the executor says; only who is
+silent *and* unknown to the executor, or ended by its word, is lost.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
 
-from services.jobs.executor import Executor, Sight, Task
+from services.jobs.executor import Away, Executor, Refused, Sight, Task
 from services.jobs.kinds import needs_of, steps_of
 from services.jobs.leadership import Leadership
 from services.jobs.place import End, Place, place_of
@@ -49,25 +50,27 @@ class DispatcherSettings(Config):
 class _Watch:
     """What this process has seen of an attempt."""
 
-    began_s: float = field(default_factory=time.monotonic)
+    moved_s: float
     beats: str | None = None
-    moved_s: float = field(default_factory=time.monotonic)
+    running_since_s: float | None = None
     told_to_stop_s: float = float("-inf")
     reported: dict[str, Any] = field(default_factory=dict)
 
-    def silent_s(self, beats: str | None) -> float:
+    def silent_s(self, beats: str | None, now_s: float) -> float:
         """Seconds since its beats moved, by this process's clock."""
         if beats != self.beats:
-            self.beats, self.moved_s = beats, time.monotonic()
-        return time.monotonic() - self.moved_s
+            self.beats, self.moved_s = beats, now_s
+        return now_s - self.moved_s
 
 
 class Dispatcher:
-    """Give it a store and an executor, and `run` it."""
+    """Give it a store and an executor, and `run` it. clock: seconds that only go forward, for tests."""
 
-    def __init__(self, store: Store, executor: Executor, settings: DispatcherSettings):
-        self.store, self.executor, self.settings = store, executor, settings
-        self.leadership = Leadership(store, settings.lease_s)
+    def __init__(
+        self, store: Store, executor: Executor, settings: DispatcherSettings, *, clock: Callable[[], float] = time.monotonic
+    ):
+        self.store, self.executor, self.settings, self._clock = store, executor, settings, clock
+        self.leadership = Leadership(store, settings.lease_s, clock=clock)
         self._watches: dict[int, _Watch] = {}
         self._troubles: dict[str, str] = {}
 
@@ -93,13 +96,13 @@ class Dispatcher:
             return
         self.store.give_up_late(lease)
         live = self.store.live()
-        self._watches = {attempt.id: self._watches.get(attempt.id) or _Watch() for _, attempt in live}
+        self._watches = {attempt.id: self._watches.get(attempt.id) or _Watch(self._clock()) for _, attempt in live}
         for job, attempt in live:
             self._patiently(job, attempt, self._look)
         limits = self.store.limits()
         while claimed := self.store.claim(lease, limits):
             events.say(f"job {claimed.job_id}: attempt {claimed.number} begins")
-            self._watches[claimed.id] = _Watch()
+            self._watches[claimed.id] = _Watch(self._clock())
             self._patiently(self.store.job(claimed.job_id), claimed, self._start)
 
     # --- one attempt
@@ -133,7 +136,11 @@ class Dispatcher:
             gpus=job.gpus,
             env=env,
         )
-        self.executor.start(task)
+        try:
+            self.executor.start(task)
+        except Refused as error:
+            if place.fence(f"dispatcher {self.leadership.holder}"):
+                self._end(job, attempt, place, End("unknown", str(error)))
 
     def _origin(self, job: Job) -> int:
         """The first job of those that go on with each other's work."""
@@ -154,7 +161,7 @@ class Dispatcher:
 
     def _look_at_begun(self, job: Job, attempt: Attempt, place: Place, watch: _Watch) -> End | None:
         """None as long as it lives."""
-        silent = watch.silent_s(place.beats()) > self.settings.patience_s
+        silent = watch.silent_s(place.beats(), self._clock()) > self.settings.patience_s
         if not silent:
             self._report(attempt, read_signs(place), watch)
         else:
@@ -167,7 +174,9 @@ class Dispatcher:
     def _look_at_unbegun(self, job: Job, attempt: Attempt, place: Place, watch: _Watch) -> End | None:
         """None where it may still begin. Who takes the fence makes sure that it does not."""
         sight = self.executor.look(attempt.submission_id)
-        late = sight.status == "running" and time.monotonic() - watch.began_s > self.settings.begin_s
+        if sight.status == "running" and watch.running_since_s is None:
+            watch.running_since_s = self._clock()
+        late = watch.running_since_s is not None and self._clock() - watch.running_since_s > self.settings.begin_s
         if not (job.cancelling or late or sight.status == "ended"):
             if sight.status == "unknown":
                 self._start(job, attempt)
@@ -197,8 +206,8 @@ class Dispatcher:
         asked = self.store.ask_stop(self.leadership.held, attempt, reason)
         place.ask_stop(reason)
         waited_s = self.store.now() - (asked.stop_asked_s or self.store.now())
-        if waited_s > self.settings.grace_s and time.monotonic() - watch.told_to_stop_s > self.settings.grace_s:
-            watch.told_to_stop_s = time.monotonic()
+        if waited_s > self.settings.grace_s and self._clock() - watch.told_to_stop_s > self.settings.grace_s:
+            watch.told_to_stop_s = self._clock()
             self.executor.stop(attempt.submission_id)
 
     def _verdict(self, job: Job, attempt: Attempt, place: Place, sight: Sight) -> End:
@@ -212,6 +221,10 @@ class Dispatcher:
         return End(_cause(sight), f"it fell silent, and is {sight.status} to the cluster{': ' + said if said else ''}"[:500])
 
     def _end(self, job: Job, attempt: Attempt, place: Place, end: End) -> None:
+        """What has ended by its own word may still be something to the executor: it is told first, and need not answer."""
+        if end.cause != "succeeded":
+            with suppress(Away):
+                self.executor.stop(attempt.submission_id)
         signs = read_signs(place)
         if signs.progress:
             progress = finished(signs.progress) if end.cause == "succeeded" else dict(signs.progress)
@@ -256,4 +269,6 @@ def _cause(sight: Sight) -> Cause:
     said = sight.message.partition("last available logs")[0].lower()
     if "memory" in said:
         return "out_of_memory"
+    if "preempted" in said:
+        return "preempted"
     return "node_lost" if "node" in said else "lost"

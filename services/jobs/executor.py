@@ -11,6 +11,11 @@ from typing import Literal, Protocol
 
 from zsbir.base.errors import RunError
 
+
+class Refused(RunError):  # noqa: N818 - it says what became of the task
+    """The executor will not run it, however often it is asked."""
+
+
 Status = Literal["unknown", "pending", "running", "ended"]
 """unknown: it has never heard of it, or has forgotten."""
 
@@ -56,7 +61,7 @@ class Executor(Protocol):
     def start(self, task: Task) -> None:
         """Run it, unless it was started before: calling it again with the same submission id changes nothing.
 
-        RunError where it is refused.
+        Refused where it will never run it.
         """
 
     def look(self, submission_id: str) -> Sight:

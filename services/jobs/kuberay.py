@@ -24,9 +24,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from services.jobs.executor import Away, Sight, Task
+from services.jobs.executor import Away, Refused, Sight, Task
 from zsbir.base.config import Config, read_yaml
-from zsbir.base.errors import RunError
 
 CONFIG = "ZSBIR_KUBERAY"
 """The environment's name for the file with this executor's configuration."""
@@ -96,7 +95,7 @@ def configured() -> KubeRayConfig:
 
 
 def render(task: Task, config: KubeRayConfig) -> dict[str, Any]:
-    """The attempt as a RayJob. RunError, with the way out, for what no RayJob can be.
+    """The attempt as a RayJob. Refused, with the way out, for what no RayJob can be.
 
     backoffLimit 0: the queue owns retries. HTTPMode: KubeRay hands the entrypoint to Ray as it is; a submitter (K8sJobMode) would
     put it through another shell and another quoting, and be one more pod whose loss fails the attempt.
@@ -122,14 +121,14 @@ def render(task: Task, config: KubeRayConfig) -> dict[str, Any]:
 
 def _name(submission_id: str) -> str:
     if not NAME.fullmatch(submission_id):
-        raise RunError(f"submission id {submission_id!r} cannot be a RayJob's name: a DNS label of at most 47 characters is needed")
+        raise Refused(f"submission id {submission_id!r} cannot be a RayJob's name: a DNS label of at most 47 characters is needed")
     return submission_id
 
 
 def _labels(task: Task, config: KubeRayConfig) -> dict[str, str]:
     queue = config.queue.replace("{project}", task.project)
     if not QUEUE.fullmatch(queue):
-        raise RunError(
+        raise Refused(
             f"project {task.project!r} cannot have the queue {queue!r}: that is no Kubernetes name; "
             "give the project another name, or all projects one queue (queue, without {project})"
         )
@@ -202,7 +201,7 @@ def _ray_start(cpus: float, gpus: int) -> dict[str, str]:
 
 def _whole(gpus: float) -> int:
     if gpus != int(gpus):
-        raise RunError(f"a pod cannot have {gpus:g} GPUs: Kubernetes gives whole ones; ask for a whole number per worker")
+        raise Refused(f"a pod cannot have {gpus:g} GPUs: Kubernetes gives whole ones; ask for a whole number per worker")
     return int(gpus)
 
 
@@ -289,7 +288,7 @@ class KubeRay:
         self._kubectl("delete", "rayjobs.ray.io", _name(submission_id), "--ignore-not-found", "--wait=false")
 
     def _kubectl(self, *words: str, manifest: str = "", fine: str = "") -> str | None:
-        """What it prints; None for the API server's reason that is fine. RunError where the cluster refuses, Away for no answer."""
+        """What it prints; None for the API server's reason that is fine. Refused where the cluster does, Away for no answer."""
         config = self._config
         argv = [config.kubectl, f"--namespace={config.namespace}", f"--request-timeout={config.timeout_s}s", *words]
         if config.context:
@@ -308,7 +307,7 @@ class KubeRay:
             return None
         hint = next((hint for words_, hint in COMPLAINTS.items() if words_ in line and not reason), None)
         if reason in REFUSED or hint is not None:
-            raise RunError(f"Kubernetes refused: {line}{hint or ''}")
+            raise Refused(f"Kubernetes refused: {line}{hint or ''}")
         raise Away(f"the cluster does not answer: {line}; {self._way_out()}")
 
     def _way_out(self) -> str:

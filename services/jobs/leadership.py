@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from services.jobs.records import Lease
@@ -16,10 +17,10 @@ BEAT_S = 2.0
 
 
 class Leadership:
-    """patience_s: seconds of another one's silence before its lease is taken."""
+    """patience_s: seconds of another one's silence before its lease is taken. clock: seconds that only go forward."""
 
-    def __init__(self, store: Store, patience_s: float):
-        self._store, self._patience_s = store, patience_s
+    def __init__(self, store: Store, patience_s: float, *, clock: Callable[[], float] = time.monotonic):
+        self._store, self._patience_s, self._clock = store, patience_s, clock
         self.holder = f"{socket.gethostname()} {os.getpid()}"
         self.lease: Lease | None = None
         self._seen: Lease | None = None
@@ -36,9 +37,9 @@ class Leadership:
         """The lease, taken or shown to be alive; None while another one lives. StaleLease when it was taken away."""
         if self.lease is None and not self._take():
             return None
-        if time.monotonic() - self._beaten_s >= BEAT_S:
+        if self._clock() - self._beaten_s >= BEAT_S:
             self._store.beat(self.held)
-            self._beaten_s = time.monotonic()
+            self._beaten_s = self._clock()
         return self.lease
 
     def lose(self) -> None:
@@ -56,8 +57,8 @@ class Leadership:
         """Nobody's, given up, of a dead process of this machine, or of one that is silent for too long: then it is ours."""
         seen = self._store.seen_lease()
         if seen != self._seen:
-            self._seen, self._since_s = seen, time.monotonic()
-        silent = time.monotonic() - self._since_s >= self._patience_s
+            self._seen, self._since_s = seen, self._clock()
+        silent = self._clock() - self._since_s >= self._patience_s
         if seen is None or seen.holder == NOBODY or silent or _is_dead(seen.holder):
             self.lease = self._store.take_lease(self.holder, seen)
             if self.lease:

@@ -9,8 +9,7 @@ from typing import Any
 import requests
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from services.jobs.executor import Away, Sight, Status, Task
-from zsbir.base.errors import RunError
+from services.jobs.executor import Away, Refused, Sight, Status, Task
 
 TIMEOUT_S = 15.0
 STOP_WAIT_S = 60
@@ -64,7 +63,7 @@ class RayJobs:
         self._ask(lambda client: client.stop_job(submission_id), fine=UNKNOWN)
 
     def _ask(self, question: Callable[[_Client], Any], fine: str) -> Any:
-        """The answer; None for the error that is fine. RunError where Ray refuses, Away for all else that is no answer."""
+        """The answer; None for the error that is fine. Refused where Ray refuses, Away for all else that is no answer."""
         try:
             if self._client is None:
                 self._client = _Client(self._address)
@@ -74,7 +73,7 @@ class RayJobs:
             if fine in line:
                 return None
             if "status code 400" in line:
-                raise RunError(f"Ray refused: {line}") from error
+                raise Refused(f"Ray refused: {line}") from error
             raise Away(f"Ray at {self._address} is not itself: {line}") from error
         except (OSError, requests.exceptions.RequestException) as error:
             self._client = None
