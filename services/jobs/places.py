@@ -33,5 +33,5 @@ class Places:
             inside = any(path.is_relative_to(base) for base in self._local)
             shown = str(path)
         if not inside:
-            raise InputError(f"{field}: {uri!r} is outside of what this service reads ({self}); its operator can add a --place")
+            raise InputError(f"{field}: {uri!r} is outside of what this service reads ({self}); its operator can add it to --places")
         return shown

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, text
 
 from services.jobs.limits import Limits
 from services.jobs.records import JobRequest
-from services.jobs.states import FORGIVEN, LIVE, TERMINAL
+from services.jobs.states import FORGIVEN, LIVE, STOP_REASONS, TERMINAL
 from services.jobs.store import StaleLease, open_store
 
 RUNNING = 3
@@ -37,6 +37,7 @@ class Jobs(RuleBasedStateMachine):
         self.store = open_store(self.fresh_url(), clock=lambda: self.now_s)
         self.ended: dict[int, str] = {}
         self.cancelled: set[int] = set()
+        self.reasons: dict[int, str | None] = {}
         self.holder: object = None
 
     def fresh_url(self):
@@ -45,7 +46,12 @@ class Jobs(RuleBasedStateMachine):
     @rule(priority=st.integers(-2, 2), key=st.sampled_from([None, "a", "b"]), late=st.booleans())
     def submit(self, priority, key, late):
         self.store.submit(
-            JobRequest(kind="train", priority=priority, idempotency_key=key, start_by_s=self.now_s + 30 if late else None)
+            JobRequest(
+                kind="train",
+                priority=priority,
+                idempotency_key=key and f"{key}{priority}",
+                start_by_s=self.now_s + 30 if late else None,
+            )
         )
 
     @rule(target=leases, name=st.sampled_from(["x", "y"]))
@@ -73,6 +79,27 @@ class Jobs(RuleBasedStateMachine):
     def end(self, lease, attempt, cause):
         """Also of attempts that have ended, by dispatchers that read the news late."""
         self.guarded(lease, lambda: self.store.end(lease, attempt, cause, result="made" if cause == "succeeded" else ""))
+
+    @rule(lease=leases, attempt=attempts, reason=st.sampled_from(STOP_REASONS))
+    def ask_stop(self, lease, attempt, reason):
+        """The first reason stays, and only of one that lives."""
+        asked = self.guarded(lease, lambda: self.store.ask_stop(lease, attempt, reason))
+        if asked:
+            before = self.reasons.get(attempt.id)
+            assert asked.stop_reason == (before or (reason if asked.ended_s is None else asked.stop_reason))
+            self.reasons[attempt.id] = asked.stop_reason
+
+    @rule(lease=leases)
+    def give_up_the_lease(self, lease):
+        if lease == self.holder:
+            self.guarded(lease, lambda: self.store.release(lease))
+            self.holder = None
+
+    @rule(lease=leases)
+    def look_after(self, lease):
+        """What has ended is looked after once."""
+        for _, attempt in self.store.untidy():
+            self.guarded(lease, lambda attempt=attempt: self.store.tidied(lease, attempt))
 
     @rule(lease=leases)
     def give_up_late(self, lease):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 # Train prints every worker's line twice without this.
@@ -20,21 +23,36 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.trainable.trainable_fn_utils import _in_tune_session
 from torch import nn
 
+from zsbir.base import events
 from zsbir.base.arrow import arrow_filesystem
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.storage import Folder, folder
 from zsbir.edge.ray_cluster import connected
-from zsbir.training.context import Context, data_parallel
+from zsbir.training.context import Context, StopSignals, data_parallel
 
 BOOKKEEPING = ".ray"
-ERROR_FILE = ".error.json"
-"""In the run's folder: how a worker tells the driver of an error that trying again would not mend."""
+
+# How the driver and the workers, which may be on other machines, talk of the end of a training: by marks in the run's folder.
+STOP_FILE = ".stop"
+"""The driver's: the user asks to stop."""
+HEARD_FILE = ".heard"
+"""The first worker's, written anew every second: the question is heard, and the worker alive."""
+LAST_WORDS: dict[str, type[InputError] | type[Interrupted]] = {".error.json": InputError, ".interrupted": Interrupted}
+"""The workers': what ended them, and must not be tried again, as its message."""
+MARKS = (STOP_FILE, HEARD_FILE, *LAST_WORDS)
+
+LISTEN_S = 1.0
+"""Seconds between two looks at the driver's mark."""
+LOOK_S = 0.1
+PATIENCE_S = 20.0
+"""Seconds without a sign of a worker after which the driver, asked to stop, ends the training itself."""
 
 
 class RayContext:
-    """One worker of a Ray Train group."""
+    """One worker of a Ray Train group. stop: set when the driver asks to stop."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
         world = ray.train.get_context()
         self.rank, self.world_size = world.get_world_rank(), world.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
@@ -50,30 +68,102 @@ class RayContext:
         ray.train.report(metrics)
 
     def stop_requested(self) -> bool:
-        """Ray ends workers itself; the checkpoints of the loop are what survives."""
-        return False
+        """Whether the driver has asked; the first worker alone hears it, and the loop asks all of them."""
+        return self._stop.is_set()
 
 
 def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> None:
     """Run `run_job(job, context)` on `settings.num_workers` workers.
 
-    Raises InputError where a worker found one, RunError when workers failed more often than `settings.max_failures`.
+    The first SIGINT or SIGTERM asks the workers for a final checkpoint; a later one ends them at once. In another thread than the
+    main one, as inside Ray Tune, nobody hears of signals.
+
+    Raises InputError where a worker found one, RunError when workers failed more often than `settings.max_failures`, Interrupted
+    when the training was asked to stop and did, KeyboardInterrupt when it was ended at once.
     """
     place = folder(job.run)
-    place.delete([ERROR_FILE])
+    place.delete(MARKS)
     workers = settings.num_workers
     with connected(cpus=workers * settings.cpus_per_worker, gpus=workers * settings.gpus_per_worker):
+        trainer, stop = _trainer(_Worker(run_job, job), place, settings), StopSignals()
         try:
-            _trainer(_Worker(run_job, job), place, settings).fit()
+            with stop.heard(), _passing_on(stop, place, trainer):
+                trainer.fit()
+            words = _last_words(place)
         except ray.train.TrainingFailedError as error:
             raise _plain(error) from None
+        except ray.exceptions.RayActorError:
+            if not stop.asked():
+                raise
+            words = _last_words(place) or Interrupted(
+                f"no worker was there to save a checkpoint; the same command goes on from the last one in {job.run}"
+            )
+        except KeyboardInterrupt:
+            trainer.end()
+            raise
         finally:
             place.sub(BOOKKEEPING).clear()
-    if place.size(ERROR_FILE) is not None:
-        raise InputError(place.read(ERROR_FILE).decode())
+            place.delete(MARKS)
+    if words:
+        raise words
 
 
-def _trainer(worker: _Worker, run: Folder, settings: Any) -> TorchTrainer:
+def _last_words(place: Folder) -> InputError | Interrupted | None:
+    """What the workers say ended them, if they do."""
+    for mark, kind in LAST_WORDS.items():
+        if place.size(mark) is not None:
+            return kind(place.read(mark).decode())
+    return None
+
+
+@contextmanager
+def _passing_on(stop: StopSignals, place: Folder, trainer: _Trainer) -> Iterator[None]:
+    """While inside, a thread passes the user's wish on: the main thread waits for Ray, and handlers of signals must be short."""
+    over = threading.Event()
+    thread = threading.Thread(target=_pass_on, args=(stop, place, trainer, over), daemon=True, name="stop")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _pass_on(stop: StopSignals, place: Folder, trainer: _Trainer, over: threading.Event) -> None:
+    """Once asked, ask the workers, and wait for their end. A training whose workers are not there yet, or no more, is ended."""
+    while not stop.asked():
+        if over.wait(LOOK_S):
+            return
+    events.say("asked to stop; the workers save a checkpoint")
+    sign, since_s, told = None, time.monotonic(), False
+    while not over.wait(LOOK_S):
+        with suppress(InputError, RunError, OSError):  # a store that is away for a while: patience counts
+            if not told:
+                place.replace(STOP_FILE, b"")
+                told = True
+            if (seen := place.version(HEARD_FILE)) != sign:
+                sign, since_s = seen, time.monotonic()
+        if time.monotonic() - since_s > PATIENCE_S:
+            trainer.end()
+            return
+
+
+class _Trainer(TorchTrainer):  # type: ignore[misc]  # ray is untyped for mypy
+    """Ray's, but signals are left to `fit`, and the training can be ended from another thread."""
+
+    _controller: Any = None
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Called on the main thread, once the controller is there. Ray's own handler would kill the workers on SIGINT."""
+        self._controller = controller
+
+    def end(self) -> None:
+        """Kill the controller; Ray then ends the workers, which it owns."""
+        if self._controller is not None:
+            ray.kill(self._controller)
+
+
+def _trainer(worker: _Worker, run: Folder, settings: Any) -> _Trainer:
     """Ray's storage path holds the controller's bookkeeping alone: checkpoints are the loop's own, the same in every context.
 
     It lies in the run's folder, on the same store, because every node must reach it.
@@ -81,7 +171,7 @@ def _trainer(worker: _Worker, run: Folder, settings: Any) -> TorchTrainer:
     path, filesystem = arrow_filesystem(run.sub(BOOKKEEPING).uri)
     gpus = settings.gpus_per_worker
     resources = {"CPU": settings.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
-    return TorchTrainer(
+    return _Trainer(
         worker,
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(num_workers=settings.num_workers, use_gpu=gpus > 0, resources_per_worker=resources),
@@ -98,7 +188,7 @@ def _trainer(worker: _Worker, run: Folder, settings: Any) -> TorchTrainer:
 
 
 class _Worker:
-    """What each worker runs. An InputError, the same on all workers, ends the training at once: trying again would not mend it.
+    """What each worker runs. InputError and Interrupted, the same on all workers, end the training at once: they are no failures.
 
     Everything else is raised, so that Ray ends the other workers, which wait for this one, and starts all of them again.
     """
@@ -108,10 +198,36 @@ class _Worker:
 
     def __call__(self) -> None:
         _quieten()
+        stop = threading.Event()
+        context, place = RayContext(stop), folder(self.job.run)
         try:
-            self.run_job(self.job, RayContext())
-        except InputError as error:
-            folder(self.job.run).replace(ERROR_FILE, str(error).encode())
+            with _listening(stop, place) if context.rank == 0 else nullcontext():
+                self.run_job(self.job, context)
+        except tuple(LAST_WORDS.values()) as error:
+            mark = next(mark for mark, kind in LAST_WORDS.items() if isinstance(error, kind))
+            place.replace(mark, str(error).encode())
+
+
+@contextmanager
+def _listening(stop: threading.Event, place: Folder) -> Iterator[None]:
+    """While inside, a thread sets `stop` when the driver asks, and then tells it every second that this worker is alive."""
+    over = threading.Event()
+
+    def listen() -> None:
+        while not over.is_set():
+            with suppress(InputError, RunError, OSError):  # a store that is away for a while: the next look may find it
+                if stop.is_set() or place.size(STOP_FILE) is not None:
+                    stop.set()
+                    place.replace(HEARD_FILE, str(time.time()).encode())
+            over.wait(LISTEN_S)
+
+    thread = threading.Thread(target=listen, daemon=True, name="stop")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()  # a last sign must not come after the driver has cleared them away
 
 
 def _quieten() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import torch
@@ -13,6 +14,10 @@ import torch.distributed as dist
 from torch import nn
 
 from zsbir.training.gather import world_size
+
+SAME_REQUEST_S = 2.0
+"""Seconds in which further signals say what the first one said: whoever stops a job may tell a command and its wrapper, which
+passes it on."""
 
 
 class Context(Protocol):
@@ -45,6 +50,40 @@ def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
     return nn.parallel.DistributedDataParallel(module, device_ids=ids, forward_sync_buffers=False)
 
 
+class StopSignals:
+    """Whether the user asked to stop, by SIGINT or SIGTERM."""
+
+    def __init__(self) -> None:
+        # No threading.Event: a handler that comes while another one sets it would wait for its lock for ever.
+        self._asked_s: float | None = None
+
+    def asked(self) -> bool:
+        """Whether a signal came inside `heard`."""
+        return self._asked_s is not None
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """While inside, the first signal asks to stop; one that comes SAME_REQUEST_S later or more raises KeyboardInterrupt.
+
+        Only the main thread is told of signals: in another one nothing changes.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _hear(self, _number: int, _frame: object) -> None:
+        if self._asked_s is None:
+            self._asked_s = time.monotonic()
+        elif time.monotonic() - self._asked_s >= SAME_REQUEST_S:
+            raise KeyboardInterrupt
+
+
 class LocalContext:
     """The process alone, or one of a torch.distributed group that was set up before (torchrun, tests)."""
 
@@ -52,7 +91,7 @@ class LocalContext:
         self.rank = dist.get_rank() if world_size() > 1 else 0
         self.world_size = world_size()
         self.device = device or default_device()
-        self._stop = threading.Event()
+        self._stop = StopSignals()
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """See Context."""
@@ -63,23 +102,8 @@ class LocalContext:
 
     def stop_requested(self) -> bool:
         """Whether SIGINT or SIGTERM came inside `signals`."""
-        return self._stop.is_set()
+        return self._stop.asked()
 
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """While inside, the first SIGINT or SIGTERM asks for a final checkpoint; a second one ends at once."""
-
-        def ask(_number: int, _frame: object) -> None:
-            if self._stop.is_set():
-                raise KeyboardInterrupt
-            self._stop.set()
-
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread is told of signals
-            return
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def signals(self) -> AbstractContextManager[None]:
+        """While inside, the first SIGINT or SIGTERM asks for a final checkpoint; a later one ends at once."""
+        return self._stop.heard()
