@@ -18,6 +18,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from services.jobs import __main__ as jobs_main
+from services.jobs import schemas
 from zsbir.base import cli
 from zsbir.base.config import Config
 from zsbir.data.images import Augmentation
@@ -82,6 +84,15 @@ def commands(text):
         if verb not in VERBS and f"zsbir.{verb}" not in text:
             continue  # somebody else's module
         yield verb, shlex.split(rest, comments=True)
+
+
+def queue_commands():
+    """(text, words) of every documented `python -m services.jobs ...`."""
+    found = []
+    for path in TEXTS:
+        for rest in re.findall(r"python -m services\.jobs ([^\n`|<>;)]*)", path.read_text("utf-8").replace("\\\n", " ")):
+            found.append((name_of(path), shlex.split(rest, comments=True)))
+    return found
 
 
 def documented():
@@ -181,6 +192,31 @@ def moved(artifact, address):
     """An artifact may be moved: its digest is inside."""
     Path(address).parent.mkdir(parents=True, exist_ok=True)
     shutil.move(artifact.path, address)
+
+
+@pytest.mark.parametrize(("text", "words"), queue_commands())
+def test_documented_commands_of_the_queue_exist_with_their_options(text, words):
+    known = queue_help([])
+    command, *rest = words
+    assert f"\n    {command} " in known
+    fields = schemas.described()["kinds"]
+    options = queue_help([command, "--help"]) if command != "submit" else submit_options()
+    if command == "submit" and rest and not rest[0].startswith("-"):
+        assert rest[0] in fields
+        options += " ".join("--" + name.replace("_", "-") for name in fields[rest[0]]["properties"])
+    for word in rest:
+        if word.startswith("--"):
+            assert word.split("=")[0] in options, f"{text}: {' '.join(words)}"
+
+
+def queue_help(words):
+    with pytest.raises(cli.HelpAsked) as asked:
+        jobs_main._parse(words)
+    return str(asked.value)
+
+
+def submit_options():
+    return (ROOT / "services" / "jobs" / "submitting.py").read_text("utf-8")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -25,7 +29,7 @@ def service(tmp_path, pipeline_root):
 @pytest.mark.timeout(1500)
 def test_twenty_trainings_end_true_whatever_is_killed_meanwhile(service, dataset, knowledge):
     service.up()
-    report = chaos(service, dataset, knowledge, jobs=20, kills=10, seed=5, every_s=(4.0, 12.0))
+    report = chaos(service, dataset, knowledge, jobs=20, kills=10, seed=5, every_s=(8.0, 20.0))
     print(report)
     assert len(report.kills) == 10
     assert not report.untrue
@@ -74,6 +78,15 @@ def test_what_was_started_is_told_and_no_secret_is_readable(service):
     assert token.stat().st_mode & 0o077 == 0
     assert token.read_text() not in json.dumps(said)
     assert service.client.queue()["dispatcher"] is not None
+
+    # `ray job submit` beside the queue, as the last lines of `up` say.
+    exported = dict(re.findall(r"(RAY_\w+)=(\S+)", service.told))
+    assert set(exported) == {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"}
+    ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--", "python", "-m", "zsbir.train", "--help"]
+    beside = subprocess.run(ray, env={**os.environ, **exported}, capture_output=True, text=True, timeout=120, check=False)
+    assert beside.returncode == 0, beside.stdout + beside.stderr
+    assert "Dataset and Knowledge in, a trained Run out" in beside.stdout
+    assert service.client.jobs()["jobs"] == []
 
 
 def wait_until(true, timeout_s=150):
