@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from zsbir.base.errors import InputError
 from zsbir.base.storage import is_remote, local_path
@@ -29,9 +30,18 @@ class Places:
             inside = any((uri.rstrip("/") + "/").startswith(prefix) for prefix in self._remote)
             shown = uri
         else:
-            path = local_path(uri).resolve()
+            path = _resolved(field, uri)
             inside = any(path.is_relative_to(base) for base in self._local)
             shown = str(path)
         if not inside:
-            raise InputError(f"{field}: {uri!r} is outside of what this service reads ({self}); its operator can add it to --places")
+            raise InputError(
+                f"{field}: {uri!r} is outside of what this service reads ({self}); its operator can add it to --places"
+            )
         return shown
+
+
+def _resolved(field: str, uri: str) -> Path:
+    try:
+        return local_path(uri).resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle; what is no text to a file system
+        raise InputError(f"{field}: {uri!a} leads nowhere") from None
