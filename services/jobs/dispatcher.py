@@ -33,6 +33,9 @@ from zsbir.base.storage import join
 AWAY = (RunError, InputError, OSError)
 """Storage or the executor does not answer: the next round asks again."""
 
+GIVEN_UP = "given up by "
+"""How the fence begins of an attempt that a dispatcher keeps from beginning; no host is called so."""
+
 
 class DispatcherSettings(Config):
     """Where and how patiently it works."""
@@ -50,17 +53,21 @@ class DispatcherSettings(Config):
 class _Watch:
     """What this process has seen of an attempt."""
 
-    moved_s: float
+    looked_s: float
     beats: str | None = None
+    silent_s: float = 0.0
     running_since_s: float | None = None
     told_to_stop_s: float = float("-inf")
     reported: dict[str, Any] = field(default_factory=dict)
 
-    def silent_s(self, beats: str | None, now_s: float) -> float:
-        """Seconds since its beats moved, by this process's clock."""
-        if beats != self.beats:
-            self.beats, self.moved_s = beats, now_s
-        return now_s - self.moved_s
+    def silence_s(self, beats: str | None, now_s: float, most_s: float) -> float:
+        """Seconds since its beats moved, by this process's clock.
+
+        The time between two looks counts for `most_s` at most: while nobody could look, it may have been heard by nobody.
+        """
+        self.silent_s = self.silent_s + min(now_s - self.looked_s, most_s) if beats == self.beats else 0.0
+        self.beats, self.looked_s = beats, now_s
+        return self.silent_s
 
 
 class Dispatcher:
@@ -139,7 +146,7 @@ class Dispatcher:
         try:
             self.executor.start(task)
         except Refused as error:
-            if place.fence(f"dispatcher {self.leadership.holder}"):
+            if place.fence(GIVEN_UP + self.leadership.holder):
                 self._end(job, attempt, place, End("unknown", str(error)))
 
     def _origin(self, job: Job) -> int:
@@ -152,17 +159,19 @@ class Dispatcher:
         """What its signs and the executor say, and what follows."""
         place, watch = self._place(attempt), self._watches[attempt.id]
         end = place.ended()
-        if end is None and place.began():
-            end = self._look_at_begun(job, attempt, place, watch)
-        elif end is None:
-            end = self._look_at_unbegun(job, attempt, place, watch)
+        if end is None:
+            who = place.began_by()
+            if who and not who.startswith(GIVEN_UP):
+                end = self._look_at_begun(job, attempt, place, watch)
+            else:
+                end = self._look_at_unbegun(job, attempt, place, watch, given_up=bool(who))
         if end is not None:
             self._end(job, attempt, place, end)
 
     def _look_at_begun(self, job: Job, attempt: Attempt, place: Place, watch: _Watch) -> End | None:
         """None as long as it lives."""
-        silent = watch.silent_s(place.beats(), self._clock()) > self.settings.patience_s
-        if not silent:
+        patience_s = self.settings.patience_s
+        if watch.silence_s(place.beats(), self._clock(), most_s=patience_s / 4) <= patience_s:
             self._report(attempt, read_signs(place), watch)
         else:
             sight = self.executor.look(attempt.submission_id)
@@ -171,22 +180,25 @@ class Dispatcher:
         self._maybe_stop(job, attempt, place, watch)
         return None
 
-    def _look_at_unbegun(self, job: Job, attempt: Attempt, place: Place, watch: _Watch) -> End | None:
-        """None where it may still begin. Who takes the fence makes sure that it does not."""
+    def _look_at_unbegun(self, job: Job, attempt: Attempt, place: Place, watch: _Watch, *, given_up: bool) -> End | None:
+        """None where it may still begin. Who takes the fence makes sure that it does not.
+
+        given_up: a dispatcher has taken it before, and got no further.
+        """
         sight = self.executor.look(attempt.submission_id)
         if sight.status == "running" and watch.running_since_s is None:
             watch.running_since_s = self._clock()
         late = watch.running_since_s is not None and self._clock() - watch.running_since_s > self.settings.begin_s
-        if not (job.cancelling or late or sight.status == "ended"):
+        if not (given_up or job.cancelling or late or sight.status == "ended"):
             if sight.status == "unknown":
                 self._start(job, attempt)
             return None
-        if not place.fence(f"dispatcher {self.leadership.holder}"):
+        if not given_up and not place.fence(GIVEN_UP + self.leadership.holder):
             return None
         self.executor.stop(attempt.submission_id)
         if job.cancelling:
             return End("cancelled", "cancelled before it began")
-        why = f"did not begin within {self.settings.begin_s:g} s" if late else sight.message
+        why = f"did not begin within {self.settings.begin_s:g} s" if late else sight.message or "was given up before it began"
         return End(_cause(sight), why[:500])
 
     def _report(self, attempt: Attempt, signs: Signs, watch: _Watch) -> None:

@@ -7,6 +7,7 @@
         stop                 written when it is to save its work and end, with the reason
         <step>/{driver,worker,curve}.json    how far it is (see zsbir.base.watch)
         log/000000.txt ...   all that it says, in pieces of LOG_PIECE bytes
+        made.json            what its steps have made so far
         end.json             how it ended; the last thing it writes
 
 What is written here outlives the cluster. The dispatcher believes it before it believes Ray.
@@ -75,6 +76,10 @@ class Place:
         """The last word; the first of several stays."""
         self._folder.create("end.json", json.dumps(asdict(end)).encode())
 
+    def tell_made(self, made: Mapping[str, str]) -> None:
+        """What its steps have made so far."""
+        self._folder.replace("made.json", json.dumps(dict(made)).encode())
+
     def write_log(self, piece: int, data: bytes) -> None:
         """A piece of the log as it is now; all but the last have LOG_PIECE bytes."""
         self._folder.sub("log").replace(_piece(piece), data)
@@ -89,6 +94,12 @@ class Place:
         """Whether somebody has begun."""
         return self._folder.size("began") is not None
 
+    def began_by(self) -> str:
+        """Who has begun, or has made sure that nobody does; empty where nobody has."""
+        with suppress(FileNotFoundError):
+            return self._folder.read("began").decode()
+        return ""
+
     def beats(self) -> str | None:
         """What changes with each beat; None before the first."""
         return self._folder.version("beat")
@@ -99,6 +110,10 @@ class Place:
             said = self._folder.read("stop").decode()
             return next((reason for reason in STOP_REASONS if reason == said), "preempted")
         return None
+
+    def made(self) -> dict[str, str]:
+        """URIs of what its steps have made so far, by step."""
+        return self._json("made.json")
 
     def ended(self) -> End | None:
         """None as long as it has not."""

@@ -1,0 +1,464 @@
+"""Whatever happens in whatever order, no two attempts at a job ever work at the same time, and every job comes to an end.
+
+The dispatcher, the store and the attempts' folders are the real ones. Simulated are time and the cluster, which forgets, lies, is
+away, answers late and starts late; and the attempts, which do with their folders what `services.jobs.work` does, or die first.
+Dispatchers are killed inside a round, are replaced without knowing it, and go on.
+
+One thing is taken for granted: an attempt that works beats as time passes, unless storage is away for everybody.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from services.jobs.dispatcher import AWAY, Dispatcher, DispatcherSettings
+from services.jobs.executor import Away, Sight, Task
+from services.jobs.limits import Limits
+from services.jobs.place import End, Place
+from services.jobs.records import JobRequest
+from services.jobs.states import FORGIVEN, LIVE, TERMINAL
+from services.jobs.store import StaleLease, open_store
+from zsbir.base.artifact import MANIFEST
+from zsbir.base.storage import folder
+
+RUNNING = 2
+STOP_WAIT_S = 60.0
+CAUSES = ("succeeded", *FORGIVEN)
+FIRST_OR_LAST = st.integers(0, 9)
+
+
+class Killed(BaseException):
+    """SIGKILL for the dispatcher that asks: no handler of its own may run."""
+
+
+@dataclass
+class Wrapper:
+    """One process of an attempt. stage: starting, working, gone. hangs: it never begins."""
+
+    task: Task
+    stage: str = "starting"
+    hangs: bool = False
+    beats: int = 0
+    stop_asked_s: float | None = None
+
+    @property
+    def place(self) -> Place:
+        return Place(self.task.place)
+
+
+class Cluster:
+    """The simulated executor: what it says of its wrappers, and what becomes of the next call to it."""
+
+    def __init__(self, now: Callable[[], float]):
+        self.now = now
+        self.said: dict[str, Sight] = {}
+        self.tasks: dict[str, Task] = {}
+        self.wrappers: list[Wrapper] = []
+        self.away = False
+        self.before: Callable[[], None] | None = None
+        self.after: Callable[[], None] | None = None
+
+    # --- what the dispatcher asks
+
+    def start(self, task: Task) -> None:
+        self._asked()
+        if task.submission_id not in self.said:
+            self.said[task.submission_id], self.tasks[task.submission_id] = Sight("pending"), task
+        self._answered()
+
+    def look(self, submission_id: str) -> Sight:
+        self._asked()
+        sight = self.said.get(submission_id, Sight("unknown"))
+        self._answered()
+        return sight
+
+    def stop(self, submission_id: str) -> None:
+        self._asked()
+        if self.said.get(submission_id) == Sight("pending"):
+            self.said[submission_id] = Sight("ended", "stopped")
+        for wrapper in self.of(submission_id):
+            if wrapper.stop_asked_s is None and submission_id in self.said:
+                wrapper.stop_asked_s = self.now()
+        self._answered()
+
+    def _asked(self) -> None:
+        before, self.before = self.before, None
+        if before:
+            before()
+        if self.away:
+            raise Away("the cluster does not answer")
+
+    def _answered(self) -> None:
+        after, self.after = self.after, None
+        if after:
+            after()
+
+    # --- what happens to it
+
+    def of(self, submission_id: str) -> list[Wrapper]:
+        return [wrapper for wrapper in self.wrappers if wrapper.task.submission_id == submission_id]
+
+    def pending(self) -> list[str]:
+        return [name for name, sight in self.said.items() if sight.status == "pending"]
+
+    def run(self, submission_id: str, *, hangs: bool = False) -> None:
+        self.said[submission_id] = Sight("running")
+        self.wrappers.append(Wrapper(self.tasks[submission_id], hangs=hangs))
+
+    def gone(self, wrapper: Wrapper, message: str | None) -> None:
+        """Its process is no more; message: what the cluster says of it, None as long as it has not noticed."""
+        self.wrappers.remove(wrapper)
+        wrapper.stage = "gone"
+        if message is not None:
+            self.notice(wrapper.task.submission_id, message)
+
+    def notice(self, submission_id: str, message: str) -> None:
+        if submission_id in self.said and not self.of(submission_id):
+            self.said[submission_id] = Sight("ended", message)
+
+
+class World(RuleBasedStateMachine):
+    """Everything that can happen to a queue."""
+
+    def __init__(self):
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(dir=self.base))
+        (self.root / "jobs").mkdir()
+        self.now_s, self.store_s = 1000.0, 1e6
+        self.store = open_store(f"sqlite:///{self.root}/jobs.db", clock=lambda: self.store_s)
+        self.store.set_limits(Limits(running=RUNNING), "test")
+        self.cluster = Cluster(lambda: self.now_s)
+        self.dispatchers: list[Dispatcher] = []
+        self.succeeded: set[str] = set()
+        self.ended: dict[int, str] = {}
+        self.start_dispatcher()
+        self.submit(key=None, priority=0, limit_s=None)
+        self.rounds(which=0, rounds=1)
+
+    base = ""
+
+    # --- people
+
+    @rule(key=st.sampled_from([None, None, "a"]), priority=st.integers(-1, 1), limit_s=st.sampled_from([None, None, 50.0]))
+    def submit(self, key, priority, limit_s):
+        key = key and f"{key}{priority}"
+        self.store.submit(JobRequest(kind="train", priority=priority, idempotency_key=key, time_limit_s=limit_s))
+
+    @rule(which=FIRST_OR_LAST)
+    def cancel(self, which):
+        jobs = self.store.jobs(states=["queued", "starting", "running"])
+        if jobs:
+            self.store.cancel(jobs[which % len(jobs)].id, "ann")
+
+    # --- time
+
+    @rule(seconds=st.sampled_from([1.0, 6.0, 30.0, 100.0]))
+    def time_passes(self, seconds):
+        """Who works shows it; who was asked to end long ago is killed."""
+        self.now_s += seconds
+        self.store_s += seconds
+        for wrapper in list(self.cluster.wrappers):
+            if wrapper.stop_asked_s is not None and self.now_s - wrapper.stop_asked_s >= STOP_WAIT_S:
+                self.cluster.gone(wrapper, "stopped")
+            elif wrapper.stage == "working" and not self.storage_is_away:
+                self.beat(wrapper)
+
+    @rule(seconds=st.sampled_from([-4000.0, -3.0, 4000.0]))
+    def the_stores_clock_jumps(self, seconds):
+        self.store_s += seconds
+
+    # --- dispatchers
+
+    @precondition(lambda self: len(self.dispatchers) < 3)
+    @rule()
+    def start_dispatcher(self):
+        options = DispatcherSettings(root=str(self.root), patience_s=20, lease_s=15, begin_s=60, grace_s=40)
+        dispatcher = Dispatcher(self.store, self.cluster, options, clock=lambda: self.now_s)
+        dispatcher.leadership.holder = f"elsewhere-{uuid.uuid4().hex[:4]} 1"  # as if each were on a machine of its own
+        self.dispatchers.append(dispatcher)
+
+    @precondition(lambda self: self.dispatchers)
+    @rule(which=FIRST_OR_LAST)
+    def kill_dispatcher(self, which):
+        self.dispatchers.pop(which % len(self.dispatchers))
+
+    @precondition(lambda self: self.dispatchers)
+    @rule(which=FIRST_OR_LAST, rounds=st.integers(1, 3))
+    def rounds(self, which, rounds):
+        dispatcher = self.dispatchers[which % len(self.dispatchers)]
+        for _ in range(rounds):
+            self.round(dispatcher)
+
+    def round(self, dispatcher):
+        """As in Dispatcher.run."""
+        try:
+            dispatcher.round()
+        except StaleLease:
+            dispatcher.leadership.lose()
+        except AWAY:
+            pass
+        except Killed:
+            if dispatcher in self.dispatchers:
+                self.dispatchers.remove(dispatcher)
+
+    # --- what becomes of the next call to the cluster
+
+    @rule(after=st.booleans(), event=st.sampled_from(["killed", "away", "late", "replaced", "forgets"]))
+    def the_next_call(self, after, event):
+        """Before the cluster has done anything, or after it has done it all."""
+        action = {
+            "killed": self._raise(Killed()),
+            "away": self._raise(Away("no answer")),
+            "late": lambda: self.time_passes(30.0),
+            "replaced": self._replaced,
+            "forgets": lambda: self.the_cluster_forgets(lives=True),
+        }[event]
+        if after:
+            self.cluster.after = action
+        else:
+            self.cluster.before = action
+
+    def _raise(self, error):
+        def action():
+            raise error
+
+        return action
+
+    def _replaced(self):
+        """While one dispatcher waits for an answer, another one finds it silent, and takes over."""
+        if len(self.dispatchers) > 1:
+            other = self.dispatchers[-1]
+            for seconds in (0.0, 16.0, 0.0):
+                self.time_passes(seconds)
+                self.round(other)
+
+    # --- the cluster
+
+    @rule(away=st.booleans())
+    def the_cluster_is_away_or_back(self, away):
+        self.cluster.away = away
+
+    @precondition(lambda self: self.cluster.pending())
+    @rule(which=FIRST_OR_LAST, hangs=st.sampled_from([False, False, False, True]))
+    def a_wrapper_starts(self, which, hangs):
+        pending = self.cluster.pending()
+        self.cluster.run(pending[which % len(pending)], hangs=hangs)
+
+    @rule(lives=st.booleans())
+    def the_cluster_forgets(self, lives):
+        """Its head restarts: what it ran goes on unknown to it, or dies."""
+        if not lives:
+            for wrapper in list(self.cluster.wrappers):
+                self.cluster.gone(wrapper, None)
+        self.cluster.said.clear()
+
+    @precondition(lambda self: self.cluster.wrappers)
+    @rule(which=FIRST_OR_LAST)
+    def the_cluster_says_failed_of_one_that_lives(self, which):
+        """Ray's issue 65608."""
+        wrapper = self.wrapper(which)
+        if wrapper.task.submission_id in self.cluster.said:
+            self.cluster.said[wrapper.task.submission_id] = Sight("ended", "Unexpected error: the supervisor actor was lost")
+
+    @rule(message=st.sampled_from(["exit code 1", "the node died", "killed: out of memory"]))
+    def the_cluster_notices_who_is_gone(self, message):
+        for name, sight in list(self.cluster.said.items()):
+            if sight.status == "running":
+                self.cluster.notice(name, message)
+
+    # --- storage
+
+    @property
+    def storage_is_away(self):
+        return (self.root / "jobs").is_file()
+
+    @rule(away=st.booleans())
+    def storage_is_away_or_back(self, away):
+        """A file where the folder should be: every call for an attempt's folder fails with an error of the system."""
+        if away and not self.storage_is_away:
+            (self.root / "jobs").rename(self.root / "jobs elsewhere")
+            (self.root / "jobs").write_bytes(b"")
+        elif not away and self.storage_is_away:
+            (self.root / "jobs").unlink()
+            (self.root / "jobs elsewhere").rename(self.root / "jobs")
+
+    # --- attempts
+
+    @precondition(lambda self: self.cluster.wrappers and not self.storage_is_away)
+    @rule(which=FIRST_OR_LAST)
+    def a_wrapper_begins(self, which):
+        wrapper = self.wrapper(which)
+        if wrapper.stage == "starting" and not wrapper.hangs:
+            self.begin(wrapper)
+
+    @precondition(lambda self: self.cluster.wrappers)
+    @rule(which=FIRST_OR_LAST, made=st.booleans(), noticed=st.booleans())
+    def a_wrapper_is_killed(self, which, made, noticed):
+        """At any point: before its fence, after it, or when what it was to make is there, and its last word is not."""
+        wrapper = self.wrapper(which)
+        if made and wrapper.stage == "working" and not self.storage_is_away:
+            self.make(wrapper)
+        self.cluster.gone(wrapper, "killed by SIGKILL" if noticed else None)
+
+    @precondition(lambda self: self.cluster.wrappers and not self.storage_is_away)
+    @rule(which=FIRST_OR_LAST, cause=st.sampled_from(CAUSES), noticed=st.booleans())
+    def an_attempt_ends(self, which, cause, noticed):
+        wrapper = self.wrapper(which)
+        if wrapper.stage == "working":
+            self.end(wrapper, cause, noticed=noticed)
+
+    @precondition(lambda self: self.cluster.wrappers and not self.storage_is_away)
+    @rule()
+    def who_is_asked_to_stop_stops(self):
+        for wrapper in list(self.cluster.wrappers):
+            reason = wrapper.place.stop_reason() or ("preempted" if wrapper.stop_asked_s is not None else None)
+            if wrapper.stage == "working" and reason:
+                self.end(wrapper, reason)
+
+    def wrapper(self, which):
+        return self.cluster.wrappers[which % len(self.cluster.wrappers)]
+
+    def begin(self, wrapper):
+        if wrapper.place.fence("an attempt"):
+            wrapper.stage = "working"
+            self.beat(wrapper)
+        else:
+            self.cluster.gone(wrapper, "exit code 1")
+
+    def beat(self, wrapper):
+        wrapper.beats += 1
+        wrapper.place.beat(wrapper.beats)
+
+    def end(self, wrapper, cause, *, noticed=True):
+        result = self.make(wrapper) if cause == "succeeded" else ""
+        if result:
+            self.succeeded.add(wrapper.task.submission_id)
+        wrapper.place.end(End(cause, "by its own word", result))
+        self.cluster.gone(wrapper, f"ended: {cause}" if noticed else None)
+
+    def make(self, wrapper):
+        """The run that this job's training makes, whichever attempt at it does, and its address among the attempt's signs."""
+        run = str(self.root / "runs" / str(wrapper.place.spec()["job"]))
+        folder(run).create(MANIFEST, b"{}")
+        folder(wrapper.place.uri).replace("train/driver.json", json.dumps({"facts": {"run": run}, "updated_s": 1.0}).encode())
+        return run
+
+    # --- what never happens
+
+    @invariant()
+    def who_works_is_the_one_live_attempt_of_his_job(self):
+        live = {attempt.submission_id: job.id for job, attempt in self.store.live()}
+        working = [wrapper.task.submission_id for wrapper in self.cluster.wrappers if wrapper.stage == "working"]
+        assert set(working) <= set(live), "an attempt works that the queue takes for ended, or lost"
+        assert len({live[name] for name in working}) == len(working) <= RUNNING
+
+    @invariant()
+    def the_store_keeps_its_promises(self):
+        for job in self.store.jobs(limit=1000):
+            attempts = self.store.attempts(job.id)
+            assert sum(attempt.ended_s is None for attempt in attempts) == (job.state in LIVE)
+            for cause, forgiven in FORGIVEN.items():
+                assert sum(attempt.cause == cause for attempt in attempts) <= forgiven + 1
+            if job.id in self.ended:
+                assert job.state == self.ended[job.id], "a terminal state changed"
+            if job.state in TERMINAL:
+                self.ended[job.id] = job.state
+            if job.state == "succeeded":
+                assert (Path(job.result) / MANIFEST).is_file()
+                assert Path(job.result).name == str(job.id)
+            for attempt in attempts:
+                if attempt.ended_s is not None and attempt.submission_id in self.succeeded:
+                    assert attempt.cause == "succeeded", "an attempt succeeded, and the queue says otherwise"
+
+    # --- in the end
+
+    def teardown(self):
+        try:
+            self.all_comes_to_an_end()
+        finally:
+            self.store.engine.dispose()
+
+    def all_comes_to_an_end(self):
+        """The world heals: everybody answers, the clocks go on, who hangs goes on hanging, and all others do their work."""
+        self.storage_is_away_or_back(away=False)
+        self.cluster.away, self.cluster.before, self.cluster.after = False, None, None
+        self.dispatchers.clear()
+        self.start_dispatcher()
+        for _ in range(60):
+            if all(job.state in TERMINAL for job in self.store.jobs(limit=1000)):
+                return
+            for name in self.cluster.pending():
+                self.cluster.run(name)
+            for wrapper in list(self.cluster.wrappers):
+                if wrapper.stage == "starting" and not wrapper.hangs:
+                    self.begin(wrapper)
+                elif wrapper.stage == "working":
+                    self.end(wrapper, "succeeded")
+            self.the_cluster_notices_who_is_gone("the node died")
+            self.time_passes(1000.0)
+            self.round(self.dispatchers[0])
+            self.who_works_is_the_one_live_attempt_of_his_job()
+            self.the_store_keeps_its_promises()
+        raise AssertionError(f"no end in sight: {[job for job in self.store.jobs(limit=1000) if job.state not in TERMINAL]}")
+
+
+QUICK = settings(max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def test_no_two_attempts_at_a_job_work_at_once_and_every_job_comes_to_an_end():
+    with tempfile.TemporaryDirectory() as base:
+
+        class Here(World):
+            pass
+
+        Here.base = base
+        run_state_machine_as_test(Here, settings=QUICK)
+
+
+# --- what such walks have found, or would after long
+
+
+@pytest.fixture
+def world(tmp_path):
+    class Here(World):
+        base = tmp_path
+
+    made = Here()
+    yield made
+    made.teardown()
+
+
+def test_an_attempt_that_nobody_could_hear_while_storage_was_away_is_not_lost(world):
+    """The cluster forgets it meanwhile; when storage is back, the dispatcher looks before the attempt beats again."""
+    world.a_wrapper_starts(0, hangs=False)
+    world.a_wrapper_begins(0)
+    world.rounds(0, rounds=2)
+    world.storage_is_away_or_back(away=True)
+    world.the_cluster_forgets(lives=True)
+    world.time_passes(100.0)
+    world.storage_is_away_or_back(away=False)
+    world.rounds(0, rounds=3)
+    world.who_works_is_the_one_live_attempt_of_his_job()
+
+
+@pytest.mark.parametrize("event", ["away", "killed"])
+def test_who_hangs_before_he_begins_is_given_up_also_by_a_dispatcher_that_comes_next(world, event):
+    """The first one took the fence, and got no further."""
+    world.a_wrapper_starts(0, hangs=True)
+    world.rounds(0, rounds=1)
+    world.time_passes(100.0)
+    world.cluster.before = lambda: world.the_next_call(
+        after=False, event=event
+    )  # its second call: it looks, takes the fence, stops
+    world.rounds(0, rounds=1)
+    world.all_comes_to_an_end()
