@@ -424,8 +424,9 @@ class Desk:
         steps = steps_of(job.kind, job.config)
         made: dict[str, str] = {}
         for attempt in attempts:
-            end = self._place(attempt).ended() if attempt.ended_s is not None else None
-            made |= (end.made or {}) if end else {}
+            place = self._place(attempt)
+            end = place.ended() if attempt.ended_s is not None else None
+            made |= (end and end.made) or place.made()
         if job.state == "succeeded":
             made.setdefault(steps[-1].name, job.result)
         names = [step.name for step in steps]

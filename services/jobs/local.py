@@ -272,7 +272,7 @@ def _follow_start(root: str, keeper: subprocess.Popen[bytes], log: Path) -> None
         while True:
             line = lines.readline()
             if line:
-                events.say(line.rstrip())
+                events.say(line.rstrip().split(" ", 2)[-1])  # without its time
                 continue
             said = remembered(root)
             if said.get("ready") and said["keeper"]["pid"] == keeper.pid:

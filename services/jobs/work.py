@@ -101,6 +101,8 @@ class Attempt:
             code = self._step(step)
             if code:
                 return self._failed(step, code)
+            with suppress(*STORAGE_ERRORS):
+                self.place.tell_made(self.made)
         return End("succeeded", result=self.made[self.steps[-1].name], made=self.made)
 
     def watch(self) -> None:
