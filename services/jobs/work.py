@@ -200,7 +200,8 @@ class Attempt:
         """Why, as far as it can be told from outside."""
         lines = [line for line in self.log.tail().splitlines() if line.strip()]
         told = next((line for line in reversed(lines) if line.startswith(("error:", "interrupted:"))), lines[-1] if lines else "")
-        told = f"killed by {signal.Signals(-code).name}" if code < 0 else told
+        if code < 0:  # Python ends by SIGINT's own hand where it comes before anybody listens
+            told = "interrupted" if code == -signal.SIGINT else f"killed by {signal.Signals(-code).name}"
         message = f"{step.name}: {told}" if len(self.steps) > 1 else told
         if self._stop.is_set():
             return self._stopped(message)
@@ -236,7 +237,8 @@ def _cause(code: int, error: str, tail: str) -> Cause:
     if any(sign in tail for sign in ("OutOfMemoryError", "CUDA out of memory", "MemoryError", "Cannot allocate memory")):
         return "out_of_memory"
     by_error: dict[str, Cause] = {"Busy": "busy", "DataError": "data_error", "InputError": "user_error"}
-    by_code: dict[int, Cause] = {2: "user_error", 130: "preempted", -signal.SIGKILL: "lost", -signal.SIGTERM: "preempted"}
+    by_code: dict[int, Cause] = {2: "user_error", 130: "preempted", -signal.SIGKILL: "lost"}
+    by_code |= {-signal.SIGTERM: "preempted", -signal.SIGINT: "preempted"}
     return by_error.get(error) or by_code.get(code, "unknown")
 
 

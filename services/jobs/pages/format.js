@@ -53,19 +53,21 @@ export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"
 /** What a progress says in words: "train · 120 of 200 steps · 41.2 steps/s · 2 s left". */
 export function progressWords(progress) {
   const { step, steps, label, done, total, unit, per_s, left_s } = progress;
-  const counted = !isKnown(done) ? "" : total ? `${number(done)} of ${number(total)} ${unit ?? ""}` : `${number(done)} ${unit ?? ""}`;
+  const units = !unit || unit === unit.toUpperCase() || unit.endsWith("s") ? unit ?? "" : `${unit}s`; // 3 images, 3 MB
+  const counted = !isKnown(done) ? "" : total ? `${number(done)} of ${number(total)} ${units}` : `${number(done)} ${units}`;
   return [
     steps ? `${step}, step ${steps.replace("/", " of ")}` : "",
     label && label !== step ? label : "",
     counted.trim(),
-    per_s ? `${number(per_s)} ${unit ?? ""}/s` : "",
+    per_s ? `${number(per_s)} ${units}/s` : "",
     !isKnown(left_s) ? "" : `${duration(left_s)} left`,
   ].filter(Boolean).join(" · ");
 }
 
-/** The last metrics, without what is shown elsewhere. */
+/** The last metrics that say most: the loss and the dev scores; where there are none, the first few. */
 export function metricWords(metrics) {
-  return Object.entries(metrics ?? {})
-    .filter(([name, value]) => name !== "step" && value !== null)
+  const all = Object.entries(metrics ?? {}).filter(([name, value]) => name !== "step" && value !== null);
+  const main = all.filter(([name]) => name === "train/loss" || name.startsWith("dev/"));
+  return (main.length ? main : all.slice(0, 4))
     .map(([name, value]) => `${name} ${number(value)}`);
 }

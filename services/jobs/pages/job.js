@@ -166,7 +166,7 @@ async function drawCurves(page, job) {
   page.curvesDone = isOver(job);
   const names = [...new Set(rows.flatMap(Object.keys))];
   page.loss.title = step_name && job.kind === "pipeline" ? `Loss of ${step_name}` : "Loss";
-  page.loss.put(rows, names.filter((name) => /(^|\/)loss/.test(name)));
+  page.loss.put(rows, names.filter((name) => /(^|\/)loss/.test(name)).sort((a, b) => a.length - b.length)); // the whole before its parts
   page.score.put(rows, names.filter((name) => name.startsWith("dev/")));
 }
 
