@@ -54,10 +54,11 @@ class Log:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         with self._lock:
-            if self._size >= LOG_LIMIT:
+            if self._size > LOG_LIMIT:
                 return
+            room = LOG_LIMIT - self._size
             self._size += len(data)
-            self._text += data if self._size < LOG_LIMIT else data[: LOG_LIMIT - self._size] + CUT
+            self._text += data if len(data) <= room else data[:room] + CUT
             self._changed = True
 
     def say(self, line: str) -> None:

@@ -14,7 +14,6 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from zsbir.base.errors import InputError, RunError
@@ -58,11 +57,14 @@ class _Watched:
                 changed, self._changed = self._changed, set()
                 signs = json.dumps({**self._signs, "updated_s": time.time()})
                 rows = json.dumps({"rows": _thinned(list(self._rows.values()))}) if "rows" in changed else ""
-            with suppress(InputError, RunError, OSError):
+            try:
                 if rows:
                     _put(self._place, "curve.json", rows)
                 if changed:
                     _put(self._place, f"{self._name}.json", signs)
+            except (InputError, RunError, OSError):
+                with self._lock:
+                    self._changed |= changed  # the next time writes it
 
     def _work(self) -> None:
         while True:

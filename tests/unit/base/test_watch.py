@@ -1,0 +1,169 @@
+"""What a command tells who watches from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import pairwise
+
+import pytest
+
+from zsbir.base import events, watch
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """A process that has not asked yet whether somebody watches."""
+    monkeypatch.setattr(watch, "_asked", False)
+    monkeypatch.setattr(watch, "_here", None)
+    monkeypatch.delenv(watch.WATCH, raising=False)
+
+
+@pytest.fixture
+def watched(fresh, root, monkeypatch):
+    """A function that reads what was told so far."""
+    monkeypatch.setenv(watch.WATCH, root)
+
+    def read(name="driver.json"):
+        watch.flush()
+        return json.loads(watch.folder(root).read(name))
+
+    return read
+
+
+def test_nobody_watches_and_nothing_is_written(fresh, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    watch.progress("train", done=1, total=2, unit="step", per_s=1.0)
+    watch.figures(1, {"train/loss": 1.0})
+    watch.facts(run="x")
+    watch.flush()
+    assert watch.place() == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_facts_and_figures_come_together_in_one_file(watched, root):
+    began = time.time()
+    watch.progress("train", done=5, total=20, unit="step", per_s=2.5)
+    watch.figures(5, {"train/loss": 1.5})
+    watch.facts(run="x")
+    watch.facts(error="Busy")
+    signs = watched()
+    assert signs.pop("updated_s") >= began
+    assert signs == {
+        "progress": {"label": "train", "done": 5, "total": 20, "unit": "step", "per_s": 2.5, "left_s": 6.0},
+        "facts": {"run": "x", "error": "Busy"},
+        "metrics": {"step": 5, "train/loss": 1.5},
+    }
+    assert watched("curve.json") == {"rows": [{"step": 5, "train/loss": 1.5}]}
+    assert watch.place() == root
+
+
+@pytest.mark.parametrize(("total", "per_s"), [(None, 1.0), (20, 0.0), (None, 0.0)])
+def test_who_does_not_know_how_much_or_how_fast_does_not_say_how_long(watched, total, per_s):
+    watch.progress("x", done=5, total=total, unit="it", per_s=per_s)
+    assert watched()["progress"]["left_s"] is None
+
+
+def test_figures_of_one_step_are_one_row(watched):
+    watch.figures(10, {"train/loss": 1.0})
+    watch.figures(10, {"dev/map_all": 0.5})
+    watch.figures(20, {"train/loss": 0.5})
+    rows = watched("curve.json")["rows"]
+    assert rows == [{"step": 10, "train/loss": 1.0, "dev/map_all": 0.5}, {"step": 20, "train/loss": 0.5}]
+
+
+@pytest.mark.parametrize("count", [watch.MAX_ROWS, watch.MAX_ROWS + 1, 5000, 20_001])
+def test_a_long_curve_is_thinned_evenly_and_keeps_its_ends_and_every_evaluation(fresh, tmp_path, monkeypatch, count):
+    monkeypatch.setenv(watch.WATCH, str(tmp_path))
+    evaluated = {step for step in range(1, count + 1) if step % 997 == 3}
+    for step in range(1, count + 1):
+        watch.figures(step, {"train/loss": 1.0 / step, **({"dev/map_all": 0.1} if step in evaluated else {})})
+    watch.flush()
+    rows = json.loads((tmp_path / "curve.json").read_text())["rows"]
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(set(steps))
+    assert (steps[0], steps[-1]) == (1, count)
+    assert {row["step"] for row in rows if "dev/map_all" in row} == evaluated
+    assert len(rows) <= watch.MAX_ROWS + len(evaluated) + 1
+    assert max(later - earlier for earlier, later in pairwise(steps)) <= -(-count // watch.MAX_ROWS)
+    assert count > watch.MAX_ROWS or len(rows) == count
+
+
+def test_it_is_written_by_itself_a_little_later(fresh, tmp_path, monkeypatch):
+    monkeypatch.setenv(watch.WATCH, str(tmp_path))
+    monkeypatch.setattr(watch, "EVERY_S", 0.05)
+    watch.facts(run="x")
+    until = time.monotonic() + 10
+    while not (tmp_path / "driver.json").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_what_has_not_changed_is_not_written_again(watched, root):
+    watch.facts(run="x")
+    first = watched()
+    assert watched() == first
+
+
+def test_a_place_that_cannot_be_written_ends_no_work(fresh, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv(watch.WATCH, str(tmp_path / "file"))
+    watch.figures(1, {"train/loss": 1.0})
+    watch.facts(run="x")
+    watch.flush()
+    with events.Progress("work", total=1) as progress:
+        progress.advance()
+    watch.flush()
+
+
+def test_what_could_not_be_written_is_written_with_the_next_change(fresh, tmp_path, monkeypatch):
+    place = tmp_path / "place"
+    place.write_bytes(b"")
+    monkeypatch.setenv(watch.WATCH, str(place))
+    watch.figures(1, {"train/loss": 1.0})
+    watch.flush()
+    place.unlink()
+    watch.figures(2, {"train/loss": 0.5})
+    watch.flush()
+    assert [row["step"] for row in json.loads((place / "curve.json").read_text())["rows"]] == [1, 2]
+
+
+def test_what_could_not_be_written_is_written_when_it_can_be(fresh, tmp_path, monkeypatch):
+    """The last words of a command are not followed by a change."""
+    place = tmp_path / "place"
+    place.write_bytes(b"")
+    monkeypatch.setenv(watch.WATCH, str(place))
+    watch.facts(run="x")
+    watch.figures(1, {"train/loss": 1.0})
+    watch.flush()
+    place.unlink()
+    watch.flush()
+    assert json.loads((place / "driver.json").read_text())["facts"] == {"run": "x"}
+    assert json.loads((place / "curve.json").read_text())["rows"]
+
+
+def test_a_worker_speaks_in_a_file_of_its_own(watched, root):
+    watch.facts(run="the command's")
+    assert watched()["facts"] == {"run": "the command's"}
+    watch.work_for(watch.place())
+    watch.facts(run="the worker's")
+    assert watched("worker.json")["facts"] == {"run": "the worker's"}
+    assert watched()["facts"] == {"run": "the command's"}
+
+
+def test_who_is_silent_tells_nothing_though_somebody_watches(fresh, tmp_path, monkeypatch):
+    monkeypatch.setenv(watch.WATCH, str(tmp_path))
+    watch.be_silent()
+    watch.facts(run="x")
+    watch.flush()
+    assert watch.place() == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_of_any_command_is_told(watched):
+    with events.Progress("embed", total=4, unit="image") as progress:
+        progress.advance(3)
+    with events.Progress("embed", total=9, unit="image", quiet=True) as progress:
+        progress.advance(3)
+    told = watched()["progress"]
+    assert (told["label"], told["done"], told["total"], told["unit"]) == ("embed", 3, 4, "image")
