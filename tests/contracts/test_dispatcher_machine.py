@@ -34,7 +34,8 @@ from zsbir.base.storage import folder
 RUNNING = 2
 STOP_WAIT_S = 60.0
 CAUSES = ("succeeded", *FORGIVEN)
-FIRST_OR_LAST = st.integers(0, 9)
+MEMORY = Path("/dev/shm")  # where there is one, nobody waits for a disk
+ANY = st.integers(0, 9)
 
 
 class Killed(BaseException):
@@ -154,7 +155,7 @@ class World(RuleBasedStateMachine):
         key = key and f"{key}{priority}"
         self.store.submit(JobRequest(kind="train", priority=priority, idempotency_key=key, time_limit_s=limit_s))
 
-    @rule(which=FIRST_OR_LAST)
+    @rule(which=ANY)
     def cancel(self, which):
         jobs = self.store.jobs(states=["queued", "starting", "running"])
         if jobs:
@@ -187,17 +188,30 @@ class World(RuleBasedStateMachine):
         dispatcher.leadership.holder = f"elsewhere-{uuid.uuid4().hex[:4]} 1"  # as if each were on a machine of its own
         self.dispatchers.append(dispatcher)
 
-    @precondition(lambda self: self.dispatchers)
-    @rule(which=FIRST_OR_LAST)
+    @precondition(lambda self: len(self.dispatchers) > 1)
+    @rule(which=ANY)
     def kill_dispatcher(self, which):
         self.dispatchers.pop(which % len(self.dispatchers))
 
     @precondition(lambda self: self.dispatchers)
-    @rule(which=FIRST_OR_LAST, rounds=st.integers(1, 3))
+    @rule(which=ANY, rounds=st.integers(1, 3))
     def rounds(self, which, rounds):
         dispatcher = self.dispatchers[which % len(self.dispatchers)]
         for _ in range(rounds):
             self.round(dispatcher)
+
+    @rule(times=st.integers(1, 5), wrappers=st.booleans())
+    def life_goes_on(self, times, wrappers):
+        """Nothing special happens, and there is always something to do: most of the time."""
+        if not set(self.store.counts()) - TERMINAL:
+            self.submit(key=None, priority=0, limit_s=None)
+        for _ in range(times):
+            self.time_passes(6.0)
+            for dispatcher in list(self.dispatchers):
+                self.round(dispatcher)
+            self.who_works_is_the_one_live_attempt_of_his_job()
+        if wrappers:
+            self.all_that_can_begin_begins()
 
     def round(self, dispatcher):
         """As in Dispatcher.run."""
@@ -213,7 +227,7 @@ class World(RuleBasedStateMachine):
 
     # --- what becomes of the next call to the cluster
 
-    @rule(after=st.booleans(), event=st.sampled_from(["killed", "away", "late", "replaced", "forgets"]))
+    @rule(after=st.booleans(), event=st.sampled_from(["killed", "away", "late", "replaced", "forgets", "begins"]))
     def the_next_call(self, after, event):
         """Before the cluster has done anything, or after it has done it all."""
         action = {
@@ -222,6 +236,7 @@ class World(RuleBasedStateMachine):
             "late": lambda: self.time_passes(30.0),
             "replaced": self._replaced,
             "forgets": lambda: self.the_cluster_forgets(lives=True),
+            "begins": self.all_that_can_begin_begins,
         }[event]
         if after:
             self.cluster.after = action
@@ -244,12 +259,12 @@ class World(RuleBasedStateMachine):
 
     # --- the cluster
 
-    @rule(away=st.booleans())
+    @rule(away=st.sampled_from([True, False, False]))
     def the_cluster_is_away_or_back(self, away):
         self.cluster.away = away
 
     @precondition(lambda self: self.cluster.pending())
-    @rule(which=FIRST_OR_LAST, hangs=st.sampled_from([False, False, False, True]))
+    @rule(which=ANY, hangs=st.sampled_from([False, False, False, True]))
     def a_wrapper_starts(self, which, hangs):
         pending = self.cluster.pending()
         self.cluster.run(pending[which % len(pending)], hangs=hangs)
@@ -263,7 +278,7 @@ class World(RuleBasedStateMachine):
         self.cluster.said.clear()
 
     @precondition(lambda self: self.cluster.wrappers)
-    @rule(which=FIRST_OR_LAST)
+    @rule(which=ANY)
     def the_cluster_says_failed_of_one_that_lives(self, which):
         """Ray's issue 65608."""
         wrapper = self.wrapper(which)
@@ -282,7 +297,7 @@ class World(RuleBasedStateMachine):
     def storage_is_away(self):
         return (self.root / "jobs").is_file()
 
-    @rule(away=st.booleans())
+    @rule(away=st.sampled_from([True, False, False]))
     def storage_is_away_or_back(self, away):
         """A file where the folder should be: every call for an attempt's folder fails with an error of the system."""
         if away and not self.storage_is_away:
@@ -295,14 +310,14 @@ class World(RuleBasedStateMachine):
     # --- attempts
 
     @precondition(lambda self: self.cluster.wrappers and not self.storage_is_away)
-    @rule(which=FIRST_OR_LAST)
+    @rule(which=ANY)
     def a_wrapper_begins(self, which):
         wrapper = self.wrapper(which)
         if wrapper.stage == "starting" and not wrapper.hangs:
             self.begin(wrapper)
 
     @precondition(lambda self: self.cluster.wrappers)
-    @rule(which=FIRST_OR_LAST, made=st.booleans(), noticed=st.booleans())
+    @rule(which=ANY, made=st.booleans(), noticed=st.booleans())
     def a_wrapper_is_killed(self, which, made, noticed):
         """At any point: before its fence, after it, or when what it was to make is there, and its last word is not."""
         wrapper = self.wrapper(which)
@@ -311,7 +326,7 @@ class World(RuleBasedStateMachine):
         self.cluster.gone(wrapper, "killed by SIGKILL" if noticed else None)
 
     @precondition(lambda self: self.cluster.wrappers and not self.storage_is_away)
-    @rule(which=FIRST_OR_LAST, cause=st.sampled_from(CAUSES), noticed=st.booleans())
+    @rule(which=ANY, cause=st.sampled_from(CAUSES), noticed=st.booleans())
     def an_attempt_ends(self, which, cause, noticed):
         wrapper = self.wrapper(which)
         if wrapper.stage == "working":
@@ -324,6 +339,13 @@ class World(RuleBasedStateMachine):
             reason = wrapper.place.stop_reason() or ("preempted" if wrapper.stop_asked_s is not None else None)
             if wrapper.stage == "working" and reason:
                 self.end(wrapper, reason)
+
+    def all_that_can_begin_begins(self):
+        for name in self.cluster.pending():
+            self.cluster.run(name)
+        for wrapper in list(self.cluster.wrappers):
+            if wrapper.stage == "starting" and not wrapper.hangs and not self.storage_is_away:
+                self.begin(wrapper)
 
     def wrapper(self, which):
         return self.cluster.wrappers[which % len(self.cluster.wrappers)]
@@ -397,13 +419,10 @@ class World(RuleBasedStateMachine):
         for _ in range(60):
             if all(job.state in TERMINAL for job in self.store.jobs(limit=1000)):
                 return
-            for name in self.cluster.pending():
-                self.cluster.run(name)
             for wrapper in list(self.cluster.wrappers):
-                if wrapper.stage == "starting" and not wrapper.hangs:
-                    self.begin(wrapper)
-                elif wrapper.stage == "working":
+                if wrapper.stage == "working":
                     self.end(wrapper, "succeeded")
+            self.all_that_can_begin_begins()
             self.the_cluster_notices_who_is_gone("the node died")
             self.time_passes(1000.0)
             self.round(self.dispatchers[0])
@@ -412,11 +431,11 @@ class World(RuleBasedStateMachine):
         raise AssertionError(f"no end in sight: {[job for job in self.store.jobs(limit=1000) if job.state not in TERMINAL]}")
 
 
-QUICK = settings(max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def test_no_two_attempts_at_a_job_work_at_once_and_every_job_comes_to_an_end():
-    with tempfile.TemporaryDirectory() as base:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as base:
 
         class Here(World):
             pass
@@ -449,6 +468,43 @@ def test_an_attempt_that_nobody_could_hear_while_storage_was_away_is_not_lost(wo
     world.storage_is_away_or_back(away=False)
     world.rounds(0, rounds=3)
     world.who_works_is_the_one_live_attempt_of_his_job()
+
+
+def test_who_begins_while_the_dispatcher_makes_sure_that_he_does_not_goes_on(world):
+    """He is cancelled, and between the dispatcher's look and its fence he begins: then he is asked to stop."""
+    world.a_wrapper_starts(0, hangs=False)
+    world.cancel(0)
+    world.the_next_call(after=True, event="begins")
+    world.rounds(0, rounds=1)
+    world.who_works_is_the_one_live_attempt_of_his_job()
+    world.rounds(0, rounds=1)
+    world.who_is_asked_to_stop_stops()
+    world.rounds(0, rounds=1)
+    assert world.store.job(1).state == "cancelled"
+
+
+def test_of_one_attempt_that_was_started_twice_one_works(world):
+    """The cluster forgets it before it has begun, and is asked to start it again."""
+    world.a_wrapper_starts(0, hangs=False)
+    world.the_cluster_forgets(lives=True)
+    world.rounds(0, rounds=1)
+    world.a_wrapper_starts(0, hangs=False)
+    assert len(world.cluster.wrappers) == 2
+    world.all_that_can_begin_begins()
+    assert [wrapper.stage for wrapper in world.cluster.wrappers] == ["working"]
+    world.who_works_is_the_one_live_attempt_of_his_job()
+
+
+def test_what_was_made_is_found_though_nobody_said_so(world):
+    """Killed between its artifact and its last word, and cancelled besides."""
+    world.a_wrapper_starts(0, hangs=False)
+    world.a_wrapper_begins(0)
+    world.rounds(0, rounds=1)
+    world.cancel(0)
+    world.a_wrapper_is_killed(0, made=True, noticed=True)
+    for _ in range(6):
+        world.life_goes_on(times=1, wrappers=False)
+    assert world.store.job(1).state == "succeeded"
 
 
 @pytest.mark.parametrize("event", ["away", "killed"])

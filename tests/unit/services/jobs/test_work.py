@@ -1,0 +1,276 @@
+"""An attempt as a process of its own: its steps, its signs, its end, and how it is ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from services.jobs import place as places
+from services.jobs.kinds import Step
+from services.jobs.place import Place, place_of
+from services.jobs.work import _cause
+from zsbir.base.storage import join
+
+QUICK = {"image_px": 16, "photos_per_class": 4, "epochs": 1, "batch_images": 16}
+"""A pre-training of a second."""
+
+LONG = {**QUICK, "photos_per_class": 4000}
+"""One that draws photos for a quarter of an hour."""
+
+BAD = Step("evaluate", {"run": "no such run"})
+
+
+@pytest.fixture
+def attempt(tmp_path):
+    """A function that makes the folder of an attempt at some steps, each time a new attempt at the same job."""
+    made = []
+
+    def make(*steps, root=None):
+        root = root or str(tmp_path / "root")
+        place = place_of(root, f"zsbir-test-1-a{len(made) + 1}")
+        made.append(place)
+        place.specify(
+            {
+                "job": 1,
+                "submission_id": f"zsbir-test-1-a{len(made)}",
+                "root": root,
+                "memo": join(root, "jobs", "steps", "zsbir-test-1"),
+                "env": {"OMP_NUM_THREADS": "1"},
+                "steps": [step.as_json() for step in steps],
+            }
+        )
+        return place
+
+    return make
+
+
+@pytest.fixture
+def started(tmp_path):
+    """A function that starts the process of an attempt; what is left of it ends with the test."""
+    running = []
+
+    def start(place):
+        words = [sys.executable, "-m", "services.jobs.work", place.uri]
+        env = {**os.environ, "ZSBIR_PLAIN_LOG": "1"}
+        with (tmp_path / f"out{len(running)}").open("wb") as out:
+            running.append(subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT, env=env, start_new_session=True))
+        return running[-1]
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def log_of(place: Place) -> str:
+    return place.log(0).decode()
+
+
+def eventually(true, timeout_s=120):
+    until = time.monotonic() + timeout_s
+    while not (found := true()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return found
+
+
+def command_of(process) -> psutil.Process:
+    """What the attempt's process has started, once it draws."""
+    eventually(lambda: psutil.Process(process.pid).children())
+    (command,) = psutil.Process(process.pid).children()
+    return command
+
+
+def at_work(place, process):
+    """Its command, once it has told how far it is."""
+    eventually(lambda: place.signs("pretrain")["progress"].get("done"))
+    return command_of(process)
+
+
+def test_a_step_that_ends_well_leaves_its_result_its_log_and_its_signs(attempt, started):
+    place = attempt(Step("pretrain", QUICK))
+    assert started(place).wait(120) == 0
+    end = place.ended()
+    assert (end.cause, end.message, end.made) == ("succeeded", "", {"pretrain": end.result})
+    assert end.result.endswith("weights.safetensors")
+    lines = log_of(place).splitlines()
+    assert lines[0].startswith("$ python -m zsbir.pretrain --image-px=16 ")
+    assert lines[-2:] == [end.result, "succeeded"]
+    assert place.signs("pretrain")["progress"]["label"] == "pretrain"
+    assert place.beats() is not None
+    assert place.began_by().endswith(tuple("0123456789"))
+
+
+def test_what_is_wrong_with_the_input_is_the_end_of_it_in_its_own_words(attempt, started):
+    place = attempt(BAD)
+    assert started(place).wait(120) == 1
+    end = place.ended()
+    assert (end.cause, end.result, end.made) == ("user_error", "", {})
+    assert end.message.startswith("error: ")
+    assert "no such run" in end.message
+    assert log_of(place).splitlines()[-1] == f"user_error: {end.message}"
+
+
+@pytest.mark.slow
+def test_a_later_attempt_does_not_do_again_what_an_earlier_one_has_done(attempt, started):
+    steps = (Step("pretrain", QUICK), BAD)
+    first, second = attempt(*steps), attempt(*steps)
+    started(first).wait(120)
+    made = first.ended().made
+    assert first.ended().message.startswith("evaluate: error: ")
+    assert list(made) == ["pretrain"]
+    started(second).wait(120)
+    assert log_of(second).splitlines()[0] == f"pretrain: done before: {made['pretrain']}"
+    assert "zsbir.pretrain" not in log_of(second)
+    assert second.ended().made == made
+    other = attempt(Step("pretrain", {**QUICK, "seed": 1}), BAD)
+    started(other).wait(120)
+    assert "done before" not in log_of(other), "other arguments are other work"
+
+
+@pytest.mark.slow
+def test_a_fed_step_gets_what_the_one_before_has_made(attempt, started):
+    teach = Step.of(
+        {"name": "teacher", "values": {"dataset": "none", "backbone": "resnet18"}, "fed": {"weights": ["pretrain", ""]}}
+    )
+    place = attempt(Step("pretrain", QUICK), teach)
+    started(place).wait(120)
+    (line,) = [line for line in log_of(place).splitlines() if "-m zsbir.teacher" in line]
+    assert f"--weights={place.ended().made['pretrain']}" in line
+
+
+def test_sigterm_lets_the_command_end_and_calls_it_preempted(attempt, started):
+    place = attempt(Step("pretrain", LONG))
+    process = started(place)
+    command = at_work(place, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 1
+    assert place.ended().cause == "preempted"
+    assert not command.is_running()
+    assert "interrupted" in log_of(place)
+
+
+def test_a_second_signal_changes_nothing(attempt, started):
+    place = attempt(Step("pretrain", LONG))
+    process = started(place)
+    at_work(place, process)
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+    process.wait(30)
+    assert place.ended().cause == "preempted"
+    assert "interrupted" in log_of(place)
+
+
+@pytest.mark.parametrize("reason", ["cancelled", "timed_out"])
+def test_who_is_asked_to_stop_ends_for_that_reason(attempt, started, reason):
+    place = attempt(Step("pretrain", LONG), BAD)
+    process = started(place)
+    at_work(place, process)
+    place.ask_stop(reason)
+    process.wait(30)
+    assert place.ended().cause == reason
+    assert "zsbir.evaluate" not in log_of(place)
+
+
+def test_who_was_asked_before_he_began_does_next_to_nothing(attempt, started):
+    place = attempt(Step("pretrain", LONG))
+    place.ask_stop("cancelled")
+    assert started(place).wait(60) == 1
+    assert place.ended().cause == "cancelled"
+
+
+def test_the_command_dies_with_its_attempt_and_nothing_says_why(attempt, started):
+    place = attempt(Step("pretrain", LONG))
+    process = started(place)
+    command = at_work(place, process)
+    process.kill()
+    process.wait()
+    psutil.wait_procs([command], timeout=10)
+    assert not command.is_running()
+    assert place.ended() is None
+
+
+def test_a_killed_command_is_lost_and_says_by_what(attempt, started):
+    place = attempt(Step("pretrain", LONG))
+    process = started(place)
+    at_work(place, process).kill()
+    process.wait(30)
+    assert place.ended().cause == "lost"
+    assert place.ended().message == "killed by SIGKILL"
+
+
+def test_the_second_process_of_one_attempt_does_nothing(attempt, started, tmp_path):
+    place = attempt(Step("pretrain", LONG))
+    first = started(place)
+    at_work(place, first)
+    who = place.began_by()
+    assert started(place).wait(60) == 1
+    assert "somebody else has begun this attempt" in (tmp_path / "out1").read_text()
+    assert place.ended() is None
+    assert place.began_by() == who
+    assert first.poll() is None
+
+
+def test_who_was_given_up_does_not_begin(attempt, started):
+    place = attempt(Step("pretrain", QUICK))
+    place.fence("given up by a dispatcher")
+    assert started(place).wait(60) == 1
+    assert (place.ended(), place.beats(), place.log(0)) == (None, None, b"")
+
+
+@pytest.mark.slow
+def test_it_goes_on_while_storage_is_away_and_tells_the_end_when_it_is_back(attempt, started, tmp_path, monkeypatch):
+    place = attempt(Step("pretrain", {**QUICK, "photos_per_class": 60}), root=str(tmp_path / "root"))
+    process = started(place)
+    at_work(place, process)
+    jobs = tmp_path / "root" / "jobs"
+    jobs.rename(tmp_path / "elsewhere")
+    jobs.write_bytes(b"")
+    eventually(lambda: not psutil.Process(process.pid).children())  # its work is done
+    assert process.poll() is None
+    jobs.unlink()
+    (tmp_path / "elsewhere").rename(jobs)
+    assert process.wait(30) == 0
+    assert place.ended().cause == "succeeded"
+    assert log_of(place).splitlines()[-1] == "succeeded"
+
+
+def test_it_works_the_same_in_object_storage(attempt, started, s3_root):
+    place = attempt(Step("pretrain", QUICK), root=s3_root)
+    assert started(place).wait(120) == 0
+    assert place.ended().result.startswith(s3_root)
+    assert place.signs("pretrain")["progress"]["label"] == "pretrain"
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "tail", "cause"),
+    [
+        (2, "InputError", "", "user_error"),
+        (2, "", "usage", "user_error"),
+        (2, "DataError", "", "data_error"),
+        (1, "Busy", "", "busy"),
+        (1, "RunError", "", "unknown"),
+        (1, "", "", "unknown"),
+        (130, "KeyboardInterrupt", "", "preempted"),
+        (-signal.SIGTERM, "", "", "preempted"),
+        (-signal.SIGKILL, "", "", "lost"),
+        (-signal.SIGSEGV, "", "", "unknown"),
+        (1, "RunError", "torch.OutOfMemoryError: CUDA out of memory.", "out_of_memory"),
+        (-signal.SIGKILL, "", "killed by the kernel: MemoryError", "out_of_memory"),
+    ],
+)
+def test_a_cause_is_read_from_the_error_its_words_and_the_exit_code(code, error, tail, cause):
+    assert _cause(code, error, tail) == cause
+
+
+def test_beats_come_often_enough_for_who_waits_for_them():
+    from services.jobs.dispatcher import DispatcherSettings
+
+    assert DispatcherSettings(root="x").patience_s > places.BEAT_S * 3
