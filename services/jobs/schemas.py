@@ -124,6 +124,7 @@ def _single(kind: str, config: Mapping[str, Any], fed: frozenset[str]) -> None:
             raise InputError(f"{kind}: {unknown_name('field', name, [*fields, *extra])}")
         if name in extra and not isinstance(value, str):
             raise InputError(f"{kind}: field {name!r}: must be a text, got {value!r}")
+        _check_list(kind, name, value)
     missing = next((name for name in schema.required if not config.get(name) and name not in fed), None)
     if missing is not None:
         raise InputError(f"{kind}: field {missing!r} is required")
@@ -136,6 +137,13 @@ def _single(kind: str, config: Mapping[str, Any], fed: frozenset[str]) -> None:
             part.of(given, where=kind)
     if kind == "ingest" and config["layout"] != "toy" and not config.get("path"):
         raise InputError("ingest: field 'path' is required, the folder that holds the data set")
+
+
+def _check_list(kind: str, name: str, value: Any) -> None:
+    """On a command line a list is one argument, its parts between commas."""
+    for part in value if isinstance(value, list | tuple) else ():
+        if isinstance(part, str) and ("," in part or part != part.strip() or not part):
+            raise InputError(f"{kind}: field {name!r}: a part of a list has no comma, and no space around it, got {part!r}")
 
 
 def _placed(kind: str, config: Mapping[str, Any], places: Places) -> dict[str, Any]:
