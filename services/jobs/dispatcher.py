@@ -176,7 +176,9 @@ class Dispatcher:
         else:
             sight = self.executor.look(attempt.submission_id)
             if sight.status in ("ended", "unknown"):
-                return place.ended() or self._verdict(job, attempt, place, sight)
+                # Created once: if its own last word comes at this moment, one of the two is the end, for both sides.
+                place.end(verdict := self._verdict(job, attempt, place, sight))
+                return place.ended() or verdict
         self._maybe_stop(job, attempt, place, watch)
         return None
 

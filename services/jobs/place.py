@@ -66,7 +66,7 @@ class Place:
         """Whether `who` is the one that began; nobody else can any more."""
         return self._folder.create("began", who.encode())
 
-    # --- what the attempt writes
+    # --- what the attempt writes; the dispatcher writes the end of one that it holds for lost
 
     def beat(self, count: int) -> None:
         """It lives."""

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from services.jobs.kinds import Fed, Step
 from services.jobs.place import BEAT_S, LOG_LIMIT, LOG_PIECE, End, Place
@@ -116,6 +116,9 @@ class Attempt:
             with suppress(*STORAGE_ERRORS):
                 self.log.write()
             with suppress(*STORAGE_ERRORS):
+                if self.place.ended() is not None and not self._over.is_set():
+                    self._leave()
+            with suppress(*STORAGE_ERRORS):
                 if not self._stop.is_set() and (reason := self.place.stop_reason()) is not None:
                     self.ask_stop(reason)
 
@@ -134,6 +137,14 @@ class Attempt:
         self.log.say(f"{end.cause}{': ' + end.message if end.message else ''}")
         _insist(self.log.write)
         _insist(lambda: self.place.end(end))
+
+    def _leave(self) -> NoReturn:
+        """It was held for lost, as its beats reached nobody for too long, and another attempt may be at work: end at once."""
+        print("held for lost meanwhile; this attempt ends", file=sys.stderr)  # noqa: T201 - this process's own log
+        if self._command is not None:
+            with suppress(ProcessLookupError):
+                self._command.kill()
+        os._exit(1)
 
     def _step(self, step: Step) -> int:
         fed = {name: self._value(fed) for name, fed in step.fed.items()}

@@ -13,7 +13,7 @@ import pytest
 
 from services.jobs import place as places
 from services.jobs.kinds import Step
-from services.jobs.place import Place, place_of
+from services.jobs.place import End, Place, place_of
 from services.jobs.work import _cause
 from zsbir.base.storage import join
 
@@ -240,6 +240,18 @@ def test_it_goes_on_while_storage_is_away_and_tells_the_end_when_it_is_back(atte
     assert process.wait(30) == 0
     assert place.ended().cause == "succeeded"
     assert log_of(place).splitlines()[-1] == "succeeded"
+
+
+def test_who_was_held_for_lost_ends_at_once_with_his_command(attempt, started):
+    """His beats reached nobody for a while, and another attempt may be at work."""
+    place = attempt(Step("pretrain", LONG))
+    process = started(place)
+    command = at_work(place, process)
+    place.end(End("lost", "it fell silent"))
+    assert process.wait(30) == 1
+    psutil.wait_procs([command], timeout=10)
+    assert not command.is_running()
+    assert place.ended() == End("lost", "it fell silent")
 
 
 def test_it_works_the_same_in_object_storage(attempt, started, s3_root):
