@@ -248,11 +248,9 @@ class Store:
 
     def live(self) -> list[tuple[Job, Attempt]]:
         """Jobs whose attempt is under way, with it."""
-        query = (
-            select(JOBS.c.id, ATTEMPTS.c.id.label("attempt")).join(ATTEMPTS).where(ATTEMPTS.c.ended_s.is_(None)).order_by(JOBS.c.id)
-        )
+        query = select(ATTEMPTS.c.job_id, ATTEMPTS.c.id).where(ATTEMPTS.c.ended_s.is_(None)).order_by(ATTEMPTS.c.job_id)
         with self.reading() as database:
-            found = [(row.id, row.attempt) for row in database.execute(query)]
+            found = [(row.job_id, row.id) for row in database.execute(query)]
             return [
                 (
                     Job.of(database.execute(select(JOBS).where(JOBS.c.id == job)).one()),

@@ -51,6 +51,7 @@ JOBS = Table(
 """message: why it waits or how it ended, for people. result: URI of what it made. start_by_s: deadline for its first start."""
 
 Index("ix_jobs_turn", JOBS.c.state, JOBS.c.priority.desc(), JOBS.c.id)
+Index("ix_jobs_state", JOBS.c.state, JOBS.c.id)
 Index("uq_jobs_owner_key", JOBS.c.owner, JOBS.c.idempotency_key, unique=True)
 
 ATTEMPTS = Table(

@@ -43,6 +43,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_jobs_turn", "jobs", ["state", sa.text("priority DESC"), "id"])
+    op.create_index("ix_jobs_state", "jobs", ["state", "id"])
     op.create_index("uq_jobs_owner_key", "jobs", ["owner", "idempotency_key"], unique=True)
     op.create_table(
         "attempts",
