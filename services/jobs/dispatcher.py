@@ -105,6 +105,7 @@ class Dispatcher:
         live = self.store.live()
         self._watches = {attempt.id: self._watches.get(attempt.id) or _Watch(self._clock()) for _, attempt in live}
         for job, attempt in live:
+            self.leadership.hold()  # a store or a cluster that answers slowly must not look like a dead dispatcher
             self._patiently(job, attempt, self._look)
         limits = self.store.limits()
         while claimed := self.store.claim(lease, limits):

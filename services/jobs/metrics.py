@@ -51,7 +51,8 @@ class Watch:
         if lease is None:
             return Dispatcher("", 0, alive=False, seen_s_ago=None)
         ago_s = None if self._moved_s is None else self._clock() - self._moved_s
-        return Dispatcher(lease.holder, lease.epoch, ago_s is not None and ago_s < ALIVE_S, ago_s)
+        alive = bool(lease.holder) and ago_s is not None and ago_s < ALIVE_S
+        return Dispatcher(lease.holder, lease.epoch, alive, ago_s)
 
 
 class _Queue(Collector):
