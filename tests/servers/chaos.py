@@ -140,7 +140,7 @@ def chaos(
         while not (struck := service.strike(target, chance)) and time.monotonic() < until:
             time.sleep(0.2)
         report.kills.append((round(time.monotonic() - began, 1), struck or f"no {target}"))
-    wait_for_all(service, ids, report, timeout_s=900)
+    wait_for_all(service, ids, report, timeout_s=60.0 * jobs)
     watcher.over.set()
     watcher.join()
     report.seconds = time.monotonic() - began

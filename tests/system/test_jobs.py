@@ -189,7 +189,7 @@ def submissions(queue):
 
 
 def test_time_that_is_over_ends_a_training_with_a_checkpoint(queue, training):
-    job = queue.ended(queue.submit("train", training(2000, seed=41, **NEVER), time_limit_s=12).id)
+    job = queue.ended(queue.submit("train", training(2000, seed=41, **NEVER), time_limit_s=30).id)
     assert job.state == "timed_out"
     assert "checkpoint of step" in job.message
 
