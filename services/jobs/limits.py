@@ -30,7 +30,9 @@ class Limits(Config):
     running: int = Field(2, ge=0, le=MOST, description="attempts at a time")
     cpus: float | None = Field(None, ge=0, le=MOST, description="CPUs at a time; none: as many as the attempts take")
     gpus: float | None = Field(None, ge=0, le=MOST, description="GPUs at a time; none: as many as the attempts take")
-    projects: dict[ProjectName, ProjectLimits] = Field({}, description="limits of projects, by name")
+    projects: dict[ProjectName, ProjectLimits] = Field(
+        {}, description="limits of projects, by name", json_schema_extra={"additionalProperties": False}
+    )
 
 
 @dataclass(frozen=True)

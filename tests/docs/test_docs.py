@@ -203,7 +203,9 @@ def test_documented_commands_of_the_queue_exist_with_their_options(text, words):
     options = queue_help([command, "--help"]) if command != "submit" else submit_options()
     if command == "submit" and rest and not rest[0].startswith("-"):
         assert rest[0] in fields
-        options += " ".join("--" + name.replace("_", "-") for name in fields[rest[0]]["properties"])
+        known = fields[rest[0]]["properties"]
+        steps = {f"{step}.{name}" for step, its in known.items() if rest[0] == "pipeline" for name in its.get("properties", ())}
+        options += " ".join("--" + name.replace("_", "-") for name in {*known, *steps})
     for word in rest:
         if word.startswith("--"):
             assert word.split("=")[0] in options, f"{text}: {' '.join(words)}"
