@@ -1,1 +1,1 @@
-"""The job queue. Its truth is there (states, limits, tables, store, schema); who dispatches, serves and shows it is not yet."""
+"""The job queue: submit, wait, survive, explain. `python -m services.jobs`; docs/jobs.md says how it stays true."""
