@@ -1,1 +1,1 @@
-"""Services around the verbs: `jobs`, the queue, of which the store is there. The search service will be here too."""
+"""Services around the verbs: `jobs`, the queue. The search service will be here too."""
