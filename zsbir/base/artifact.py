@@ -282,7 +282,8 @@ class Draft:
         Where another writer was first with the same digest, that one stays and is returned. RunError when it is another thing.
         """
         self._publish_rest()
-        self._check_there()
+        if not self._all_there():
+            return self._second(digest)
         manifest = Manifest(
             kind=self.kind,
             name=self.name,
@@ -309,12 +310,17 @@ class Draft:
             for entry in pool.map(self.publish, names):
                 progress.advance(entry.size // 10**6)
 
-    def _check_there(self) -> None:
-        """What was found there already may have been somebody's debris, and cleared away since."""
+    def _all_there(self) -> bool:
+        """Whether all files still are. Not where another writer has won, and a third one took away what it had in common with this.
+
+        RunError where one vanished that was found there already: somebody's debris, cleared away since.
+        """
         there = {entry.key for entry in self.place.walk()}
-        for name, key in self._keys.items():
-            if key not in there:
-                raise RunError(f"{join(self.place.uri, key)} vanished while {name!r} was counted on; run the same command again")
+        name = next((name for name, key in self._keys.items() if key not in there), None)
+        if name is not None and self.place.size(MANIFEST) is None:
+            key = self._keys[name]
+            raise RunError(f"{join(self.place.uri, key)} vanished while {name!r} was counted on; run the same command again")
+        return name is None
 
     def _second(self, digest: str) -> Artifact:
         """Another writer's manifest is there. What only this one published is taken away again."""
