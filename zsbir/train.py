@@ -206,6 +206,8 @@ def run_job(job: Job, context: Context) -> None:
         progress = trainer.run()
         if context.rank == 0:
             best = trainer.checkpoints.best_encoder(progress)
+            if tracker:  # whoever is killed from here on leaves a run that MLflow lacks something of
+                folder(job.run).replace(UNDELIVERED, b"")
             _publish(tracker, inputs, sign_run(job, made_from, progress, best))
             watch.flush()
     barrier()

@@ -154,6 +154,7 @@ class Attempt:
         if done and len(self.steps) > 1:
             self.log.say(f"{step.name}: done before: {done}")
             self.made[step.name] = done
+            self._deliver(step, argv)
             return 0
         code = self._command_of(step, argv)
         if not code:
@@ -204,7 +205,10 @@ class Attempt:
             return
         run = folder(self.made["train"])
         for _ in range(DELIVERY_TRIES):
-            if run.size(UNDELIVERED) is None or self._stop.wait(DELIVERY_PAUSE_S):
+            with suppress(*STORAGE_ERRORS):
+                if run.size(UNDELIVERED) is None:
+                    return
+            if self._stop.wait(DELIVERY_PAUSE_S):
                 return
             self._command_of(step, argv)
 

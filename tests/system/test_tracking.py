@@ -172,6 +172,31 @@ def test_training_goes_on_while_mlflow_is_away_and_the_same_command_delivers_it_
         os.killpg(process.pid, 9)
 
 
+def test_killed_between_its_result_and_its_end_the_same_command_delivers_what_mlflow_lacks(dataset, knowledge, tmp_path):
+    root = tmp_path / "root"
+    command = train_command(dataset, knowledge, root)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    killed = subprocess.Popen(command, env={**environment, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    while not list(root.glob("runs/*/manifest.json")):
+        assert killed.poll() is None, killed.communicate()[1]
+        time.sleep(0.005)
+    killed.kill()
+    killed.communicate()
+    run = next(root.glob("runs/*/manifest.json")).parent
+    left = only_run(f"sqlite:///{root / 'mlflow.db'}", run.name)
+    assert left.info.status == "RUNNING"
+    again = run_training(command)
+    assert again.returncode == 0, again.stderr
+    ended = only_run(f"sqlite:///{root / 'mlflow.db'}", run.name)
+    assert ended.info.status == "FINISHED"
+    assert ended.data.metrics["train/loss"] > 0
+    files = {file.path for file in client_of(run).list_artifacts(ended.info.run_id)}
+    assert {"config.yaml", "curves.png", "history.parquet"} <= files
+    models = client_of(run).search_logged_models([ended.info.experiment_id])
+    assert [model.source_run_id for model in models if str(model.status) == "READY"] == [ended.info.run_id]
+    assert not (run / ".undelivered").exists()
+
+
 def wait_until_up(port: int) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:

@@ -164,9 +164,9 @@ class Tracker:
         return self._run_id
 
     def _resume(self, run_id: str) -> str:
-        self._client.update_run(run_id, status="RUNNING")
-        for name, value in job_tag().items():
+        for name, value in job_tag().items():  # before it runs: what an attempt left running is closed by its tag
             self._client.set_tag(run_id, name, value)
+        self._client.update_run(run_id, status="RUNNING")
         if self._parent:
             self._client.set_tag(run_id, PARENT_TAG, self._parent)
         names = self._client.get_run(run_id).data.metrics
