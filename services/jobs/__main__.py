@@ -62,7 +62,8 @@ class RayDispatch(Config):
 
 def _up(argv: Sequence[str]) -> str:
     """Start all that one machine needs, and say what runs where."""
-    from services.jobs.local import UpSettings, up
+    from services.jobs.local import up
+    from services.jobs.machine import UpSettings
 
     parser = cli.Parser("services.jobs up", up.__doc__ or "")
     parser.add_argument("--foreground", action="store_true", help="stay here, for a service manager; Ctrl-C ends it")
@@ -85,7 +86,8 @@ def _down(argv: Sequence[str]) -> None:
 
 def _keep(argv: Sequence[str]) -> None:
     """What `up` leaves running: it keeps the others alive."""
-    from services.jobs.local import UpSettings, keep
+    from services.jobs.local import keep
+    from services.jobs.machine import UpSettings
 
     parser = cli.Parser("services.jobs keep", keep.__doc__ or "")
     parser.add_argument("--settings", required=True, help="as JSON")
@@ -104,7 +106,8 @@ def _serve(argv: Sequence[str]) -> None:
 
     import uvicorn
 
-    from services.jobs.api import ApiSettings, create_app
+    from services.jobs.api import create_app
+    from services.jobs.door import ApiSettings
 
     told = how.model_dump(exclude={"port"})
     app = create_app(ApiSettings.of({**told, "store": where.store, "root": where.root}))

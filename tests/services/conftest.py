@@ -13,7 +13,8 @@ from fastapi import FastAPI
 from sqlalchemy import create_engine, text
 from starlette.testclient import TestClient
 
-from services.jobs.api import ApiSettings, create_app
+from services.jobs.api import create_app
+from services.jobs.door import ApiSettings
 from services.jobs.limits import Limits
 from services.jobs.place import Place, place_of
 from services.jobs.records import Attempt, Lease

@@ -11,7 +11,9 @@ from fastapi import FastAPI
 from PIL import Image
 
 from services.jobs import api
-from services.jobs.api import MAX_BODY, ApiSettings, create_app
+from services.jobs.api import create_app
+from services.jobs.bodies import MAX_BODY
+from services.jobs.door import ApiSettings
 from services.jobs.limits import Limits, ProjectLimits
 from services.jobs.metrics import ALIVE_S, Watch
 from services.jobs.place import LOG_PIECE, End

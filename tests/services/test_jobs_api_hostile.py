@@ -14,7 +14,8 @@ import pytest
 import uvicorn
 from servers.processes import HOST, free_ports
 
-from services.jobs.api import ApiSettings, create_app
+from services.jobs.api import create_app
+from services.jobs.door import ApiSettings
 from services.jobs.tokens import Tokens
 
 SECRET = "the bytes of a file that lies outside"

@@ -10,7 +10,8 @@ from PIL import Image
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
-from services.jobs.api import ApiSettings, create_app
+from services.jobs.api import create_app
+from services.jobs.door import ApiSettings
 from services.jobs.place import End, place_of
 from services.jobs.records import JobRequest
 from services.jobs.store import Store

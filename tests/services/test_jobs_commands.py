@@ -21,9 +21,10 @@ from servers.processes import HOST, free_ports
 from servers.s3 import S3Server
 
 from services.jobs import submitting, telling
-from services.jobs.api import ApiSettings, create_app
+from services.jobs.api import create_app
 from services.jobs.client import Client
 from services.jobs.commands import COMMANDS
+from services.jobs.door import ApiSettings
 from services.jobs.limits import Limits, ProjectLimits
 from services.jobs.options import moment_s, span_s
 from services.jobs.place import Place, place_of

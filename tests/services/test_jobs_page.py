@@ -17,7 +17,8 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
-from services.jobs.api import ApiSettings, create_app
+from services.jobs.api import create_app
+from services.jobs.door import ApiSettings
 from services.jobs.limits import Limits
 from services.jobs.place import End, place_of
 from services.jobs.records import Attempt, Job, JobRequest, Lease
