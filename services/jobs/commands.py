@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from services.jobs import telling
@@ -20,6 +18,7 @@ from services.jobs.options import client_of, count, job_id, service_parser, stan
 from services.jobs.states import KINDS, LIVE, STATES, TERMINAL
 from services.jobs.submitting import submit
 from services.jobs.telling import US, Look
+from zsbir.base import cli
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say
 
@@ -78,7 +77,7 @@ def logs(argv: Sequence[str]) -> None:
     parser.add_argument("--tail", type=count, metavar="N", help="begin with the last N lines")
     parser.add_argument("--attempt", type=count, metavar="N", help="of this attempt; with -f from it on")
     parsed, _ = parser.values(argv)
-    with client_of(parsed) as client, standing_aside(parsed.id), _unread():
+    with client_of(parsed) as client, standing_aside(parsed.id), cli.unread():
         for text in _log(client, parsed):
             _write(text)
         if parsed.follow:
@@ -189,16 +188,6 @@ def _write(text: str) -> None:
     assert sys.__stdout__
     sys.__stdout__.write(text)
     sys.__stdout__.flush()
-
-
-@contextmanager
-def _unread() -> Iterator[None]:
-    """Nobody reads on, as behind `| head`: that ends the printing, and is no failure."""
-    try:
-        yield
-    except BrokenPipeError:
-        assert sys.__stdout__
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 # --- cancelling

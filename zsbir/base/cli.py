@@ -11,8 +11,8 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, Literal, NoReturn
 
 from zsbir.base import watch
@@ -33,10 +33,12 @@ def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None 
         with redirect_stdout(sys.stderr):
             result = run(sys.argv[1:] if argv is None else argv)
         if result is not None:
-            print(result, flush=True)
+            with unread():
+                print(result, flush=True)
         sys.exit(DONE)
     except HelpAsked as asked:
-        print(asked, end="", flush=True)
+        with unread():
+            print(asked, end="", flush=True)
         sys.exit(DONE)
     except (InputError, RunError, OSError, Interrupted, KeyboardInterrupt) as error:
         if os.environ.get("ZSBIR_TRACEBACK"):
@@ -45,6 +47,16 @@ def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None 
         watch.facts(error=type(error).__name__)
         say(line)
         sys.exit(code)
+
+
+@contextmanager
+def unread() -> Iterator[None]:
+    """Nobody reads on, as behind `| head`: that ends the printing, and is no failure."""
+    try:
+        yield
+    except BrokenPipeError:
+        assert sys.__stdout__
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 def _verdict(error: BaseException) -> tuple[int, str]:
