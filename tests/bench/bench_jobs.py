@@ -25,6 +25,7 @@ import psycopg
 import pytest
 import torch
 from servers.chaos import Service, chaos
+from servers.postgres import new_database
 from servers.processes import HOST, free_ports, kill
 from sqlalchemy import insert
 
@@ -59,14 +60,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str
     if request.param == "sqlite":
         return lambda: f"sqlite:///{tmp_path / uuid.uuid4().hex}.db"
     server = request.getfixturevalue("postgres")
-
-    def new() -> str:
-        name = f"b{uuid.uuid4().hex[:12]}"
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return f"{server.rpartition('/')[0]}/{name}"
-
-    return new
+    return lambda: new_database(server)
 
 
 def filled(url: str, count: int, shares: dict[State, int]) -> Store:

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +13,8 @@ from dataclasses import replace
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from servers.postgres import new_database
+from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from services.jobs.limits import Limits, ProjectLimits
@@ -42,12 +42,7 @@ class Clock:
 def url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'jobs.db'}"
-    server, name = request.getfixturevalue("postgres"), f"t{uuid.uuid4().hex[:12]}"
-    engine = create_engine(server.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
-    with engine.connect() as database:
-        database.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return f"{server.rpartition('/')[0]}/{name}"
+    return new_database(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture

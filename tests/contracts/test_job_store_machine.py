@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule, run_state_machine_as_test
-from sqlalchemy import create_engine, text
+from servers.postgres import new_database
 
 from services.jobs.limits import Limits
 from services.jobs.records import JobRequest
@@ -174,14 +174,9 @@ def test_on_sqlite():
 @pytest.mark.slow
 def test_on_postgres(postgres):
     """Fewer walks, since each has a database of its own."""
-    engine = create_engine(postgres.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
 
     class OnPostgres(Jobs):
         def fresh_url(self):
-            name = f"m{uuid.uuid4().hex[:12]}"
-            with engine.connect() as database:
-                database.execute(text(f"CREATE DATABASE {name}"))
-            return f"{postgres.rpartition('/')[0]}/{name}"
+            return new_database(postgres)
 
     run_state_machine_as_test(OnPostgres, settings=settings(QUICK, max_examples=15))
-    engine.dispose()

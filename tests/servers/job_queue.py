@@ -23,18 +23,19 @@ WAIT_S = 240
 
 @dataclass
 class JobQueue:
-    """The store, and the dispatcher that serves it. env: of the dispatcher, and so of what it tells Ray."""
+    """The store, and the dispatcher that serves it. env: of the dispatcher, and so of what it tells Ray. url: of the store."""
 
     root: str
     env: Mapping[str, str]
     folder: Path
     tracking_uri: str = ""
     options: Sequence[str] = ("--poll-s=0.2", "--patience-s=4", "--lease-s=4", "--grace-s=20")
+    url: str = ""
     store: Store = field(init=False)
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
-        self.url = f"sqlite:///{self.folder}/jobs.db"
+        self.url = self.url or f"sqlite:///{self.folder}/jobs.db"
         self.store = open_store(self.url)
 
     def start(self) -> None:

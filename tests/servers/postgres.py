@@ -8,14 +8,15 @@ import shutil
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
+
 from servers.debian import Packages, Unavailable
 from servers.processes import HOST, free_ports, guard
-
-__all__ = ["Unavailable", "postgres"]
 
 START_S = 60
 NOBODY = "nobody"
@@ -23,9 +24,17 @@ QUICK = ("fsync=off", "full_page_writes=off", "unix_socket_directories=", "share
 """Nothing that is tested here hangs on a machine that loses power; no sockets in the file system."""
 
 
+def new_database(server: str) -> str:
+    """The URL of a new, empty database there. server: the URL of any of its databases."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server.rpartition('/')[0]}/{name}"
+
+
 @contextmanager
 def postgres() -> Iterator[str]:
-    """A URL of an empty database, postgresql://...; more of them by `CREATE DATABASE`. Killed and removed at the end."""
+    """A URL of an empty database, postgresql://...; more of them by `new_database`. Killed and removed at the end."""
     programs, environment = _programs()
     (port,) = free_ports(1)
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as place:
@@ -91,8 +100,6 @@ def _as_other_user(folder: Path) -> list[str]:
 
 
 def _await(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    import psycopg
-
     end = time.monotonic() + START_S
     while True:
         try:
