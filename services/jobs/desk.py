@@ -235,9 +235,7 @@ class Desk:
 
     def line(self, limits: Limits) -> list[InLine]:
         """Who waits, in order."""
-        turns = self.store.turns(limits)
-        jobs = {job.id: job for job in self.store.jobs(ids=[turn.job.id for turn in turns], limit=LOOK_AHEAD)} if turns else {}
-        return [InLine(**vars(jobs[turn.job.id]), place=turn.place, reason=turn.reason) for turn in turns if turn.job.id in jobs]
+        return [InLine(**vars(turn.job), place=turn.place, reason=turn.reason) for turn in self.store.turns(limits)]
 
     def usage(self) -> Usage:
         """What live attempts hold."""

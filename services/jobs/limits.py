@@ -37,13 +37,16 @@ class Limits(Config):
 
 @dataclass(frozen=True)
 class Waiting:
-    """A queued job, as far as its turn depends on it."""
+    """A queued job, as far as its turn depends on it, or a line shows it."""
 
     id: int
     project: str
     cpus: float
     gpus: float
     not_before_s: float = 0.0
+    kind: str = ""
+    owner: str = ""
+    priority: int = 0
 
 
 @dataclass

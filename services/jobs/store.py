@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import Connection, Select, delete, func, insert, select, update
@@ -377,7 +378,7 @@ class Store:
         return {row[0]: row[1] for row in rows}
 
     def _turns(self, database: Connection, limits: Limits) -> list[Turn]:
-        columns = [JOBS.c.id, JOBS.c.project, JOBS.c.cpus, JOBS.c.gpus, JOBS.c.not_before_s]
+        columns = [JOBS.c[field.name] for field in fields(Waiting)]
         waiting = select(*columns).where(JOBS.c.state == "queued").order_by(JOBS.c.priority.desc(), JOBS.c.id).limit(LOOK_AHEAD)
         live = select(*columns).where(JOBS.c.state.in_(LIVE_STATES)).order_by(JOBS.c.id)
         queue, running = ([Waiting(*row) for row in database.execute(query)] for query in (waiting, live))
