@@ -184,6 +184,7 @@ class Ledger:
         """An evaluation came in."""
         self._count_time(number)
         self.table.scored(number, step, score, stopped=stopped)
+        self._show()
         best = max((trial for trial in self.table.trials if trial.score is not None), key=lambda trial: trial.score or 0.0)
         leader = "the best so far" if best.number == number else f"best so far {best.score:.3f}, trial {best.number}"
         verdict = ", stopped early" if stopped else ""
@@ -194,9 +195,18 @@ class Ledger:
         self.table.end(number, state, error=error)
         ended = sum(trial.ended for trial in self.table.trials)
         watch.progress("sweep", done=ended, total=self.plan.trials, unit="trial", per_s=0.0)
+        self._show()
         trial = self.table.trial(number)
         if trial.state == "failed":
             events.warn(f"trial {number} failed: {trial.error}; the sweep goes on")
+
+    def _show(self) -> None:
+        """For who watches: a row a trial, with its best score so far, and the best of all up to it."""
+        best = float("-inf")
+        for trial in self.table.trials:
+            if trial.score is not None:
+                best = max(best, trial.score)
+                watch.figures(trial.number, {DEV_SCORE: trial.score, f"{DEV_SCORE}_best": best})
 
     def left(self, number: int) -> None:
         """A trial's process is done with it."""

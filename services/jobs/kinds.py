@@ -64,6 +64,8 @@ class Step:
     def argv(self, made: Mapping[str, str], root: str) -> list[str]:
         """Its arguments. made: what fed fields turned out to be, by field."""
         values = {**self.values, **made}
+        if self.name == "sweep":  # by itself it would take the whole cluster, whatever the job holds
+            values["at_once"] = _trials(values)
         bare = [str(values.pop(name)) for name in POSITIONAL.get(self.name, ()) if values.get(name) not in (None, "")]
         flags = [_flag(name, value) for name, value in values.items() if value is not None]
         return [*flags, f"--root={root}", *(["--", *bare] if bare else [])]
@@ -108,12 +110,17 @@ class Needs:
 
 def needs_of(kind: Kind, config: Mapping[str, Any]) -> Needs:
     """The largest of its steps': as many as its workers hold, or one CPU for a step that is one process."""
-    needs = [_needs(step.values, trials=int(step.values.get("at_once") or 1)) for step in steps_of(kind, config)]
+    needs = [_needs(step.values) for step in steps_of(kind, config)]
     return Needs(max(each.cpus for each in needs), max(each.gpus for each in needs), max(each.workers for each in needs))
 
 
-def _needs(values: Mapping[str, Any], trials: int) -> Needs:
-    workers = int(values.get("num_workers") or 0)
+def _trials(values: Mapping[str, Any]) -> int:
+    """Trainings at the same time."""
+    return int(values.get("at_once") or 1)
+
+
+def _needs(values: Mapping[str, Any]) -> Needs:
+    workers, trials = int(values.get("num_workers") or 0), _trials(values)
     cpus, gpus = float(values.get("cpus_per_worker") or 1), float(values.get("gpus_per_worker") or 0)
     return Needs(max(1, workers) * cpus * trials, max(1, workers) * gpus * trials, workers)
 

@@ -294,6 +294,22 @@ def test_a_job_s_page_shows_its_curve_as_it_grows(queue: Queue, visit) -> None:
     there.check()
 
 
+def test_a_sweep_s_page_shows_its_trials(queue: Queue, visit) -> None:
+    job = queue.submit("sweep", {"recipe": "toy", "dataset": "datasets/toy/1"})
+    attempt = queue.start()
+    rows = [{"step": number, "dev/map_all": 0.2 + number / 50, "dev/map_all_best": 0.3} for number in range(3)]
+    queue.curve(attempt, rows, step="sweep")
+    there = visit(queue)
+    page = there.open(f"/jobs/{job.id}")
+    scores = page.locator("figure", has_text="Best dev score of each trial")
+    expect(scores.locator("[data-name='dev/map_all']")).to_have_attribute("data-points", "3")
+    scores.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(scores).to_contain_text("trial 2")
+    expect(page.locator("figure", has_text="Loss")).to_be_hidden()
+    there.check()
+
+
 def test_the_log_follows_only_while_its_reader_is_at_the_end(queue: Queue, visit) -> None:
     job = queue.submit()
     attempt = queue.start()

@@ -246,6 +246,19 @@ def test_a_pipeline_goes_on_at_the_step_that_failed(queue):
     assert again.result == made["index"]
 
 
+def test_a_sweep_is_done_with_a_row_for_each_trial(queue, dataset, knowledge):
+    trial = {name: value for name, value in TINY.items() if name != "eval_every_steps"}
+    config = {**trial, "dataset": dataset, "knowledge": knowledge, "steps": 4, "trials": 2, "search": "random"}
+    job = queue.ended(queue.submit("sweep", config).id)
+    assert (job.state, job.message) == ("succeeded", "")
+    assert Artifact(job.result, "sweep").manifest.counts["finished"] == 2
+    (attempt,) = queue.store.attempts(job.id)
+    rows = queue.place(attempt).curve("sweep")
+    assert [row["step"] for row in rows] == [0, 1]
+    assert rows[1]["dev/map_all_best"] == max(row["dev/map_all"] for row in rows)
+    assert (job.progress["done"], job.progress["total"]) == (2, 2)
+
+
 def test_the_same_training_twice_is_done_once(queue, training):
     jobs = [queue.submit("train", training(60, seed=51)) for _ in range(2)]
     ended = [queue.ended(job.id) for job in jobs]

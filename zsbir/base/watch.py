@@ -56,7 +56,9 @@ class _Watched:
             with self._lock:
                 changed, self._changed = self._changed, set()
                 signs = json.dumps({**self._signs, "updated_s": time.time()})
-                rows = json.dumps({"rows": _thinned(list(self._rows.values()))}) if "rows" in changed else ""
+                rows = (
+                    json.dumps({"rows": _thinned([self._rows[step] for step in sorted(self._rows)])}) if "rows" in changed else ""
+                )
             try:
                 if rows:
                     _put(self._place, "curve.json", rows)

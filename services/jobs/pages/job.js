@@ -167,6 +167,8 @@ async function drawCurves(page, job) {
   const names = [...new Set(rows.flatMap(Object.keys))];
   page.loss.title = step_name && job.kind === "pipeline" ? `Loss of ${step_name}` : "Loss";
   page.loss.put(rows, names.filter((name) => /(^|\/)loss/.test(name)).sort((a, b) => a.length - b.length)); // the whole before its parts
+  const trials = step_name === "sweep"; // a row a trial, not a step
+  [page.score.title, page.score.xTitle] = trials ? ["Best dev score of each trial", "trial"] : ["Score on the dev classes", "step"];
   page.score.put(rows, names.filter((name) => name.startsWith("dev/")));
 }
 

@@ -104,6 +104,18 @@ def test_what_is_said_again_is_not_judged_again(tmp_path):
     assert ledger.table.trial(0).scores == ((10, 0.1),)
 
 
+def test_who_watches_sees_each_trial_beside_the_best_up_to_it(tmp_path, monkeypatch):
+    rows = {}
+    monkeypatch.setattr("tuning.study.watch.figures", lambda step, metrics: rows.update({step: metrics}))
+    ledger = new_ledger(folder(tmp_path), grace=0)
+    for number in range(3):
+        ledger.table.begin(Trial(number, "random", {}))
+    for number, step, score in ((1, 10, 0.3), (0, 10, 0.1), (0, 20, 0.2), (2, 10, 0.25)):
+        ledger.scored(number, step, score, stopped=False)
+    shown = {number: (row[DEV_SCORE], row[f"{DEV_SCORE}_best"]) for number, row in rows.items()}
+    assert shown == {0: (0.2, 0.2), 1: (0.3, 0.3), 2: (0.25, 0.3)}
+
+
 def test_nobody_is_stopped_at_the_end_or_without_a_scheduler(tmp_path):
     for name, changes in (("end", {"grace": STEPS}), ("none", {"grace": 0})):
         ledger = new_ledger(folder(tmp_path / name), **changes)

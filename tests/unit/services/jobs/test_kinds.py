@@ -198,6 +198,14 @@ def test_after_a_sweep_its_best_configuration_says_all_that_the_user_does_not(he
     assert (said["recipe"], said["lr"], said["image_px"]) == ("caltech_qd60_r18", 0.5, 48)
 
 
+@pytest.mark.parametrize(("asked", "told"), [({}, 1), ({"at_once": 0}, 1), ({"at_once": 3}, 3)])
+def test_a_sweep_trains_as_many_at_once_as_its_job_holds_room_for(asked, told):
+    config = {"dataset": "d", "recipe": "toy", "cpus_per_worker": 2, **asked}
+    (step,) = steps_of("sweep", config)
+    assert f"--at-once={told}" in step.argv({}, "root")
+    assert needs_of("sweep", config).cpus == 2 * told
+
+
 def test_steps_survive_an_attempts_specification():
     for step in steps_of("pipeline", WHOLE):
         assert Step.of(step.as_json()) == step
