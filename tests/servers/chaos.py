@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,13 +115,21 @@ class Watcher(threading.Thread):
 
     def run(self) -> None:
         while not self.over.wait(0.2):
-            runs = Counter()
-            for process in self._service.processes("-m zsbir.train", self._service.root):
-                with suppress(psutil.NoSuchProcess):
-                    seed = next((word for word in process.cmdline() if word.startswith("--seed=")), "")
-                    runs[seed] += process.status() != psutil.STATUS_ZOMBIE
+            runs = trainings(self._service.processes("-m zsbir.train", self._service.root))
             self._report.twice += [seed for seed, count in runs.items() if count > 1]
             self._report.most = max(self._report.most, sum(runs.values()))
+
+
+def trainings(found: Iterable[psutil.Process]) -> Counter[str]:
+    """How many live processes train each seed. Not those that one of them has forked: until such a one runs a program of its own,
+    it has its parent's words."""
+    alive: dict[int, tuple[int, str]] = {}
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            seed = next((word for word in process.cmdline() if word.startswith("--seed=")), "")
+            if process.status() != psutil.STATUS_ZOMBIE:
+                alive[process.pid] = process.ppid(), seed
+    return Counter(seed for parent, seed in alive.values() if parent not in alive)
 
 
 def chaos(
