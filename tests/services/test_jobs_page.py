@@ -422,14 +422,16 @@ def test_a_job_submitted_through_the_form_has_exactly_the_changed_fields(queue: 
     train.get_by_role("searchbox").fill("")
     page.locator("#train-train_on_dev").select_option("yes")
     page.locator("#train-mining").select_option("all")
-    page.get_by_text("Project, priority, time").click()
+    page.get_by_text("Project, priority, resources, time").click()
     page.get_by_label("project", exact=True).fill("vision")
     page.get_by_label("time_limit_min").fill("30")
+    page.get_by_label("cpus", exact=True).fill("1.5")
     page.get_by_role("button", name="Submit the job").dblclick()
     page.wait_for_url("**/jobs/1")
     expect(page.get_by_text("1st in line")).to_be_visible()
     (job,) = queue.store.jobs()
     assert (job.kind, job.project, job.priority, job.time_limit_s, job.owner) == ("pipeline", "vision", 0, 1800, "local")
+    assert (job.cpus, job.gpus) == (1.5, 0)
     assert job.config["train"] == {"recipe": "toy", "lr": 0.004, "train_on_dev": True, "mining": "all"}
     assert job.config["ingest"] == {"layout": "toy"}
     there.check()

@@ -10,6 +10,8 @@ const ASKED_FOR = ["pretrain", "sweep"]; // steps that a pipeline takes only whe
 const ABOUT = {
   project: { type: "string", default: "default", description: "whose limits and budget it counts for" },
   priority: { type: "integer", minimum: -100, maximum: 100, default: 0, description: "higher ones first" },
+  cpus: { type: "number", minimum: 0, description: "CPUs that it holds; none: what its configuration takes" },
+  gpus: { type: "number", minimum: 0, description: "GPUs that it holds; none: what its configuration takes" },
   time_limit_min: { type: "number", exclusiveMinimum: 0, description: "minutes that an attempt may run" },
   start_by: { type: "string", description: "the time by which it must have started, else it is given up" },
 };
@@ -122,7 +124,7 @@ function build(main, said) {
   const kind = h("select", { id: "kind" }, Object.keys(said.kinds).map((each) => h("option", { value: each }, each)));
   const about = h("p", { class: "quiet", id: "kind-about" });
   const place = h("div");
-  const job = new Section("", { properties: ABOUT }, { title: "Project, priority, time" });
+  const job = new Section("", { properties: ABOUT }, { title: "Project, priority, resources, time" });
   job.field("start_by").control.type = "datetime-local";
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
   const send = h("button", { class: "main" }, "Submit the job");
