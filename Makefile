@@ -6,7 +6,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ROOT   ?= artifacts
-WORKERS ?= 2
 export ZSBIR_ROOT := $(ROOT)
 
 .PHONY: help env demo test check bench ui lock clean
@@ -29,7 +28,7 @@ demo: $(READY) ## the whole pipeline on drawn data: a few minutes on two cores
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh infra/demo.sh
 
 test: $(READY) ## all tests; those on real data skip with the reason where there is none
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest
 
 check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

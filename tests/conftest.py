@@ -27,19 +27,6 @@ SHARED = Path(os.environ.get("ZSBIR_SHARED", Path(__file__).resolve().parents[2]
 """Real images and weights, where they are there: beside the checkout, or where ZSBIR_SHARED says."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (`make test WORKERS=2`): all tests with a Ray in one of them, first; of all others, a file's tests stay
-    together."""
-
-    def has_ray(item: pytest.Item) -> bool:
-        return item.path.parent.name == "system" and not {"head", "service"}.isdisjoint(getattr(item, "fixturenames", ()))
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if has_ray(item) else str(item.path)))
-    items.sort(key=lambda item: not has_ray(item))
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data; tests that need it are skipped, with the reason, where it is not there."""
