@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +29,12 @@ SHARED = Path(os.environ.get("ZSBIR_SHARED", Path(__file__).resolve().parents[2]
 """Real images and weights, where they are there: beside the checkout, or where ZSBIR_SHARED says."""
 
 
+def pytest_sessionstart() -> None:
+    """Where a full disk is going to fail every test, the first line says so."""
+    place = tempfile.gettempdir()
+    print(f"disk: {shutil.disk_usage(place).free / 1e9:.0f} GB free in {place}; the whole suite takes up to ten")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data; tests that need it are skipped, with the reason, where it is not there."""
@@ -37,10 +45,18 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True)
 def own_storage(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test run has its own cache; plain logs; no tracking server of the user's."""
+    """Each test run has its own cache; no root and no tracking server of the user's, nor of the test before: MLflow sets it."""
     monkeypatch.setenv("ZSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.delenv("ZSBIR_ROOT", raising=False)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("ZSBIR_ROOT", "MLFLOW_TRACKING_URI"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def module_path(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder for what a file's tests share, gone with the last of them: kept to the end, a suite of trainings fills a disk."""
+    folder = tmp_path_factory.mktemp(Path(request.module.__file__).stem)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

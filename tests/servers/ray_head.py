@@ -24,7 +24,7 @@ def ray_head(cpus: int, environment: Mapping[str, str] | None = None) -> Iterato
     binaries = Path(sys.executable).parent
     # Sockets lie in this folder, and their paths may have no more than 107 bytes.
     with tempfile.TemporaryDirectory(prefix="zr", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
         env = {
             **clean,
             **(environment or {}),

@@ -32,9 +32,8 @@ def tracking(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def queue(head, tracking, tmp_path_factory: pytest.TempPathFactory):
-    folder = tmp_path_factory.mktemp("queue")
-    with job_queue(str(folder / "root"), head, folder, tracking) as queue:
+def queue(head, tracking, module_path):
+    with job_queue(str(module_path / "root"), head, module_path, tracking) as queue:
         yield queue
 
 

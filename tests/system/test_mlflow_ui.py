@@ -40,11 +40,10 @@ class Store:
 
 
 @pytest.fixture(scope="module")
-def store(dataset: str, knowledge: str, tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(dataset: str, knowledge: str, module_path: Path) -> Store:
     """Two trainings by the verb, and a registered model with a version of each: the champion and the challenger."""
-    root = tmp_path_factory.mktemp("ui")
-    uri = f"sqlite:///{root / 'mlflow.db'}"
-    inputs = ["--dataset", dataset, "--knowledge", knowledge, "--root", str(root), "--experiment", EXPERIMENT]
+    uri = f"sqlite:///{module_path / 'mlflow.db'}"
+    inputs = ["--dataset", dataset, "--knowledge", knowledge, "--root", str(module_path), "--experiment", EXPERIMENT]
     options = ["--steps", "3", "--image-px", "32", "--classes-per-batch", "4", "--per-class", "2", "--log-every-steps", "1"]
     client = MlflowClient(uri)
     with pytest.MonkeyPatch.context() as patch:

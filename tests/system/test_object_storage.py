@@ -30,8 +30,8 @@ def options(dataset: str, knowledge: str, root: str | Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def on_disk(dataset: str, knowledge: str, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return Artifact(train._parse(options(dataset, knowledge, tmp_path_factory.mktemp("disk"))), "run")
+def on_disk(dataset: str, knowledge: str, module_path: Path) -> Artifact:
+    return Artifact(train._parse(options(dataset, knowledge, module_path)), "run")
 
 
 @pytest.fixture

@@ -114,10 +114,9 @@ def bad(make) -> Made:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, fair: Made, good: Made, bad: Made) -> Path:
+def prepared(module_path: Path, fair: Made, good: Made, bad: Made) -> Path:
     """A root whose registry has `fair` as champion, promoted by the verb. The trainings of the two others were tracked there."""
-    root = tmp_path_factory.mktemp("registry")
-    store = f"sqlite:///{root / 'mlflow.db'}"
+    store = f"sqlite:///{module_path / 'mlflow.db'}"
     prepare_store(store, "zsbir")
     for made in (good, bad):
         tracked = MlflowClient(store).create_run("1", tags={RUN_TAG: Path(made.run).name}).info.run_id
@@ -125,8 +124,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, fair: Made, good: Made, b
         log_model(store, tracked, Artifact(made.run).file("encoder.safetensors"), example)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        assert promote._parse([fair.report, "--index", fair.index, "--root", str(root)]) == f"models:/{MODEL}/1"
-    return root
+        assert promote._parse([fair.report, "--index", fair.index, "--root", str(module_path)]) == f"models:/{MODEL}/1"
+    return module_path
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ R18_SHA256 = "0397f3e51667569be260b8711c716896ee60ec56cd68761689890ef607a52943"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("real")
+def root(module_path: Path) -> Path:
+    return module_path
 
 
 @pytest.fixture(scope="module")

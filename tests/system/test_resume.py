@@ -45,8 +45,8 @@ def wait_for(root: Path, pattern: str, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(dataset: str, knowledge: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out, _ = finish(start(*command(dataset, knowledge, tmp_path_factory.mktemp("whole"))))
+def uninterrupted(dataset: str, knowledge: str, module_path: Path) -> Path:
+    out, _ = finish(start(*command(dataset, knowledge, module_path)))
     return Path(out)
 
 

@@ -51,17 +51,15 @@ def shape_of(trials: list[Trial]) -> list[tuple[object, ...]]:
 
 
 @pytest.fixture(scope="module")
-def swept(
-    head: dict[str, str], dataset: str, knowledge: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[str], str, str]:
+def swept(head: dict[str, str], dataset: str, knowledge: str, module_path: Path) -> tuple[Path, list[str], str, str]:
     """A sweep of which some learning rates blow the loss up: (root, its words, URI, what it told)."""
-    root = tmp_path_factory.mktemp("sweep")
-    (root / "space.yaml").write_text("lr: [0.002, 0.0005, 1.0e+30]\nmargin_cross: [0.2, 0.4]\n")
-    (root / "warm.yaml").write_text("recipe: toy\nmargin_cross: 0.3\nmargin_same: 0.1\n")
-    options = ["--space", str(root / "space.yaml"), "--search", "grid", "--trials", "6", "--start-from", str(root / "warm.yaml")]
-    command = words(dataset, knowledge, root, *options)
+    space, warm = module_path / "space.yaml", module_path / "warm.yaml"
+    space.write_text("lr: [0.002, 0.0005, 1.0e+30]\nmargin_cross: [0.2, 0.4]\n")
+    warm.write_text("recipe: toy\nmargin_cross: 0.3\nmargin_same: 0.1\n")
+    options = ["--space", str(space), "--search", "grid", "--trials", "6", "--start-from", str(warm)]
+    command = words(dataset, knowledge, module_path, *options)
     out, err = finish(start(head, *command))
-    return root, command, out, err
+    return module_path, command, out, err
 
 
 def test_every_trial_has_an_end_and_the_best_is_named(swept):

@@ -41,15 +41,16 @@ def run_training(command: list[str], **environment: str) -> subprocess.Completed
 
 
 @pytest.fixture(scope="module")
-def tracked(dataset: str, knowledge: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+def tracked(dataset: str, knowledge: str, module_path: Path) -> tuple[Path, Run]:
     """A training tracked in SQLite under its root, and its MLflow run after an evaluation."""
-    root = tmp_path_factory.mktemp("tracked")
-    done = run_training(train_command(dataset, knowledge, root), AWS_SECRET_ACCESS_KEY=SECRET, MLFLOW_TRACKING_PASSWORD=SECRET)
+    done = run_training(
+        train_command(dataset, knowledge, module_path), AWS_SECRET_ACCESS_KEY=SECRET, MLFLOW_TRACKING_PASSWORD=SECRET
+    )
     assert done.returncode == 0, done.stderr
     run = Path(done.stdout.strip())
-    report = run_training([sys.executable, "-m", "zsbir.evaluate", str(run), "--root", str(root)])
+    report = run_training([sys.executable, "-m", "zsbir.evaluate", str(run), "--root", str(module_path)])
     assert report.returncode == 0, report.stderr
-    return run, only_run(f"sqlite:///{root / 'mlflow.db'}", run.name)
+    return run, only_run(f"sqlite:///{module_path / 'mlflow.db'}", run.name)
 
 
 def only_run(uri: str, key: str) -> Run:

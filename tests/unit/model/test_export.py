@@ -27,11 +27,11 @@ def encoder():
 
 
 @pytest.fixture(scope="module")
-def files(encoder, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    write_pt2(encoder, folder / "encoder.pt2")
-    write_onnx(encoder, folder / "encoder.onnx", 20)
-    return {"pt2": folder / "encoder.pt2", "onnx": folder / "encoder.onnx"}
+def files(encoder, module_path):
+    written = {"pt2": module_path / "encoder.pt2", "onnx": module_path / "encoder.onnx"}
+    write_pt2(encoder, written["pt2"])
+    write_onnx(encoder, written["onnx"], 20)
+    return written
 
 
 def noise(count, seed=0):
