@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from zsbir.base.errors import InputError, RunError
 
+WRITER = 0x7A736269
+"""The number of PostgreSQL's lock for the one writer: "zsbi", so that nobody else's in this database is the same."""
+
 BUSY_S = 30.0
 """Seconds that a writer waits for another one before SQLite gives up."""
 
@@ -24,7 +28,8 @@ class Database:
     def __init__(self, url: str):
         self.engine = open_engine(url)
         self.shown = shown(url)
-        self._readers = self.engine.execution_options(reading=True)
+        one_view = {"isolation_level": "REPEATABLE READ"} if self.engine.dialect.name == "postgresql" else {}
+        self._readers = self.engine.execution_options(reading=True, **one_view)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -54,6 +59,17 @@ def shown(url: str) -> str:
     return make_url(url).render_as_string(hide_password=True)
 
 
+def plain(value: Any) -> Any:
+    """As every database takes it: PostgreSQL knows neither NaN nor infinity in JSON, nor the character 0 in text."""
+    if isinstance(value, str):
+        return value.replace("\0", "")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {plain(name): plain(each) for name, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def open_engine(url: str) -> Engine:
     """The engine of a database URL. InputError for one that is none, or of another database."""
     try:
@@ -64,7 +80,9 @@ def open_engine(url: str) -> Engine:
     if name not in ("sqlite", "postgresql"):
         raise InputError(f"the job store must be sqlite:/// or postgresql://, got {name}://")
     if name == "postgresql":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        event.listen(engine, "begin", _one_writer)
+        return engine
     if not parsed.database:
         raise InputError("the job store must be a file, sqlite:///path: one in memory would be another one for each process")
     Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +95,12 @@ def open_engine(url: str) -> Engine:
 def _on_connect(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _one_writer(database: Connection) -> None:
+    """What SQLite does by itself: who decides by what he reads must not be overtaken. Kept until the transaction's end."""
+    if not database.get_execution_options().get("reading"):
+        database.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER})")
 
 
 def _begin(database: Connection) -> None:

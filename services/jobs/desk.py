@@ -10,6 +10,7 @@ from typing import Literal
 
 from services.jobs.kinds import needs_of, steps_of
 from services.jobs.limits import Limits
+from services.jobs.line import LOOK_AHEAD
 from services.jobs.messages import (
     LARGEST_ID,
     MOST,
@@ -34,7 +35,7 @@ from services.jobs.places import Places
 from services.jobs.records import Attempt, Job, JobRequest
 from services.jobs.schemas import checked
 from services.jobs.states import LIVE, ROLES, TERMINAL, Role, State
-from services.jobs.store import LOOK_AHEAD, Store
+from services.jobs.store import Store
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 

@@ -19,16 +19,16 @@ from pydantic import Field
 from services.jobs.executor import Away, Executor, Refused, Sight, Task
 from services.jobs.kinds import needs_of, steps_of
 from services.jobs.leadership import Leadership
-from services.jobs.place import End, Place, place_of
+from services.jobs.place import UNDELIVERED, End, Place, place_of
 from services.jobs.progress import Signs, finished, read_signs
 from services.jobs.records import Attempt, Job
 from services.jobs.states import Cause, StopReason
-from services.jobs.store import StaleLease, Store
+from services.jobs.store import TOO_LATE, StaleLease, Store
 from zsbir.base import events
 from zsbir.base.artifact import exists
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import join
+from zsbir.base.storage import folder, join
 
 AWAY = (RunError, InputError, OSError)
 """Storage or the executor does not answer: the next round asks again."""
@@ -51,10 +51,11 @@ class DispatcherSettings(Config):
 
 @dataclass
 class _Watch:
-    """What this process has seen of an attempt."""
+    """What this process has seen of an attempt. heard: it has beaten since the first look, so it lives."""
 
     looked_s: float
     beats: str | None = None
+    heard: bool = False
     silent_s: float = 0.0
     running_since_s: float | None = None
     told_to_stop_s: float = float("-inf")
@@ -65,6 +66,7 @@ class _Watch:
 
         The time between two looks counts for `most_s` at most: while nobody could look, it may have been heard by nobody.
         """
+        self.heard |= self.beats is not None and beats != self.beats
         self.silent_s = self.silent_s + min(now_s - self.looked_s, most_s) if beats == self.beats else 0.0
         self.beats, self.looked_s = beats, now_s
         return self.silent_s
@@ -89,7 +91,7 @@ class Dispatcher:
             except StaleLease as error:
                 events.warn(str(error))
                 self.leadership.lose()
-            except AWAY as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others' jobs must go on
                 self._trouble("store", error)
             else:
                 self._trouble("store", None)
@@ -192,7 +194,8 @@ class Dispatcher:
         if sight.status == "running" and watch.running_since_s is None:
             watch.running_since_s = self._clock()
         late = watch.running_since_s is not None and self._clock() - watch.running_since_s > self.settings.begin_s
-        if not (given_up or job.cancelling or late or sight.status == "ended"):
+        past = self._is_past_its_deadline(job)
+        if not (given_up or job.cancelling or late or past or sight.status == "ended"):
             if sight.status == "unknown":
                 self._start(job, attempt)
             return None
@@ -201,8 +204,16 @@ class Dispatcher:
         self.executor.stop(attempt.submission_id)
         if job.cancelling:
             return End("cancelled", "cancelled before it began")
+        if past:
+            return End("timed_out", TOO_LATE)
         why = f"did not begin within {self.settings.begin_s:g} s" if late else sight.message or "was given up before it began"
         return End(_cause(sight), why[:500])
+
+    def _is_past_its_deadline(self, job: Job) -> bool:
+        """A cluster with a queue of its own may keep an attempt for hours. What has run before only waits to go on."""
+        if job.start_by_s is None or self.store.now() <= job.start_by_s:
+            return False
+        return self.store.begun([job.id]).get(job.id, (0, None))[1] is None
 
     def _report(self, attempt: Attempt, signs: Signs, watch: _Watch) -> None:
         self.store.started(self.leadership.held, attempt) if attempt.started_s is None else None
@@ -214,7 +225,8 @@ class Dispatcher:
     def _maybe_stop(self, job: Job, attempt: Attempt, place: Place, watch: _Watch) -> None:
         """Ask for a final checkpoint where it is cancelled or its time is over; have it ended where it does not listen."""
         reason: StopReason | None = "cancelled" if job.cancelling else None
-        over = job.time_limit_s and attempt.started_s and self.store.now() - attempt.started_s > job.time_limit_s
+        # Of one that is silent since this process looks, the hours may be those of a machine that was off.
+        over = job.time_limit_s and attempt.started_s and self.store.now() - attempt.started_s > job.time_limit_s and watch.heard
         reason = reason or ("timed_out" if over else None)
         if reason is None:
             return
@@ -228,12 +240,16 @@ class Dispatcher:
     def _verdict(self, job: Job, attempt: Attempt, place: Place, sight: Sight) -> End:
         """Of an attempt that is gone without a last word: what it made, then what it was asked, then what the executor says."""
         run = read_signs(place).facts.get("run", "") if job.kind == "train" else ""
+        last_s = place.last_beat_s()
         if run and exists(run):
-            return End("succeeded", result=run)
+            if folder(run).size(UNDELIVERED) is None or job.cancelling:
+                return End("succeeded", result=run, ended_s=last_s)
+            return End("lost", "it was trained, and fell silent before MLflow had all of it", ended_s=last_s)
         if attempt.stop_reason:
-            return End(attempt.stop_reason, "ended without a last word")
-        said = sight.message.partition(", last available logs")[0]
-        return End(_cause(sight), f"it fell silent, and is {sight.status} to the cluster{': ' + said if said else ''}"[:500])
+            return End(attempt.stop_reason, "ended without a last word", ended_s=last_s)
+        said = _in_short(sight)
+        told = f"it fell silent, and is {sight.status} to the cluster{': ' + said if said else ''}"
+        return End(_cause(sight), told[:500], ended_s=last_s)
 
     def _end(self, job: Job, attempt: Attempt, place: Place, end: End) -> None:
         """What has ended by its own word may still be something to the executor: it is told first, and need not answer."""
@@ -245,7 +261,8 @@ class Dispatcher:
             progress = finished(signs.progress) if end.cause == "succeeded" else dict(signs.progress)
             resumed_from = str(signs.facts.get("resumed_from", ""))
             self.store.report(self.leadership.held, attempt, progress, resumed_from=resumed_from)
-        state = self.store.end(self.leadership.held, attempt, end.cause, message=end.message, result=end.result)
+        times = {"began_s": end.began_s, "ended_s": end.ended_s}
+        state = self.store.end(self.leadership.held, attempt, end.cause, message=end.message, result=end.result, **times)
         told = f": {end.message}" if end.message else ""
         events.say(f"job {job.id}: attempt {attempt.number} {end.cause}{told}; the job is {state}")
 
@@ -261,14 +278,14 @@ class Dispatcher:
             action(job, attempt)
         except StaleLease:
             raise
-        except AWAY as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others' jobs must go on
             self._trouble(name, error)
         else:
             self._trouble(name, None)
 
     def _trouble(self, name: str, error: BaseException | None) -> None:
         """Said when it begins, and when it is over."""
-        line = str(error) if error else ""
+        line = (str(error) if isinstance(error, AWAY) else f"{type(error).__name__}: {error}").partition("\n")[0] if error else ""
         if line and self._troubles.get(name) != line:
             events.warn(f"{name}: {line}; trying again")
         elif not line and name in self._troubles:
@@ -279,9 +296,14 @@ class Dispatcher:
             self._troubles.pop(name, None)
 
 
+def _in_short(sight: Sight) -> str:
+    """What the executor knows of it, without the log that it may quote, and without what Ray thinks could have been."""
+    return sight.message.partition(", last available logs")[0].partition("Some common causes")[0].strip()
+
+
 def _cause(sight: Sight) -> Cause:
     """What the executor's own words mean."""
-    said = sight.message.partition("last available logs")[0].lower()
+    said = _in_short(sight).lower()
     if "memory" in said:
         return "out_of_memory"
     if "preempted" in said:

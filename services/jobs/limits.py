@@ -67,11 +67,15 @@ class Usage:
 
 @dataclass(frozen=True)
 class Turn:
-    """What becomes of a queued job now. place: in line, from 1. reason: why it waits; empty where it may start."""
+    """What becomes of a queued job now. place: in line, from 1. reason: why it waits; empty where it may start.
+
+    blocks: it waits for room that everybody shares, and so does everybody behind it.
+    """
 
     job: Waiting
     place: int
     reason: str = ""
+    blocks: bool = False
 
 
 def turns(
@@ -79,8 +83,8 @@ def turns(
 ) -> list[Turn]:
     """The turn of each queued job. queue: by priority, then first come. spent: GPU-hours by project.
 
-    A job that its project's limits hold back is passed over. One that waits for room everybody shares is not: else a large job
-    would wait for ever behind small ones that slip past it (this project's choice).
+    A job that its project's limits hold back is passed over, and so is one that asks for more than there is. One that waits for
+    room everybody shares is not: else a large job would wait for ever behind small ones that slip past it (this project's choice).
     """
     everybody = Usage()
     projects: dict[str, Usage] = {}
@@ -92,16 +96,17 @@ def turns(
     for place, job in enumerate(queue, start=1):
         mine = projects.setdefault(job.project, Usage())
         mine.gpu_hours = spent.get(job.project, 0.0)
-        reason = _own_reason(job, mine, limits, now_s)
+        reason, blocks = _own_reason(job, mine, limits, now_s), False
         if not reason and blocked_by:
             reason = f"job {blocked_by} is first in line, and waits for room"
         elif not reason:
             reason = _shared_reason(job, everybody, limits)
-            blocked_by = job.id if reason else 0
+            blocks = bool(reason)
+            blocked_by = job.id if blocks else 0
         if not reason:
             everybody.take(job)
             mine.take(job)
-        found.append(Turn(job, place, reason))
+        found.append(Turn(job, place, reason, blocks))
     return found
 
 
@@ -117,6 +122,9 @@ def _own_reason(job: Waiting, mine: Usage, limits: Limits, now_s: float) -> str:
             return f"asks for {asked:g} {name}, project {job.project} may use {limit:g}"
         if limit is not None and used + asked > limit:
             return f"{used:g} of {limit:g} {name} of project {job.project} are in use by {_named(mine.jobs)}"
+    for name, limit, asked in (("CPUs", limits.cpus, job.cpus), ("GPUs", limits.gpus, job.gpus)):
+        if limit is not None and asked > limit:
+            return f"asks for {asked:g} {name}, the queue may use {limit:g}"
     return ""
 
 

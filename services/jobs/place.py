@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from services.jobs.states import STOP_REASONS, Cause, StopReason
@@ -34,15 +35,23 @@ LOG_LIMIT = 256 * LOG_PIECE
 
 JOBS = "jobs"
 
+UNDELIVERED = ".undelivered"
+"""The mark of a finished run that MLflow lacks something of (see zsbir.train)."""
+
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended, by its own account. result: URI of what it made. made: URIs by step, in a pipeline."""
+    """How an attempt ended, by its own account. result: URI of what it made. made: URIs by step, in a pipeline.
+
+    began_s, ended_s: seconds since 1970, where they are known: who reads this may come hours later.
+    """
 
     cause: Cause
     message: str = ""
     result: str = ""
     made: Mapping[str, str] | None = None
+    began_s: float | None = None
+    ended_s: float | None = None
 
 
 class Place:
@@ -69,8 +78,8 @@ class Place:
     # --- what the attempt writes; the dispatcher writes the end of one that it holds for lost
 
     def beat(self, count: int) -> None:
-        """It lives."""
-        self._folder.replace("beat", str(count).encode())
+        """It lives; and when it said so."""
+        self._folder.replace("beat", f"{count} {time.time():.1f}".encode())
 
     def end(self, end: End) -> None:
         """The last word; the first of several stays."""
@@ -104,6 +113,12 @@ class Place:
         """What changes with each beat; None before the first."""
         return self._folder.version("beat")
 
+    def last_beat_s(self) -> float | None:
+        """When the last one was, in seconds since 1970 by its clock; None before the first."""
+        with suppress(FileNotFoundError, ValueError):
+            return float(self._folder.read("beat").split()[1])
+        return None
+
     def stop_reason(self) -> StopReason | None:
         """None where nobody has asked."""
         with suppress(FileNotFoundError):
@@ -118,7 +133,8 @@ class Place:
     def ended(self) -> End | None:
         """None as long as it has not."""
         said = self._json("end.json")
-        return End(**said) if said else None
+        known = {field.name: said[field.name] for field in fields(End) if field.name in said}
+        return End(**known) if "cause" in known else None
 
     def steps(self) -> Sequence[str]:
         """The names of its steps."""
@@ -156,7 +172,8 @@ class Place:
         return (len(pieces) - 1) * LOG_PIECE + (self._folder.sub("log").size(pieces[-1]) or 0)
 
     def _json(self, key: str) -> dict[str, Any]:
-        with suppress(FileNotFoundError):
+        """Empty where it is not there, or is not what was written here: somebody's hand, or a version of another day."""
+        with suppress(FileNotFoundError, ValueError, TypeError):
             return dict(json.loads(self._folder.read(key)))
         return {}
 

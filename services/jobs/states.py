@@ -41,7 +41,8 @@ Cause = Literal[
     "user_error",
     "unknown",
 ]
-"""How an attempt ended. lost: it was killed, or its cluster has forgotten it. busy: another process does the very same work."""
+"""How an attempt ended. lost: it was killed, or its cluster has forgotten it. busy: another process does the very same work, or
+MLflow, which is to hear of work that is done, is away."""
 
 FORGIVEN: Mapping[Cause, int] = {
     "preempted": 20,

@@ -10,29 +10,27 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from services.jobs.database import Database
-from services.jobs.limits import Limits, Turn, Waiting, turns
+from services.jobs.database import Database, plain
+from services.jobs.limits import Limits, Turn
+from services.jobs.line import line_of, whose_turn
 from services.jobs.records import Attempt, Job, JobRequest, Lease
 from services.jobs.schema import upgrade
 from services.jobs.states import LIVE, MOVES, TERMINAL, Cause, State, StopReason, after
-from services.jobs.tables import ATTEMPTS, EVENTS, JOBS, LEASE, LIVE_STATES, META
+from services.jobs.tables import ATTEMPTS, EVENTS, JOBS, LEASE, META
 from zsbir.base.errors import InputError, RunError
 
 LEASE_NAME = "dispatcher"
+TOO_LATE = "did not start by its deadline"
 NOBODY = ""
 """Holder of a lease that was given up."""
 
 BACKOFF_S: Mapping[Cause, float] = {"lost": 1.0, "node_lost": 1.0, "busy": 5.0, "out_of_memory": 15.0, "unknown": 15.0}
 """Seconds before a job is tried again after an end of that cause; twice as many after each further one, at most an hour."""
-
-LOOK_AHEAD = 1000
-"""Queued jobs looked at for the next turn."""
 
 
 class StaleLease(RunError):  # noqa: N818 - it says what the lease is
@@ -197,7 +195,7 @@ class Store:
     def turns(self, limits: Limits) -> list[Turn]:
         """The queue in its order, and why each job waits."""
         with self.reading() as database:
-            return self._turns(database, limits)
+            return line_of(database, limits, self._clock())
 
     # --- what the dispatcher does
 
@@ -233,7 +231,7 @@ class Store:
     def claim(self, lease: Lease, limits: Limits) -> Attempt | None:
         """A new attempt of the job whose turn it is, within the limits; None where nobody's is."""
         with self._holding(lease) as database:
-            first = next((turn.job for turn in self._turns(database, limits) if not turn.reason), None)
+            first = whose_turn(database, limits, self._clock())
             if first is None:
                 return None
             job = self._locked(database, first.id)
@@ -264,7 +262,7 @@ class Store:
         """The attempt runs. False where it has ended meanwhile, and nothing was changed."""
         with self._holding(lease) as database:
             job = self._locked(database, attempt.job_id)
-            if not self._is_live(database, attempt):
+            if self._as_it_is(database, attempt).ended_s is not None:
                 return False
             if job.state == "starting":
                 database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(started_s=self._clock()))
@@ -274,27 +272,42 @@ class Store:
     def report(self, lease: Lease, attempt: Attempt, progress: Mapping[str, Any], *, resumed_from: str = "") -> bool:
         """How far it is, and where it went on from. False where it has ended meanwhile."""
         with self._holding(lease) as database:
-            if not self._is_live(database, attempt):
+            if self._as_it_is(database, attempt).ended_s is not None:
                 return False
-            database.execute(update(JOBS).where(JOBS.c.id == attempt.job_id).values(progress=dict(progress)))
+            database.execute(update(JOBS).where(JOBS.c.id == attempt.job_id).values(progress=plain(dict(progress))))
             if resumed_from and resumed_from != attempt.resumed_from:
                 database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(resumed_from=resumed_from))
             return True
 
-    def end(self, lease: Lease, attempt: Attempt, cause: Cause, *, message: str = "", result: str = "") -> State | None:
-        """The attempt has ended; the job's state that follows. None where it had ended before, and nothing was changed."""
+    def end(
+        self,
+        lease: Lease,
+        attempt: Attempt,
+        cause: Cause,
+        *,
+        message: str = "",
+        result: str = "",
+        began_s: float | None = None,
+        ended_s: float | None = None,
+    ) -> State | None:
+        """The attempt has ended; the job's state that follows. None where it had ended before, and nothing was changed.
+
+        began_s, ended_s: seconds since 1970, where its own signs say so: who notices may come hours later.
+        """
         with self._holding(lease) as database:
-            job = self._locked(database, attempt.job_id)
-            if not self._is_live(database, attempt):
+            job, attempt = self._locked(database, attempt.job_id), self._as_it_is(database, attempt)
+            if attempt.ended_s is not None:
                 return None
-            now = self._clock()
-            database.execute(
-                update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(ended_s=now, cause=cause, message=message, untidy=True)
-            )
+            now, message = self._clock(), plain(message)
+            started_s = attempt.started_s or (began_s and min(max(began_s, attempt.claimed_s), now))
+            ended_s = min(max(ended_s or now, started_s or attempt.claimed_s), now)
+            values = {"started_s": started_s, "ended_s": ended_s, "cause": cause, "message": message, "untidy": True}
+            database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**values))
             ends = self._ends(database, job.id)
             state = after(cause, ends, cancelling=job.cancelling)
             wait_s = min(3600.0, BACKOFF_S.get(cause, 0.0) * 2 ** (ends[cause] - 1))
             changes: dict[str, Any] = {"not_before_s": now + wait_s} if state == "queued" else {}
+            changes |= {"ended_s": ended_s} if state in TERMINAL else {}
             self._move(database, job, state, message=message, **changes, **({"result": result} if state == "succeeded" else {}))
             detail = {"number": attempt.number, "cause": cause, "message": message}
             self.note(database, lease.holder, "attempt ended", job.id, detail)
@@ -308,7 +321,7 @@ class Store:
             if done.rowcount:
                 detail = {"number": attempt.number, "reason": reason}
                 self.note(database, lease.holder, "attempt asked to end", attempt.job_id, detail)
-            return Attempt.of(database.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id)).one())
+            return self._as_it_is(database, attempt)
 
     def untidy(self, limit: int = 20) -> list[tuple[Job, Attempt]]:
         """Ended attempts, oldest first, whose traces elsewhere are not looked after yet, with their jobs."""
@@ -325,11 +338,12 @@ class Store:
     def give_up_late(self, lease: Lease) -> list[int]:
         """Queued jobs past the time by which they must have started: given up; their ids."""
         with self._holding(lease) as database:
-            late = select(JOBS).where((JOBS.c.state == "queued") & (JOBS.c.start_by_s < self._clock())).order_by(JOBS.c.id)
             # What has run before is no late starter: it waits to go on.
-            found = [Job.of(row) for row in database.execute(late) if not self._ends(database, row.id)]
+            has_run = exists().where((ATTEMPTS.c.job_id == JOBS.c.id) & ATTEMPTS.c.started_s.is_not(None))
+            is_late = (JOBS.c.state == "queued") & (JOBS.c.start_by_s < self._clock()) & ~has_run
+            found = [Job.of(row) for row in database.execute(select(JOBS).where(is_late).order_by(JOBS.c.id))]
             for job in found:
-                self._move(database, job, "timed_out", message="did not start by its deadline")
+                self._move(database, job, "timed_out", message=TOO_LATE)
                 self.note(database, lease.holder, "given up", job.id, {})
             return [job.id for job in found]
 
@@ -362,12 +376,11 @@ class Store:
         assert state in MOVES[job.state], f"job {job.id}: {job.state} to {state}"
         ended = {"ended_s": self._clock()} if state in TERMINAL else {}
         same = (JOBS.c.id == job.id) & (JOBS.c.state == job.state)
-        done = database.execute(update(JOBS).where(same).values(state=state, **ended, **changes))
+        done = database.execute(update(JOBS).where(same).values(state=state, **{**ended, **changes}))
         assert done.rowcount == 1, f"job {job.id} was {job.state} under a lock, and is not"
 
-    def _is_live(self, database: Connection, attempt: Attempt) -> bool:
-        live = (ATTEMPTS.c.id == attempt.id) & ATTEMPTS.c.ended_s.is_(None)
-        return database.execute(select(ATTEMPTS.c.id).where(live)).one_or_none() is not None
+    def _as_it_is(self, database: Connection, attempt: Attempt) -> Attempt:
+        return Attempt.of(database.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id)).one())
 
     def _ends(self, database: Connection, job_id: int) -> dict[str, int]:
         rows = database.execute(
@@ -376,25 +389,6 @@ class Store:
             .group_by(ATTEMPTS.c.cause)
         )
         return {row[0]: row[1] for row in rows}
-
-    def _turns(self, database: Connection, limits: Limits) -> list[Turn]:
-        columns = [JOBS.c[field.name] for field in fields(Waiting)]
-        waiting = select(*columns).where(JOBS.c.state == "queued").order_by(JOBS.c.priority.desc(), JOBS.c.id).limit(LOOK_AHEAD)
-        live = select(*columns).where(JOBS.c.state.in_(LIVE_STATES)).order_by(JOBS.c.id)
-        queue, running = ([Waiting(*row) for row in database.execute(query)] for query in (waiting, live))
-        return turns(queue, running, self._spent(database, limits), limits, now_s=self._clock())
-
-    def _spent(self, database: Connection, limits: Limits) -> dict[str, float]:
-        """GPU-hours of the projects that have a budget."""
-        budgeted = [name for name, own in limits.projects.items() if own.gpu_hours is not None]
-        if not budgeted:
-            return {}
-        now = self._clock()
-        hours = JOBS.c.gpus * (func.coalesce(ATTEMPTS.c.ended_s, now) - ATTEMPTS.c.claimed_s) / 3600
-        rows = database.execute(
-            select(JOBS.c.project, func.sum(hours)).join(ATTEMPTS).where(JOBS.c.project.in_(budgeted)).group_by(JOBS.c.project)
-        )
-        return {project: float(spent or 0) for project, spent in rows}
 
     def note(self, database: Connection, actor: str, what: str, job_id: int | None, detail: Mapping[str, Any]) -> None:
         """Write down who did what, in the transaction that does it."""

@@ -19,20 +19,18 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from services.jobs.kinds import Fed, Step
-from services.jobs.place import BEAT_S, LOG_LIMIT, LOG_PIECE, End, Place
+from services.jobs.place import BEAT_S, LOG_LIMIT, LOG_PIECE, UNDELIVERED, End, Place
 from services.jobs.states import Cause, StopReason
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import folder, join
 
 CUT = f"\n[the log is cut here: it has reached {LOG_LIMIT >> 20} MiB]\n".encode()
-UNDELIVERED = ".undelivered"
-"""The mark of a finished run that MLflow lacks something of (see zsbir.train)."""
-
 DELIVERY_TRIES, DELIVERY_PAUSE_S = 10, 20.0
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -50,12 +48,13 @@ class Log:
         self._changed, self._lock = False, threading.Lock()
 
     def add(self, data: bytes) -> None:
-        """Something was said."""
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        """Something was said. Ray's own copy may fail, on a full disk: a command that nobody reads any more would stand still."""
         with self._lock:
             if self._size > LOG_LIMIT:
                 return
+            with suppress(OSError):
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
             room = LOG_LIMIT - self._size
             self._size += len(data)
             self._text += data if len(data) <= room else data[:room] + CUT
@@ -90,6 +89,7 @@ class Attempt:
         self.log = Log(place)
         self.steps = [Step.of(said) for said in self.spec["steps"]]
         self.made: dict[str, str] = {}
+        self._began_s = time.time()
         self._command: subprocess.Popen[bytes] | None = None
         self._stop, self._over = threading.Event(), threading.Event()
         self.stop_reason: StopReason = "preempted"
@@ -99,7 +99,10 @@ class Attempt:
         for step in self.steps:
             if self._stop.is_set():
                 return self._stopped("")
-            code = self._step(step)
+            try:
+                code = self._step(step)
+            except _Untold as reason:
+                return End("busy", str(reason), made=self.made)
             if code:
                 return self._failed(step, code)
             with suppress(*STORAGE_ERRORS):
@@ -136,6 +139,7 @@ class Attempt:
         self._over.set()
         self.log.say(f"{end.cause}{': ' + end.message if end.message else ''}")
         _insist(self.log.write)
+        end = replace(end, began_s=self._began_s, ended_s=time.time())
         _insist(lambda: self.place.end(end))
 
     def _leave(self) -> NoReturn:
@@ -200,7 +204,7 @@ class Attempt:
         return code
 
     def _deliver(self, step: Step, argv: Sequence[str]) -> None:
-        """What MLflow missed of a finished training, the same command delivers when it answers again."""
+        """What MLflow missed of a finished training, the same command delivers when it answers again. _Untold when it does not."""
         if step.name != "train":
             return
         run = folder(self.made["train"])
@@ -211,6 +215,7 @@ class Attempt:
             if self._stop.wait(DELIVERY_PAUSE_S):
                 return
             self._command_of(step, argv)
+        raise _Untold("the training is done, and MLflow does not answer: told when it does")
 
     def _failed(self, step: Step, code: int) -> End:
         """Why, as far as it can be told from outside."""
@@ -228,6 +233,10 @@ class Attempt:
 
     def _stopped(self, message: str) -> End:
         return End(self.stop_reason, message[:500], made=self.made)
+
+
+class _Untold(Exception):  # noqa: N818 - it says what MLflow is
+    """MLflow was away for too long to keep a cluster's CPUs for it: a later attempt tells it."""
 
 
 class _Memo:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from services.jobs.dispatcher import AWAY, Dispatcher, DispatcherSettings
+from services.jobs.dispatcher import AWAY, Dispatcher, DispatcherSettings, _cause
 from services.jobs.executor import Away, Sight, Task
 from services.jobs.limits import Limits
-from services.jobs.place import End, Place
+from services.jobs.place import UNDELIVERED, End, Place
 from services.jobs.records import JobRequest
 from services.jobs.states import FORGIVEN, LIVE, TERMINAL
 from services.jobs.store import StaleLease, open_store
@@ -150,10 +152,15 @@ class World(RuleBasedStateMachine):
 
     # --- people
 
-    @rule(key=st.sampled_from([None, None, "a"]), priority=st.integers(-1, 1), limit_s=st.sampled_from([None, None, 50.0]))
-    def submit(self, key, priority, limit_s):
-        key = key and f"{key}{priority}"
-        self.store.submit(JobRequest(kind="train", priority=priority, idempotency_key=key, time_limit_s=limit_s))
+    @rule(
+        key=st.sampled_from([None, None, "a"]),
+        priority=st.integers(-1, 1),
+        limit_s=st.sampled_from([None, None, 50.0]),
+        within_s=st.sampled_from([None, None, 50.0]),
+    )
+    def submit(self, key, priority, limit_s, within_s=None):
+        terms = {"priority": priority, "idempotency_key": key and f"{key}{priority}", "time_limit_s": limit_s}
+        self.store.submit(JobRequest(kind="train", **terms, start_by_s=within_s and self.store_s + within_s))
 
     @rule(which=ANY)
     def cancel(self, which):
@@ -518,3 +525,115 @@ def test_who_hangs_before_he_begins_is_given_up_also_by_a_dispatcher_that_comes_
     )  # its second call: it looks, takes the fence, stops
     world.rounds(0, rounds=1)
     world.all_comes_to_an_end()
+
+
+def working(world, **job):
+    """The first job is cancelled; another one is at work, and its dispatcher has heard it."""
+    world.cancel(0)
+    world.rounds(0, rounds=2)
+    wanted = world.store.submit(JobRequest(kind="train", **job))
+    world.rounds(0, rounds=1)
+    world.all_that_can_begin_begins()
+    world.rounds(0, rounds=2)
+    assert world.store.job(wanted.id).state == "running"
+    return wanted.id
+
+
+def test_a_machine_that_was_off_is_no_reason_for_a_time_limit(world):
+    """Killed after a moment of its hour; the next dispatcher comes three hours later, and has never heard it."""
+    job = working(world, time_limit_s=3600.0)
+    world.dispatchers.clear()
+    world.a_wrapper_is_killed(0, made=False, noticed=False)
+    world.cluster.said.clear()
+    world.now_s += 3 * 3600
+    world.store_s += 3 * 3600
+    world.start_dispatcher()
+    for _ in range(12):
+        world.round(world.dispatchers[0])
+        world.time_passes(6.0)
+    (first, *_) = world.store.attempts(job)
+    assert first.cause == "lost"
+    assert world.store.job(job).state != "timed_out"
+
+
+def test_who_lives_and_is_over_his_time_is_asked_to_end(world):
+    job = working(world, time_limit_s=50.0)
+    for _ in range(12):
+        world.time_passes(6.0)
+        world.rounds(0, rounds=1)
+    assert world.cluster.wrappers[0].place.stop_reason() == "timed_out"
+    world.who_is_asked_to_stop_stops()
+    world.rounds(0, rounds=1)
+    assert world.store.job(job).state == "timed_out"
+
+
+def test_who_was_trained_and_killed_before_mlflow_knew_is_tried_again(world):
+    job = working(world)
+    run = world.make(world.wrapper(0))
+    folder(run).replace(UNDELIVERED, b"")
+    world.a_wrapper_is_killed(0, made=False, noticed=True)
+    for _ in range(12):
+        world.time_passes(6.0)
+        world.rounds(0, rounds=1)
+    (first, *_) = world.store.attempts(job)
+    assert (first.cause, first.message) == ("lost", "it was trained, and fell silent before MLflow had all of it")
+    folder(run).delete([UNDELIVERED])
+    world.all_comes_to_an_end()
+    assert world.store.job(job).state == "succeeded"
+
+
+def test_who_waits_in_the_clusters_own_queue_past_his_deadline_is_given_up(world):
+    world.cancel(0)
+    world.rounds(0, rounds=2)
+    job = world.store.submit(JobRequest(kind="train", start_by_s=world.store_s + 60)).id
+    world.rounds(0, rounds=1)
+    assert world.store.job(job).state == "starting"
+    world.time_passes(100.0)
+    world.rounds(0, rounds=1)
+    assert (world.store.job(job).state, world.store.job(job).message) == ("timed_out", "did not start by its deadline")
+    assert not world.cluster.pending()
+
+
+def test_one_attempt_that_cannot_be_looked_at_stops_no_other(world):
+    """Whatever the error is: the others' jobs go on, and so does this one when it is over."""
+    for _ in range(2):
+        world.submit(key=None, priority=0, limit_s=None)
+    world.rounds(0, rounds=1)
+    world.all_that_can_begin_begins()
+    world.rounds(0, rounds=2)
+    spec = world.wrapper(0).place.uri + "/spec.json"
+    said = Path(spec).read_bytes()
+    Path(spec).write_bytes(b"{")
+    for wrapper in list(world.cluster.wrappers):
+        wrapper.place.end(End("preempted", "by its own word"))
+        world.cluster.gone(wrapper, "ended")
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    world.dispatchers[0].settings = world.dispatchers[0].settings.replace(poll_s=0.05)
+    world.dispatchers[0].run(stop)
+    ends = Counter(attempt.cause for job in world.store.jobs() for attempt in world.store.attempts(job.id))
+    assert ends["preempted"] == RUNNING - 1
+    Path(spec).write_bytes(said)
+    world.all_comes_to_an_end()
+
+
+RAYS_GUESS = (
+    "Job supervisor actor died: The actor died unexpectedly before finishing this task. Worker unexpectedly exits with a "
+    "connection error code 2. End of file. Some common causes include: (1) the process was killed by the OOM killer due to "
+    "high memory usage, (2) ray stop --force was called, or (3) the worker crashed unexpectedly due to SIGSEGV or another "
+    "unexpected error."
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        (RAYS_GUESS, "lost"),
+        ("Task was killed due to the node running low on memory", "out_of_memory"),
+        ("the node died", "node_lost"),
+        ("exit code 1, last available logs (truncated): node memory preempted", "lost"),
+        ("preempted by a job of higher priority", "preempted"),
+    ],
+)
+def test_what_the_cluster_says_is_told_from_what_it_guesses(message, cause):
+    assert _cause(Sight("ended", message)) == cause

@@ -177,6 +177,7 @@ def test_who_does_not_start_by_his_deadline_is_given_up_and_who_has_run_is_not(s
     late, early = submit(store, start_by_s=clock.now_s + 10), submit(store, start_by_s=clock.now_s + 10, priority=9)
     attempt = store.claim(lease, MANY)
     assert attempt.job_id == early.id
+    store.started(lease, attempt)
     store.end(lease, attempt, "preempted")
     clock.now_s += 11
     assert store.give_up_late(lease) == [late.id]
@@ -195,11 +196,104 @@ def test_gpu_hours_are_counted_and_end_a_budget(store, lease, clock):
     limits = Limits(running=9, projects={"vision": ProjectLimits(gpu_hours=1)})
     submit(store, project="vision", gpus=2)
     attempt = store.claim(lease, limits)
+    clock.now_s += 1800  # in a cluster's own queue, where it holds nothing
+    store.started(lease, attempt)
     clock.now_s += 1800
     store.end(lease, attempt, "succeeded", result="x")
     submit(store, project="vision", gpus=2)
     assert store.claim(lease, limits) is None
     assert store.turns(limits)[0].reason == "project vision has spent 1.0 of its 1 GPU-hours"
+
+
+def test_hours_in_which_nobody_looked_are_not_spent(store, lease, clock):
+    """The machine was off: the attempt's own last sign says when its GPUs were free. What never started has spent nothing."""
+    attempt = running(store, lease, gpus=2)
+    clock.now_s += 3 * 3600
+    store.end(lease, attempt, "lost", ended_s=clock.now_s - 3 * 3600 + 600)
+    (ended,) = store.attempts(attempt.job_id)
+    assert ended.ended_s - ended.started_s == 600
+    clock.now_s += 10
+    waiting = store.claim(lease, MANY)
+    clock.now_s += 3 * 3600
+    spent = "project default has spent 0.3 of its 0.2 GPU-hours"
+    submit(store, gpus=2)
+    (turn,) = store.turns(Limits(running=9, projects={"default": ProjectLimits(gpu_hours=0.2)}))
+    assert turn.reason == spent
+    store.end(lease, waiting, "succeeded", began_s=clock.now_s - 60, ended_s=clock.now_s - 30)
+    last = store.attempts(attempt.job_id)[-1]
+    assert last.ended_s - last.started_s == 30
+    assert store.job(attempt.job_id).ended_s == last.ended_s
+
+
+@pytest.mark.parametrize(("began_s", "ended_s"), [(0.0, 1.0), (2e9, 2e9), (2e9, 1.0)])
+def test_a_clock_that_is_wrong_moves_no_end_out_of_its_attempt(store, lease, clock, began_s, ended_s):
+    submit(store)
+    attempt = store.claim(lease, MANY)
+    clock.now_s += 60
+    store.end(lease, attempt, "preempted", began_s=began_s, ended_s=ended_s)
+    (ended,) = store.attempts(attempt.job_id)
+    assert attempt.claimed_s <= (ended.started_s or attempt.claimed_s) <= ended.ended_s <= clock.now_s
+
+
+def test_a_thousand_that_are_held_back_hide_nobody(store, lease):
+    limits = Limits(running=9, projects={"vision": ProjectLimits(cpus=0)})
+    for _ in range(1001):
+        submit(store, project="vision")
+    other = submit(store, project="audio")
+    assert store.claim(lease, limits).job_id == other.id
+    assert store.claim(lease, limits) is None
+
+
+def test_what_no_database_takes_is_left_out(store, lease):
+    attempt = running(store, lease)
+    metrics = {"loss": float("nan"), "grad_norm": float("inf"), "dev": [1.0, float("-inf")]}
+    assert store.report(lease, attempt, {"label": "tr\0ain", "metrics": metrics})
+    assert store.job(attempt.job_id).progress == {
+        "label": "train",
+        "metrics": {"loss": None, "grad_norm": None, "dev": [1.0, None]},
+    }
+    assert store.end(lease, attempt, "user_error", message="what\0 it said") == "failed"
+    assert store.job(attempt.job_id).message == "what it said"
+
+
+def test_a_claim_and_a_cancellation_at_once_are_one_after_the_other(store, lease):
+    """Also being given up for lateness; whoever comes second finds what the first has done."""
+    rounds = 40
+    for number in range(rounds):
+        job = submit(store, start_by_s=1.0 if number % 2 else None)
+        both = threading.Barrier(2)
+
+        def cancel(job=job, both=both):
+            both.wait()
+            return store.cancel(job.id, "ann")
+
+        with ThreadPoolExecutor(1) as pool:
+            cancelled = pool.submit(cancel)
+            both.wait()
+            attempt = None if number % 2 else store.claim(lease, MANY)
+            late = store.give_up_late(lease) if number % 2 else []
+            cancelled.result()
+        now = store.job(job.id)
+        if attempt is not None:
+            assert (now.state, now.cancelling) == ("starting", True)
+            assert store.end(lease, attempt, "cancelled") == "cancelled"
+        else:
+            assert now.state == ("timed_out" if late else "cancelled")
+
+
+def test_of_several_who_come_first_one_has_the_lease(url):
+    stores, all_at_once = [open_store(url) for _ in range(8)], threading.Barrier(8)
+
+    def take(each):
+        each.limits()  # connected before the race
+        all_at_once.wait()
+        return each.take_lease("somebody", None)
+
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(take, stores))
+    assert sum(lease is not None for lease in taken) == 1
+    for each in stores:
+        each.engine.dispose()
 
 
 def test_only_who_saw_the_lease_as_it_stands_takes_it(store):

@@ -40,6 +40,11 @@ def test_what_can_never_fit_says_so_and_blocks_nobody():
     assert found == {1: "asks for 8 CPUs, project vision may use 4", 2: ""}
 
 
+def test_what_asks_for_more_than_the_queue_may_use_blocks_nobody_either():
+    found = reasons([job(1, cpus=4), job(2, gpus=1), job(3)], running=9, cpus=2, gpus=0)
+    assert found == {1: "asks for 4 CPUs, the queue may use 2", 2: "asks for 1 GPUs, the queue may use 0", 3: ""}
+
+
 def test_a_job_that_rests_after_a_failure_blocks_nobody():
     assert reasons([job(1, not_before_s=NOW + 30), job(2)], running=1) == {1: "tried again in 30 s", 2: ""}
 
@@ -57,6 +62,7 @@ def test_what_starts_fits_and_what_waits_has_a_reason(queue, live, running, cpus
     limits = Limits(running=running, cpus=cpus, gpus=1, projects={"a": ProjectLimits(cpus=own)})
     found = turns(waiting, held, {}, limits, now_s=NOW)
     assert [turn.place for turn in found] == list(range(1, len(queue) + 1))
+    assert not any(turn.blocks and cpus is not None and turn.job.cpus > cpus for turn in found), "room for it will never come"
     started = [turn.job for turn in found if not turn.reason]
     if started:  # what was there before may be over limits that were lowered since; nothing comes on top of it then
         together = held + started

@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from services.jobs import place as places
+from services.jobs import work
 from services.jobs.kinds import Step
-from services.jobs.place import End, Place, place_of
+from services.jobs.place import UNDELIVERED, End, Place, place_of
 from services.jobs.work import _cause
-from zsbir.base.storage import join
+from zsbir.base.artifact import MANIFEST
+from zsbir.base.storage import folder, join
 
 QUICK = {"image_px": 16, "photos_per_class": 4, "epochs": 1, "batch_images": 16}
 """A pre-training of a second."""
@@ -23,6 +26,7 @@ QUICK = {"image_px": 16, "photos_per_class": 4, "epochs": 1, "batch_images": 16}
 LONG = {**QUICK, "photos_per_class": 4000}
 """One that draws photos for a quarter of an hour."""
 
+FULL = Path("/dev/full")
 BAD = Step("evaluate", {"run": "no such run"})
 
 
@@ -252,6 +256,38 @@ def test_who_was_held_for_lost_ends_at_once_with_his_command(attempt, started):
     psutil.wait_procs([command], timeout=10)
     assert not command.is_running()
     assert place.ended() == End("lost", "it fell silent")
+
+
+def test_what_mlflow_still_lacks_is_told_by_a_later_attempt(attempt, monkeypatch, tmp_path):
+    """Its training is done, and cannot be told: a cluster's CPUs are not kept for that."""
+    monkeypatch.setattr(work, "DELIVERY_TRIES", 1)
+    monkeypatch.setattr(work, "DELIVERY_PAUSE_S", 0.0)
+    run = str(tmp_path / "run")
+    for name in (MANIFEST, UNDELIVERED):
+        folder(run).create(name, b"{}")
+    steps = [Step("pretrain", QUICK), Step("train", {"recipe": "toy", "dataset": str(tmp_path / "none")})]
+    for ended in ("busy", "succeeded"):
+        one = work.Attempt(attempt(*steps))
+        for step, made in zip(steps, ("weights", run), strict=True):
+            work._Memo(one.spec["memo"], step.name, step.argv({}, one.spec["root"])).write(made)
+        assert one.run().cause == ended
+        folder(run).delete([UNDELIVERED])
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+def test_a_full_disk_under_rays_own_log_stops_no_work(attempt):
+    place = attempt(Step("pretrain", QUICK))
+    with FULL.open("wb") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "services.jobs.work", place.uri],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "ZSBIR_PLAIN_LOG": "1"},
+            timeout=120,
+            check=False,
+        )
+    assert place.ended().cause == "succeeded", process.stderr
+    assert log_of(place).splitlines()[-1] == "succeeded"
 
 
 def test_it_works_the_same_in_object_storage(attempt, started, s3_root):
