@@ -66,7 +66,7 @@ def _up(argv: Sequence[str]) -> str:
     from services.jobs.machine import UpSettings
 
     parser = cli.Parser("services.jobs up", up.__doc__ or "")
-    parser.add_argument("--foreground", action="store_true", help="stay here, for a service manager; Ctrl-C ends it")
+    parser.add_argument("--foreground", action="store_true", help="stay here, for a service manager; Ctrl-C ends it, a second one at once")
     parser.add_fields(UpSettings, title="service")
     parsed, values = parser.values(argv)
     return up(UpSettings.of(values), foreground=parsed.foreground)
@@ -79,7 +79,7 @@ def _down(argv: Sequence[str]) -> None:
     parser = cli.Parser("services.jobs down", down.__doc__ or "")
     parser.add_argument("--root", default=default_root(), help="storage root, also ZSBIR_ROOT")
     parser.add_argument("--now", action="store_true", help="without waiting for checkpoints")
-    parser.add_argument("--grace-s", type=float, default=180.0, metavar="X", help="seconds for checkpoints [180]")
+    parser.add_argument("--grace-s", type=float, metavar="X", help="seconds for checkpoints [as `up` was told: 120]")
     parsed, _ = parser.values(argv)
     down(parsed.root, now=parsed.now, grace_s=parsed.grace_s)
 

@@ -17,7 +17,7 @@ import zsbir
 from services.jobs import messages, schemas
 from services.jobs.bodies import body, takes, with_bodies
 from services.jobs.desk import Desk
-from services.jobs.door import ApiSettings, Gate, Operator, Service, Submitter, There, Viewer, is_loopback
+from services.jobs.door import ApiSettings, Gate, Operator, Service, Submitter, There, Viewer
 from services.jobs.limits import Limits
 from services.jobs.messages import (
     Cancelled,
@@ -37,6 +37,7 @@ from services.jobs.places import Places
 from services.jobs.refusals import refusals, refuse
 from services.jobs.store import open_store
 from services.jobs.tokens import Tokens
+from services.jobs.whereabouts import is_loopback
 from zsbir.base.errors import InputError
 
 PAGES = Path(__file__).parent / "pages"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
 from collections.abc import Mapping
@@ -99,14 +98,6 @@ def _hostname(host: str) -> str:
     """Without its port; empty for what is no host."""
     found = re.fullmatch(r"\[([0-9a-f:.]+)\](?::\d+)?|([a-z0-9._-]+)(?::\d+)?", host)
     return (found[1] or found[2]) if found else ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether that address is this machine's alone."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _service(request: Request) -> Service:

@@ -6,27 +6,35 @@ exactly that, also after the keeper itself was killed.
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from services.jobs.limits import Limits
 from services.jobs.machine import TIMES, Machine, UpSettings, write_secret
-from services.jobs.place import JOBS, place_of
-from services.jobs.programs import Running, await_well, end_all, is_process, python, started_s
+from services.jobs.place import JOBS, Place
+from services.jobs.programs import Running, await_well, end_all, is_process, python, start_of
 from services.jobs.store import open_store
 from services.jobs.tokens import Tokens
-from services.jobs.whereabouts import absolute_root, remember, remembered, state_folder
+from services.jobs.whereabouts import absolute_root, is_loopback, remember, remembered, state_folder
 from zsbir.base import events
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import InputError, Interrupted, RunError
+from zsbir.base.files import write_atomic
 from zsbir.base.storage import join
 
+WORK = "services.jobs.work"
+GRACE_S = 120.0
 UP_S = 240.0
 """Seconds that all of it may take to come up."""
 
@@ -35,61 +43,70 @@ def up(settings: UpSettings, *, foreground: bool = False) -> str:
     """Start it, and say what runs where; the address. What is up already stays as it is."""
     settings = settings.replace(root=absolute_root(settings.root))
     root = settings.root
-    if _keeper_lives(remembered(root)):
-        events.say("already up")
-        return _told(root)
-    _end_left_behind(root)
-    if foreground:
-        keep(settings)
-        return ""
-    log = state_folder(root) / "logs" / "keeper.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
-        words = python("services.jobs", "keep", f"--settings={settings.model_dump_json()}")
-        keeper = subprocess.Popen(
-            words, env=os.environ | TIMES, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-        )
-    _follow_start(root, keeper, log)
+    if settings.auth == "off" and not is_loopback(settings.host):
+        raise InputError(f"everybody who reaches {settings.host} would be operator: without tokens, --host is this machine alone")
+    log = _log_file(root)
+    said_before = log.stat().st_size if log.exists() else 0
+    if _is_kept(root):
+        events.say("already up" if remembered(root).get("ready") else "already coming up")
+    else:
+        _end_left_behind(root, settings.grace_s)
+        if foreground:
+            keep(settings, told=True)
+            return ""
+        _start_keeper(settings, log)
+    _follow_start(root, log, said_before)
     return _told(root)
 
 
-def down(root: str, *, now: bool, grace_s: float) -> None:
-    """End what `up` has started, and nothing else. Running jobs save a checkpoint first, and go on with the next `up`."""
+def down(root: str, *, now: bool, grace_s: float | None = None) -> None:
+    """End what `up` has started, and nothing else. Running jobs save a checkpoint first, and go on with the next `up`.
+
+    grace_s: seconds for that; None: as `up` was told.
+    """
     root = absolute_root(root)
-    said = remembered(root)
-    if not said:
+    grace_s = 0.0 if now else remembered(root).get("grace_s", GRACE_S) if grace_s is None else grace_s
+    if _is_kept(root):
+        write_atomic(_grace_file(root), str(grace_s).encode())
+        keeper = int(_lock_file(root).read_text() or 0)
+        until = time.monotonic() + grace_s + 60
+        with suppress(ProcessLookupError):
+            os.kill(keeper, signal.SIGTERM)
+            while _is_kept(root):
+                if time.monotonic() > until:
+                    os.kill(keeper, signal.SIGKILL)
+                time.sleep(0.1)
+    elif not remembered(root):
         events.say("nothing is up for this root")
         return
-    pid, begun_s = said["keeper"]["pid"], said["keeper"]["started_s"]
-    if is_process(pid, begun_s):
-        os.kill(pid, signal.SIGINT if now else signal.SIGTERM)
-        until = time.monotonic() + grace_s + 60
-        while is_process(pid, begun_s):
-            if time.monotonic() > until:
-                os.kill(pid, signal.SIGKILL)
-            time.sleep(0.1)
-    _end_left_behind(root)
+    _end_left_behind(root, grace_s)
     events.say("down")
 
 
-def keep(settings: UpSettings) -> None:
-    """The keeper: start everything, keep it alive, end it when asked to (SIGTERM: with checkpoints; SIGINT: at once)."""
+def keep(settings: UpSettings, *, told: bool = False) -> None:
+    """The keeper: start everything, keep it alive, end it when asked to: with checkpoints, and by a second Ctrl-C without."""
     stop, hurry = threading.Event(), threading.Event()
 
     def ask(number: int, _frame: object) -> None:
-        if number == signal.SIGINT or stop.is_set():
+        if number == signal.SIGINT and stop.is_set():
             hurry.set()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
-    service = _Service(settings)
-    try:
-        service.start()
-        while not stop.wait(0.5):
-            service.look_after()
-    finally:
-        service.end(hurry)
+    with _kept(settings.root):
+        service = _Service(settings)
+        try:
+            service.start(stop)
+            if told and not stop.is_set():
+                events.say(_told(settings.root))
+            while not stop.wait(0.5):
+                try:
+                    service.look_after()
+                except OSError as error:  # a full disk passes; what runs must not end for it
+                    events.warn(f"cannot look after what runs: {error}")
+        finally:
+            service.end(hurry)
 
 
 class _Service:
@@ -100,7 +117,8 @@ class _Service:
         self.machine = Machine(settings)
         self.programs = [Running(program) for program in self.machine.programs]
 
-    def start(self) -> None:
+    def start(self, stop: threading.Event) -> None:
+        """All of it, unless it is asked to stop meanwhile."""
         self._open_store()
         self._remember(ready=False)
         dispatcher = [running for running in self.programs if running.program.name == "dispatcher"]
@@ -108,7 +126,9 @@ class _Service:
             for running in group:
                 running.start()
                 self._remember(ready=False)
-            late = await_well(group, UP_S, events.say)
+            late = await_well(group, UP_S, events.say, stop)
+            if stop.is_set():
+                return
             if late:
                 raise RunError(f"{', '.join(late)} did not come up in {UP_S:g} s; see {self.machine.state / 'logs'}")
         self._remember(ready=True)
@@ -129,20 +149,7 @@ class _Service:
             dispatcher = next((running for running in self.programs if running.program.name == "dispatcher"), None)
             if dispatcher and dispatcher.process:
                 dispatcher.end()
-                with suppress(RunError, InputError, OSError):
-                    self._pause_jobs(hurry)
-
-    def _pause_jobs(self, hurry: threading.Event) -> None:
-        places = [place_of(self.root, attempt.submission_id) for _, attempt in open_store(self.machine.store_url).live()]
-        begun = [place for place in places if place.began()]
-        if not begun or hurry.is_set():
-            return
-        events.say(f"{len(begun)} running jobs save a checkpoint; they go on when the service is up again")
-        for place in begun:
-            place.ask_stop("preempted")
-        until = time.monotonic() + self.settings.grace_s
-        while time.monotonic() < until and not hurry.wait(0.5) and not all(place.ended() for place in begun):
-            continue
+                _pause_jobs(self.root, lambda: 0.0 if hurry.is_set() else _asked_grace_s(self.root, self.settings.grace_s))
 
     def _open_store(self) -> None:
         store = open_store(self.machine.store_url)
@@ -155,30 +162,40 @@ class _Service:
 
     def _remember(self, *, ready: bool) -> None:
         programs = [
-            {"name": each.program.name, "pid": each.pid, "started_s": started_s(each.pid), "address": each.program.address}
+            {"name": each.program.name, "pid": each.pid, "start": start_of(each.pid), "address": each.program.address}
             | {"log": str(each.program.log)}
             for each in self.programs
         ]
-        keeper = {"pid": os.getpid(), "started_s": started_s(os.getpid())}
-        remember(self.root, {**self.machine.said, "keeper": keeper, "programs": programs, "ready": ready})
+        remember(self.root, {**self.machine.said, "keeper": {"pid": os.getpid()}, "programs": programs, "ready": ready})
 
 
-def _follow_start(root: str, keeper: subprocess.Popen[bytes], log: Path) -> None:
-    """Say what the keeper says, until all is up. RunError with its last line where it gives up."""
-    with log.open("r", encoding="utf-8", errors="replace") as lines:
-        lines.seek(0, os.SEEK_END)
-        while True:
-            line = lines.readline()
-            if line:
-                events.say(line.rstrip().split(" ", 2)[-1])  # without its time
-                continue
-            said = remembered(root)
-            if said.get("ready") and said["keeper"]["pid"] == keeper.pid:
-                return
-            if keeper.poll() is not None:
-                rest = lines.read().strip() or "it ended without a word"
-                raise RunError(f"the service did not come up: {rest.splitlines()[-1]}; see {log.parent}")
-            time.sleep(0.2)
+def _start_keeper(settings: UpSettings, log: Path) -> None:
+    """In the background. The store's URL is no argument: everybody may read those, and it may hold a password."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    env = {**os.environ, **TIMES, **({"ZSBIR_JOBS_STORE": settings.store} if settings.store else {})}
+    words = python("services.jobs", "keep", f"--settings={settings.replace(store='').model_dump_json()}")
+    with log.open("ab") as file:
+        keeper = subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+    while not _is_kept(settings.root) and keeper.poll() is None:
+        time.sleep(0.05)
+
+
+def _follow_start(root: str, log: Path, said_before: int) -> None:
+    """Say what the keeper says, until all is up. RunError with its last line where it gives up. said_before: bytes of its log."""
+    last = "it ended without a word"
+    try:
+        with log.open("r", encoding="utf-8", errors="replace") if log.exists() else io.StringIO() as lines:
+            lines.seek(said_before)
+            while not (remembered(root).get("ready") and _is_kept(root)):
+                ended = not _is_kept(root)
+                while line := lines.readline():
+                    last = line.rstrip().split(" ", 2)[-1]  # without its time
+                    events.say(last)
+                if ended:
+                    raise RunError(f"the service did not come up: {last}; see {log.parent}")
+                time.sleep(0.2)
+    except KeyboardInterrupt:
+        raise Interrupted("it goes on coming up; python -m services.jobs down ends it") from None
 
 
 def _told(root: str) -> str:
@@ -187,6 +204,8 @@ def _told(root: str) -> str:
         events.say(f"{program['name']:<12}{program['address'] or '-':<26}pid {program['pid']:<9}{program['log']}")
     events.say(f"{'storage':<12}{root}")
     events.say(f"{'job store':<12}{said['store']}")
+    if said.get("elsewhere"):
+        events.say(f"{'for others':<12}{said['elsewhere']}")
     if said["auth"] == "tokens":
         events.say(f"{'auth':<12}tokens: python -m services.jobs tokens make NAME --role submitter")
     ray = said["ray"]
@@ -197,23 +216,111 @@ def _told(root: str) -> str:
     return str(said["url"])
 
 
-def _keeper_lives(said: dict[str, Any]) -> bool:
-    return bool(said) and is_process(said["keeper"]["pid"], said["keeper"]["started_s"])
+# --- who keeps it
 
 
-def _end_left_behind(root: str) -> None:
-    """What a killed keeper left running: its programs by number and start time, Ray by its own folder."""
+@contextmanager
+def _kept(root: str) -> Iterator[None]:
+    """Hold the lock that says: this root's service has a keeper; the file has his number. RunError where there is one already."""
+    state_folder(root).mkdir(parents=True, exist_ok=True)
+    with _lock_file(root).open("a+") as file:
+        for pause_s in (0.1, 0.2, 0.5, None):  # who only looks whether it is held, holds it for a moment
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if pause_s is None:
+                    raise RunError("this root's service is kept by another process") from None
+                time.sleep(pause_s)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        _grace_file(root).unlink(missing_ok=True)
+        yield
+
+
+def _is_kept(root: str) -> bool:
+    """Whether somebody holds it: the kernel gives it back with the death of who does."""
+    try:
+        with _lock_file(root).open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _lock_file(root: str) -> Path:
+    return state_folder(root) / "keeper.lock"
+
+
+def _grace_file(root: str) -> Path:
+    """Where `down` says how long jobs may take to save a checkpoint; also when it has thought better of it."""
+    return state_folder(root) / "grace_s"
+
+
+def _asked_grace_s(root: str, otherwise_s: float) -> float:
+    with suppress(OSError, ValueError):
+        return float(_grace_file(root).read_text())
+    return otherwise_s
+
+
+def _log_file(root: str) -> Path:
+    return state_folder(root) / "logs" / "keeper.log"
+
+
+# --- how it ends
+
+
+def _pause_jobs(root: str, grace_s: Callable[[], float]) -> None:
+    """Running jobs save a checkpoint. grace_s: seconds for that, asked again and again. What storage refuses is let be."""
+    if grace_s() <= 0:
+        return
+    began_s = time.monotonic()
+    with suppress(RunError, InputError, OSError):
+        places = _at_work(root)
+        for place in places:
+            place.ask_stop("preempted")
+        if places:
+            events.say(f"{len(places)} running jobs save a checkpoint; they go on when the service is up again")
+        while time.monotonic() - began_s < grace_s() and not all(place.ended() for place in places):
+            time.sleep(0.5)
+
+
+def _at_work(root: str) -> list[Place]:
+    """The attempts that processes of this machine work at."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        module = words.index(WORK) if WORK in words else len(words)
+        found |= {uri for uri in words[module + 1 : module + 2] if uri.startswith(f"{join(root, JOBS)}/")}
+    return [place for place in map(Place, sorted(found)) if place.began() and not place.ended()]
+
+
+def _end_left_behind(root: str, grace_s: float) -> None:
+    """What a killed keeper left running: the dispatcher; jobs, after their checkpoints; then all else, Ray by its own folder."""
     said = remembered(root)
-    for program in said.get("programs", []):
-        if program["pid"] and is_process(program["pid"], program["started_s"]):
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(program["pid"], signal.SIGKILL)
-    if said:
-        end_all((said["ray"]["temp"], _job_mark(root)))
-        shutil.rmtree(said["ray"]["temp"], ignore_errors=True)
-        (state_folder(root) / "up.json").unlink(missing_ok=True)
+    if not said:
+        return
+    programs = {program["name"]: program for program in said["programs"]}
+    if "dispatcher" in programs:
+        _kill(programs.pop("dispatcher"))
+    _pause_jobs(root, lambda: grace_s)
+    for program in programs.values():
+        _kill(program)
+    end_all((said["ray"]["temp"], _job_mark(root)))
+    shutil.rmtree(said["ray"]["temp"], ignore_errors=True)
+    (state_folder(root) / "up.json").unlink(missing_ok=True)
+
+
+def _kill(program: Mapping[str, Any]) -> None:
+    """One that was remembered, if it is still that one."""
+    if program["pid"] and is_process(program["pid"], program.get("start", "")):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(program["pid"], signal.SIGKILL)
 
 
 def _job_mark(root: str) -> str:
     """What stands in the command line of every attempt of this root."""
-    return f"services.jobs.work {join(root, JOBS)}/"
+    return f"{WORK} {join(root, JOBS)}/"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import sys
@@ -10,15 +11,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import Field
 
 from services.jobs.database import shown as shown_url
 from services.jobs.programs import Program, python
-from services.jobs.whereabouts import PORT, default_store, state_folder
+from services.jobs.whereabouts import PORT, default_store, is_loopback, state_folder
 from zsbir.base.config import Config
 from zsbir.base.storage import default_root, is_remote, join
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 TIMES = {"ZSBIR_LOG_TIMES": "1"}
 
 
@@ -30,6 +32,7 @@ class UpSettings(Config):
         "", description="job store, sqlite:///file or postgresql://user@host/name; none: a file of the service's own"
     )
     host: str = Field("127.0.0.1", description="where API and page listen; anything but this machine asks for tokens")
+    hosts: tuple[str, ...] = Field((), description="names that browsers know it by, besides the host's own and this machine's")
     port: int = Field(PORT, ge=0, le=65535, description="their port; 0, or where it is taken: a free one")
     auth: str = Field("", pattern="^(tokens|off|)$", description="tokens or off; none: off on this machine alone, tokens elsewhere")
     running: int = Field(0, ge=0, description="jobs at a time, when the queue is new; 0: as many as CPUs")
@@ -50,7 +53,7 @@ class Machine:
         self.state = state_folder(self.root)
         self.state.mkdir(parents=True, exist_ok=True)
         self.store_url = settings.store or default_store(self.root)
-        self.auth = settings.auth or ("off" if settings.host in LOOPBACK else "tokens")
+        self.auth = settings.auth or ("off" if is_loopback(settings.host) else "tokens")
         self.cpus = settings.cpus or os.cpu_count() or 1
         self.temp = tempfile.mkdtemp(prefix="zsbir-ray-", dir="/tmp")  # sockets lie there: their paths must be short
         self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", "")
@@ -72,14 +75,21 @@ class Machine:
             programs.append(self._mlflow(tracking, {**path, **quiet}))
         programs += [self._dispatcher(ray_address, ray_env), self._api(port)]
         self.said = {
-            "url": f"http://{self.settings.host}:{port}",
+            "url": self._here(port),
+            "elsewhere": f"http://{socket.gethostname()}:{port}" if self.settings.host in ANYWHERE else "",
             "root": self.root,
             "store": shown_url(self.store_url),
             "ray": {"address": f"127.0.0.1:{gcs}", "dashboard": ray_address, "token": str(token), "temp": self.temp},
             "mlflow": self.tracking_uri,
             "auth": self.auth,
+            "grace_s": self.settings.grace_s,
         }
         return programs
+
+    def _here(self, port: int) -> str:
+        """The API's address as this machine may call it."""
+        host = "127.0.0.1" if self.settings.host in ANYWHERE else self.settings.host
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def _log(self, name: str) -> Path:
         return self.state / "logs" / f"{name}.log"
@@ -104,20 +114,33 @@ class Machine:
         return Program("mlflow", words, self._log("mlflow"), env, address, f"{address}/health")
 
     def _dispatcher(self, ray_address: str, env: dict[str, str]) -> Program:
-        words = python("services.jobs", "dispatch", f"--root={self.root}", f"--store={self.store_url}", f"--ray={ray_address}")
+        words = python("services.jobs", "dispatch", f"--root={self.root}", f"--ray={ray_address}")
         words += [
             f"--tracking-uri={self.tracking_uri}",
             f"--patience-s={self.settings.patience_s}",
             f"--grace-s={self.settings.grace_s}",
         ]
-        return Program("dispatcher", words, self._log("dispatcher"), {**env, **TIMES})
+        return Program("dispatcher", words, self._log("dispatcher"), {**env, **TIMES, **self._store})
 
     def _api(self, port: int) -> Program:
         places = ",".join([str(Path.cwd()), *self.settings.places])
-        words = python("services.jobs", "serve", f"--root={self.root}", f"--store={self.store_url}", f"--places={places}")
+        names = ",".join([*self.settings.hosts, *(_own_names() if self.settings.host in ANYWHERE else ())])
+        words = python("services.jobs", "serve", f"--root={self.root}", f"--places={places}", f"--hosts={names}")
         words += [f"--host={self.settings.host}", f"--port={port}", f"--auth={self.auth}", f"--mlflow-url={self.tracking_uri}"]
-        address = f"http://{self.settings.host}:{port}"
-        return Program("api", words, self._log("api"), {}, address, f"{address}/healthz")
+        address = self._here(port)
+        return Program("api", words, self._log("api"), self._store, address, f"{address}/healthz")
+
+    @property
+    def _store(self) -> dict[str, str]:
+        """Its URL as environment: command lines are everybody's to read, and it may hold a password."""
+        return {"ZSBIR_JOBS_STORE": self.store_url}
+
+
+def _own_names() -> list[str]:
+    """What others may call this machine: its names, and its addresses."""
+    addresses = [found.address.partition("%")[0] for all_ in psutil.net_if_addrs().values() for found in all_]
+    names = {socket.gethostname(), socket.getfqdn(), *addresses}
+    return sorted(name.lower() for name in names if re.fullmatch(r"[\w.-]+|[0-9a-fA-F:.]+", name))
 
 
 def _program(name: str) -> str:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before a program that ended is started again: the next one each time, until it has lived for a minute."""
 
 END_S = 10.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Running:
         with self.program.log.open("ab") as log:
             self.process = subprocess.Popen(
                 list(self.program.words),
-                env={**os.environ, **self.program.env},
+                env={**_direct(os.environ), **self.program.env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -99,11 +101,13 @@ class Running:
         end_all(self.program.marks)
 
 
-def await_well(programs: Sequence[Running], timeout_s: float, tell: Callable[[str], None]) -> list[str]:
-    """Wait until all are well; names of those that are not in time."""
+def await_well(
+    programs: Sequence[Running], timeout_s: float, tell: Callable[[str], None], stop: threading.Event | None = None
+) -> list[str]:
+    """Wait until all are well, or `stop` is set; names of those that are not in time."""
     until = time.monotonic() + timeout_s
     waiting = list(programs)
-    while waiting and time.monotonic() < until:
+    while waiting and time.monotonic() < until and not (stop and stop.is_set()):
         for running in list(waiting):
             running.keep()
             if running.is_well():
@@ -116,8 +120,8 @@ def await_well(programs: Sequence[Running], timeout_s: float, tell: Callable[[st
 def answers(address: str) -> bool:
     """Whether an HTTP server answers there, if only to say that one may not."""
     try:
-        return httpx.get(address, timeout=3).status_code < 500
-    except httpx.HTTPError:
+        return httpx.get(address, timeout=3, trust_env=False).status_code < 500
+    except (httpx.HTTPError, httpx.InvalidURL):
         return False
 
 
@@ -137,19 +141,29 @@ def end_all(marks: Sequence[str]) -> None:
     psutil.wait_procs(list(doomed.values()), timeout=END_S)
 
 
-def is_process(pid: int, started_s: float) -> bool:
+def is_process(pid: int, start: str) -> bool:
     """Whether that very process lives: a number alone may be somebody else's by now."""
     with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started_s) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return bool(start) and start_of(pid) == start and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
 
 
-def started_s(pid: int) -> float:
-    """When a process was started; 0 where there is none."""
+def start_of(pid: int) -> str:
+    """When a process was started, in words that no clock that is set anew changes; empty where there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return f"{BOOT_ID.read_text().strip()} {fields[19]}"  # ticks since this boot
+    except (FileNotFoundError, ProcessLookupError):
+        pass
     with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).create_time()
-    return 0.0
+        return "" if BOOT_ID.exists() else str(psutil.Process(pid).create_time())
+    return ""
+
+
+def _direct(environment: Mapping[str, str]) -> dict[str, str]:
+    """That environment, in which no proxy stands between the programs of this machine."""
+    here = "127.0.0.1,localhost"
+    return {**environment, **{name: ",".join(filter(None, [environment.get(name), here])) for name in ("NO_PROXY", "no_proxy")}}
 
 
 def python(*words: str) -> list[str]:

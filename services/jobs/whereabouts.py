@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from contextlib import suppress
@@ -30,6 +31,14 @@ def state_folder(root: str) -> Path:
 def default_store(root: str) -> str:
     """The job store where none is named: a SQLite file."""
     return os.environ.get("ZSBIR_JOBS_STORE") or f"sqlite:///{state_folder(root) / 'jobs.db'}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether that address is this machine's alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def remember(root: str, what: dict[str, Any]) -> None:

@@ -342,9 +342,34 @@ def test_the_log_follows_only_while_its_reader_is_at_the_end(queue: Queue, visit
     there.check()
 
 
+def test_a_log_that_comes_slowly_shows_each_line_once(queue: Queue, visit) -> None:
+    """Another attempt is chosen, and the page's next look at the log is on its way before the first one has answered."""
+    job = queue.submit()
+    first = queue.start()
+    queue.say(first, "one\ntwo\n")
+    queue.end(first, "preempted", "the node went away")
+    second = queue.start()
+    queue.say(second, "three\nfour\n")
+    there = visit(queue)
+    page = there.open(f"/jobs/{job.id}")
+    log = page.get_by_role("log")
+    expect(log).to_contain_text("four")
+
+    slow = "(ms) => { const ask = window.fetch; window.fetch = async (path, ...rest) => {"
+    slow += " if (String(path).includes('/log')) await new Promise((done) => setTimeout(done, ms)); return ask(path, ...rest); }; }"
+    page.evaluate(slow, 5000)
+    page.get_by_label("Attempt", exact=True).select_option("1")
+    page.wait_for_timeout(9000)
+    expect(log).to_have_text("one\ntwo\n")
+    page.get_by_label("Attempt", exact=True).select_option("2")
+    page.wait_for_timeout(9000)
+    expect(log).to_have_text("three\nfour\n")
+    there.check()
+
+
 def test_attempts_events_and_the_way_to_the_same_job_again_are_told(queue: Queue, visit) -> None:
     config = {"recipe": "toy", "lr": 0.003, "experiment": "it's", "train_on_dev": False}
-    job = queue.submit(config=config, owner="ann", project="vision", priority=5)
+    job = queue.submit(config=config, owner="ann", project="vision", priority=5, cpus=2, gpus=1)
     first = queue.start()
     queue.say(first, "the first attempt's words\n")
     queue.end(first, "preempted", "the node went away")
@@ -362,6 +387,7 @@ def test_attempts_events_and_the_way_to_the_same_job_again_are_told(queue: Queue
     expect(page.locator(".head")).to_contain_text("error: lr is too large")
     told = page.get_by_text("python -m services.jobs submit").inner_text()
     flags = ["--recipe=toy", "--lr=0.003", "--experiment=it's", "--no-train-on-dev", "--project=vision", "--priority=5"]
+    flags += ["--cpus=2", "--gpus=1"]
     assert shlex.split(told.replace("\\\n", "")) == ["python", "-m", "services.jobs", "submit", "train", *flags]
     expect(page.get_by_role("link", name="its run")).to_have_attribute("href", "http://mlflow.test/#/experiments/1/runs/abc")
     expect(page.get_by_text("attempt ended", exact=False).first).to_be_visible()
@@ -374,6 +400,8 @@ def test_attempts_events_and_the_way_to_the_same_job_again_are_told(queue: Queue
     expect(page.locator("#experiment")).to_have_value("it's")
     expect(page.locator("#train_on_dev")).to_have_value("no")
     expect(page.locator("#project")).to_have_value("vision")
+    expect(page.locator("#cpus")).to_have_value("2")
+    expect(page.locator("#gpus")).to_have_value("1")
     there.check()
 
 
@@ -539,6 +567,21 @@ def test_a_service_that_is_away_is_waited_for(queue: Queue, visit) -> None:
     queue.submit()
     expect(page).to_have_title("0 running, 2 waiting — queue")
     expect(page.get_by_text("cannot be reached")).to_be_hidden()
+    there.check(refusals=True)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(queue: Queue, visit) -> None:
+    """Also one that is somebody else's: a proxy's page, with status 200."""
+    queue.submit()
+    there = visit(queue)
+    page = there.open()
+    expect(page).to_have_title("0 running, 1 waiting — queue")
+    there.context.route("**/api/**", lambda route: route.fulfill(status=200, content_type="application/json", body='{"turns": [{'))
+    expect(page.get_by_text("The service's answer cannot be read. Trying again in")).to_be_visible()
+    there.context.unroute("**/api/**")
+    there.context.route("**/*", there._stay)
+    queue.submit()
+    expect(page).to_have_title("0 running, 2 waiting — queue")
     there.check(refusals=True)
 
 

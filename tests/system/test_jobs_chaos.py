@@ -15,6 +15,7 @@ import psutil
 import pytest
 from servers.chaos import Service, chaos, submitted
 
+from services.jobs.place import place_of
 from services.jobs.whereabouts import state_folder
 
 
@@ -62,9 +63,11 @@ def test_down_lets_trainings_save_and_up_goes_on_with_them(service, dataset, kno
     assert "checkpoint of step" in first["message"]
     wait_until(lambda: service.client.job(job_id)["attempts_made"][1]["resumed_from"])
 
+    second = service.client.job(job_id)["attempts_made"][1]["submission_id"]
     os.kill(service.said["keeper"]["pid"], signal.SIGKILL)
-    service.down()
+    service.command("down", f"--root={service.root}")
     assert service.processes(service.root) == []
+    assert place_of(service.root, second).ended().cause == "preempted", "it had no time to save its work"
     assert bystander.is_running()
     bystander.kill()
     bystander.wait()

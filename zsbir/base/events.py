@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Self, TextIO, TypeVar
 
 from tqdm import tqdm
@@ -22,7 +23,7 @@ def say(message: str) -> None:
     """One line of the story; with its time in the log of a service (`ZSBIR_LOG_TIMES`)."""
     if os.environ.get("ZSBIR_LOG_TIMES"):
         message = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}"
-    with tqdm.external_write_mode(file=sys.stderr):
+    with suppress(OSError), tqdm.external_write_mode(file=sys.stderr):  # a full disk, or nobody who reads: no reason to stop work
         print(message, file=sys.stderr, flush=True)
 
 

@@ -30,23 +30,34 @@ async function ask(path, options = {}) {
   throw new Refused(reply.status, said.error ?? `the service answered ${reply.status}`);
 }
 
-export const get = async (path) => (await ask(path)).json();
+/** What an answer holds. Half an answer, or somebody else's, is none. */
+async function read(reply, how) {
+  try {
+    return await how(reply);
+  } catch {
+    throw new Refused(0, "the service's answer cannot be read");
+  }
+}
+
+const json = (reply) => reply.json();
+
+export const get = async (path) => read(await ask(path), json);
 
 /** A picture as a data: URL: an img element could not send the token. */
 export async function picture(path) {
   const reader = new FileReader();
-  reader.readAsDataURL(await (await ask(path)).blob());
+  reader.readAsDataURL(await read(await ask(path), (reply) => reply.blob()));
   await new Promise((resolve) => reader.addEventListener("load", resolve, { once: true }));
   return reader.result;
 }
 
 export const post = async (path, body, headers = {}) =>
-  (await ask(path, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) })).json();
+  read(await ask(path, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) }), json);
 
 /** A piece of a log. from: the byte it begins with; next: the byte after it. */
 export async function log(id, offset, attempt) {
   const reply = await ask(`/jobs/${id}/log?offset=${offset}${attempt ? `&attempt=${attempt}` : ""}`);
-  const bytes = new Uint8Array(await reply.arrayBuffer());
+  const bytes = new Uint8Array(await read(reply, (each) => each.arrayBuffer()));
   const next = Number(reply.headers.get("X-Next-Offset"));
   return { bytes, next, from: Math.max(0, next - bytes.length), ended: reply.headers.get("X-Log-End") === "true" };
 }
@@ -83,8 +94,12 @@ export class Poll {
     this.#again = this.#busy;
     if (this.#busy || this.stopped) return;
     this.#busy = true;
-    const wait_s = await this.#once();
-    this.#busy = false;
+    let wait_s = this.every_s;
+    try {
+      wait_s = await this.#once();
+    } finally {
+      this.#busy = false;
+    }
     if (this.stopped || document.hidden) return;
     this.#timer = setTimeout(() => this.now(), this.#again ? 0 : 1000 * wait_s);
     this.#again = false;

@@ -17,8 +17,11 @@ const ABOUT = {
 };
 
 /** The job whose form is to be filled in next. */
-export const keepTemplate = ({ kind, config, project, priority, time_limit_s }) =>
-  sessionStorage.setItem(TEMPLATE, JSON.stringify({ kind, config, project, priority, time_limit_s }));
+export const keepTemplate = ({ kind, config, project, priority, cpus, gpus, time_limit_s }) =>
+  sessionStorage.setItem(TEMPLATE, JSON.stringify({ kind, config, project, priority, ...held({ cpus, gpus }), time_limit_s }));
+
+/** CPUs and GPUs to ask for again; one CPU alone is what a job holds anyhow. */
+export const held = ({ cpus, gpus }) => (cpus === 1 && gpus === 0 ? { cpus: "", gpus: "" } : { cpus, gpus });
 
 function takeTemplate() {
   const kept = sessionStorage.getItem(TEMPLATE);
@@ -144,7 +147,7 @@ function build(main, said) {
   choose();
   if (template) {
     configuration.values = template.config;
-    job.values = { project: template.project === "default" ? "" : template.project, priority: template.priority || "", time_limit_min: template.time_limit_s && template.time_limit_s / 60 };
+    job.values = { project: template.project === "default" ? "" : template.project, priority: template.priority || "", cpus: template.cpus, gpus: template.gpus, time_limit_min: template.time_limit_s && template.time_limit_s / 60 };
   }
   form.addEventListener("invalid", (event) => event.target.closest("details")?.setAttribute("open", ""), true);
   form.addEventListener("submit", async (event) => {

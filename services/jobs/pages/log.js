@@ -42,10 +42,10 @@ export class Log {
   /** What has come since. */
   async more() {
     if (this.ended || this.#behind) return;
-    const attempt = this.#attempt;
-    const { bytes, next, ended } = await piece(this.job, this.#next ?? -STEP, attempt);
-    if (attempt !== this.#attempt) return; // meanwhile another one was chosen
-    const first = this.#next === null;
+    const [attempt, at] = [this.#attempt, this.#next];
+    const { bytes, next, ended } = await piece(this.job, at ?? -STEP, attempt);
+    if (attempt !== this.#attempt || at !== this.#next) return; // meanwhile another one was chosen, or this was shown
+    const first = at === null;
     this.#next = next;
     this.ended = ended;
     const lines = (this.#text + textOf(bytes)).split("\n");
@@ -59,9 +59,10 @@ export class Log {
 
   /** Half a page of earlier lines; what is read now stays where it is, and what is too much goes at the end. */
   async #back() {
-    const from = this.#from();
+    const [attempt, from] = [this.#attempt, this.#from()];
     const start = Math.max(0, from - STEP);
-    const { bytes } = await piece(this.job, start, this.#attempt);
+    const { bytes } = await piece(this.job, start, attempt);
+    if (attempt !== this.#attempt || from !== this.#from()) return; // meanwhile another one was chosen, or this was shown
     const earlier = textOf(bytes.slice(0, from - start)).split("\n");
     if (start > 0 && earlier.length > 1) earlier.shift();
     const lines = (earlier.slice(-MOST_LINES / 2).join("\n") + this.#text).split("\n");
