@@ -66,7 +66,9 @@ def _up(argv: Sequence[str]) -> str:
     from services.jobs.machine import UpSettings
 
     parser = cli.Parser("services.jobs up", up.__doc__ or "")
-    parser.add_argument("--foreground", action="store_true", help="stay here, for a service manager; Ctrl-C ends it, a second one at once")
+    parser.add_argument(
+        "--foreground", action="store_true", help="stay here, for a service manager; Ctrl-C ends it, a second one at once"
+    )
     parser.add_fields(UpSettings, title="service")
     parsed, values = parser.values(argv)
     return up(UpSettings.of(values), foreground=parsed.foreground)
@@ -189,7 +191,7 @@ def _tokens(argv: Sequence[str]) -> str | None:
     if parsed.what == "make":
         return tokens.make(parsed.name, parsed.role, getpass.getuser())
     if parsed.what == "revoke":
-        if not parsed.name.isdigit():
+        if not parsed.name.isdecimal() or int(parsed.name) >= 2**31:
             raise InputError("revoke needs a token's number; see python -m services.jobs tokens")
         tokens.revoke(int(parsed.name), getpass.getuser())
         return None

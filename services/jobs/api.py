@@ -38,7 +38,7 @@ from services.jobs.refusals import refusals, refuse
 from services.jobs.store import open_store
 from services.jobs.tokens import Tokens
 from services.jobs.whereabouts import is_loopback
-from zsbir.base.errors import InputError
+from zsbir.base.errors import InputError, RunError
 
 PAGES = Path(__file__).parent / "pages"
 PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".png": "image/png"}
@@ -205,8 +205,11 @@ def audit(there: There, _person: Operator, before: Number = None, limit: Limit =
 
 @ROUTES.get("/healthz", responses=refusals(503))
 def health(there: There) -> Health:
-    """Whether the store answers."""
-    there.desk.store.seen_lease()
+    """Whether the store answers. Why not, is for those who may ask."""
+    try:
+        there.desk.store.seen_lease()
+    except RunError:
+        raise RunError("the job store does not answer") from None
     return Health()
 
 

@@ -55,7 +55,11 @@ class Client:
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {_plain(token)}"} if token else {}
         # Proxies of the environment are for the internet, not for this machine.
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT, trust_env=not _is_here(self.url))
+        direct = _is_here(self.url)
+        try:
+            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT, trust_env=not direct)
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise InputError(f"a proxy of the environment (HTTP_PROXY, ALL_PROXY) cannot be used: {error}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -71,11 +75,11 @@ class Client:
 
     def me(self) -> Json:
         """Who asks: name, role, auth."""
-        return self._json("GET", "/api/me")
+        return self._json("GET", "/api/me", has="name")
 
     def kinds(self) -> Json:
         """The JSON schema of every kind of job, and what each recipe changes."""
-        return self._json("GET", "/api/kinds")
+        return self._json("GET", "/api/kinds", has="kinds")
 
     def jobs(
         self,
@@ -90,7 +94,7 @@ class Client:
         """A page of jobs, the newest first, and the `before` of the next page."""
         words = {"kind": kind, "project": project, "owner": owner, "before": before, "limit": limit}
         params: Json = {name: word for name, word in words.items() if word}
-        return self._json("GET", "/api/jobs", params={**params, "state": list(states)})
+        return self._json("GET", "/api/jobs", params={**params, "state": list(states)}, has="jobs")
 
     def every_job(self, **which: Any) -> Iterator[Json]:
         """All of them, page by page. which: as for `jobs`."""
@@ -104,7 +108,7 @@ class Client:
 
     def job(self, job_id: int) -> Json:
         """All that is known of one."""
-        return self._json("GET", f"/api/jobs/{job_id}")
+        return self._json("GET", f"/api/jobs/{job_id}", has="state")
 
     def log(self, job_id: int, offset: int = 0, attempt: int | None = None) -> LogPart:
         """A piece of an attempt's log, the newest one's by default. offset: in bytes; below 0: so many from its end."""
@@ -126,7 +130,7 @@ class Client:
 
     def queue(self) -> Json:
         """Limits, what is in use, who waits and why, who dispatches."""
-        return self._json("GET", "/api/queue")
+        return self._json("GET", "/api/queue", has="dispatcher")
 
     def audit(self, *, before: int | None = None, limit: int = 100) -> Json:
         """Who did what, the newest first."""
@@ -213,14 +217,18 @@ class Client:
 
     # --- how
 
-    def _json(self, method: str, path: str, **words: Any) -> Json:
-        return self._read(self._ask(method, path, **words))
+    def _json(self, method: str, path: str, *, has: str = "", **words: Any) -> Json:
+        return self._read(self._ask(method, path, **words), has)
 
-    def _read(self, said: httpx.Response) -> Json:
+    def _read(self, said: httpx.Response, has: str = "") -> Json:
+        """has: what every such answer of a job service has."""
         try:
-            return dict(said.json())
+            values = dict(said.json())
         except (ValueError, TypeError):
             raise self._stranger(said) from None
+        if has and has not in values:
+            raise self._stranger(said)
+        return values
 
     def _ask(self, method: str, path: str, *, key: str = "", again: bool = False, **words: Any) -> httpx.Response:
         """The answer. again: asking twice does no more than asking once; so it is with GET, PUT, and where there is a key."""

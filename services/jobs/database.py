@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import Engine, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from zsbir.base.errors import InputError, RunError
@@ -47,11 +47,17 @@ class Database:
     def _plain_errors(self) -> Iterator[None]:
         try:
             yield
-        except OperationalError as error:
-            reason = str(error.orig).strip().splitlines()[0]
-            raise RunError(f"the job store at {self.shown} failed ({reason}); nothing was changed") from error
+        except IntegrityError:
+            raise  # somebody came first: the store knows what that means
+        except DatabaseError as error:
+            raise RunError(f"the job store at {self.shown} failed ({reason_of(error)}); nothing was changed") from error
         except PoolTimeout:
             raise RunError(f"the job store at {self.shown} is asked by too many at once; nothing was changed") from None
+
+
+def reason_of(error: DatabaseError) -> str:
+    """The first line of what the driver says."""
+    return (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
 
 
 def shown(url: str) -> str:
@@ -74,7 +80,7 @@ def open_engine(url: str) -> Engine:
     """The engine of a database URL. InputError for one that is none, or of another database."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # its words may hold a part of the password
         raise InputError("the job store must be a database URL, sqlite:///path or postgresql://user@host/name") from None
     name = parsed.get_backend_name()
     if name not in ("sqlite", "postgresql"):

@@ -17,6 +17,9 @@ from services.jobs.store import Store
 ALIVE_S = 15.0
 """Seconds without a beat after which a dispatcher counts as gone."""
 
+LONG_S = 120.0
+"""Seconds between two looks, as of a slow scraper, within which a beat still counts as seen."""
+
 WAIT_BOUNDS_S = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 CAUSES = ("succeeded", "cancelled", "timed_out", *FORGIVEN)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -42,15 +45,18 @@ class Watch:
         self._store, self._clock = store, clock
         self._seen: Lease | None = store.seen_lease()
         self._moved_s: float | None = None
+        self._looked_s = clock()
 
     def look(self) -> Dispatcher:
         """As it is now."""
-        lease = self._store.seen_lease()
+        lease, now_s = self._store.seen_lease(), self._clock()
         if lease != self._seen:
-            self._seen, self._moved_s = lease, self._clock()
+            # When it moved, nobody knows who has not looked for long: it may have stood still ever since.
+            self._seen, self._moved_s = lease, now_s if now_s - self._looked_s < LONG_S else None
+        self._looked_s = now_s
         if lease is None:
             return Dispatcher("", 0, alive=False, seen_s_ago=None)
-        ago_s = None if self._moved_s is None else self._clock() - self._moved_s
+        ago_s = None if self._moved_s is None else now_s - self._moved_s
         alive = bool(lease.holder) and ago_s is not None and ago_s < ALIVE_S
         return Dispatcher(lease.holder, lease.epoch, alive, ago_s)
 

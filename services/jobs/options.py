@@ -37,7 +37,7 @@ def service_parser(name: str, card: str, *, usage: str | None = None, as_json: b
 
 def client_of(parsed: argparse.Namespace) -> Client:
     """Of the service that was named, or that `up` has started. InputError where there is none, or no token in a token's file."""
-    url = parsed.server or server(parsed.root)
+    url = parsed.server or server(parsed.root)  # a root that is named goes before the environment's address
     token = os.environ.get(TOKEN, "")
     if parsed.token_file:
         try:

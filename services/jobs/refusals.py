@@ -24,6 +24,7 @@ STATUS: Mapping[type[Exception], int] = {
     KeyTaken: 409,
     InputError: 422,
     RunError: 503,
+    OSError: 503,  # a root on a disk that is away
     sqlalchemy.exc.TimeoutError: 503,  # more readers at once than the store has connections
 }
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Select, delete, exists, func, insert, select, update
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from services.jobs.database import Database, plain
+from services.jobs.database import Database, plain, reason_of
 from services.jobs.limits import Limits, Turn
 from services.jobs.line import line_of, whose_turn
 from services.jobs.records import Attempt, Job, JobRequest, Lease
@@ -401,8 +401,6 @@ def open_store(url: str, *, clock: Callable[[], float] = time.time) -> Store:
     store = Store(url, clock=clock)
     try:
         upgrade(store.engine)
-    except OperationalError as error:
-        raise RunError(
-            f"the job store at {store._database.shown} does not answer ({str(error.orig).strip().splitlines()[0]})"
-        ) from error
+    except DatabaseError as error:
+        raise RunError(f"the job store at {store._database.shown} does not answer ({reason_of(error)})") from error
     return store

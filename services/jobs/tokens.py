@@ -25,7 +25,8 @@ class Tokens:
 
     def make(self, name: str, role: Role, actor: str) -> str:
         """A new token's text. The name is who its bearer is: the owner of what he submits."""
-        if not name.strip() or len(name) > 100:
+        is_text = name.encode("utf-8", "replace").decode() == name  # what a shell passes on may be none
+        if not name.strip() or len(name) > 100 or not is_text:
             raise InputError("a token needs a name of 1 to 100 characters: whose it is")
         text = PREFIX + secrets.token_urlsafe(32)
         with self._store.writing() as database:

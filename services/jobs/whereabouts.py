@@ -54,8 +54,11 @@ def remembered(root: str) -> dict[str, Any]:
 
 
 def server(root: str = "") -> str:
-    """The address of the service for a client: ZSBIR_JOBS_URL, else what `up` has started for this root. InputError for none."""
-    found = os.environ.get(URL) or remembered(root or default_root()).get("url", "")
+    """The address of the service for a client. InputError for none.
+
+    Of a root that is named, what `up` has started there; else ZSBIR_JOBS_URL, else what `up` has started for the default root.
+    """
+    found = ("" if root else os.environ.get(URL, "")) or remembered(root or default_root()).get("url", "")
     if not found:
         raise InputError(
             f"no job service is known: start one here (python -m services.jobs up), or name one (--server, {URL}=http://host:{PORT})"

@@ -428,6 +428,9 @@ def test_several_open_a_new_store_at_once(url):
         ("mysql://host/x", InputError),
         ("sqlite://", InputError),
         ("postgresql://nobody:secret@127.0.0.1:1/x", RunError),
+        ("postgresql://db:secret/x", InputError),
+        ("sqlite:////proc/self/status", RunError),
+        (f"sqlite:///{__file__}", RunError),
     ],
 )
 def test_a_store_that_cannot_be_is_told_in_a_line_without_its_password(wrong, error):

@@ -517,6 +517,12 @@ def test_a_dispatcher_is_alive_as_long_as_its_beats_move(served):
     assert watch.look().alive
     now[0] += 1
     assert (watch.look().alive, watch.look().seen_s_ago) == (False, ALIVE_S)
+    served.store.beat(served.lease)
+    now[0] += 3600
+    assert (watch.look().alive, watch.look().seen_s_ago) == (False, None), "it has beaten some time in this hour"
+    served.store.beat(served.lease)
+    now[0] += 2
+    assert watch.look().alive
 
 
 def test_metrics_are_in_prometheus_format_and_name_no_job(served):

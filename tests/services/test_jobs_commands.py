@@ -11,6 +11,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from services.jobs.states import Role
 from services.jobs.store import open_store
 from services.jobs.telling import Look
 from services.jobs.tokens import Tokens
+from services.jobs.whereabouts import remember, server
 from zsbir.base import cli
 from zsbir.base.errors import InputError, RunError
 
@@ -518,6 +520,64 @@ def test_without_a_service_the_line_says_how_to_start_one(service, tmp_path):
 def test_another_server_is_told_apart_from_a_job_service(moto):
     with Client(moto.endpoint) as client, pytest.raises(RunError, match="is no job service; name it with --server"):
         client.queue()
+
+
+def test_json_of_another_service_is_told_apart_too():
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        with Client(f"http://127.0.0.1:{stranger.server_port}") as client:
+            for ask in (client.me, client.kinds, client.jobs, client.queue, lambda: client.job(1)):
+                with pytest.raises(RunError, match="is no job service; name it with --server"):
+                    ask()
+        stranger.shutdown()
+
+
+def test_a_root_that_is_named_goes_before_the_address_in_the_environment(with_one_job, tmp_path, monkeypatch):
+    monkeypatch.setenv("ZSBIR_JOBS_URL", "http://jobs.example.org")
+    mine = str(tmp_path / "mine")
+    remember(mine, {"url": with_one_job.url})
+    assert server(mine) == with_one_job.url
+    assert server() == "http://jobs.example.org"
+    with pytest.raises(InputError, match="no job service is known"):
+        server(str(tmp_path / "nothing is up here"))
+
+
+def test_a_terminal_without_bars_and_dots_is_told_nonetheless(with_one_job):
+    code, out, err = with_one_job.command("list", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert (code, err) == (0, "")
+    assert "ingest" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "line"),
+    [
+        (("list", "--server=http://jobs.example.org"), {"ALL_PROXY": "socks5://127.0.0.1:9"}, "a proxy of the environment"),
+        (("tokens", "revoke", "9" * 30), {}, "revoke needs a token's number"),
+        (("tokens", "revoke", "²"), {}, "revoke needs a token's number"),
+        (("tokens", "make", "\udcff"), {}, "a token needs a name of 1 to 100 characters"),
+        (("tokens", "--store=sqlite:///{here}/no database"), {}, "the job store at sqlite:///"),
+        (("submit", "train", "--config={here}/loop.yaml"), {}, "cannot read the configuration"),
+    ],
+)
+def test_what_goes_wrong_every_day_is_one_line(with_one_job, tmp_path, words, env, line):
+    (tmp_path / "no database").write_text("something else " * 100)
+    (tmp_path / "loop.yaml").write_text("train: &one\n  steps: *one\n")
+    code, out, err = with_one_job.command(
+        *[word.replace("{here}", str(tmp_path)) for word in words], ZSBIR_ROOT=str(tmp_path), **env
+    )
+    assert (code in (1, 2), out) == (True, "")
+    assert err.startswith("error: ")
+    assert line in err
+    assert err.count("\n") == 1
 
 
 def test_tokens_come_from_the_environment_or_a_file(tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from services.jobs.api import create_app
+from services.jobs.client import Client
 from services.jobs.door import ApiSettings
 from services.jobs.limits import Limits
 from services.jobs.place import End, place_of
@@ -403,6 +407,27 @@ def test_attempts_events_and_the_way_to_the_same_job_again_are_told(queue: Queue
     expect(page.locator("#cpus")).to_have_value("2")
     expect(page.locator("#gpus")).to_have_value("1")
     there.check()
+
+
+@pytest.mark.parametrize(
+    ("config", "terms"),
+    [
+        ({"recipe": "toy", "pretrain": {}, "train": {"lr": 0.003}}, {"gpus": 0.5}),
+        ({"recipe": "toy", "ingest": {"layout": "toy"}, "pretrain": {}, "sweep": {"trials": 3}}, {"time_limit_s": 90.0}),
+        ({"recipe": "toy", "train": {"experiment": "it's $HOME"}}, {"cpus": 3, "priority": -4, "project": "vision"}),
+    ],
+)
+def test_the_command_line_that_is_shown_submits_the_same_job(queue: Queue, visit, tmp_path: Path, config, terms) -> None:
+    with Client(queue.address) as client:
+        job = queue.store.job(client.submit({"kind": "pipeline", "config": config, **terms}, "first")[0]["id"])
+    page = visit(queue).open(f"/jobs/{job.id}")
+    told = page.get_by_text("python -m services.jobs submit").inner_text()
+    env = {**os.environ, "ZSBIR_JOBS_URL": queue.address, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", told], cwd=tmp_path, env=env, text=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    again = queue.store.job(int(done.stdout))
+    for name in ("kind", "config", "project", "priority", "cpus", "gpus", "time_limit_s"):
+        assert getattr(again, name) == getattr(job, name), name
 
 
 def test_a_pipeline_s_steps_and_pictures(queue: Queue, visit) -> None:

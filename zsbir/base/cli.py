@@ -7,6 +7,7 @@ input, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import types
@@ -28,6 +29,8 @@ def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None 
 
     `ZSBIR_TRACEBACK=1` shows the whole traceback of an error instead.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no bars and dots is no reason to fail
     try:
         # Libraries print; Ray prints what workers print. None of it may come between the caller and the URI.
         with redirect_stdout(sys.stderr):

@@ -84,7 +84,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML mapping from a file; InputError where there is none."""
     try:
         values = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        json.dumps(values, default=str)  # a mapping that holds itself has no end
+    except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"cannot read the configuration {str(path)!r}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"the configuration {str(path)!r} must be a YAML mapping of field names to values")

@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 import { Section } from "./fields.js";
 
 const TEMPLATE = "zsbir-template";
-const ASKED_FOR = ["pretrain", "sweep"]; // steps that a pipeline takes only where they are asked for, or its recipe has them
+export const ASKED_FOR = ["pretrain", "sweep"]; // steps that a pipeline takes only where they are asked for, or its recipe has them
 
 const ABOUT = {
   project: { type: "string", default: "default", description: "whose limits and budget it counts for" },

@@ -4,7 +4,7 @@ import { listen, mayCancel, mayRetry } from "./actions.js";
 import { get, picture } from "./api.js";
 import { Chart } from "./chart.js";
 import { bar, copied, h, show, stateOf, table, WORDS } from "./dom.js";
-import { held, keepTemplate } from "./form.js";
+import { ASKED_FOR, held, keepTemplate } from "./form.js";
 import { ago, duration, isKnown, metricWords, number, ordinal, percent, plural, progressWords } from "./format.js";
 import { Log } from "./log.js";
 
@@ -123,8 +123,8 @@ function configOf(job) {
 export function commandLine({ kind, config, project, priority, cpus, gpus, time_limit_s }) {
   const terms = { project: project === "default" ? "" : project, priority: priority || "", ...held({ cpus, gpus }), "time-limit": time_limit_s ? `${time_limit_s}s` : "" };
   const said = Object.entries(terms).filter(([, value]) => value !== "").map(([name, value]) => flag(name, value));
-  const bare = Object.entries(config).filter(([, value]) => value !== null && typeof value === "object" && !Array.isArray(value) && !Object.keys(value).length);
-  const file = bare.length ? `printf '%s\\n' ${bare.map(([name]) => `'${name}: {}'`).join(" ")} > job.yaml\n` : "";
+  const bare = kind === "pipeline" ? ASKED_FOR.filter((step) => config[step] && !Object.keys(config[step]).length) : [];
+  const file = bare.length ? `printf '%s\\n' ${bare.map((step) => `'${step}: {}'`).join(" ")} > job.yaml\n` : "";
   return file + [`python -m services.jobs submit ${kind}`, ...(bare.length ? ["--config=job.yaml"] : []), ...flags(config), ...said].join(" \\\n  ");
 }
 
