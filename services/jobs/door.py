@@ -60,7 +60,7 @@ class Gate:
     def __init__(self, app: ASGIApp, service: Service):
         self._app, self._metrics = app, service.metrics
         names = ("localhost", "127.0.0.1", "::1", service.settings.host, *service.settings.hosts)
-        self._names = frozenset(name.lower().strip("[]") for name in names)
+        self._names = frozenset(name.lower().strip("[]") for name in names if name)  # what is no host has no name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""

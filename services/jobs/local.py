@@ -48,12 +48,11 @@ def up(settings: UpSettings, *, foreground: bool = False) -> str:
     log = _log_file(root)
     said_before = log.stat().st_size if log.exists() else 0
     if _is_kept(root):
-        events.say("already up" if remembered(root).get("ready") else "already coming up")
+        events.say("already up" if _is_ready(root) else "already coming up")
+    elif foreground:
+        keep(settings, told=True)
+        return ""
     else:
-        _end_left_behind(root, settings.grace_s)
-        if foreground:
-            keep(settings, told=True)
-            return ""
         _start_keeper(settings, log)
     _follow_start(root, log, said_before)
     return _told(root)
@@ -66,20 +65,12 @@ def down(root: str, *, now: bool, grace_s: float | None = None) -> None:
     """
     root = absolute_root(root)
     grace_s = 0.0 if now else remembered(root).get("grace_s", GRACE_S) if grace_s is None else grace_s
-    if _is_kept(root):
-        write_atomic(_grace_file(root), str(grace_s).encode())
-        keeper = int(_lock_file(root).read_text() or 0)
-        until = time.monotonic() + grace_s + 60
-        with suppress(ProcessLookupError):
-            os.kill(keeper, signal.SIGTERM)
-            while _is_kept(root):
-                if time.monotonic() > until:
-                    os.kill(keeper, signal.SIGKILL)
-                time.sleep(0.1)
-    elif not remembered(root):
+    if not _is_kept(root) and not remembered(root):
         events.say("nothing is up for this root")
         return
-    _end_left_behind(root, grace_s)
+    _end_keeper(root, grace_s)
+    with _kept(root):
+        _end_left_behind(root, grace_s)
     events.say("down")
 
 
@@ -95,6 +86,7 @@ def keep(settings: UpSettings, *, told: bool = False) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask)
     with _kept(settings.root):
+        _end_left_behind(settings.root, settings.grace_s)
         service = _Service(settings)
         try:
             service.start(stop)
@@ -166,7 +158,8 @@ class _Service:
             | {"log": str(each.program.log)}
             for each in self.programs
         ]
-        remember(self.root, {**self.machine.said, "keeper": {"pid": os.getpid()}, "programs": programs, "ready": ready})
+        keeper = {"pid": os.getpid(), "start": start_of(os.getpid())}
+        remember(self.root, {**self.machine.said, "keeper": keeper, "programs": programs, "ready": ready})
 
 
 def _start_keeper(settings: UpSettings, log: Path) -> None:
@@ -186,7 +179,7 @@ def _follow_start(root: str, log: Path, said_before: int) -> None:
     try:
         with log.open("r", encoding="utf-8", errors="replace") if log.exists() else io.StringIO() as lines:
             lines.seek(said_before)
-            while not (remembered(root).get("ready") and _is_kept(root)):
+            while not _is_ready(root):
                 ended = not _is_kept(root)
                 while line := lines.readline():
                     last = line.rstrip().split(" ", 2)[-1]  # without its time
@@ -233,7 +226,7 @@ def _kept(root: str) -> Iterator[None]:
                     raise RunError("this root's service is kept by another process") from None
                 time.sleep(pause_s)
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} {start_of(os.getpid())}")
         file.flush()
         _grace_file(root).unlink(missing_ok=True)
         yield
@@ -249,6 +242,35 @@ def _is_kept(root: str) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def _keeper(root: str) -> int:
+    """The number of who holds it; 0 where he has not said yet: what is written there may be an earlier one's."""
+    with suppress(FileNotFoundError, ValueError):
+        pid, _, start = _lock_file(root).read_text().partition(" ")
+        return int(pid) if is_process(int(pid), start) else 0
+    return 0
+
+
+def _is_ready(root: str) -> bool:
+    """Whether all is up that the one who keeps it now has started."""
+    said = remembered(root)
+    return bool(said.get("ready")) and said["keeper"]["pid"] == _keeper(root) and _is_kept(root)
+
+
+def _end_keeper(root: str, grace_s: float) -> None:
+    """Ask whoever keeps it to end, and let jobs save a checkpoint before; who does not listen is killed a minute later."""
+    until, asked = time.monotonic() + grace_s + 60, 0
+    while _is_kept(root):
+        if keeper := _keeper(root):
+            with suppress(ProcessLookupError):
+                if keeper != asked:
+                    write_atomic(_grace_file(root), str(grace_s).encode())
+                    os.kill(keeper, signal.SIGTERM)
+                    asked = keeper
+                elif time.monotonic() > until:
+                    os.kill(keeper, signal.SIGKILL)
+        time.sleep(0.1)
 
 
 def _lock_file(root: str) -> Path:

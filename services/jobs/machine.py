@@ -124,8 +124,9 @@ class Machine:
 
     def _api(self, port: int) -> Program:
         places = ",".join([str(Path.cwd()), *self.settings.places])
-        names = ",".join([*self.settings.hosts, *(_own_names() if self.settings.host in ANYWHERE else ())])
-        words = python("services.jobs", "serve", f"--root={self.root}", f"--places={places}", f"--hosts={names}")
+        names = [*self.settings.hosts, *(_own_names() if self.settings.host in ANYWHERE else ())]
+        words = python("services.jobs", "serve", f"--root={self.root}", f"--places={places}")
+        words += [f"--hosts={','.join(names)}"] if names else []
         words += [f"--host={self.settings.host}", f"--port={port}", f"--auth={self.auth}", f"--mlflow-url={self.tracking_uri}"]
         address = self._here(port)
         return Program("api", words, self._log("api"), self._store, address, f"{address}/healthz")
@@ -138,7 +139,8 @@ class Machine:
 
 def _own_names() -> list[str]:
     """What others may call this machine: its names, and its addresses."""
-    addresses = [found.address.partition("%")[0] for all_ in psutil.net_if_addrs().values() for found in all_]
+    found = [address for card in psutil.net_if_addrs().values() for address in card]
+    addresses = [each.address.partition("%")[0] for each in found if each.family in (socket.AF_INET, socket.AF_INET6)]
     names = {socket.gethostname(), socket.getfqdn(), *addresses}
     return sorted(name.lower() for name in names if re.fullmatch(r"[\w.-]+|[0-9a-fA-F:.]+", name))
 

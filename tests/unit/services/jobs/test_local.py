@@ -132,6 +132,24 @@ def test_now_means_now(root, at_work):
     assert place.ended() is None, "it had no time for a last word"
 
 
+def test_a_number_that_an_earlier_keeper_left_is_nobody_s(root, keeper):
+    """Between taking the lock and saying who has it."""
+    lock = state_folder(root) / "keeper.lock"
+    said = lock.read_text()
+    other = subprocess.Popen(["sleep", "600"])
+    for stale in ("", f"{other.pid}", f"{other.pid} another boot 1"):
+        lock.write_text(stale)
+        assert local._keeper(root) == 0
+        assert not local._is_ready(root)
+    threading.Timer(0.5, lock.write_text, (said,)).start()
+    remember(root, {"grace_s": 33.0, "programs": [], "ray": {"temp": "/nowhere/of/this/test"}})
+    local.down(root, now=False)
+    assert other.poll() is None
+    assert keeper.wait(10) == 0
+    other.kill()
+    other.wait()
+
+
 def test_nothing_is_ended_where_nothing_is_up(root, capfd):
     local.down(root, now=False)
     assert "nothing is up" in capfd.readouterr().err
