@@ -191,7 +191,7 @@ def _tokens(argv: Sequence[str]) -> str | None:
     if parsed.what == "make":
         return tokens.make(parsed.name, parsed.role, getpass.getuser())
     if parsed.what == "revoke":
-        if not parsed.name.isdecimal() or int(parsed.name) >= 2**31:
+        if not parsed.name.isdecimal() or len(parsed.name) > 10 or int(parsed.name) >= 2**31:
             raise InputError("revoke needs a token's number; see python -m services.jobs tokens")
         tokens.revoke(int(parsed.name), getpass.getuser())
         return None

@@ -149,19 +149,19 @@ class Client:
     def submit(self, job: Mapping[str, Any], key: str) -> tuple[Json, bool]:
         """A job from {kind, config, project, ...}, and whether it is new. The same key is the same job, however often sent."""
         said = self._ask("POST", "/api/jobs", key=key, json=dict(job))
-        return self._read(said), said.status_code == httpx.codes.CREATED
+        return self._read(said, "state"), said.status_code == httpx.codes.CREATED
 
     def cancel(self, job_id: int) -> Json:
         """The job; one that has ended stays as it is."""
-        return self._json("POST", f"/api/jobs/{job_id}/cancel", again=True)
+        return self._json("POST", f"/api/jobs/{job_id}/cancel", again=True, has="state")
 
     def retry(self, job_id: int) -> Json:
         """A new job that goes on with the work of that one."""
-        return self._json("POST", f"/api/jobs/{job_id}/retry")
+        return self._json("POST", f"/api/jobs/{job_id}/retry", has="state")
 
     def cancel_many(self, **which: Any) -> Json:
         """Which were cancelled, which not and why. which: ids, or project, states, owner."""
-        return self._json("POST", "/api/cancel", json=which)
+        return self._json("POST", "/api/cancel", json=which, has="cancelled")
 
     def set_limits(self, limits: Mapping[str, Any]) -> Json:
         """What the queue may use from now on."""

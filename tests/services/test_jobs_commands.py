@@ -529,13 +529,22 @@ def test_json_of_another_service_is_told_apart_too():
             self.end_headers()
             self.wfile.write(b"{}")
 
+        do_POST = do_GET
+
         def log_message(self, *_):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Other) as stranger:
         threading.Thread(target=stranger.serve_forever, daemon=True).start()
         with Client(f"http://127.0.0.1:{stranger.server_port}") as client:
-            for ask in (client.me, client.kinds, client.jobs, client.queue, lambda: client.job(1)):
+            looks = (client.me, client.kinds, client.jobs, client.queue, lambda: client.job(1))
+            acts = (
+                lambda: client.cancel(1),
+                lambda: client.retry(1),
+                lambda: client.submit({}, "key"),
+                lambda: client.cancel_many(ids=[1]),
+            )
+            for ask in (*looks, *acts):
                 with pytest.raises(RunError, match="is no job service; name it with --server"):
                     ask()
         stranger.shutdown()
@@ -561,7 +570,7 @@ def test_a_terminal_without_bars_and_dots_is_told_nonetheless(with_one_job):
     ("words", "env", "line"),
     [
         (("list", "--server=http://jobs.example.org"), {"ALL_PROXY": "socks5://127.0.0.1:9"}, "a proxy of the environment"),
-        (("tokens", "revoke", "9" * 30), {}, "revoke needs a token's number"),
+        (("tokens", "revoke", "9" * 5000), {}, "revoke needs a token's number"),
         (("tokens", "revoke", "²"), {}, "revoke needs a token's number"),
         (("tokens", "make", "\udcff"), {}, "a token needs a name of 1 to 100 characters"),
         (("tokens", "--store=sqlite:///{here}/no database"), {}, "the job store at sqlite:///"),

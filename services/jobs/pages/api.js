@@ -27,7 +27,7 @@ async function ask(path, options = {}) {
   }
   if (reply.ok) return reply;
   const said = await reply.json().catch(() => ({}));
-  throw new Refused(reply.status, said.error ?? `the service answered ${reply.status}`);
+  throw new Refused(reply.status, said?.error ?? `the service answered ${reply.status}`);
 }
 
 /** What an answer holds. Half an answer, or somebody else's, is none. */
@@ -47,7 +47,7 @@ export const get = async (path) => read(await ask(path), json);
 export async function picture(path) {
   const reader = new FileReader();
   reader.readAsDataURL(await read(await ask(path), (reply) => reply.blob()));
-  await new Promise((resolve) => reader.addEventListener("load", resolve, { once: true }));
+  await new Promise((resolve) => reader.addEventListener("loadend", resolve, { once: true }));
   return reader.result;
 }
 
@@ -99,10 +99,9 @@ export class Poll {
       wait_s = await this.#once();
     } finally {
       this.#busy = false;
+      if (!this.stopped && !document.hidden) this.#timer = setTimeout(() => this.now(), this.#again ? 0 : 1000 * wait_s);
+      this.#again = false;
     }
-    if (this.stopped || document.hidden) return;
-    this.#timer = setTimeout(() => this.now(), this.#again ? 0 : 1000 * wait_s);
-    this.#again = false;
   }
 
   async #once() {

@@ -124,8 +124,8 @@ export function commandLine({ kind, config, project, priority, cpus, gpus, time_
   const terms = { project: project === "default" ? "" : project, priority: priority || "", ...held({ cpus, gpus }), "time-limit": time_limit_s ? `${time_limit_s}s` : "" };
   const said = Object.entries(terms).filter(([, value]) => value !== "").map(([name, value]) => flag(name, value));
   const bare = kind === "pipeline" ? ASKED_FOR.filter((step) => config[step] && !Object.keys(config[step]).length) : [];
-  const file = bare.length ? `printf '%s\\n' ${bare.map((step) => `'${step}: {}'`).join(" ")} > job.yaml\n` : "";
-  return file + [`python -m services.jobs submit ${kind}`, ...(bare.length ? ["--config=job.yaml"] : []), ...flags(config), ...said].join(" \\\n  ");
+  const file = bare.length ? ` <<'YAML'\n${bare.map((step) => `${step}: {}`).join("\n")}\nYAML` : "";
+  return [`python -m services.jobs submit ${kind}`, ...(bare.length ? ["--config=/dev/stdin"] : []), ...flags(config), ...said].join(" \\\n  ") + file;
 }
 
 /** --lr=0.003, and --train.lr=0.003 for a field of a pipeline's step. */
