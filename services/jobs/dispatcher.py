@@ -51,7 +51,7 @@ class DispatcherSettings(Config):
 
 @dataclass
 class _Watch:
-    """What this process has seen of an attempt. heard: it has beaten since the first look, so it lives."""
+    """What this process has seen of an attempt. heard: it has beaten since the first look, so it lives. leaving: it has ended."""
 
     looked_s: float
     beats: str | None = None
@@ -59,6 +59,7 @@ class _Watch:
     silent_s: float = 0.0
     running_since_s: float | None = None
     told_to_stop_s: float = float("-inf")
+    leaving_since_s: float = float("inf")
     reported: dict[str, Any] = field(default_factory=dict)
 
     def silence_s(self, beats: str | None, now_s: float, most_s: float) -> float:
@@ -168,8 +169,30 @@ class Dispatcher:
                 end = self._look_at_begun(job, attempt, place, watch)
             else:
                 end = self._look_at_unbegun(job, attempt, place, watch, given_up=bool(who))
-        if end is not None:
+        if end is not None and self._has_left(attempt, watch, end):
             self._end(job, attempt, place, end)
+
+    def _has_left(self, attempt: Attempt, watch: _Watch, end: End) -> bool:
+        """Whether the executor counts it no more: a process that has said its last word still takes a moment to go.
+
+        The next one begins only then, so that a limit holds for what is there and not only for what works. Who does not go is
+        told to; after that, or where the executor is away and nothing can begin, what became of the job waits no longer.
+        """
+        with suppress(Away):
+            if self.executor.look(attempt.submission_id).status in ("ended", "unknown"):
+                return True
+            watch.leaving_since_s = min(watch.leaving_since_s, self._clock())
+            stays_s = self._clock() - watch.leaving_since_s
+            if end.cause != "succeeded" or stays_s > self.settings.patience_s:
+                self._tell_to_stop(attempt, watch)
+            return stays_s > self.settings.grace_s
+        return True
+
+    def _tell_to_stop(self, attempt: Attempt, watch: _Watch) -> None:
+        """Once in a while: it has its time between the asking and the killing."""
+        if self._clock() - watch.told_to_stop_s > self.settings.grace_s:
+            self.executor.stop(attempt.submission_id)
+            watch.told_to_stop_s = self._clock()
 
     def _look_at_begun(self, job: Job, attempt: Attempt, place: Place, watch: _Watch) -> End | None:
         """None as long as it lives."""
@@ -201,7 +224,6 @@ class Dispatcher:
             return None
         if not given_up and not place.fence(GIVEN_UP + self.leadership.holder):
             return None
-        self.executor.stop(attempt.submission_id)
         if job.cancelling:
             return End("cancelled", "cancelled before it began")
         if past:
@@ -233,9 +255,8 @@ class Dispatcher:
         asked = self.store.ask_stop(self.leadership.held, attempt, reason)
         place.ask_stop(reason)
         waited_s = self.store.now() - (asked.stop_asked_s or self.store.now())
-        if waited_s > self.settings.grace_s and self._clock() - watch.told_to_stop_s > self.settings.grace_s:
-            watch.told_to_stop_s = self._clock()
-            self.executor.stop(attempt.submission_id)
+        if waited_s > self.settings.grace_s:
+            self._tell_to_stop(attempt, watch)
 
     def _verdict(self, job: Job, attempt: Attempt, place: Place, sight: Sight) -> End:
         """Of an attempt that is gone without a last word: what it made, then what it was asked, then what the executor says."""
@@ -252,10 +273,7 @@ class Dispatcher:
         return End(_cause(sight), told[:500], ended_s=last_s)
 
     def _end(self, job: Job, attempt: Attempt, place: Place, end: End) -> None:
-        """What has ended by its own word may still be something to the executor: it is told first, and need not answer."""
-        if end.cause != "succeeded":
-            with suppress(Away):
-                self.executor.stop(attempt.submission_id)
+        """Written down: how far it came, and what became of it."""
         signs = read_signs(place)
         if signs.progress:
             progress = finished(signs.progress) if end.cause == "succeeded" else dict(signs.progress)

@@ -14,7 +14,8 @@ import tempfile
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from zsbir.base.storage import folder
 
 RUNNING = 2
 STOP_WAIT_S = 60.0
+GRACE_S = 40.0
 CAUSES = ("succeeded", *FORGIVEN)
 MEMORY = Path("/dev/shm")  # where there is one, nobody waits for a disk
 ANY = st.integers(0, 9)
@@ -46,13 +48,14 @@ class Killed(BaseException):
 
 @dataclass
 class Wrapper:
-    """One process of an attempt. stage: starting, working, gone. hangs: it never begins."""
+    """One process of an attempt. stage: starting, working, leaving (its last word is said), gone. hangs: it never begins."""
 
     task: Task
     stage: str = "starting"
     hangs: bool = False
     beats: int = 0
     stop_asked_s: float | None = None
+    left_s: float | None = None
 
     @property
     def place(self) -> Place:
@@ -68,6 +71,7 @@ class Cluster:
         self.tasks: dict[str, Task] = {}
         self.wrappers: list[Wrapper] = []
         self.away = False
+        self.unanswered: set[str] = set()
         self.before: Callable[[], None] | None = None
         self.after: Callable[[], None] | None = None
 
@@ -80,31 +84,41 @@ class Cluster:
         self._answered()
 
     def look(self, submission_id: str) -> Sight:
-        self._asked()
+        self._asked(submission_id)
         sight = self.said.get(submission_id, Sight("unknown"))
-        self._answered()
+        self._answered(submission_id)
         return sight
 
     def stop(self, submission_id: str) -> None:
-        self._asked()
+        self._asked(submission_id)
         if self.said.get(submission_id) == Sight("pending"):
             self.said[submission_id] = Sight("ended", "stopped")
         for wrapper in self.of(submission_id):
             if wrapper.stop_asked_s is None and submission_id in self.said:
                 wrapper.stop_asked_s = self.now()
-        self._answered()
+        self._answered(submission_id)
 
-    def _asked(self) -> None:
+    def _asked(self, submission_id: str = "") -> None:
         before, self.before = self.before, None
-        if before:
-            before()
-        if self.away:
-            raise Away("the cluster does not answer")
+        with self._unanswered(submission_id):
+            if before:
+                before()
+            if self.away:
+                raise Away("the cluster does not answer")
 
-    def _answered(self) -> None:
+    def _answered(self, submission_id: str = "") -> None:
         after, self.after = self.after, None
-        if after:
-            after()
+        with self._unanswered(submission_id):
+            if after:
+                after()
+
+    @contextmanager
+    def _unanswered(self, submission_id: str) -> Iterator[None]:
+        try:
+            yield
+        except Away:
+            self.unanswered.add(submission_id)
+            raise
 
     # --- what happens to it
 
@@ -190,7 +204,7 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: len(self.dispatchers) < 3)
     @rule()
     def start_dispatcher(self):
-        options = DispatcherSettings(root=str(self.root), patience_s=20, lease_s=15, begin_s=60, grace_s=40)
+        options = DispatcherSettings(root=str(self.root), patience_s=20, lease_s=15, begin_s=60, grace_s=GRACE_S)
         dispatcher = Dispatcher(self.store, self.cluster, options, clock=lambda: self.now_s)
         dispatcher.leadership.holder = f"elsewhere-{uuid.uuid4().hex[:4]} 1"  # as if each were on a machine of its own
         self.dispatchers.append(dispatcher)
@@ -207,11 +221,13 @@ class World(RuleBasedStateMachine):
         for _ in range(rounds):
             self.round(dispatcher)
 
-    @rule(times=st.integers(1, 5), wrappers=st.booleans())
-    def life_goes_on(self, times, wrappers):
-        """Nothing special happens, and there is always something to do: most of the time."""
-        if not set(self.store.counts()) - TERMINAL:
+    @rule(times=st.integers(1, 5), wrappers=st.booleans(), ends=st.booleans())
+    def life_goes_on(self, times, wrappers, ends=False):
+        """Nothing special happens, and there is always somebody in line: most of the time."""
+        if not self.store.counts().get("queued"):
             self.submit(key=None, priority=0, limit_s=None)
+        if ends and self.cluster.wrappers and not self.storage_is_away:
+            self.an_attempt_ends(0, "succeeded", noticed=True, stays=True)
         for _ in range(times):
             self.time_passes(6.0)
             for dispatcher in list(self.dispatchers):
@@ -219,6 +235,8 @@ class World(RuleBasedStateMachine):
             self.who_works_is_the_one_live_attempt_of_his_job()
         if wrappers:
             self.all_that_can_begin_begins()
+            self.no_more_are_there_than_the_limit()
+            self.who_has_ended_leaves(noticed=True)
 
     def round(self, dispatcher):
         """As in Dispatcher.run."""
@@ -333,11 +351,18 @@ class World(RuleBasedStateMachine):
         self.cluster.gone(wrapper, "killed by SIGKILL" if noticed else None)
 
     @precondition(lambda self: self.cluster.wrappers and not self.storage_is_away)
-    @rule(which=ANY, cause=st.sampled_from(CAUSES), noticed=st.booleans())
-    def an_attempt_ends(self, which, cause, noticed):
+    @rule(which=ANY, cause=st.sampled_from(CAUSES), noticed=st.booleans(), stays=st.booleans())
+    def an_attempt_ends(self, which, cause, noticed, stays=False):
         wrapper = self.wrapper(which)
         if wrapper.stage == "working":
-            self.end(wrapper, cause, noticed=noticed)
+            self.end(wrapper, cause, noticed=noticed, stays=stays)
+
+    @precondition(lambda self: self.cluster.wrappers)
+    @rule(noticed=st.booleans())
+    def who_has_ended_leaves(self, noticed):
+        for wrapper in list(self.cluster.wrappers):
+            if wrapper.stage == "leaving":
+                self.cluster.gone(wrapper, "it has left" if noticed else None)
 
     @precondition(lambda self: self.cluster.wrappers and not self.storage_is_away)
     @rule()
@@ -368,12 +393,16 @@ class World(RuleBasedStateMachine):
         wrapper.beats += 1
         wrapper.place.beat(wrapper.beats)
 
-    def end(self, wrapper, cause, *, noticed=True):
+    def end(self, wrapper, cause, *, noticed=True, stays=False):
+        """stays: its last word is said, and the process is still there."""
         result = self.make(wrapper) if cause == "succeeded" else ""
         if result:
             self.succeeded.add(wrapper.task.submission_id)
         wrapper.place.end(End(cause, "by its own word", result))
-        self.cluster.gone(wrapper, f"ended: {cause}" if noticed else None)
+        if stays:
+            wrapper.stage, wrapper.left_s = "leaving", self.now_s
+        else:
+            self.cluster.gone(wrapper, f"ended: {cause}" if noticed else None)
 
     def make(self, wrapper):
         """The run that this job's training makes, whichever attempt at it does, and its address among the attempt's signs."""
@@ -408,6 +437,18 @@ class World(RuleBasedStateMachine):
             for attempt in attempts:
                 if attempt.ended_s is not None and attempt.submission_id in self.succeeded:
                     assert attempt.cause == "succeeded", "an attempt succeeded, and the queue says otherwise"
+
+    @invariant()
+    def no_more_are_there_than_the_limit(self):
+        """Nor while who has ended takes his time to leave; he is waited for if the cluster answers, and not for ever."""
+        there = [
+            wrapper.task.submission_id
+            for wrapper in self.cluster.wrappers
+            if wrapper.stage in ("working", "leaving")
+            and self.cluster.said.get(wrapper.task.submission_id) == Sight("running")
+            and (wrapper.left_s is None or self.now_s - wrapper.left_s <= GRACE_S)
+        ]
+        assert len(set(there) - self.cluster.unanswered) <= RUNNING
 
     # --- in the end
 
@@ -527,6 +568,41 @@ def test_who_hangs_before_he_begins_is_given_up_also_by_a_dispatcher_that_comes_
     world.all_comes_to_an_end()
 
 
+def test_the_next_begins_when_who_has_ended_is_no_more_there(world):
+    """His last word is said, his process takes a moment to go, and the cluster a moment to notice."""
+    for _ in range(RUNNING):
+        world.submit(key=None, priority=0, limit_s=None)
+    world.rounds(0, rounds=1)
+    world.all_that_can_begin_begins()
+    world.rounds(0, rounds=2)
+    leaving = world.wrapper(0)
+    world.end(leaving, "succeeded", stays=True)
+    world.rounds(0, rounds=3)
+    assert len(world.cluster.tasks) == RUNNING
+    world.who_has_ended_leaves(noticed=True)
+    world.rounds(0, rounds=1)
+    assert world.store.job(leaving.place.spec()["job"]).state == "succeeded"
+    assert len(world.cluster.tasks) == RUNNING + 1
+    assert leaving.stop_asked_s is None
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_who_has_ended_and_does_not_leave_is_told_to_and_holds_nobody_up_for_ever(world, away):
+    world.a_wrapper_starts(0, hangs=False)
+    world.a_wrapper_begins(0)
+    wrapper = world.wrapper(0)
+    world.end(wrapper, "succeeded", stays=True)
+    world.cluster.away = away
+    world.rounds(0, rounds=2)
+    assert (world.store.job(1).state == "succeeded") == away
+    world.cluster.away = False
+    for _ in range(4):
+        world.time_passes(GRACE_S / 3)
+        world.rounds(0, rounds=1)
+    assert world.store.job(1).state == "succeeded"
+    assert (wrapper.stop_asked_s is None) == away
+
+
 def working(world, **job):
     """The first job is cancelled; another one is at work, and its dispatcher has heard it."""
     world.cancel(0)
@@ -589,7 +665,7 @@ def test_who_waits_in_the_clusters_own_queue_past_his_deadline_is_given_up(world
     world.rounds(0, rounds=1)
     assert world.store.job(job).state == "starting"
     world.time_passes(100.0)
-    world.rounds(0, rounds=1)
+    world.rounds(0, rounds=2)
     assert (world.store.job(job).state, world.store.job(job).message) == ("timed_out", "did not start by its deadline")
     assert not world.cluster.pending()
 

@@ -120,7 +120,7 @@ def test_jobs_that_a_killed_keeper_left_behind_save_their_work_first(root, at_wo
     remember(root, {"grace_s": 60.0, "programs": programs, "ray": {"temp": "/nowhere/of/this/test"}})
     local.down(root, now=False)
     assert place.ended().cause == "preempted"
-    assert process.wait(10) == 1
+    process.wait(10)  # with what exit code, `down` may have learned before: it waits for this child, too
     assert dispatcher.wait(10) == -signal.SIGKILL
 
 
