@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zsbir.base.artifact import Artifact, draft
 from zsbir.base.config import digest_of
-from zsbir.base.storage import folder, join
+from zsbir.base.storage import join, open_folder
 
 PLACE = {
     "dataset": "datasets/{name}/{digest:.16}",
@@ -44,9 +44,9 @@ def reference(value):
 
 def put_weights(root, data=b"weights") -> str:
     """A weight file, called by its checksum."""
-    place, name = folder(join(root, "weights")), f"{hashlib.sha256(data).hexdigest()}.safetensors"
-    place.create(name, data)
-    return join(place.uri, name)
+    folder, name = open_folder(join(root, "weights")), f"{hashlib.sha256(data).hexdigest()}.safetensors"
+    folder.create(name, data)
+    return join(folder.uri, name)
 
 
 def put_checkpoint(root, run: str, name="step-000001", **more) -> Artifact:
@@ -80,17 +80,17 @@ def put_line(root, name="toy") -> Line:
     return Line(dataset, weights, knowledge, run, report, index)
 
 
-def make_old(place: str | Path, hours: float = 48.0) -> None:
+def make_old(folder: str | Path, hours: float = 48.0) -> None:
     """As if nothing below a folder, or of a file, had changed for so long."""
     then_s = time.time() - 3600 * hours
-    for directory, _, names in os.walk(place):
+    for directory, _, names in os.walk(folder):
         for path in (Path(directory), *(Path(directory, name) for name in names)):
             os.utime(path, (then_s, then_s), follow_symlinks=False)
-    if Path(place).is_file():
-        os.utime(place, (then_s, then_s))
+    if Path(folder).is_file():
+        os.utime(folder, (then_s, then_s))
 
 
 def files_below(uri: str) -> dict[str, bytes]:
     """Every file of a folder, by key."""
-    place = folder(uri)
-    return {entry.key: place.read(entry.key) for entry in place.walk()}
+    folder = open_folder(uri)
+    return {entry.key: folder.read(entry.key) for entry in folder.walk()}

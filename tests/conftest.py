@@ -31,8 +31,8 @@ SHARED = Path(os.environ.get("ZSBIR_SHARED", Path(__file__).resolve().parents[2]
 
 def pytest_sessionstart() -> None:
     """Where a full disk is going to fail every test, the first line says so."""
-    place = tempfile.gettempdir()
-    print(f"disk: {shutil.disk_usage(place).free / 1e9:.0f} GB free in {place}; the whole suite takes up to ten")
+    folder = tempfile.gettempdir()
+    print(f"disk: {shutil.disk_usage(folder).free / 1e9:.0f} GB free in {folder}; the whole suite takes up to ten")
 
 
 @pytest.fixture(scope="session")

@@ -78,10 +78,12 @@ def parallel_coordinates(outcome: Outcome, best: Trial) -> Figure:
             alpha=1.0 if first else 0.8,
             zorder=3 if first else 2,
         )
-    for place, field in enumerate(fields):
-        axes.axvline(place, color="0.7", lw=0.8)
+    for folder, field in enumerate(fields):
+        axes.axvline(folder, color="0.7", lw=0.8)
         for height, label in _ticks(space[field]):
-            axes.annotate(label, (place, height), (4, 0), textcoords="offset points", fontsize=8, va="center", zorder=4, bbox=PAPER)
+            axes.annotate(
+                label, (folder, height), (4, 0), textcoords="offset points", fontsize=8, va="center", zorder=4, bbox=PAPER
+            )
     axes.axvline(len(fields), color="0.7", lw=0.8)
     for share in np.linspace(0, 1, 5):
         axes.annotate(

@@ -60,7 +60,7 @@ def _parallel(space: Space, trials: Sequence[Trial]) -> go.Figure:
 def _axis(field: str, dimension: Dimension, trials: Sequence[Trial]) -> dict[str, Any]:
     values = [trial.point[field] for trial in trials]
     if isinstance(dimension, Choice):
-        places = {str(value): place for place, value in enumerate(dimension.values)}
+        places = {str(value): folder for folder, value in enumerate(dimension.values)}
         return {
             "label": field,
             "values": [places.get(str(value), 0) for value in values],

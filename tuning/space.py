@@ -70,7 +70,7 @@ class Range(Config):
 
     def grid(self) -> list[float]:
         """`points` values, evenly from low to high."""
-        values = [self.at(place / (self.points - 1) if self.points > 1 else 0.5) for place in range(self.points)]
+        values = [self.at(folder / (self.points - 1) if self.points > 1 else 0.5) for folder in range(self.points)]
         return list(dict.fromkeys(values))
 
 

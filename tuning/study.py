@@ -62,14 +62,14 @@ class Plan:
     budget_s: float
 
 
-def run_trials(ledger: Ledger, place: Folder, *, at_once: int) -> None:
+def run_trials(ledger: Ledger, folder: Folder, *, at_once: int) -> None:
     """Train until the plan is fulfilled, the space used up, or the time over. What happens is in the table.
 
     Must be called inside a Ray cluster. place: the sweep's folder; at_once: trials that train at the same time.
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     task = ledger.task
-    path, filesystem = arrow_filesystem(place.sub(BOOKKEEPING).uri)
+    path, filesystem = arrow_filesystem(folder.sub(BOOKKEEPING).uri)
     try:
         tune.Tuner(
             tune.with_resources(task.__call__, _resources(task.settings)),
@@ -93,7 +93,7 @@ def run_trials(ledger: Ledger, place: Folder, *, at_once: int) -> None:
             ),
         ).fit()
     finally:
-        place.sub(BOOKKEEPING).clear()
+        folder.sub(BOOKKEEPING).clear()
 
 
 def _resources(settings: Settings) -> dict[str, float]:

@@ -19,7 +19,7 @@ from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.lease import alone
-from zsbir.base.storage import folder, folder_name, is_remote, join
+from zsbir.base.storage import folder_name, is_remote, join, open_folder
 from zsbir.data.samples import load_samples
 from zsbir.train import InputUris, Settings, resolve
 from zsbir.training.config import TrainConfig
@@ -83,7 +83,7 @@ def sweep(asked: Asked) -> Artifact:
         events.say(f"already swept: {found.uri}")
         return Artifact(found.uri, "sweep")
     with alone(found.uri):
-        folder(found.uri).check_writable()
+        open_folder(found.uri).check_writable()
         table = _open_table(found, asked)
         parent = _parent(found, asked)
         try:
@@ -101,8 +101,8 @@ def _absolute(asked: Asked) -> Asked:
     uris, weights = asked.uris, asked.uris.weights
     if weights and not is_remote(weights) and Path(weights).exists():
         weights = str(Path(weights).resolve())
-    places = {name: folder(uri).uri for name in ("dataset", "knowledge") if (uri := getattr(uris, name))}
-    root = folder(asked.settings.root).uri
+    places = {name: open_folder(uri).uri for name in ("dataset", "knowledge") if (uri := getattr(uris, name))}
+    root = open_folder(asked.settings.root).uri
     return replace(asked, uris=uris.replace(weights=weights, **places), settings=asked.settings.replace(root=root))
 
 
@@ -140,7 +140,7 @@ def _points(asked: Asked, space: Space) -> list[dict[str, Any]]:
 
 
 def _open_table(found: Resolved, asked: Asked) -> Table:
-    table = Table(folder(found.uri))
+    table = Table(open_folder(found.uri))
     if asked.where.retry_failed:
         table.reopen(trial.number for trial in table.trials if trial.state == "failed")
     if len(table):
@@ -185,12 +185,12 @@ def _run_trials(found: Resolved, asked: Asked, table: Table, parent: Parent | No
     with connected(cpus=workers * settings.cpus_per_worker, gpus=workers * settings.gpus_per_worker):
         at_once = trials_at_once(settings, asked.where.at_once)
         events.say(f"{config.trials} trials of {found.steps} steps, {at_once} at a time, over {', '.join(found.space)}")
-        run_trials(ledger, folder(found.uri), at_once=at_once)
+        run_trials(ledger, open_folder(found.uri), at_once=at_once)
 
 
 def _sign(found: Resolved, asked: Asked, outcome: Outcome, parent: Parent | None) -> Artifact:
     """The Sweep artifact of trials that have all ended, or as many as the time allowed."""
-    best, place = outcome.best, folder(found.uri)
+    best, folder = outcome.best, open_folder(found.uri)
     if best is None:
         raise RunError(_nothing_finished(found.uri, outcome.trials))
     events.say(table_text(outcome.space, outcome.trials))
@@ -205,7 +205,7 @@ def _sign(found: Resolved, asked: Asked, outcome: Outcome, parent: Parent | None
             counts={state: sum(trial.state == state for trial in outcome.trials) for state in get_args(State)},
             facts={"best_trial": best.number, "best_run": best.run, "best_dev_map_all": best.score},
         )
-    place.delete([TABLE])
+    folder.delete([TABLE])
     events.say(outcome.verdict())
     events.say(f"best configuration, for python -m zsbir.train --config: {made.address('best.yaml')}")
     events.say(f"pictures: {made.address('sweep.html')}")

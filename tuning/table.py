@@ -106,9 +106,9 @@ class Trial:
 class Table:
     """The trials of one sweep, kept in `place`. Every method that changes something has written it when it returns."""
 
-    def __init__(self, place: Folder):
-        self._place = place
-        self._trials = {trial.number: trial for trial in _read(place)}
+    def __init__(self, folder: Folder):
+        self._place = folder
+        self._trials = {trial.number: trial for trial in _read(folder)}
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -164,12 +164,12 @@ def _ending(state: State) -> dict[str, Any]:
     return {"state": state} if state == "begun" else {"state": state, "ended_utc": _now()}
 
 
-def _read(place: Folder) -> list[Trial]:
+def _read(folder: Folder) -> list[Trial]:
     try:
-        data = place.read(TABLE)
+        data = folder.read(TABLE)
     except FileNotFoundError:
         return []
-    return read_trials(data, where=place.uri)
+    return read_trials(data, where=folder.uri)
 
 
 def read_trials(data: bytes, *, where: str = "") -> list[Trial]:

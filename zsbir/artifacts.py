@@ -29,9 +29,10 @@ from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config, unknown_name
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import default_root, is_remote
-from zsbir.keeping.checking import everything, verify
-from zsbir.keeping.copying import copy
-from zsbir.keeping.housekeeping import (
+from zsbir.storage_admin.checking import everything, verify
+from zsbir.storage_admin.copying import copy
+from zsbir.storage_admin.format import as_json, description, findings, inventory, listing, tree, waste_table, weight_facts
+from zsbir.storage_admin.housekeeping import (
     Look,
     Waste,
     debris,
@@ -40,11 +41,10 @@ from zsbir.keeping.housekeeping import (
     unended_uploads,
     unneeded,
 )
-from zsbir.keeping.lineage import is_weight_file, lineage
-from zsbir.keeping.reachability import Question, path_below
-from zsbir.keeping.roots import KINDS, Survey, survey
-from zsbir.keeping.tables import bytes_text, count_text
-from zsbir.keeping.telling import as_json, description, findings, inventory, listing, tree, waste_table, weight_facts
+from zsbir.storage_admin.lineage import is_weight_file, lineage
+from zsbir.storage_admin.reachability import Question, path_below
+from zsbir.storage_admin.roots import KINDS, Survey, survey
+from zsbir.storage_admin.tables import bytes_text, count_text
 
 NOT_REGISTERED_KINDS = frozenset({"sweep", "export"})
 """What no version of a registered model names, and none is made from."""

@@ -206,7 +206,7 @@ def grid(trial: Trial, subject: Subject, config: EvaluateConfig, title: str) -> 
     precision = subject.result.per_query["map_all"]
     return retrieval_grid(
         [_picture(trial, trial.queries[row]) for row in rows],
-        [[_picture(trial, trial.gallery[place]) for place in places] for places in found],
+        [[_picture(trial, trial.gallery[folder]) for folder in places] for places in found],
         [(labels[trial.gallery[places]] == labels[trial.queries[row]]).tolist() for row, places in zip(rows, found, strict=True)],
         [f"{trial.samples.class_names[labels[trial.queries[row]]]}\nAP {precision[row]:.2f}" for row in rows],
         title=title,

@@ -95,7 +95,7 @@ def _images(run: Artifact, image_px: int) -> tuple[UInt8[np.ndarray, "n 3 s s"],
         dataset = run.input("dataset", "dataset")
         samples = load_samples(dataset)
         places, images = np.linspace(0, len(samples) - 1, count).astype(int), Images(dataset, samples)
-        return np.stack([eval_image(images.read(place), image_px) for place in places.tolist()]), "data set"
+        return np.stack([eval_image(images.read(folder), image_px) for folder in places.tolist()]), "data set"
     except InputError as gone:
         events.say(f"the export is checked on noise: {gone}")
         return np.random.default_rng(0).integers(0, 256, (count, 3, image_px, image_px), np.uint8), "noise"

@@ -77,8 +77,8 @@ def _gallery(run: Artifact, config: IndexConfig) -> tuple[Gallery, dict[str, str
         dataset = run.input("dataset", "dataset")
         return dataset_gallery(dataset, config.split), dataset.reference()
     gallery = folder_gallery(config.gallery)
-    assert gallery.place is not None
-    return gallery, {"uri": gallery.place.uri, "digest": digest_of([list(stamp) for stamp in gallery.stamps])}
+    assert gallery.folder is not None
+    return gallery, {"uri": gallery.folder.uri, "digest": digest_of([list(stamp) for stamp in gallery.stamps])}
 
 
 def _embed(encoder: Encoder, gallery: Gallery, work: Draft, config: IndexConfig, bad: list[BadImage]) -> Float[np.ndarray, "n d"]:
@@ -96,7 +96,7 @@ def _embed(encoder: Encoder, gallery: Gallery, work: Draft, config: IndexConfig,
             with autocast(config.precision, device):
                 pixels = torch.from_numpy(np.stack([item.pixels for item in items])).to(device)
                 vectors.append(encoder(pixels)[0].float().cpu().numpy())
-            writer.write_table(pa.Table.from_pylist([_row(done + place, item) for place, item in enumerate(items)], ITEM_SCHEMA))
+            writer.write_table(pa.Table.from_pylist([_row(done + folder, item) for folder, item in enumerate(items)], ITEM_SCHEMA))
             done += len(items)
             progress.advance(len(items))
     return np.concatenate(vectors)

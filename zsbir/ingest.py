@@ -36,12 +36,13 @@ from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, streamed_digest, unknown_name
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say, warn
-from zsbir.base.storage import Folder, default_root, folder, folder_name, join
-from zsbir.data import blocks, doctor, layouts, splits, summary, toys
+from zsbir.base.storage import Folder, default_root, folder_name, join, open_folder
+from zsbir.data import blocks, doctor, layouts, splits, summary
 from zsbir.data.packing import PARTS, OtherForm, Packer, Packing, Record, found_records
 from zsbir.data.preparing import Source
 from zsbir.data.schema import DOMAINS, QUARANTINE_SCHEMA, SAMPLES_SCHEMA, SPLITS, shard_name
 from zsbir.data.trees import Tree, open_tree
+from zsbir.toys import draw as toys
 
 FORM = 1
 """Counted up whenever the same images would be stored with other bytes."""
@@ -93,14 +94,14 @@ def ingest(config: IngestConfig, images: str, settings: Settings) -> Artifact:
     Raises InputError for a bad layout, split or folder, and for too many bad images.
     """
     plan = _planned(config, open_tree(images))
-    datasets = folder(join(settings.root, "datasets", plan.config.name))
-    place = datasets.sub(plan.fingerprint[:16])
-    dataset = _already_made(datasets, place, plan)
+    datasets = open_folder(join(settings.root, "datasets", plan.config.name))
+    folder = datasets.sub(plan.fingerprint[:16])
+    dataset = _already_made(datasets, folder, plan)
     if dataset is None:
-        with draft(place.uri, "dataset", plan.config.name) as work:
-            samples, quarantine = _collect(work, datasets, plan, _records(place, plan, settings))
+        with draft(folder.uri, "dataset", plan.config.name) as work:
+            samples, quarantine = _collect(work, datasets, plan, _records(folder, plan, settings))
             dataset = _finish(work, datasets, plan, samples, quarantine)
-    place.delete([f"{PARTS}/{entry.key}" for entry in place.sub(PARTS).walk()])
+    folder.delete([f"{PARTS}/{entry.key}" for entry in folder.sub(PARTS).walk()])
     return dataset
 
 
@@ -124,14 +125,14 @@ class Plan:
 
 
 def _planned(config: IngestConfig, tree: Tree) -> Plan:
-    config = _settled(config, tree.place.uri)
+    config = _settled(config, tree.folder.uri)
     sources = _sources(config, tree)
     split_of = _split(config, sources)
     sources = [source for source in sources if source.class_name in split_of]
     # What is read together lies together: split by split, domain by domain. The sort is stable within.
     sources.sort(key=lambda s: (SPLITS.index(split_of[s.class_name]), DOMAINS.index(s.domain), s.class_name))
     fingerprint, sizes = _stamped(config, sources, tree)
-    return Plan(config, tree.place.uri, sources, split_of, _cut(config, sources, sizes), fingerprint)
+    return Plan(config, tree.folder.uri, sources, split_of, _cut(config, sources, sizes), fingerprint)
 
 
 def _stamped(config: IngestConfig, sources: Sequence[Source], tree: Tree) -> tuple[str, np.ndarray]:
@@ -213,25 +214,25 @@ def _split(config: IngestConfig, sources: Sequence[Source]) -> dict[str, str]:
     return split_of
 
 
-def _already_made(datasets: Folder, place: Folder, plan: Plan) -> Artifact | None:
-    if not exists(place.uri):
+def _already_made(datasets: Folder, folder: Folder, plan: Plan) -> Artifact | None:
+    if not exists(folder.uri):
         return None
-    made = Artifact(place.uri, "dataset")
+    made = Artifact(folder.uri, "dataset")
     if _too_many(plan, made.manifest.counts["quarantined"]):
         _fail(datasets, plan, pq.read_table(made.file("quarantine.parquet")), len(plan.sources))
     say(f"nothing has changed since {made.uri} was made")
     return made
 
 
-def _records(place: Folder, plan: Plan, settings: Settings) -> Generator[Record]:
+def _records(folder: Folder, plan: Plan, settings: Settings) -> Generator[Record]:
     """The record of each block, in order: those that an unfinished run left, and new ones."""
-    found = found_records(place)
+    found = found_records(folder)
     missing = [number for number in range(len(plan.cuts)) if number not in found]
     done = len(plan.sources) - sum(map(plan.cuts.images, missing))
     if done:
         say(f"{done} of {len(plan.sources)} images are packed already; going on with the rest")
     with Progress("ingest", total=len(plan.sources), unit="image", start=done) as progress:
-        packed = _packed(place, plan, missing, settings, progress)
+        packed = _packed(folder, plan, missing, settings, progress)
         for number in range(len(plan.cuts)):
             yield found.pop(number) if number in found else _read(next(packed))
 
@@ -245,10 +246,10 @@ def _read(record: bytes) -> Record:
         ) from None
 
 
-def _packed(place: Folder, plan: Plan, numbers: list[int], settings: Settings, progress: Progress) -> Iterator[bytes]:
+def _packed(folder: Folder, plan: Plan, numbers: list[int], settings: Settings, progress: Progress) -> Iterator[bytes]:
     """The records of these blocks as they are put, packed in this process or by Ray workers."""
     packing = Packing(plan.config.short_side_px, plan.classes(), plan.config.dedup)
-    arguments = (plan.source_uri, place.uri, packing, settings.threads)
+    arguments = (plan.source_uri, folder.uri, packing, settings.threads)
     wanted = plan.cuts.blocks(plan.sources, numbers)
     if not settings.num_workers:
         yield from Packer(*arguments).pack(wanted, progress.advance)
@@ -299,9 +300,9 @@ def _finish(work: Draft, datasets: Folder, plan: Plan, samples: pa.Table, quaran
     """Sample table, classes, quarantine and findings beside the shards; then the manifest signs it all."""
     classes = json.dumps(summary.class_rows(samples, plan.classes()), indent=1, ensure_ascii=False)
     digest = summary.content_digest(samples, quarantine, FORM, plan.config.short_side_px)
-    same = _same_content(datasets, work.place, digest)
+    same = _same_content(datasets, work.folder, digest)
     if same:
-        work.place.delete(work.key(shard_name(number)) for number in samples["shard"].unique().to_pylist())
+        work.folder.delete(work.key(shard_name(number)) for number in samples["shard"].unique().to_pylist())
         say(f"files were touched, but what is in them was ingested before, as {same.uri}")
         return same
     work.file("classes.json").write_text(classes + "\n", "utf-8")
@@ -318,12 +319,12 @@ def _finish(work: Draft, datasets: Folder, plan: Plan, samples: pa.Table, quaran
     )
 
 
-def _same_content(datasets: Folder, place: Folder, digest: str) -> Artifact | None:
+def _same_content(datasets: Folder, folder: Folder, digest: str) -> Artifact | None:
     """The data set of this digest that lies in another folder of the same name, if one does."""
     for name in datasets.names():
         with suppress(InputError):  # no data set, or one of a newer version
             made = Artifact(join(datasets.uri, name), "dataset")
-            if made.digest == digest and made.uri != place.uri:
+            if made.digest == digest and made.uri != folder.uri:
                 return made
     return None
 

@@ -21,9 +21,9 @@ from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config
 from zsbir.base.fetch import fetch
 from zsbir.base.storage import default_root, join
-from zsbir.data.toys import PRETEXT_CLASSES, draw_pretext
 from zsbir.model.encoder import Backbone, Normalise, build_trunk
 from zsbir.model.weights import save_weights
+from zsbir.toys.draw import PRETEXT_CLASSES, draw_pretext
 from zsbir.training.config import Precision
 from zsbir.training.context import default_device
 from zsbir.training.precision import autocast

@@ -27,12 +27,12 @@ from zsbir.base.artifact import Artifact, below_root, exists
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import default_root, join
-from zsbir.evaluation.card import Subject, card, card_text
-from zsbir.evaluation.gate import Comparison, GateConfig, compare, label_of, protocol_of
-from zsbir.evaluation.trial import Verdict, try_index
-from zsbir.keeping.tables import table
 from zsbir.model.encoder import saved_facts
+from zsbir.promotion.card import Subject, card, card_text
+from zsbir.promotion.gate import Comparison, GateConfig, compare, label_of, protocol_of
+from zsbir.promotion.index_check import Verdict, try_index
 from zsbir.recipes import RECIPES, recipe
+from zsbir.storage_admin.tables import table
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import default_device
 from zsbir.training.precision import autocast

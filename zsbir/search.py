@@ -63,8 +63,8 @@ class Searcher:
         places, scores = exact_search(query, self.vectors, k)
         paths, names = self._items["path"], self._items["class_name"]
         return [
-            Hit(rank, float(score), int(place), names[int(place)].as_py(), paths[int(place)].as_py())
-            for rank, (place, score) in enumerate(zip(places[0], scores[0], strict=True), start=1)
+            Hit(rank, float(score), int(folder), names[int(folder)].as_py(), paths[int(folder)].as_py())
+            for rank, (folder, score) in enumerate(zip(places[0], scores[0], strict=True), start=1)
         ]
 
     def thumbnail(self, item_id: int) -> bytes:

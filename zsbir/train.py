@@ -27,7 +27,7 @@ from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.lease import alone
-from zsbir.base.storage import Folder, default_root, folder, folder_name, is_remote, join, local_path
+from zsbir.base.storage import Folder, default_root, folder_name, is_remote, join, local_path, open_folder
 from zsbir.data.knowledge import load_knowledge
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
@@ -105,7 +105,7 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings, context: Loc
         _deliver_again(job)
         return Artifact(job.run, "run")
     with alone(job.run):
-        folder(job.run).sub("checkpoints").check_writable()
+        open_folder(job.run).sub("checkpoints").check_writable()
         if settings.num_workers:
             from zsbir.edge.ray_train import fit  # Ray is loaded only where it is asked for
 
@@ -133,7 +133,7 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     plan_training(config, load_samples(dataset), max(1, settings.num_workers))
     weights = _weights(config, uris, knowledge, settings.root)
     identity = [config.model_dump(mode="json"), dataset.digest, knowledge.digest if knowledge else "", weights.sha256]
-    run = folder(join(settings.root, "runs", f"{config.recipe}-{digest_of(identity)[:12]}"))
+    run = open_folder(join(settings.root, "runs", f"{config.recipe}-{digest_of(identity)[:12]}"))
     return Job(
         config=config,
         settings=settings,
@@ -207,7 +207,7 @@ def run_job(job: Job, context: Context) -> None:
         if context.rank == 0:
             best = trainer.checkpoints.best_encoder(progress)
             if tracker:  # whoever is killed from here on leaves a run that MLflow lacks something of
-                folder(job.run).replace(UNDELIVERED, b"")
+                open_folder(job.run).replace(UNDELIVERED, b"")
             _publish(tracker, inputs, sign_run(job, made_from, progress, best))
             watch.flush()
     barrier()
@@ -249,7 +249,7 @@ def _tracking(job: Job, dataset: Artifact, context: Context) -> Iterator[Tracker
         raise
     finally:
         tracker.finish(status)
-        _remember_undelivered(folder(job.run), tracker)
+        _remember_undelivered(open_folder(job.run), tracker)
 
 
 def _publish(tracker: Tracker | None, inputs: TrainInputs, run: Artifact) -> None:
@@ -271,7 +271,7 @@ def _remember_undelivered(run: Folder, tracker: Tracker) -> None:
 
 def _deliver_again(job: Job) -> None:
     """What MLflow missed of a finished run, from the run's own history."""
-    if folder(job.run).size(UNDELIVERED) is None:
+    if open_folder(job.run).size(UNDELIVERED) is None:
         return
     run, dataset = Artifact(job.run, "run"), Artifact(job.dataset, "dataset")
     samples = load_samples(dataset)

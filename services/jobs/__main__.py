@@ -18,8 +18,8 @@ from typing import Any, get_args
 
 from pydantic import Field
 
-from services.jobs.states import Role
-from services.jobs.whereabouts import PORT, absolute_root, default_store
+from services.jobs.local.paths import PORT, absolute_root, default_store
+from services.jobs.queue.states import Role
 from zsbir.base import cli, events
 from zsbir.base.config import Config, read_yaml, unknown_name
 from zsbir.base.errors import InputError
@@ -62,8 +62,8 @@ class RayDispatch(Config):
 
 def _up(argv: Sequence[str]) -> str:
     """Start all that one machine needs, and say what runs where."""
-    from services.jobs.local import up
-    from services.jobs.machine import UpSettings
+    from services.jobs.local.keeper import up
+    from services.jobs.local.machine import UpSettings
 
     parser = cli.Parser("services.jobs up", up.__doc__ or "")
     parser.add_argument(
@@ -76,7 +76,7 @@ def _up(argv: Sequence[str]) -> str:
 
 def _down(argv: Sequence[str]) -> None:
     """End exactly that; running jobs save a checkpoint and go on with the next up."""
-    from services.jobs.local import down
+    from services.jobs.local.keeper import down
 
     parser = cli.Parser("services.jobs down", down.__doc__ or "")
     parser.add_argument("--root", default=default_root(), help="storage root, also ZSBIR_ROOT")
@@ -88,8 +88,8 @@ def _down(argv: Sequence[str]) -> None:
 
 def _keep(argv: Sequence[str]) -> None:
     """What `up` leaves running: it keeps the others alive."""
-    from services.jobs.local import keep
-    from services.jobs.machine import UpSettings
+    from services.jobs.local.keeper import keep
+    from services.jobs.local.machine import UpSettings
 
     parser = cli.Parser("services.jobs keep", keep.__doc__ or "")
     parser.add_argument("--settings", required=True, help="as JSON")
@@ -110,8 +110,8 @@ def _serve(argv: Sequence[str]) -> None:
 
     import uvicorn
 
-    from services.jobs.api import create_app
-    from services.jobs.door import ApiSettings
+    from services.jobs.http.api import create_app
+    from services.jobs.http.auth import ApiSettings
 
     told = how.model_dump(exclude={"port"})
     app = create_app(ApiSettings.of({**told, "store": where.store, "root": where.root}))
@@ -124,9 +124,9 @@ def _serve(argv: Sequence[str]) -> None:
 
 def _dispatch(argv: Sequence[str]) -> None:
     """The dispatcher; several may be started, one works."""
-    from services.jobs.dispatcher import Dispatcher, DispatcherSettings
-    from services.jobs.store import open_store
-    from services.jobs.tidying import Tidying
+    from services.jobs.queue.store import open_store
+    from services.jobs.runs.dispatcher import Dispatcher, DispatcherSettings
+    from services.jobs.runs.mlflow_cleanup import MlflowCleanup
 
     parser = cli.Parser("services.jobs dispatch", "Start jobs whose turn it is, watch them, write down what became of them.")
     parser.add_argument("--store", default="", help="job store, also ZSBIR_JOBS_STORE")
@@ -141,19 +141,19 @@ def _dispatch(argv: Sequence[str]) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    tidying = Tidying(store, told.tracking_uri, lambda: dispatcher.leadership.lease)
-    threading.Thread(target=tidying.run, args=(stop,), daemon=True, name="tidying").start()
+    cleanup = MlflowCleanup(store, told.tracking_uri, lambda: dispatcher.leadership.lease)
+    threading.Thread(target=cleanup.run, args=(stop,), daemon=True, name="tidying").start()
     dispatcher.run(stop)
 
 
 def _executor(settings: RayDispatch) -> Any:
     if settings.executor == "kuberay":
-        from services.jobs.kuberay import KubeRay, configured
+        from services.jobs.runs.kuberay import KubeRay, configured
 
         return KubeRay(configured())
     import os
 
-    from services.jobs.ray_jobs import RayJobs
+    from services.jobs.runs.ray_jobs import RayJobs
 
     address = settings.ray or os.environ.get("RAY_API_SERVER_ADDRESS", "")
     if not address:
@@ -163,8 +163,8 @@ def _executor(settings: RayDispatch) -> Any:
 
 def _limits(argv: Sequence[str]) -> str:
     """Show or set what the queue, and each project, may use."""
-    from services.jobs.limits import Limits
-    from services.jobs.store import open_store
+    from services.jobs.queue.limits import Limits
+    from services.jobs.queue.store import open_store
 
     parser = cli.Parser("services.jobs limits", "Show what the queue may use, or set it: from now on, what runs goes on.")
     parser.add_argument("--set", metavar="FILE", help="YAML: running, cpus, gpus, projects: {name: {cpus, gpus, gpu_hours}}")
@@ -178,8 +178,8 @@ def _limits(argv: Sequence[str]) -> str:
 
 def _tokens(argv: Sequence[str]) -> str | None:
     """List, make and revoke API tokens: tokens [list | make NAME --role ROLE | revoke ID]."""
-    from services.jobs.store import open_store
-    from services.jobs.tokens import Tokens
+    from services.jobs.queue.store import open_store
+    from services.jobs.queue.tokens import Tokens
 
     parser = cli.Parser("services.jobs tokens", "Who may speak to the service. A token is shown once, when it is made.")
     parser.add_argument("what", nargs="?", default="list", choices=["list", "make", "revoke"], help="[list]")
@@ -212,7 +212,7 @@ OWN: dict[str, Command] = {
 
 def _commands() -> dict[str, Command]:
     """The clients' too, which the service's own programs need not load."""
-    from services.jobs.commands import COMMANDS
+    from services.jobs.cli.commands import COMMANDS
 
     return {**COMMANDS, **OWN}
 

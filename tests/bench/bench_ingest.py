@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from servers.rgw import Rgw
 
-from zsbir.base.storage import folder
+from zsbir.base.storage import open_folder
 from zsbir.data.layouts import IMAGE_SUFFIXES
-from zsbir.data.toys import toy_sources
 from zsbir.ingest import IngestConfig, Settings, ingest
+from zsbir.toys.draw import toy_sources
 
 SHARED = Path(os.environ.get("ZSBIR_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 MANY = 100_000
@@ -91,11 +91,11 @@ def test_ingest_to_object_storage_keeps_half_of_it(ratio, photos, bare, bucket):
 
 def test_ingest_from_object_storage_keeps_a_fifteenth_of_it(ratio, photos, bare, bucket, tmp_path):
     """Small images: each is a request, which costs boto3 milliseconds of this process. More workers share them."""
-    place = folder(f"{bucket}/photos")
+    folder = open_folder(f"{bucket}/photos")
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda file: place.replace(file.relative_to(photos).as_posix(), file.read_bytes()), image_files(photos)))
+        list(pool.map(lambda file: folder.replace(file.relative_to(photos).as_posix(), file.read_bytes()), image_files(photos)))
     roots = (str(tmp_path / str(number)) for number in itertools.count())
-    assert ratio("ingest from S3", ingests(place.uri, roots), bare, rounds=1) >= 1 / 15
+    assert ratio("ingest from S3", ingests(folder.uri, roots), bare, rounds=1) >= 1 / 15
 
 
 def many_images(*words: object) -> dict[str, float | str]:

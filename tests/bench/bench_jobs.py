@@ -29,13 +29,13 @@ from servers.postgres import new_database
 from servers.processes import HOST, free_ports, kill
 from sqlalchemy import insert
 
-from services.jobs.client import Client
-from services.jobs.limits import Limits
-from services.jobs.place import End, place_of
-from services.jobs.records import JobRequest
-from services.jobs.states import State
-from services.jobs.store import Store, open_store
-from services.jobs.tables import ATTEMPTS, EVENTS, JOBS
+from services.jobs.cli.client import Client
+from services.jobs.queue.limits import Limits
+from services.jobs.queue.records import JobRequest
+from services.jobs.queue.states import State
+from services.jobs.queue.store import Store, open_store
+from services.jobs.queue.tables import ATTEMPTS, EVENTS, JOBS
+from services.jobs.runs.attempt_dir import End, attempt_dir_of
 from zsbir import ingest, teacher
 from zsbir.base.errors import RunError
 from zsbir.model.encoder import build_trunk
@@ -275,18 +275,18 @@ def with_three_attempts(store: Store, root: str) -> int:
         attempt = store.claim(lease, limits)
         assert attempt
         assert attempt.job_id == job.id
-        place = place_of(root, attempt.submission_id)
-        place.specify({"steps": [{"name": "train", "values": {}, "fed": {}}]})
-        place.fence("host 1")
-        place.write_log(0, b"step 1: loss 0.5 and a word more about it, 64 bytes in one line\n" * 1024)
-        signs = {"progress": {"label": "train", "done": 500, "total": 500}, "facts": {"mlflow_run": "abc"}, "updated_s": 1.0}
+        attempt_dir = attempt_dir_of(root, attempt.submission_id)
+        attempt_dir.specify({"steps": [{"name": "train", "values": {}, "fed": {}}]})
+        attempt_dir.claim_start("host 1")
+        attempt_dir.write_log(0, b"step 1: loss 0.5 and a word more about it, 64 bytes in one line\n" * 1024)
+        status = {"progress": {"label": "train", "done": 500, "total": 500}, "facts": {"mlflow_run": "abc"}, "updated_s": 1.0}
         rows = [{"step": float(step), "loss": 1 / (1 + step), "lr": 1e-4} for step in range(500)]
         folder = Path(root) / "jobs" / attempt.submission_id / "train"
         folder.mkdir(parents=True)
-        for name, value in (("driver", signs), ("worker", signs), ("curve", {"rows": rows})):
+        for name, value in (("driver", status), ("worker", status), ("curve", {"rows": rows})):
             (folder / f"{name}.json").write_text(json.dumps(value))
         store.started(lease, attempt)
-        place.end(End(cause))
+        attempt_dir.end(End(cause))
         store.end(lease, attempt, cause)
     return job.id
 

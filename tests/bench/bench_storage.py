@@ -19,10 +19,10 @@ from zsbir.data.loader import TrainLoader
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.ingest import IngestConfig, Settings, ingest
-from zsbir.keeping.copying import copy
 from zsbir.model.encoder import build_trunk
 from zsbir.model.weights import open_weights, save_weights
 from zsbir.recipes import recipe
+from zsbir.storage_admin.copying import copy
 from zsbir.teacher import Teacher, TeacherConfig, photo_chunks
 from zsbir.training.context import LocalContext
 from zsbir.training.loop import Trainer, TrainInputs, plan_training
@@ -59,8 +59,8 @@ def on_disk(root: Path, shared_or_none: Path | None) -> Artifact:
 
 @pytest.fixture(scope="module")
 def shared_or_none() -> Path | None:
-    place = Path(os.environ.get("ZSBIR_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data" / "caltech_qd60"
-    return place if place.is_dir() else None
+    folder = Path(os.environ.get("ZSBIR_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "data" / "caltech_qd60"
+    return folder if folder.is_dir() else None
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ class Drawn:
     number: int
     split_hint: str | None = None
 
-    def read(self, place: object) -> bytes:
+    def read(self, folder: object) -> bytes:
         """About 150 bytes."""
         rows = ((self.number * 2654435761 + row * 97) % 2**64 for row in range(SIDE_PX))
         pixels = b"".join(b"\0" + row.to_bytes(SIDE_PX, "little") for row in rows)

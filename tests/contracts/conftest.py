@@ -10,7 +10,7 @@ import pytest
 from contracts.crew import Crew
 from servers.s3 import S3Server
 
-from zsbir.base.storage import Folder, folder, join
+from zsbir.base.storage import Folder, join, open_folder
 
 WHO_AND_WHERE = (
     "AWS_PROFILE",
@@ -58,6 +58,6 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def place(root: str) -> Folder:
+def folder(root: str) -> Folder:
     """An empty folder of that root, beside which others lie."""
-    return folder(join(root, "a place"))
+    return open_folder(join(root, "a place"))

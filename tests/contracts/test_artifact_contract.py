@@ -17,7 +17,7 @@ from zsbir.base.artifact import MANIFEST, Artifact, draft, exists, remove
 from zsbir.base.cache import cache_dir
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.fetch import fetch
-from zsbir.base.storage import WORKSPACE, folder, is_remote, join
+from zsbir.base.storage import WORKSPACE, is_remote, join, open_folder
 from zsbir.training.checkpoint import Checkpoints, newest_checkpoint
 
 NAMES = ["a/one.bin", "two words+ü.parquet", "empty.json"]
@@ -48,7 +48,7 @@ def check(artifact: Artifact, seed: int = 0) -> None:
 
 
 def keys(uri: str) -> set[str]:
-    return {entry.key for entry in folder(uri).walk()}
+    return {entry.key for entry in open_folder(uri).walk()}
 
 
 def test_what_was_committed_is_there_whole_and_nothing_else(root: str):
@@ -70,7 +70,7 @@ def test_nobody_sees_an_artifact_before_its_manifest(root: str):
         for name in NAMES:
             work.file(name).write_bytes(content(name, 0))
             assert work.publish(name).sha256 == hashlib.sha256(content(name, 0)).hexdigest()
-            assert folder(uri).read(work.key(name)) == content(name, 0)
+            assert open_folder(uri).read(work.key(name)) == content(name, 0)
         assert not exists(uri)
         with pytest.raises(InputError, match=r"the folder exists, but has no manifest\.json"):
             Artifact(uri)
@@ -114,17 +114,17 @@ def test_another_artifact_in_the_place_is_an_error_and_stays(root: str):
 
 
 def test_what_a_killed_writer_left_is_used_where_it_is_the_same_and_kept_out_of_the_way_where_not(root: str):
-    place = folder(f"{root}/indexes/i")
+    folder = open_folder(f"{root}/indexes/i")
     for name, seed in zip(NAMES[:2], (0, 1), strict=True):
         left = Path(os.environ["ZSBIR_CACHE"]).with_name("left")
         left.write_bytes(content(name, seed))
-        place.publish(name, left, hashlib.sha256(content(name, seed)).hexdigest())
-    made = write(place.uri)
+        folder.publish(name, left, hashlib.sha256(content(name, seed)).hexdigest())
+    made = write(folder.uri)
     check(made)
     assert made.key(NAMES[0]) == NAMES[0]
     assert re.fullmatch(r"two words\+ü~[0-9a-f]{12}\.parquet", made.key(NAMES[1]))
     assert made.manifest.stored_as == {NAMES[1]: made.key(NAMES[1])}
-    assert place.read(NAMES[1]) == content(NAMES[1], 1), "never written over"
+    assert folder.read(NAMES[1]) == content(NAMES[1], 1), "never written over"
 
 
 def test_eight_threads_that_write_one_artifact_end_with_one(root: str):
@@ -188,7 +188,7 @@ def test_a_broken_manifest_is_one_line_that_names_it(root: str, broken):
 
 
 def test_what_is_no_artifact_is_told_apart_from_what_is_not_there(root: str):
-    folder(f"{root}/indexes/i").create("notes.txt", b"x")
+    open_folder(f"{root}/indexes/i").create("notes.txt", b"x")
     with pytest.raises(InputError, match=r"no index at .*: the folder exists, but has no manifest\.json"):
         Artifact(f"{root}/indexes/i", "index")
     with pytest.raises(InputError, match=r"no run at .*: no such folder"):
@@ -210,8 +210,8 @@ def test_a_removed_artifact_is_gone_with_all_its_files_and_can_be_made_again(roo
 
 def copied(uri: str, target: str) -> str:
     """By hand, as a user would: key by key, the manifest like any other."""
-    for entry in folder(uri).walk():
-        folder(target).replace(entry.key, folder(uri).read(entry.key))
+    for entry in open_folder(uri).walk():
+        open_folder(target).replace(entry.key, open_folder(uri).read(entry.key))
     return target
 
 
@@ -242,23 +242,23 @@ def test_an_input_is_found_at_its_place_in_the_own_root_and_else_where_it_was(ro
 def test_an_input_file_is_found_in_either_root(root: str):
     name = "0" * 64 + ".safetensors"
     weights = join(root, "weights", name)
-    folder(join(root, "weights")).create(name, b"x")
+    open_folder(join(root, "weights")).create(name, b"x")
     made = write(f"{root}/indexes/toy/i", inputs={"weights": {"uri": weights, "digest": "0" * 64}})
     assert made.input_file("weights") == weights
     moved = Artifact(copied(made.uri, f"{root}/elsewhere/indexes/toy/i"))
     assert moved.input_file("weights") == weights
     copied(join(root, "weights"), f"{root}/elsewhere/weights")
     assert moved.input_file("weights") == join(root, "elsewhere", "weights", name)
-    folder(join(root, "weights")).clear()
+    open_folder(join(root, "weights")).clear()
     assert moved.input_file("weights") == join(root, "elsewhere", "weights", name)
     with pytest.raises(InputError, match=r"that .* was made from are gone"):
         made.input_file("weights")
 
 
 def test_of_checkpoints_the_newest_whole_one_is_found_among_others_and_what_is_none(root: str):
-    place = folder(f"{root}/runs/r/checkpoints")
+    folder = open_folder(f"{root}/runs/r/checkpoints")
     for name in ("step-000009", "step-000010", "step-1000000", "best-000010"):
-        with draft(f"{place.uri}/{name}", "checkpoint", name) as work:
+        with draft(f"{folder.uri}/{name}", "checkpoint", name) as work:
             work.file("state.safetensors").write_bytes(name.encode())
             work.commit(digest=name)
     for name in (
@@ -268,12 +268,12 @@ def test_of_checkpoints_the_newest_whole_one_is_found_among_others_and_what_is_n
         "step-5-copy/manifest.json",
         "notes.txt",
     ):
-        place.create(name, b"{}")
-    newest = newest_checkpoint(place)
+        folder.create(name, b"{}")
+    newest = newest_checkpoint(folder)
     assert newest
     assert newest.folder_name == "step-1000000"
     Checkpoints(f"{root}/runs/r")._remove_older("step", 1000000)
-    assert place.names() == ["best-000010", "notes.txt", "step-", "step-1000000", "step-2000000", "step-5-copy", "step-old"]
+    assert folder.names() == ["best-000010", "notes.txt", "step-", "step-1000000", "step-2000000", "step-5-copy", "step-old"]
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ from zsbir.base import s3
 from zsbir.base.artifact import MANIFEST, Artifact, exists
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.lease import alone
-from zsbir.base.storage import WORKSPACE, Folder, folder
+from zsbir.base.storage import WORKSPACE, Folder, open_folder
 from zsbir.data import blocks
 from zsbir.data.samples import load_samples
 from zsbir.data.schema import shard_name
@@ -190,7 +190,7 @@ class Saving(Run):
 
     def check_whole(self) -> bool:
         checkpoints = Checkpoints(self.uri)
-        newest = newest_checkpoint(checkpoints.place)
+        newest = newest_checkpoint(checkpoints.folder)
         assert newest, "the older one stays until the newer is there"
         newest.verify()
         loaded, optimiser = modules(0)
@@ -210,7 +210,7 @@ class Saving(Run):
 
 def unmarked(uri: str) -> set[str]:
     """Files below a place that are no marks of writers that were cut off."""
-    return {entry.key for entry in folder(uri).walk() if WORKSPACE not in entry.key}
+    return {entry.key for entry in open_folder(uri).walk() if WORKSPACE not in entry.key}
 
 
 class Ingest(Run):
@@ -225,8 +225,8 @@ class Ingest(Run):
         return self.uri, os.environ["TINY_IMAGES"]
 
     def check_whole(self) -> bool:
-        place = folder(f"{self.uri}/datasets/tiny")
-        made = [f"{place.uri}/{name}" for name in place.names() if exists(f"{place.uri}/{name}")]
+        folder = open_folder(f"{self.uri}/datasets/tiny")
+        made = [f"{folder.uri}/{name}" for name in folder.names() if exists(f"{folder.uri}/{name}")]
         for uri in made:
             artifact = Artifact(uri, "dataset")
             artifact.verify()
@@ -237,7 +237,7 @@ class Ingest(Run):
         return len(made) == 1
 
     def check_tidy(self) -> None:
-        (name,) = folder(f"{self.uri}/datasets/tiny").names()
+        (name,) = open_folder(f"{self.uri}/datasets/tiny").names()
         assert unmarked(f"{self.uri}/datasets/tiny/{name}") == {MANIFEST, *Ingest.files}
         assert unmarked(f"{self.uri}") == {f"datasets/tiny/{name}/{key}" for key in (MANIFEST, *Ingest.files)}
 
@@ -262,7 +262,7 @@ def requests(bench: Bench, kind: str) -> int:
     bench.direct()
     assert run.check_whole()
     run.check_tidy()
-    assert unmarked(run.uri) == {entry.key for entry in folder(run.uri).walk()}, "and no mark"
+    assert unmarked(run.uri) == {entry.key for entry in open_folder(run.uri).walk()}, "and no mark"
     return number
 
 
@@ -352,7 +352,7 @@ def test_a_lease_is_taken_and_given_back_through_any_fault_that_passes(bench: Be
             pytest.fail(f"{name} at {position} of {bench.proxy.log}: {error}")
         assert worked
         bench.direct()
-        assert name == "delay" or folder(run).names() == [], (position, name)
+        assert name == "delay" or open_folder(run).names() == [], (position, name)
         with alone(run):
             pass
 
@@ -405,10 +405,10 @@ def test_a_fault_at_any_request_of_an_upload_in_parts_is_got_over_by_trying_agai
 
         def publish(number: int) -> tuple[Folder, str]:
             bench.through(attempts=3)
-            place = folder(f"s3://{bucket}/root/{number}")
-            assert place._honours_conditions()
+            folder = open_folder(f"s3://{bucket}/root/{number}")
+            assert folder._honours_conditions()
             (tmp_path / "file").write_bytes(data)
-            return place, place.publish("part.bin", tmp_path / "file", sha256)
+            return folder, folder.publish("part.bin", tmp_path / "file", sha256)
 
         publish(0)
         methods = [method for method, _ in proxy.log]
@@ -418,12 +418,12 @@ def test_a_fault_at_any_request_of_an_upload_in_parts_is_got_over_by_trying_agai
             bench.direct()
             proxy.arm(position, FAULTS[name])
             try:
-                place, key = publish(number)
+                folder, key = publish(number)
             except (RunError, InputError) as error:
                 pytest.fail(f"{name} at {position} of {proxy.log}: {error}")
             bench.direct()
-            assert place.read(key) == data
-            assert [entry.key for entry in place.walk()] == [key]
+            assert folder.read(key) == data
+            assert [entry.key for entry in folder.walk()] == [key]
 
 
 @pytest.fixture(params=["fetched", "read piece by piece"])

@@ -18,7 +18,7 @@ from servers.moto import Moto
 from zsbir.base import s3
 from zsbir.base.artifact import MANIFEST, Artifact, draft, exists
 from zsbir.base.errors import InputError
-from zsbir.base.storage import WORKSPACE, folder
+from zsbir.base.storage import WORKSPACE, open_folder
 
 SAID = re.compile(
     r"warning: the store of .* ignores If-None-Match: files get keys of their own; two writers of one artifact are not told"
@@ -61,7 +61,7 @@ def test_every_file_gets_a_key_of_its_own_and_the_manifest_names_it(root: str):
     for name in FILES:
         assert re.fullmatch(re.escape(name).replace(r"\.", r"~[0-9a-f]{12}\."), made.key(name))
         assert made.file(name).read_bytes() == content(name, 0)
-    assert {entry.key for entry in folder(made.uri).walk()} == {MANIFEST, *(made.key(name) for name in FILES)}
+    assert {entry.key for entry in open_folder(made.uri).walk()} == {MANIFEST, *(made.key(name) for name in FILES)}
 
 
 def test_what_is_there_is_found_and_not_written_over(root: str, capsys):
@@ -71,17 +71,17 @@ def test_what_is_there_is_found_and_not_written_over(root: str, capsys):
     assert "another process finished" in capsys.readouterr().err
     assert second.manifest == first.manifest
     second.verify()
-    assert {entry.key for entry in folder(first.uri).walk()} == {MANIFEST, *(first.key(name) for name in FILES)}
+    assert {entry.key for entry in open_folder(first.uri).walk()} == {MANIFEST, *(first.key(name) for name in FILES)}
 
 
 def test_create_and_publish_keep_their_word_one_after_the_other(root: str, tmp_path):
-    place = folder(f"{root}/place")
-    assert place.create("a", b"first")
-    assert not place.create("a", b"second")
-    assert place.read("a") == b"first"
+    folder = open_folder(f"{root}/place")
+    assert folder.create("a", b"first")
+    assert not folder.create("a", b"second")
+    assert folder.read("a") == b"first"
     for data in (b"same", b"same", b"other"):
         (tmp_path / "file").write_bytes(data)
-        assert place.read(place.publish("b.bin", tmp_path / "file", hashlib.sha256(data).hexdigest())) == data
+        assert folder.read(folder.publish("b.bin", tmp_path / "file", hashlib.sha256(data).hexdigest())) == data
 
 
 def test_two_processes_at_once_leave_one_whole_artifact_while_another_reads(root: str, crew: Crew):
@@ -110,7 +110,7 @@ def test_two_processes_at_once_leave_one_whole_artifact_while_another_reads(root
         artifact = Artifact(uri)
         artifact.verify()
         assert {name: artifact.file(name).read_bytes() for name in FILES} in versions
-        assert not [name for name in folder(uri).names() if name.startswith(WORKSPACE)]
+        assert not [name for name in open_folder(uri).names() if name.startswith(WORKSPACE)]
     assert seen
     assert all(read in versions for read in seen), "nobody has seen parts of both"
 
@@ -124,10 +124,10 @@ def test_an_upload_in_parts_has_arrived_also_where_its_end_is_not_known_twice(mo
     (tmp_path / "file").write_bytes(data)
     with UploadForgettingStore(moto) as store:
         enter(store, monkeypatch)
-        place = folder(f"s3://{store.new_bucket()}/root")
+        folder = open_folder(f"s3://{store.new_bucket()}/root")
         proxied = ["HEAD", "POST", "PUT", "PUT", "POST"]
         store.arm(proxied.index("POST") + 3, fault)
-        key = place.publish("part.bin", tmp_path / "file", hashlib.sha256(data).hexdigest())
+        key = folder.publish("part.bin", tmp_path / "file", hashlib.sha256(data).hexdigest())
         assert [method for method, _ in store.log][: len(proxied)] == proxied
     enter(moto, monkeypatch)
-    assert folder(place.uri).read(key) == data
+    assert open_folder(folder.uri).read(key) == data

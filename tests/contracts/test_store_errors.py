@@ -25,7 +25,7 @@ from zsbir import teacher
 from zsbir.base import cli, s3
 from zsbir.base.arrow import arrow_filesystem
 from zsbir.base.artifact import Artifact, draft, exists
-from zsbir.base.storage import folder
+from zsbir.base.storage import open_folder
 
 SOON_S = 15.0
 SECRET, TOKEN = "canary-secret-3f9c", "canary-token-77ab"
@@ -152,7 +152,7 @@ def test_a_real_store_that_refuses_is_understood_by_readers_writers_and_those_wh
     enter(rgw, monkeypatch)
     uri = f"s3://{rgw.new_bucket()}/datasets/x"
     REFUSALS[expected](rgw, monkeypatch)
-    for verb in (None, write, look, lambda uri: str(folder(uri).names())):
+    for verb in (None, write, look, lambda uri: str(open_folder(uri).names())):
         line = ask(uri, code=BAD_INPUT, verb=verb)
         assert line.startswith(uri)
         assert line.endswith(f": {expected}")
@@ -194,8 +194,8 @@ def test_a_quota_that_is_used_up_is_said_and_leaves_no_artifact(rgw: Rgw, monkey
         line,
     )
     assert not exists(f"s3://{bucket}/indexes/3")
-    assert folder(f"s3://{bucket}/indexes/3").names() == []
-    folder(f"s3://{bucket}/indexes/0").clear()
+    assert open_folder(f"s3://{bucket}/indexes/3").names() == []
+    open_folder(f"s3://{bucket}/indexes/0").clear()
     write(f"s3://{bucket}/indexes/3")
     Artifact(f"s3://{bucket}/indexes/3").verify()
 
@@ -244,12 +244,12 @@ def test_an_address_that_is_no_store_is_one_line(known, monkeypatch, ask):
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         assert "manifest.json" in ask("s3://bucket/datasets/x", code=BAD_INPUT)
         monkeypatch.setenv("ZSBIR_S3_ATTEMPTS", "2")
-        ask("s3://bucket/datasets/x", code=FAILED, verb=lambda uri: str(folder(uri).names()))  # boto3 takes it for a 500
+        ask("s3://bucket/datasets/x", code=FAILED, verb=lambda uri: str(open_folder(uri).names()))  # boto3 takes it for a 500
     item = "<Contents><Key>datasets/x/a</Key><Size>{size}</Size><LastModified>{date}</LastModified></Contents>"
     for size, date in (("many", "2026-01-01T00:00:00Z"), ("1", "yesterday")):
         with store_that_says(200, f"<ListBucketResult>{item.format(size=size, date=date)}</ListBucketResult>") as endpoint:
             monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-            line = ask("s3://bucket/datasets/x", code=FAILED, verb=lambda uri: str(list(folder(uri).walk())))
+            line = ask("s3://bucket/datasets/x", code=FAILED, verb=lambda uri: str(list(open_folder(uri).walk())))
         assert line.startswith("s3://bucket/datasets/x: this is no answer of an S3 store")
         assert line.endswith("check AWS_ENDPOINT_URL")
 

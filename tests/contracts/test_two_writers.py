@@ -12,9 +12,9 @@ from contracts.workers import FILES, commit_each, content, hang_after_publishing
 
 from zsbir.base.artifact import MANIFEST, Artifact, draft, exists
 from zsbir.base.errors import RunError
-from zsbir.base.storage import WORKSPACE, folder, is_remote
-from zsbir.keeping.housekeeping import debris, remove_debris
-from zsbir.keeping.roots import survey
+from zsbir.base.storage import WORKSPACE, is_remote, open_folder
+from zsbir.storage_admin.housekeeping import debris, remove_debris
+from zsbir.storage_admin.roots import survey
 
 ROUNDS = 24
 
@@ -25,7 +25,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def keys(uri: str) -> set[str]:
-    return {entry.key for entry in folder(uri).walk()}
+    return {entry.key for entry in open_folder(uri).walk()}
 
 
 def check_whole(uri: str, seeds: set[int]) -> Artifact:
@@ -76,7 +76,7 @@ def test_a_writer_killed_in_the_middle_is_followed_by_one_with_other_bytes(root:
     check_whole(uri, {1})
     for name in FILES:
         assert re.fullmatch(re.escape(name).replace(r"\.", r"~[0-9a-f]{12}\.") if name in left else re.escape(name), made.key(name))
-    assert all(folder(uri).read(name) == content(name, 0) for name in left), "never written over"
+    assert all(open_folder(uri).read(name) == content(name, 0) for name in left), "never written over"
     named = {MANIFEST, *(made.key(name) for name in FILES)}
     assert {key for key in keys(uri) if not key.startswith(WORKSPACE)} == named | left
     later_s = time.time() + 60
@@ -111,4 +111,4 @@ def test_two_that_write_different_things_to_one_place_do_not_mix_them(root: str,
         write_another()
     check_whole(uri, {0})
     assert keys(uri) == {MANIFEST, *FILES}
-    assert is_remote(uri) or not list(folder(uri).local().glob(f"{WORKSPACE}*"))
+    assert is_remote(uri) or not list(open_folder(uri).local().glob(f"{WORKSPACE}*"))

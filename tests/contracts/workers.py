@@ -18,7 +18,7 @@ from torch import nn
 from zsbir import ingest
 from zsbir.base import s3
 from zsbir.base.artifact import Artifact, Draft, code_version, draft, exists
-from zsbir.base.storage import folder
+from zsbir.base.storage import open_folder
 from zsbir.data import blocks
 from zsbir.data.schema import ROW_GROUP_ROWS, SAMPLES_SCHEMA, SHARD_SCHEMA, shard_name
 from zsbir.training import checkpoint
@@ -29,10 +29,10 @@ READY = (s3, code_version())
 
 def create_each(uri: str, keys: Sequence[str], data: bytes, barrier: Barrier) -> list[bool]:
     """Try to create each of the files, all processes at the same moment."""
-    place, won = folder(uri), []
+    folder, won = open_folder(uri), []
     for key in keys:
         barrier.wait(60)
-        won.append(place.create(key, data))
+        won.append(folder.create(key, data))
     return won
 
 

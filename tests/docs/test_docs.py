@@ -19,7 +19,7 @@ from urllib.parse import unquote
 import pytest
 
 from services.jobs import __main__ as jobs_main
-from services.jobs import schemas
+from services.jobs.runs import validation as schemas
 from zsbir.base import cli
 from zsbir.base.config import Config
 from zsbir.data.images import Augmentation
@@ -147,17 +147,17 @@ def choices(field):
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A folder with one small artifact of each kind at the addresses that the documentation names."""
-    place = tmp_path_factory.mktemp("docs")
+    folder = tmp_path_factory.mktemp("docs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        patch.chdir(place)
-        (place / "docs" / "pictures").mkdir(parents=True)
-        shutil.copy(ROOT / "docs" / "pictures" / "sketch.png", place / "docs" / "pictures")
-        (place / "my.yaml").write_text("margin_cross: 0.3\n", "utf-8")
-        (place / SWEEP).mkdir(parents=True)
-        (place / SWEEP / "best.yaml").write_text("recipe: toy\nmargin_cross: 0.3\n", "utf-8")
+        patch.chdir(folder)
+        (folder / "docs" / "pictures").mkdir(parents=True)
+        shutil.copy(ROOT / "docs" / "pictures" / "sketch.png", folder / "docs" / "pictures")
+        (folder / "my.yaml").write_text("margin_cross: 0.3\n", "utf-8")
+        (folder / SWEEP).mkdir(parents=True)
+        (folder / SWEEP / "best.yaml").write_text("recipe: toy\nmargin_cross: 0.3\n", "utf-8")
         _make_artifacts()
-    return place
+    return folder
 
 
 def _make_artifacts():

@@ -20,11 +20,11 @@ import psutil
 from mlflow.tracking import MlflowClient
 
 from servers.processes import free_ports
-from services.jobs.client import Client
-from services.jobs.place import place_of
-from services.jobs.states import TERMINAL
-from services.jobs.store import open_store
-from services.jobs.whereabouts import default_store, remembered
+from services.jobs.cli.client import Client
+from services.jobs.local.paths import default_store, remembered
+from services.jobs.queue.states import TERMINAL
+from services.jobs.queue.store import open_store
+from services.jobs.runs.attempt_dir import attempt_dir_of
 from zsbir.base.artifact import exists
 from zsbir.base.errors import RunError
 
@@ -96,7 +96,7 @@ class Service:
             temp = self.said["ray"]["temp"]
             doomed = self.processes("gcs_server", temp) + self.processes("raylet/raylet", temp)
         elif target == "worker":
-            work = self.processes("-m zsbir.train", self.root) + self.processes("-m services.jobs.work", self.root)
+            work = self.processes("-m zsbir.train", self.root) + self.processes("-m services.jobs.runs.runner", self.root)
             doomed = [chance.choice(work)] if work else []
         else:
             doomed = [psutil.Process(self.pid(target))] if self.pid(target) else []
@@ -173,7 +173,7 @@ def submitted(service: Service, job: dict[str, Any], key: str) -> int:
 def wait_for_all(service: Service, ids: list[int], report: Report, timeout_s: float) -> None:
     """Until all have ended and are looked after. Read from the store: the service may be away."""
     store, until = open_store(default_store(service.root)), time.monotonic() + timeout_s
-    while any(store.job(job_id).state not in TERMINAL for job_id in ids) or store.untidy():
+    while any(store.job(job_id).state not in TERMINAL for job_id in ids) or store.uncleaned():
         if time.monotonic() > until:
             report.untrue.append("not all ended: " + str([(job.id, job.state, job.message) for job in store.jobs(limit=1000)]))
             return
@@ -188,8 +188,8 @@ def judge(service: Service, ids: list[int], report: Report) -> None:
     report.states = dict(Counter(job.state for job in jobs))
     report.causes = dict(Counter(str(attempt.cause) for attempt in attempts))
     for job in jobs:
-        places = [place_of(service.root, attempt.submission_id) for attempt in store.attempts(job.id)]
-        runs = {place.signs("train")["facts"].get("run", "") for place in places} - {""}
+        places = [attempt_dir_of(service.root, attempt.submission_id) for attempt in store.attempts(job.id)]
+        runs = {attempt_dir.status("train")["facts"].get("run", "") for attempt_dir in places} - {""}
         made = any(exists(run) for run in runs)
         if made != (job.state == "succeeded") or (job.result != "") != made:
             report.untrue.append(f"job {job.id} is {job.state}, its run is {'there' if made else 'not there'}")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from servers.processes import kill
-from services.jobs.place import Place, place_of
-from services.jobs.records import Attempt, Job, JobRequest
-from services.jobs.states import TERMINAL
-from services.jobs.store import Store, open_store
+from services.jobs.queue.records import Attempt, Job, JobRequest
+from services.jobs.queue.states import TERMINAL
+from services.jobs.queue.store import Store, open_store
+from services.jobs.runs.attempt_dir import AttemptDir, attempt_dir_of
 
 WAIT_S = 240
 
@@ -56,12 +56,12 @@ class JobQueue:
     def submit(self, kind: str, config: dict[str, Any], **fields: Any) -> Job:
         return self.store.submit(JobRequest(kind=kind, config=config, **fields))
 
-    def place(self, attempt: Attempt) -> Place:
-        return place_of(self.root, attempt.submission_id)
+    def attempt_dir(self, attempt: Attempt) -> AttemptDir:
+        return attempt_dir_of(self.root, attempt.submission_id)
 
-    def newest(self, job_id: int) -> Place:
+    def newest(self, job_id: int) -> AttemptDir:
         """The folder of a job's newest attempt."""
-        return self.place(self.store.attempts(job_id)[-1])
+        return self.attempt_dir(self.store.attempts(job_id)[-1])
 
     def until(self, job_id: int, happened: Callable[[Job], object], timeout_s: float = WAIT_S) -> Job:
         """The job, once something is true of it."""
@@ -82,7 +82,7 @@ class JobQueue:
 
     def log(self, job_id: int) -> str:
         attempts = self.store.attempts(job_id)
-        return "\n".join(self.place(attempt).log(0).decode("utf-8", "replace") for attempt in attempts)
+        return "\n".join(self.attempt_dir(attempt).log(0).decode("utf-8", "replace") for attempt in attempts)
 
 
 @contextmanager

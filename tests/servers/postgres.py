@@ -37,8 +37,8 @@ def postgres() -> Iterator[str]:
     """A URL of an empty database, postgresql://...; more of them by `new_database`. Killed and removed at the end."""
     programs, environment = _programs()
     (port,) = free_ports(1)
-    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as place:
-        folder, words = Path(place), _as_other_user(Path(place))
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as directory:
+        folder, words = Path(directory), _as_other_user(Path(directory))
         data = folder / "data"
         init = [
             *words,

@@ -28,8 +28,8 @@ from zsbir.base.errors import InputError
 from zsbir.data.images import encode_photo, encode_sketch
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
-from zsbir.data.toys import draw
 from zsbir.model.weights import load_weights
+from zsbir.toys.draw import draw
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import LocalContext
 from zsbir.training.loop import Trainer, TrainInputs
@@ -58,13 +58,13 @@ def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path, pipeline_root: Pat
     """Runs a verb in this process as its command does, and returns the one line in which it fails."""
 
     def fail(verb: ModuleType, *words: object, code: int = 2, root: Path | None = None) -> str:
-        place = root or tmp_path / "root"
+        folder = root or tmp_path / "root"
         argv = [str(word) for word in words]
         if verb is not search:
-            argv += ["--root", str(place)]
+            argv += ["--root", str(folder)]
         if verb in (train, evaluate):
             argv += ["--no-tracking"]
-        before = files_below(place, pipeline_root)
+        before = files_below(folder, pipeline_root)
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             cli.main(verb._parse, argv)
@@ -72,7 +72,7 @@ def fails(capsys: pytest.CaptureFixture[str], tmp_path: Path, pipeline_root: Pat
         assert (caught.value.code, out) == (code, ""), err
         # What an ingest packed before it failed has no manifest, and is used by its next run.
         used_again = ("weights", "shards", ".parts")
-        kept = {path for path in files_below(place, pipeline_root) - before if path.parent.name not in used_again}
+        kept = {path for path in files_below(folder, pipeline_root) - before if path.parent.name not in used_again}
         assert {path.name for path in kept} <= {"quarantine.tsv"}, "nothing half-made is visible"
         return only_line(err)
 
@@ -96,14 +96,14 @@ def command(verb: str, *words: object, code: int) -> str:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A good folder: five classes of three photos and three sketches."""
-    place = tmp_path / "images"
+    folder = tmp_path / "images"
     for label, name in enumerate(CLASSES):
         for domain, encode, ending in (("photo", encode_photo, "jpg"), ("sketch", encode_sketch, "png")):
-            (place / domain / name).mkdir(parents=True)
+            (folder / domain / name).mkdir(parents=True)
             for number in range(3):
                 image = draw(name, domain, np.random.default_rng([label, number]), 32)
-                (place / domain / name / f"{number}.{ending}").write_bytes(encode(image))
-    return place
+                (folder / domain / name / f"{number}.{ending}").write_bytes(encode(image))
+    return folder
 
 
 # ingest
@@ -416,13 +416,13 @@ def test_the_command_with_a_run_that_is_not_there(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real disk of 1 MiB, where this user may mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False)
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("this user may not mount a small disk")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_the_commands_on_a_full_disk(small_disk: Path, dataset: str, weights: str, run: str) -> None:

@@ -48,7 +48,7 @@ def encoded(dataset: str) -> list[bytes]:
     opened = Artifact(dataset, "dataset")
     samples = load_samples(opened)
     images = Images(opened, samples)
-    return [images.read(place) for place in np.linspace(0, len(samples) - 1, 16).astype(int).tolist()]
+    return [images.read(folder) for folder in np.linspace(0, len(samples) - 1, 16).astype(int).tolist()]
 
 
 @torch.inference_mode()

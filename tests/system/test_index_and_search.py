@@ -47,14 +47,14 @@ def unseen(dataset: str) -> np.ndarray:
 @pytest.fixture
 def folder(dataset: str, unseen: np.ndarray, tmp_path: Path) -> Path:
     """A user's folder: four photos at two levels, one corrupt image, and a file that is none."""
-    place = tmp_path / "my photos"
-    (place / "summer").mkdir(parents=True)
+    folder = tmp_path / "my photos"
+    (folder / "summer").mkdir(parents=True)
     for number, position in enumerate(unseen[:4]):
-        path = place / ("summer" if number % 2 else "") / f"{number}.jpg"
+        path = folder / ("summer" if number % 2 else "") / f"{number}.jpg"
         path.write_bytes(stored(dataset, int(position)))
-    (place / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more than a beginning")
-    (place / "notes.txt").write_text("not looked at")
-    return place
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more than a beginning")
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
 
 
 def index_folder(run: str, folder: Path, root: Path, **changes: object) -> Artifact:

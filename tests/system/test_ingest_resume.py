@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from zsbir.base.artifact import MANIFEST, Artifact
-from zsbir.base.storage import WORKSPACE, folder, join
+from zsbir.base.storage import WORKSPACE, join, open_folder
 
 SMALL_BLOCKS = str(Path(__file__).parent / "ingest_in_small_blocks.py")
 PERSONAL = ("created_utc", "written_by", "code")
@@ -65,7 +65,7 @@ def run(images: Path, root: str, **environment: str) -> subprocess.CompletedProc
 
 def whole(root: str) -> tuple[dict[str, object], dict[str, bytes]]:
     """The manifest of the only data set below a root, without what is personal, and the bytes of every file in its place."""
-    (name,) = folder(join(root, "datasets", "some")).names()
+    (name,) = open_folder(join(root, "datasets", "some")).names()
     dataset = Artifact(join(root, "datasets", "some", name), "dataset")
     dataset.verify()
     manifest = json.loads(dataset.folder.read(MANIFEST))
@@ -79,7 +79,7 @@ def whole(root: str) -> tuple[dict[str, object], dict[str, bytes]]:
 def test_killed_before_any_change_of_the_store_it_goes_on_to_the_same_data_set(images: Path, root: str) -> None:
     done = run(images, "", ZSBIR_TEST_KILLS=root)
     assert done.returncode == 0, done.stderr
-    names = folder(root).names()
+    names = open_folder(root).names()
     assert len(names) > 2 * 4 + 4, "it was killed before each shard, each record, each other file, the manifest, and after it"
     packed = {int(count) for count in re.findall(r"(\d+) of 45 images are packed already", done.stderr)}
     assert 45 in packed
@@ -144,20 +144,20 @@ def test_the_command_itself_is_killed_at_odd_moments(many_images: Path, root: st
         "--root",
     ]
     subprocess.run([*command, join(root, "undisturbed")], check=True, capture_output=True, timeout=200)
-    place = join(root, "killed")
+    folder = join(root, "killed")
     killed_by: list[Callable[[], object]] = [
-        lambda: folder(place).names(),
-        lambda: [entry for entry in folder(place).walk() if entry.key.endswith(".arrow")],
-        lambda: sum(entry.key.endswith(".arrow") for entry in folder(place).walk()) > 2,
+        lambda: open_folder(folder).names(),
+        lambda: [entry for entry in open_folder(folder).walk() if entry.key.endswith(".arrow")],
+        lambda: sum(entry.key.endswith(".arrow") for entry in open_folder(folder).walk()) > 2,
     ]
     for moment in killed_by:
-        process = subprocess.Popen([*command, place], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*command, folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while not moment() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert not [entry for entry in folder(place).walk() if entry.key.endswith(MANIFEST)], "it was killed in the middle"
-    last = subprocess.run([*command, place], check=True, capture_output=True, text=True, timeout=200)
+    assert not [entry for entry in open_folder(folder).walk() if entry.key.endswith(MANIFEST)], "it was killed in the middle"
+    last = subprocess.run([*command, folder], check=True, capture_output=True, text=True, timeout=200)
     assert "images are packed already" in last.stderr
-    assert whole(place) == whole(join(root, "undisturbed"))
+    assert whole(folder) == whole(join(root, "undisturbed"))

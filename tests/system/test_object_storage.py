@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from zsbir import evaluate, index, ingest, search, teacher, train
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError
-from zsbir.base.storage import folder, join
+from zsbir.base.storage import join, open_folder
 
 SMALL = ["--image-px", "32", "--classes-per-batch", "4", "--per-class", "2", "--no-tracking", "--eval-every-steps", "5"]
 EVERY = ["--checkpoint-every-steps", "4", "--log-every-steps", "1"]
@@ -70,7 +70,7 @@ def test_the_whole_pipeline_gives_the_same_bits_as_on_disk(remote, dataset, know
     capsys.readouterr()
     table = search._parse([found.uri, str(SKETCH), "-k", "3"])
     assert len(table.splitlines()) == 4
-    hidden = {entry.key for entry in folder(s3_root).walk() if "/." in entry.key}
+    hidden = {entry.key for entry in open_folder(s3_root).walk() if "/." in entry.key}
     assert hidden == set(), "no mark, lease or record is left"
 
 
@@ -83,7 +83,7 @@ def start(*words: str) -> subprocess.Popen[str]:
 def test_killed_mid_epoch_and_started_again_it_ends_with_the_same_bits(remote, on_disk, s3_root):
     words = options(*remote, s3_root)
     process = start(*words)
-    runs = folder(join(s3_root, "runs", on_disk.folder_name, "checkpoints"))
+    runs = open_folder(join(s3_root, "runs", on_disk.folder_name, "checkpoints"))
     deadline = time.monotonic() + 120
     while not any(name.startswith("step-") and exists(join(runs.uri, name)) for name in runs.names()):
         assert process.poll() is None, "training ended before it could be killed"
@@ -103,7 +103,7 @@ def test_a_second_trainer_of_a_run_in_object_storage_is_told(remote, s3_root):
     words = [*options(*remote, s3_root), "--steps", "100000"]
     first = start(*words)
     deadline = time.monotonic() + 120
-    while not any("/.lease-" in entry.key for entry in folder(join(s3_root, "runs")).walk()):
+    while not any("/.lease-" in entry.key for entry in open_folder(join(s3_root, "runs")).walk()):
         assert first.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -25,7 +25,7 @@ from zsbir import artifacts, evaluate, index, promote
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import digest_of
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import folder
+from zsbir.base.storage import open_folder
 from zsbir.data.images import eval_image
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
@@ -265,10 +265,10 @@ def test_a_missing_index_or_one_of_another_run_is_bad_input(root, good, fair):
     assert everything(root) == before
 
 
-def forged(made: Made, place: Path, *, vectors: np.ndarray | None = None, encoder: str = "") -> Made:
+def forged(made: Made, folder: Path, *, vectors: np.ndarray | None = None, encoder: str = "") -> Made:
     """The same index with other contents, and a manifest that agrees with them."""
     old = Artifact(made.index, "index")
-    with draft(place / "indexes/toy/forged", "index", "toy") as work:
+    with draft(folder / "indexes/toy/forged", "index", "toy") as work:
         for name in old.manifest.files:
             shutil.copy(old.file(name), work.file(name))
         if vectors is not None:
@@ -592,4 +592,4 @@ def test_over_a_server_with_everything_in_object_storage(fair, good, s3_root, tm
         assert promote._parse(["rollback", MODEL, "--reason", "too good", "--root", s3_root]) == f"models:/{MODEL}/1"
         found = MlflowClient(address).get_model_version_by_alias(MODEL, "champion")
         assert (str(found.version), found.tags["zsbir.report"]) == ("1", copies[0].report)
-    assert not [entry.key for entry in folder(s3_root).walk() if ".lease" in entry.key]
+    assert not [entry.key for entry in open_folder(s3_root).walk() if ".lease" in entry.key]

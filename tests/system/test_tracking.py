@@ -129,7 +129,7 @@ def free_port() -> int:
 def server(tmp_path: Path, free_port: int) -> Iterator[list[str]]:
     """The command of an MLflow server; whatever was started of it is ended afterwards."""
     store = f"sqlite:///{tmp_path / 'server.db'}"
-    place = ["--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "served")]
+    folder = ["--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "served")]
     return [
         str(Path(sys.executable).parent / "mlflow"),
         "server",
@@ -139,7 +139,7 @@ def server(tmp_path: Path, free_port: int) -> Iterator[list[str]]:
         str(free_port),
         "--workers",
         "1",
-        *place,
+        *folder,
     ]
 
 

@@ -11,9 +11,9 @@ def new_root(request, tmp_path, monkeypatch):
 
     def make(where):
         if where == "disk":
-            place = tmp_path / f"root{len(list(tmp_path.iterdir()))}"
-            place.mkdir()
-            return str(place)
+            folder = tmp_path / f"root{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+            return str(folder)
         server = request.getfixturevalue(where)
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)

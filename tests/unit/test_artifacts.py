@@ -7,7 +7,7 @@ from building import files_below, make_old, put, put_checkpoint, put_line, put_w
 from zsbir import artifacts
 from zsbir.base.artifact import MANIFEST, exists, remove
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import folder, join
+from zsbir.base.storage import join, open_folder
 
 KINDS = "dataset,knowledge,weights,pretrained,checkpoint,report,index,run"
 
@@ -58,7 +58,7 @@ def test_a_list_may_be_of_one_kind(root):
 
 def test_a_list_goes_on_past_damaged_manifests(root, capsys):
     put_line(root)
-    folder(root).create("reports/bad/manifest.json", b"{")
+    open_folder(root).create("reports/bad/manifest.json", b"{")
     put_checkpoint(root, "toy-9")
     assert len(rows(do("list", "--json", "--root", root))) == 5
     told = capsys.readouterr().err
@@ -165,7 +165,7 @@ def test_copy_prints_the_new_address(root, new_root):
 
 def test_gc_shows_and_removes_only_when_told(root, capsys):
     line = put_line(root)
-    folder(root).create("reports/abc/report.json", b"12345")
+    open_folder(root).create("reports/abc/report.json", b"12345")
     before = files_below(root)
     time.sleep(1.1 if root.startswith("s3") else 0.01)
     asked = ("gc", "--root", root, "--older-than", "0", "--unnamed", "index,report", "--no-registry")
@@ -185,7 +185,7 @@ def test_gc_shows_and_removes_only_when_told(root, capsys):
 
 def test_gc_leaves_the_young_alone(root):
     put_line(root)
-    folder(root).create("reports/abc/report.json", b"12345")
+    open_folder(root).create("reports/abc/report.json", b"12345")
     assert do("gc", "--root", root, "--unnamed", KINDS, "--no-registry", "--json") == ""
 
 
@@ -228,7 +228,7 @@ def test_gc_does_not_count_debris_twice(tmp_path):
 
 def test_gc_refuses_while_it_cannot_know_what_is_named(tmp_path, capsys):
     put_line(tmp_path)
-    folder(tmp_path).create("reports/bad/manifest.json", b"{")
+    open_folder(tmp_path).create("reports/bad/manifest.json", b"{")
     make_old(tmp_path)
     before = files_below(str(tmp_path))
     asked = ("gc", "--root", tmp_path, "--unnamed", "index,report")

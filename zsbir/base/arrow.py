@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 
 import pyarrow.fs
 
-from zsbir.base.storage import S3_SCHEME, folder, is_remote
+from zsbir.base.storage import S3_SCHEME, is_remote, open_folder
 
 
 def arrow_filesystem(uri: str) -> tuple[str, pyarrow.fs.FileSystem | None]:
     """(path, file system) of a folder for pyarrow; (path, None) on disk. No keys are in it: whoever unpickles it uses his own."""
-    place = folder(uri)
+    folder = open_folder(uri)
     if not is_remote(uri):
-        return place.uri, None
+        return folder.uri, None
     from zsbir.base.s3 import client
 
     meta = client().meta
@@ -27,4 +27,4 @@ def arrow_filesystem(uri: str) -> tuple[str, pyarrow.fs.FileSystem | None]:
     if authority:
         own["tls_ca_file_path"] = authority
     own["force_virtual_addressing"] = meta.config.s3.get("addressing_style") == "virtual"
-    return place.uri.removeprefix(S3_SCHEME), pyarrow.fs.S3FileSystem(region=meta.region_name, **own)
+    return folder.uri.removeprefix(S3_SCHEME), pyarrow.fs.S3FileSystem(region=meta.region_name, **own)

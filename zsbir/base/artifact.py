@@ -29,7 +29,7 @@ from zsbir.base.config import Config
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say
 from zsbir.base.files import sha256_file
-from zsbir.base.storage import Folder, checked_key, folder, folder_name, is_remote, join, split_file
+from zsbir.base.storage import Folder, checked_key, folder_name, is_remote, join, open_folder, split_file
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -72,7 +72,7 @@ class Artifact:
     """
 
     def __init__(self, uri: str | Path, kind: Kind | None = None):
-        self.folder = folder(uri)
+        self.folder = open_folder(uri)
         self.uri = self.folder.uri
         self.manifest = _read_manifest(self.folder, kind)
 
@@ -165,12 +165,12 @@ class Artifact:
         if reference is None:
             raise InputError(f"{self.uri} was made from no {role}")
         places = list(dict.fromkeys([join(root_of(self.uri), below_root(reference["uri"])), reference["uri"]]))
-        for place in places:
-            if exists(place):
-                found = Artifact(place, kind)
+        for folder in places:
+            if exists(folder):
+                found = Artifact(folder, kind)
                 if found.digest == reference["digest"]:
                     return found
-        changed = [place for place in places if exists(place)]
+        changed = [folder for folder in places if exists(folder)]
         if changed:
             raise InputError(f"{changed[0]} is no longer the {kind} that {self.uri} was made from")
         raise InputError(f"the {kind} that {self.uri} was made from is gone: it is not at {' or '.join(places)}")
@@ -181,10 +181,10 @@ class Artifact:
         InputError when it is in neither place. Such files are named by their checksum, which their reader compares.
         """
         uri = str(self.manifest.inputs[role]["uri"])
-        for place in dict.fromkeys([join(root_of(self.uri), below_root(uri)), uri]):
-            parent, name = split_file(place)
+        for folder in dict.fromkeys([join(root_of(self.uri), below_root(uri)), uri]):
+            parent, name = split_file(folder)
             if parent.size(name) is not None:
-                return place
+                return folder
         raise InputError(f"the {role} that {self.uri} was made from are gone: there is no {uri}")
 
     def __repr__(self) -> str:
@@ -206,7 +206,7 @@ def below_root(uri: str) -> str:
     if found:
         return found.group()
     parts = uri.rstrip("/").split("/")
-    start = max((place for place, part in enumerate(parts) if part in PLACES), default=len(parts) - 1)
+    start = max((folder for folder, part in enumerate(parts) if part in PLACES), default=len(parts) - 1)
     return "/".join(parts[start:])
 
 
@@ -217,31 +217,31 @@ def root_of(uri: str) -> str:
 
 def exists(uri: str | Path) -> bool:
     """Whether a whole artifact lies at `uri`."""
-    return folder(uri).size(MANIFEST) is not None
+    return open_folder(uri).size(MANIFEST) is not None
 
 
-def _read_manifest(place: Folder, kind: Kind | None) -> Manifest:
-    where = join(place.uri, MANIFEST)
+def _read_manifest(folder: Folder, kind: Kind | None) -> Manifest:
+    where = join(folder.uri, MANIFEST)
     try:
-        values = json.loads(place.read(MANIFEST))
+        values = json.loads(folder.read(MANIFEST))
     except FileNotFoundError:
-        found = "the folder exists, but has no manifest.json" if place.names() else "no such folder"
-        raise InputError(f"no {kind or 'artifact'} at {place.uri!r}: {found}") from None
+        found = "the folder exists, but has no manifest.json" if folder.names() else "no such folder"
+        raise InputError(f"no {kind or 'artifact'} at {folder.uri!r}: {found}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {where}: {error}") from None
     if isinstance(values, dict) and values.get("schema_version", 0) > SCHEMA_VERSION:
-        raise InputError(f"{place.uri} was written by a newer zsbir (schema {values['schema_version']}); upgrade to read it")
+        raise InputError(f"{folder.uri} was written by a newer zsbir (schema {values['schema_version']}); upgrade to read it")
     manifest = Manifest.of(values if isinstance(values, dict) else {}, where=where)
     if kind and manifest.kind != kind:
-        raise InputError(f"{place.uri} is a {manifest.kind}, not a {kind}")
+        raise InputError(f"{folder.uri} is a {manifest.kind}, not a {kind}")
     return manifest
 
 
 class Draft:
     """An artifact being written: files are made in `path`, a local directory, and published one by one or at the end."""
 
-    def __init__(self, place: Folder, path: Path, kind: Kind, name: str, *, quiet: bool = False):
-        self.kind, self.name, self.place, self.path, self.quiet = kind, name, place, path, quiet
+    def __init__(self, folder: Folder, path: Path, kind: Kind, name: str, *, quiet: bool = False):
+        self.kind, self.name, self.folder, self.path, self.quiet = kind, name, folder, path, quiet
         self.written_by = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         self._entries: dict[str, FileEntry] = {}
         self._keys: dict[str, str] = {}
@@ -256,7 +256,7 @@ class Draft:
         """The file `name` is finished: put it where the artifact will be. Its local path is no longer valid. Safe in threads."""
         path = self.path / name
         entry = FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
-        key = self.place.publish(name, path, entry.sha256)
+        key = self.folder.publish(name, path, entry.sha256)
         self.adopt(name, key, entry)
         return entry
 
@@ -298,14 +298,14 @@ class Draft:
             created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             written_by=self.written_by,
         )
-        if not self.place.create(MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode()):
+        if not self.folder.create(MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode()):
             return self._second(digest)
-        return Artifact(self.place.uri, self.kind)
+        return Artifact(self.folder.uri, self.kind)
 
     def _publish_rest(self) -> None:
         names = [path.relative_to(self.path).as_posix() for path in sorted(self.path.rglob("*")) if path.is_file()]
         total_mb = sum((self.path / name).stat().st_size for name in names) // 10**6
-        quiet = self.quiet or total_mb < TOLD_FROM_MB or not is_remote(self.place.uri)
+        quiet = self.quiet or total_mb < TOLD_FROM_MB or not is_remote(self.folder.uri)
         with ThreadPoolExecutor(UPLOADS) as pool, Progress("upload", total=total_mb, unit="MB", quiet=quiet) as progress:
             for entry in pool.map(self.publish, names):
                 progress.advance(entry.size // 10**6)
@@ -315,18 +315,18 @@ class Draft:
 
         RunError where one vanished that was found there already: somebody's debris, cleared away since.
         """
-        there = {entry.key for entry in self.place.walk()}
+        there = {entry.key for entry in self.folder.walk()}
         name = next((name for name, key in self._keys.items() if key not in there), None)
-        if name is not None and self.place.size(MANIFEST) is None:
+        if name is not None and self.folder.size(MANIFEST) is None:
             key = self._keys[name]
-            raise RunError(f"{join(self.place.uri, key)} vanished while {name!r} was counted on; run the same command again")
+            raise RunError(f"{join(self.folder.uri, key)} vanished while {name!r} was counted on; run the same command again")
         return name is None
 
     def _second(self, digest: str) -> Artifact:
         """Another writer's manifest is there. What only this one published is taken away again."""
-        winner = Artifact(self.place.uri)
+        winner = Artifact(self.folder.uri)
         named = {winner.key(name) for name in winner.manifest.files}
-        self.place.delete(key for key in self._keys.values() if key not in named)
+        self.folder.delete(key for key in self._keys.values() if key not in named)
         if winner.digest != digest or winner.manifest.kind != self.kind:
             raise RunError(f"another writer has put a different {winner.manifest.kind} at {winner.uri} meanwhile; remove it first")
         say(f"another process finished {winner.uri} first ({winner.manifest.written_by}); its result is taken")
@@ -346,21 +346,21 @@ def draft(uri: str | Path, kind: Kind, name: str, *, quiet: bool = False) -> Ite
 
     RunError when the place cannot be written or the disk is full.
     """
-    place = folder(uri)
+    folder = open_folder(uri)
     try:
-        with place.workspace() as path:
-            yield Draft(place, path, kind, name, quiet=quiet)
+        with folder.workspace() as path:
+            yield Draft(folder, path, kind, name, quiet=quiet)
     except (OSError, SafetensorError) as error:
         # NumPy and safetensors tell of a full disk in words of their own, without an error number.
         reason = getattr(error, "strerror", None) or f"{error} (is the disk full?)"
-        raise RunError(f"cannot write the {kind} at {place.uri}: {reason}") from error
+        raise RunError(f"cannot write the {kind} at {folder.uri}: {reason}") from error
 
 
 def remove(uri: str | Path) -> None:
     """Take an artifact away, its manifest first: it is gone at once, or not at all."""
-    place = folder(uri)
-    place.delete([MANIFEST])
-    place.clear()
+    folder = open_folder(uri)
+    folder.delete([MANIFEST])
+    folder.clear()
 
 
 @cache

@@ -21,13 +21,13 @@ def fetch(uri: str) -> Path:
         if not path.is_file():
             raise InputError(f"no file at {str(path)!r}")
         return path
-    place, key = split_file(uri)
-    if exists(place.uri):
-        artifact = Artifact(place.uri)
+    folder, key = split_file(uri)
+    if exists(folder.uri):
+        artifact = Artifact(folder.uri)
         if key in artifact.manifest.files:
             return artifact.file(key)
-    entry = place.version(key)
+    entry = folder.version(key)
     if entry is None:
         raise InputError(f"no file at {uri!r}")
     name = hashlib.sha256(f"{uri}|{entry}".encode()).hexdigest()
-    return cached(f"{name}{PurePosixPath(key).suffix}", lambda file: place.download(key, file))
+    return cached(f"{name}{PurePosixPath(key).suffix}", lambda file: folder.download(key, file))

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from zsbir.base.errors import Busy, InputError, RunError
 from zsbir.base.events import say
-from zsbir.base.storage import Folder, folder
+from zsbir.base.storage import Folder, open_folder
 
 BEAT_S = 5.0
 PATIENCE_BEATS = 6
@@ -33,29 +33,29 @@ _NAME = ".lease-"
 @contextmanager
 def alone(uri: str) -> Iterator[None]:
     """No second process works on `uri` meanwhile. Busy when one does, RunError when the place cannot be written."""
-    place = folder(uri)
-    path = place.local()
+    folder = open_folder(uri)
+    path = folder.local()
     try:
         if path is None:
-            with _leased(place):
+            with _leased(folder):
                 yield
         else:
             path.mkdir(parents=True, exist_ok=True)
             with FileLock(path / ".lock", blocking=False):
                 yield
     except Timeout:
-        raise Busy(f"another process is working on {place.uri}; wait for it, or end it") from None
+        raise Busy(f"another process is working on {folder.uri}; wait for it, or end it") from None
     except OSError as error:
-        raise RunError(f"cannot write {place.uri}: {error.strerror}") from error
+        raise RunError(f"cannot write {folder.uri}: {error.strerror}") from error
 
 
 @contextmanager
-def _leased(place: Folder) -> Iterator[None]:
-    number = _wait_for_turn(place)
-    lease = _Lease(place, f"{_NAME}{number:06d}")
+def _leased(folder: Folder) -> Iterator[None]:
+    number = _wait_for_turn(folder)
+    lease = _Lease(folder, f"{_NAME}{number:06d}")
     if not lease.take():
-        raise Busy(f"another process has begun to work on {place.uri} at this moment; wait for it, or end it")
-    place.delete(name for name in _leases(place) if name < lease.name)
+        raise Busy(f"another process has begun to work on {folder.uri} at this moment; wait for it, or end it")
+    folder.delete(name for name in _leases(folder) if name < lease.name)
     beating = threading.Thread(target=lease.beat, daemon=True, name="lease")
     beating.start()
     try:
@@ -67,8 +67,8 @@ def _leased(place: Folder) -> Iterator[None]:
 
 
 class _Lease:
-    def __init__(self, place: Folder, name: str):
-        self._place, self.name = place, name
+    def __init__(self, folder: Folder, name: str):
+        self._place, self.name = folder, name
         self._holder = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
         self._beats = 0
         self._stop = threading.Event()
@@ -94,25 +94,25 @@ class _Lease:
         return json.dumps({**self._holder, "beats": self._beats}).encode()
 
 
-def _leases(place: Folder) -> list[str]:
-    return [name for name in place.names() if name.startswith(_NAME)]
+def _leases(folder: Folder) -> list[str]:
+    return [name for name in folder.names() if name.startswith(_NAME)]
 
 
-def _wait_for_turn(place: Folder) -> int:
+def _wait_for_turn(folder: Folder) -> int:
     """The number of the next lease. Busy when the last one is alive."""
-    found = _leases(place)
+    found = _leases(folder)
     if not found:
         return 1
     last = found[-1]
-    first_seen = _read(place, last)
+    first_seen = _read(folder, last)
     holder = _holder(first_seen)
     who = f"{holder.get('host')}, process {holder.get('pid')}"
     if not (holder.get("host") == socket.gethostname() and _is_dead(int(holder.get("pid", 0)))):
-        say(f"{place.uri} was last worked on by {who}; seeing whether it is still alive")
+        say(f"{folder.uri} was last worked on by {who}; seeing whether it is still alive")
         until = time.monotonic() + PATIENCE_BEATS * BEAT_S
-        while time.monotonic() < until and (seen := _read(place, last)):
+        while time.monotonic() < until and (seen := _read(folder, last)):
             if seen != first_seen:
-                raise Busy(f"another process is working on {place.uri} ({who}); wait for it, or end it")
+                raise Busy(f"another process is working on {folder.uri} ({who}); wait for it, or end it")
             time.sleep(BEAT_S / 2)
     return int(last.removeprefix(_NAME)) + 1
 
@@ -125,9 +125,9 @@ def _holder(text: bytes) -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
-def _read(place: Folder, name: str) -> bytes:
+def _read(folder: Folder, name: str) -> bytes:
     with suppress(FileNotFoundError):
-        return place.read(name)
+        return folder.read(name)
     return b""
 
 

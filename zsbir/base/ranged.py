@@ -10,9 +10,9 @@ from zsbir.base.storage import Folder
 class RangedFile(io.RawIOBase):
     """Each read asks the store for that range alone."""
 
-    def __init__(self, place: Folder, key: str, size: int):
+    def __init__(self, folder: Folder, key: str, size: int):
         super().__init__()
-        self._place, self._key, self._size, self._at = place, key, size, 0
+        self._place, self._key, self._size, self._at = folder, key, size, 0
 
     def readable(self) -> bool:
         return True

@@ -97,7 +97,7 @@ class Folder(Protocol):
         """
 
 
-def folder(uri: str | Path) -> Folder:
+def open_folder(uri: str | Path) -> Folder:
     """The folder behind a path, a `file://` or an `s3://` URI. InputError for other schemes and broken URIs."""
     text = str(uri)
     if text.startswith(S3_SCHEME):
@@ -130,9 +130,9 @@ def split_file(uri: str | Path) -> tuple[Folder, str]:
         parent, _, name = key.rstrip("/").rpartition("/")
         if not name:
             raise InputError(f"{text!r} is no file in object storage: it should read s3://bucket/key")
-        return folder(f"{S3_SCHEME}{bucket}/{parent}"), name
+        return open_folder(f"{S3_SCHEME}{bucket}/{parent}"), name
     path = local_path(text)
-    return folder(path.parent), path.name
+    return open_folder(path.parent), path.name
 
 
 def is_remote(uri: str | Path) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import Folder, folder
+from zsbir.base.storage import Folder, open_folder
 
 WATCH = "ZSBIR_WATCH"
 EVERY_S = 2.0
@@ -31,7 +31,7 @@ class _Watched:
     """What one process has to tell, and the thread that writes it."""
 
     def __init__(self, uri: str, name: str):
-        self.uri, self._place, self._name = uri, folder(uri), name
+        self.uri, self._place, self._name = uri, open_folder(uri), name
         self._signs: dict[str, dict[str, Any]] = {"progress": {}, "facts": {}, "metrics": {}}
         self._rows: dict[int, dict[str, float]] = {}
         self._changed: set[str] = set()

@@ -48,7 +48,7 @@ class Gallery:
     entries: list[tuple[str, str]]
     dataset_images: Images | None = None
     positions: tuple[int, ...] = ()
-    place: Folder | None = None
+    folder: Folder | None = None
     stamps: tuple[tuple[str, int, int], ...] = ()
     """Of a folder: path, bytes and time of change (ns) of each photo, which tell a changed gallery without reading it."""
 
@@ -56,8 +56,8 @@ class Gallery:
         """Encoded bytes of photo `number`. Safe in threads."""
         if self.dataset_images is not None:
             return self.dataset_images.read(self.positions[number])
-        assert self.place is not None
-        return self.place.read(self.entries[number][0])
+        assert self.folder is not None
+        return self.folder.read(self.entries[number][0])
 
     def items(self, image_px: int) -> Iterator[Item | BadImage]:
         """Every photo in order, decoded by threads; a BadImage in the place of one that cannot be read."""
@@ -80,7 +80,7 @@ class Gallery:
 
     def _threads(self) -> int:
         """Object storage lets one wait: more threads than cores then."""
-        remote = self.place is not None and self.place.local() is None
+        remote = self.folder is not None and self.folder.local() is None
         return max(_THREADS_REMOTE, default_threads()) if remote else default_threads()
 
 
@@ -107,10 +107,10 @@ def dataset_gallery(dataset: Artifact, split: str) -> Gallery:
 def folder_gallery(uri: str | Path) -> Gallery:
     """Every image below a folder (a path or an `s3://` URI), by path; links that lead out of it are left out."""
     tree = open_tree(uri)
-    place = tree.place
+    folder = tree.folder
     if not tree.has_folder(""):
-        raise InputError(f"no folder at {place.uri!r}")
+        raise InputError(f"no folder at {folder.uri!r}")
     found = tree.below(IMAGE_SUFFIXES)
     if not found:
-        raise InputError(f"no images below {place.uri!r} ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return Gallery([(path, "") for path in found], place=place, stamps=tuple((path, *tree.stamp(path)) for path in found))
+        raise InputError(f"no images below {folder.uri!r} ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return Gallery([(path, "") for path in found], folder=folder, stamps=tuple((path, *tree.stamp(path)) for path in found))

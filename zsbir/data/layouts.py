@@ -64,11 +64,11 @@ class Source:
     line_start: int | None = None
     line_bytes: int = 0
 
-    def read(self, place: Folder) -> bytes:
+    def read(self, directory: Folder) -> bytes:
         """The bytes of the image; strokes are rendered as PNG. OSError when the file is gone, BadImage for broken strokes."""
         if self.line_start is None:
-            return place.read(self.path)
-        return strokes.read_drawing(place, self._file, self.line_start, self.line_bytes)
+            return directory.read(self.path)
+        return strokes.read_drawing(directory, self._file, self.line_start, self.line_bytes)
 
     def stamp(self, tree: Tree) -> Stamp:
         """Size and time of change of the file, which tell a changed source without reading it. Zeros where it is gone."""
@@ -98,7 +98,7 @@ def scan(
     if layout not in LAYOUTS:
         raise InputError(unknown_name("layout", layout, LAYOUTS))
     if not tree.has_folder(""):
-        raise InputError(f"no folder at {tree.place.uri!r}: give the folder that holds the data set")
+        raise InputError(f"no folder at {tree.folder.uri!r}: give the folder that holds the data set")
     if layout == "lists":
         found = list(_from_lists(tree, lists_dir, held_out_seen=held_out_seen))
     else:
@@ -166,17 +166,17 @@ def _from_folders(layout: str, tree: Tree, drawings_per_class: int) -> tuple[lis
     found: list[Source] = []
     empty: list[str] = []
     for domain, places in _FOLDERS[layout].items():
-        present = [place for names in places if (place := next((name for name in names if tree.has_folder(name)), None))]
+        present = [directory for names in places if (directory := next((name for name in names if tree.has_folder(name)), None))]
         drawings = _drawing_files(tree, present) if layout == "quickdraw" and domain == "sketch" else []
         if not present and not drawings:
-            raise InputError(f"no {domain} folder in {tree.place.uri!r}: layout {layout!r} expects {' or '.join(places[0])}")
-        for folder in (folder for place in present for folder in tree.folders(place)):
+            raise InputError(f"no {domain} folder in {tree.folder.uri!r}: layout {layout!r} expects {' or '.join(places[0])}")
+        for folder in (folder for directory in present for folder in tree.folders(directory)):
             class_name = folder.rpartition("/")[2]
             files = [Source(path, domain, class_name) for path in tree.files(folder, IMAGE_SUFFIXES)]
             found += files
             empty += [] if files else [folder]
         if drawings:
-            found = _with_drawings(tree.place, found, drawings, drawings_per_class)
+            found = _with_drawings(tree.folder, found, drawings, drawings_per_class)
     return found, empty
 
 
@@ -186,31 +186,31 @@ def _drawing_files(tree: Tree, present: Sequence[str]) -> list[str]:
     return [path for folder in folders for path in tree.files(folder, _STROKES)]
 
 
-def _with_drawings(place: Folder, found: list[Source], files: Sequence[str], per_class: int) -> list[Source]:
+def _with_drawings(directory: Folder, found: list[Source], files: Sequence[str], per_class: int) -> list[Source]:
     """`found` and the drawings of each file. A class takes its spelling from the photo folders, where one matches."""
     spelling = {fold(source.class_name): source.class_name for source in found}
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-        for path, lines in zip(files, pool.map(partial(_drawings, place, per_class), files), strict=True):
+        for path, lines in zip(files, pool.map(partial(_drawings, directory, per_class), files), strict=True):
             stem = re.sub(r"^full_(simplified|raw)_", "", PurePosixPath(path).stem)
             name = spelling.get(fold(stem), stem)
             found += [Source(f"{path}#{line.number}", "sketch", name, None, line.start, line.length) for line in lines]
     return found
 
 
-def _drawings(place: Folder, count: int, file: str) -> list[strokes.Line]:
-    return list(strokes.drawings(place, file, count))
+def _drawings(directory: Folder, count: int, file: str) -> list[strokes.Line]:
+    return list(strokes.drawings(directory, file, count))
 
 
 def _from_lists(tree: Tree, lists_dir: str, *, held_out_seen: bool) -> Iterator[Source]:
     """`*_train.txt` and `*_zero.txt` (and `*_test.txt`: sketches of seen classes held out of training)."""
     folder = key_of(lists_dir, "--lists-dir") if lists_dir else _only_lists_dir(tree)
     files = {PurePosixPath(path).name: path for path in tree.files(folder, _LISTS)}
-    names = {hint: _class_names(tree.place, files.get(file)) for hint, file in _CLASS_NAMES.items()}
+    names = {hint: _class_names(tree.folder, files.get(file)) for hint, file in _CLASS_NAMES.items()}
     endings = {"_train.txt": "seen", "_zero.txt": "unseen", **({"_test.txt": "seen"} if held_out_seen else {})}
     used = [(file, hint) for file in files for ending, hint in endings.items() if file.endswith(ending)]
     used = [(file, hint) for file, hint in used if not file.startswith("cname_cid")]
     if not used:
-        raise InputError(f"no list ending in _train.txt or _zero.txt in {join(tree.place.uri, folder)!r}")
+        raise InputError(f"no list ending in _train.txt or _zero.txt in {join(tree.folder.uri, folder)!r}")
     for file, hint in used:
         yield from _listed(tree, files[file], hint, names[hint])
 
@@ -219,20 +219,20 @@ def _only_lists_dir(tree: Tree) -> str:
     folders = tree.folders("", start="zeroshot")
     if len(folders) != 1:
         have = f"there are {_some(folders)}" if folders else "there is no zeroshot* folder"
-        raise InputError(f"which lists in {tree.place.uri!r}? {have}; name the folder with --lists-dir")
+        raise InputError(f"which lists in {tree.folder.uri!r}? {have}; name the folder with --lists-dir")
     return folders[0]
 
 
-def _class_names(place: Folder, file: str | None) -> dict[str, str]:
+def _class_names(directory: Folder, file: str | None) -> dict[str, str]:
     """Label to class name; empty where the list's folder has no such file (the class is then the image's folder)."""
-    return {label: name for name, label in _rows(place, file)} if file else {}
+    return {label: name for name, label in _rows(directory, file)} if file else {}
 
 
-def _rows(place: Folder, file: str) -> Iterator[tuple[str, str]]:
+def _rows(directory: Folder, file: str) -> Iterator[tuple[str, str]]:
     """`<text> <label>` of each line, split at the last blank: text may hold blanks."""
     name = PurePosixPath(file).name
     try:
-        lines = place.read(file).decode("utf-8").splitlines()
+        lines = directory.read(file).decode("utf-8").splitlines()
     except UnicodeDecodeError:
         raise InputError(f"{name} is no text list") from None
     for number, row in enumerate(lines, 1):
@@ -246,7 +246,7 @@ def _rows(place: Folder, file: str) -> Iterator[tuple[str, str]]:
 def _listed(tree: Tree, file: str, hint: str, names: dict[str, str]) -> Iterator[Source]:
     name = PurePosixPath(file).name
     domain = _list_domain(name)
-    for text, label in _rows(tree.place, file):
+    for text, label in _rows(tree.folder, file):
         path = key_of(text, name)
         tree.check(path)
         if names and label not in names:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from zsbir.base.artifact import FileEntry
 from zsbir.base.files import sha256_file
-from zsbir.base.storage import folder, is_remote
+from zsbir.base.storage import is_remote, open_folder
 from zsbir.data.blocks import Block
 from zsbir.data.preparing import Packed, Refused, Source, prepare_all
 from zsbir.data.schema import (
@@ -135,7 +135,7 @@ class Packer:
     """
 
     def __init__(self, source_uri: str, target_uri: str, packing: Packing, threads: int, cores: int = 0):
-        self._source, self._target, self._packing = folder(source_uri), folder(target_uri), packing
+        self._source, self._target, self._packing = open_folder(source_uri), open_folder(target_uri), packing
         cores = cores or os.cpu_count() or 1
         self._threads = threads or cores * (_REMOTE_THREADS if is_remote(source_uri) else 1)
 

@@ -61,7 +61,7 @@ class Source(Protocol):
     def split_hint(self) -> str | None:
         """`seen` or `unseen`, where the data set itself says so."""
 
-    def read(self, place: Folder) -> bytes:
+    def read(self, folder: Folder) -> bytes:
         """The bytes of the image. Raises OSError or BadImage."""
 
     def stamp(self, tree: Tree) -> Sequence[int]:
@@ -85,7 +85,7 @@ class Refused:
     reason: str
 
 
-def prepare_all(sources: Sequence[Source], place: Folder, short_side_px: int, workers: int) -> Iterator[Packed | Refused]:
+def prepare_all(sources: Sequence[Source], folder: Folder, short_side_px: int, workers: int) -> Iterator[Packed | Refused]:
     """`prepare` of every source, in order. Threads, since decoding leaves Python's lock alone.
 
     A few images a worker wait in memory. When the reader stops, each thread finishes the image in its hands, and no more.
@@ -93,7 +93,7 @@ def prepare_all(sources: Sequence[Source], place: Folder, short_side_px: int, wo
     stop = threading.Event()
 
     def run(part: Sequence[Source]) -> list[Packed | Refused]:
-        return [prepare(source, place, short_side_px) for source in part if not stop.is_set()]
+        return [prepare(source, folder, short_side_px) for source in part if not stop.is_set()]
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
     waiting: deque[Future[list[Packed | Refused]]] = deque()
@@ -109,10 +109,10 @@ def prepare_all(sources: Sequence[Source], place: Folder, short_side_px: int, wo
         pool.shutdown(cancel_futures=True)
 
 
-def prepare(source: Source, place: Folder, short_side_px: int) -> Packed | Refused:
+def prepare(source: Source, folder: Folder, short_side_px: int) -> Packed | Refused:
     """One image read, checked and brought into the form of shards."""
     try:
-        data = source.read(place)
+        data = source.read(folder)
         if len(data) > MAX_FILE_BYTES:
             return Refused(f"a file of {len(data)} bytes, more than the {MAX_FILE_BYTES} allowed")
         stored, width, height = stored_form(data, short_side_px, source.domain)

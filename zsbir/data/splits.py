@@ -29,9 +29,9 @@ def read_lists(uri: str | Path) -> ClassLists:
 
     Raises InputError when it is neither.
     """
-    place, name = split_file(uri)
+    folder, name = split_file(uri)
     try:
-        text = place.read(name).decode("utf-8")
+        text = folder.read(name).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the split file {str(uri)!r}: {error}") from None
     if name.lower().endswith(".json"):

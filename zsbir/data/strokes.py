@@ -36,39 +36,39 @@ class Line(NamedTuple):
     length: int
 
 
-def drawings(place: Folder, file: str, most: int) -> Iterator[Line]:
+def drawings(folder: Folder, file: str, most: int) -> Iterator[Line]:
     """The first `most` drawings of an .ndjson file that the game recognised. InputError for a file that holds no lines."""
-    return islice(_recognised(place, file), most)
+    return islice(_recognised(folder, file), most)
 
 
-def _recognised(place: Folder, file: str) -> Iterator[Line]:
+def _recognised(folder: Folder, file: str) -> Iterator[Line]:
     start = 0
-    for number, line in enumerate(_lines(place, file)):
+    for number, line in enumerate(_lines(folder, file)):
         # Searched as bytes: parsing every drawing only to count them would take minutes a class.
         if line.strip() and b'"recognized":false' not in line.replace(b" ", b""):
             yield Line(number, start, len(line))
         start += len(line) + 1
 
 
-def _lines(place: Folder, file: str) -> Iterator[bytes]:
+def _lines(folder: Folder, file: str) -> Iterator[bytes]:
     """The lines of a file without their ends. It is read by the piece, as far as asked: such files have hundreds of megabytes."""
     rest = b""
     for at in count(0, _PIECE_BYTES):
-        piece = place.read_range(file, at, _PIECE_BYTES)
+        piece = folder.read_range(file, at, _PIECE_BYTES)
         *lines, rest = (rest + piece).split(b"\n")
         yield from lines
         if len(rest) > _MAX_LINE_BYTES:
             raise InputError(
-                f"{place.uri}/{file}: a line before byte {at + len(piece)} is too long for a drawing: is this .ndjson?"
+                f"{folder.uri}/{file}: a line before byte {at + len(piece)} is too long for a drawing: is this .ndjson?"
             )
         if len(piece) < _PIECE_BYTES:
             break
     yield rest
 
 
-def read_drawing(place: Folder, file: str, start: int, length: int) -> bytes:
+def read_drawing(folder: Folder, file: str, start: int, length: int) -> bytes:
     """The drawing in `length` bytes at `start` of an .ndjson file as PNG. Raises BadImage when that is no drawing."""
-    return encode_sketch(render(parse(place.read_range(file, start, min(length, _MAX_LINE_BYTES)))))
+    return encode_sketch(render(parse(folder.read_range(file, start, min(length, _MAX_LINE_BYTES)))))
 
 
 def parse(line: bytes) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from zsbir.base.errors import InputError
 from zsbir.base.events import say, warn
-from zsbir.base.storage import folder
+from zsbir.base.storage import open_folder
 
 if TYPE_CHECKING:
     from zsbir.base.storage import Folder
@@ -35,7 +35,7 @@ class Tree(Protocol):
     """What there is below a place, without opening a file. Paths are keys below it ("photo/cat/a.jpg"; "" for itself)."""
 
     @property
-    def place(self) -> Folder:
+    def folder(self) -> Folder:
         """Where the files are read. It travels to other processes; the tree stays where it was asked for."""
 
     def has_folder(self, path: str) -> bool:
@@ -62,9 +62,9 @@ def open_tree(uri: str | Path) -> Tree:
 
     Raises InputError for broken URIs and buckets that are not there.
     """
-    place = folder(uri)
-    root = place.local()
-    return ListedTree(place) if root is None else DiskTree(place, root)
+    folder = open_folder(uri)
+    root = folder.local()
+    return ListedTree(folder) if root is None else DiskTree(folder, root)
 
 
 def key_of(path: str, where: str) -> str:
@@ -83,8 +83,8 @@ def under(path: str, name: str) -> str:
 class DiskTree:
     """See `Tree`. Each question looks at the disk."""
 
-    def __init__(self, place: Folder, root: Path):
-        self.place, self._root = place, root
+    def __init__(self, folder: Folder, root: Path):
+        self.folder, self._root = folder, root
         self._checked: set[Path] = set()
 
     def has_folder(self, path: str) -> bool:
@@ -148,7 +148,7 @@ class DiskTree:
     def _check_link(self, path: Path) -> None:
         if not self._leads_inside(path):
             raise InputError(
-                f"{str(path)!r} is a link that leads out of {self.place.uri!r}; copy what it points to into the folder"
+                f"{str(path)!r} is a link that leads out of {self.folder.uri!r}; copy what it points to into the folder"
             )
 
     def _is_own_file(self, key: str) -> bool:
@@ -165,8 +165,8 @@ class DiskTree:
 class ListedTree:
     """See `Tree`. The place is listed once, when it is first asked; a million files take about 100 MB."""
 
-    def __init__(self, place: Folder):
-        self.place = place
+    def __init__(self, folder: Folder):
+        self.folder = folder
 
     def has_folder(self, path: str) -> bool:
         """One that is there by what is below it."""
@@ -200,9 +200,9 @@ class ListedTree:
         """What is directly in each folder. A folder is there when a file is below it."""
         folders: dict[str, _Listed] = {}
         odd: list[str] = []
-        for number, entry in enumerate(self.place.walk(), 1):
+        for number, entry in enumerate(self.folder.walk(), 1):
             if number % _SAY_EVERY == 0:
-                say(f"listed {number} files below {self.place.uri}")
+                say(f"listed {number} files below {self.folder.uri}")
             if not entry.size and entry.key[-1:] in ("", "/"):
                 continue  # what stands for an empty folder in some programs
             if "\\" in entry.key or not _NO_NAMES.isdisjoint(entry.key.split("/")):
@@ -212,7 +212,7 @@ class ListedTree:
             # No store tells less than a millisecond, and seconds as a float are good for that.
             _folder(folders, parent).add(name, entry.size, round(entry.modified_s * 1000) * 1_000_000)
         if odd:
-            warn(f"left out {len(odd)} objects below {self.place.uri} whose keys are no paths of files, such as {odd[0]!r}")
+            warn(f"left out {len(odd)} objects below {self.folder.uri} whose keys are no paths of files, such as {odd[0]!r}")
         return folders
 
 
@@ -234,10 +234,10 @@ class _Listed:
 
     def stamp(self, name: str) -> Stamp:
         """Size and time of one of the files."""
-        place = bisect_left(self.names, name)
-        if place == len(self.names) or self.names[place] != name:
+        folder = bisect_left(self.names, name)
+        if folder == len(self.names) or self.names[folder] != name:
             return _GONE
-        return self.sizes[place], self.times[place]
+        return self.sizes[folder], self.times[folder]
 
 
 def suffix_of(name: str) -> str:

@@ -26,7 +26,7 @@ from torch import nn
 from zsbir.base import events
 from zsbir.base.arrow import arrow_filesystem
 from zsbir.base.errors import InputError, Interrupted, RunError
-from zsbir.base.storage import Folder, folder
+from zsbir.base.storage import Folder, open_folder
 from zsbir.edge.ray_cluster import connected
 from zsbir.training.context import Context, StopSignals, data_parallel
 
@@ -81,46 +81,46 @@ def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> Non
     Raises InputError where a worker found one, RunError when workers failed more often than `settings.max_failures`, Interrupted
     when the training was asked to stop and did, KeyboardInterrupt when it was ended at once.
     """
-    place = folder(job.run)
-    place.delete(MARKS)
+    folder = open_folder(job.run)
+    folder.delete(MARKS)
     workers = settings.num_workers
     with connected(cpus=workers * settings.cpus_per_worker, gpus=workers * settings.gpus_per_worker):
-        trainer, stop = _trainer(_Worker(run_job, job), place, settings), StopSignals()
+        trainer, stop = _trainer(_Worker(run_job, job), folder, settings), StopSignals()
         try:
-            with stop.heard(), _passing_on(stop, place, trainer):
+            with stop.heard(), _passing_on(stop, folder, trainer):
                 trainer.fit()
-            words = _last_words(place)
+            words = _last_words(folder)
         except ray.train.TrainingFailedError as error:
             raise _plain(error) from None
         except ray.exceptions.RayActorError:
             if not stop.asked():
                 raise
-            words = _last_words(place) or Interrupted(
+            words = _last_words(folder) or Interrupted(
                 f"no worker was there to save a checkpoint; the same command goes on from the last one in {job.run}"
             )
         except KeyboardInterrupt:
             trainer.end()
             raise
         finally:
-            place.sub(BOOKKEEPING).clear()
-            place.delete(MARKS)
+            folder.sub(BOOKKEEPING).clear()
+            folder.delete(MARKS)
     if words:
         raise words
 
 
-def _last_words(place: Folder) -> InputError | Interrupted | None:
+def _last_words(folder: Folder) -> InputError | Interrupted | None:
     """What the workers say ended them, if they do."""
     for mark, kind in LAST_WORDS.items():
-        if place.size(mark) is not None:
-            return kind(place.read(mark).decode())
+        if folder.size(mark) is not None:
+            return kind(folder.read(mark).decode())
     return None
 
 
 @contextmanager
-def _passing_on(stop: StopSignals, place: Folder, trainer: _Trainer) -> Iterator[None]:
+def _passing_on(stop: StopSignals, folder: Folder, trainer: _Trainer) -> Iterator[None]:
     """While inside, a thread passes the user's wish on: the main thread waits for Ray, and handlers of signals must be short."""
     over = threading.Event()
-    thread = threading.Thread(target=_pass_on, args=(stop, place, trainer, over), daemon=True, name="stop")
+    thread = threading.Thread(target=_pass_on, args=(stop, folder, trainer, over), daemon=True, name="stop")
     thread.start()
     try:
         yield
@@ -129,7 +129,7 @@ def _passing_on(stop: StopSignals, place: Folder, trainer: _Trainer) -> Iterator
         thread.join()
 
 
-def _pass_on(stop: StopSignals, place: Folder, trainer: _Trainer, over: threading.Event) -> None:
+def _pass_on(stop: StopSignals, folder: Folder, trainer: _Trainer, over: threading.Event) -> None:
     """Once asked, ask the workers, and wait for their end. A training whose workers are not there yet, or no more, is ended."""
     while not stop.asked():
         if over.wait(LOOK_S):
@@ -139,9 +139,9 @@ def _pass_on(stop: StopSignals, place: Folder, trainer: _Trainer, over: threadin
     while not over.wait(LOOK_S):
         with suppress(InputError, RunError, OSError):  # a store that is away for a while: patience counts
             if not told:
-                place.replace(STOP_FILE, b"")
+                folder.replace(STOP_FILE, b"")
                 told = True
-            if (seen := place.version(HEARD_FILE)) != sign:
+            if (seen := folder.version(HEARD_FILE)) != sign:
                 sign, since_s = seen, time.monotonic()
         if time.monotonic() - since_s > PATIENCE_S:
             trainer.end()
@@ -199,26 +199,26 @@ class _Worker:
     def __call__(self) -> None:
         _quieten()
         stop = threading.Event()
-        context, place = RayContext(stop), folder(self.job.run)
+        context, folder = RayContext(stop), open_folder(self.job.run)
         try:
-            with _listening(stop, place) if context.rank == 0 else nullcontext():
+            with _listening(stop, folder) if context.rank == 0 else nullcontext():
                 self.run_job(self.job, context)
         except tuple(LAST_WORDS.values()) as error:
             mark = next(mark for mark, kind in LAST_WORDS.items() if isinstance(error, kind))
-            place.replace(mark, str(error).encode())
+            folder.replace(mark, str(error).encode())
 
 
 @contextmanager
-def _listening(stop: threading.Event, place: Folder) -> Iterator[None]:
+def _listening(stop: threading.Event, folder: Folder) -> Iterator[None]:
     """While inside, a thread sets `stop` when the driver asks, and then tells it every second that this worker is alive."""
     over = threading.Event()
 
     def listen() -> None:
         while not over.is_set():
             with suppress(InputError, RunError, OSError):  # a store that is away for a while: the next look may find it
-                if stop.is_set() or place.size(STOP_FILE) is not None:
+                if stop.is_set() or folder.size(STOP_FILE) is not None:
                     stop.set()
-                    place.replace(HEARD_FILE, str(time.time()).encode())
+                    folder.replace(HEARD_FILE, str(time.time()).encode())
             over.wait(LISTEN_S)
 
     thread = threading.Thread(target=listen, daemon=True, name="stop")

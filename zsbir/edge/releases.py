@@ -235,13 +235,13 @@ class Releases:
 
     def _encoder_sha256(self, client: MlflowClient, model: Any) -> str:
         """The checksum of the weights in a logged model; "" where its files are gone, so that it is logged anew."""
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory() as folder:
             try:
                 files = [file.path for file in client.list_logged_model_artifacts(model.model_id, "artifacts")]
                 (weights,) = [path for path in files if path.endswith(".safetensors")]
                 # Not by `models:/m-.../path`: MLflow looks for a registered model of that name.
                 address = f"{model.artifact_location}/{weights}"
-                file = mlflow.artifacts.download_artifacts(address, dst_path=place, tracking_uri=self._uri)
+                file = mlflow.artifacts.download_artifacts(address, dst_path=folder, tracking_uri=self._uri)
             except (MlflowException, OSError, ValueError):
                 return ""
             return sha256_file(Path(file))

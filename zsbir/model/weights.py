@@ -25,7 +25,7 @@ from torch import Tensor
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.fetch import fetch
 from zsbir.base.files import sha256_file
-from zsbir.base.storage import folder, join
+from zsbir.base.storage import join, open_folder
 
 TORCHVISION = {"imagenet": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}
 """Names for torchvision's own weights; V1 are those of the ZS-SBIR literature."""
@@ -168,10 +168,10 @@ def save_weights(state: dict[str, Tensor], *, backbone: str, labels: tuple[str, 
     facts = json.dumps({"backbone": backbone, "labels": labels})
     data = save({name: tensor.contiguous() for name, tensor in sorted(state.items())}, {"zsbir": facts})
     sha256 = hashlib.sha256(data).hexdigest()
-    place, name = folder(join(root, "weights")), f"{sha256}.safetensors"
+    folder, name = open_folder(join(root, "weights")), f"{sha256}.safetensors"
     try:
-        if place.size(name) is None:
-            place.create(name, data)
+        if folder.size(name) is None:
+            folder.create(name, data)
     except OSError as error:
-        raise RunError(f"cannot write the weights {join(place.uri, name)}: {error.strerror}") from error
-    return join(place.uri, name), sha256
+        raise RunError(f"cannot write the weights {join(folder.uri, name)}: {error.strerror}") from error
+    return join(folder.uri, name), sha256

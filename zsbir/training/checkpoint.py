@@ -26,7 +26,7 @@ from zsbir.base.artifact import Artifact, draft, exists, remove
 from zsbir.base.config import digest_of
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.files import write_atomic
-from zsbir.base.storage import Folder, folder, is_remote, join
+from zsbir.base.storage import Folder, is_remote, join, open_folder
 from zsbir.model.encoder import Encoder, save_encoder
 from zsbir.training.gather import from_first
 
@@ -66,8 +66,8 @@ class Checkpoints:
 
     def __init__(self, run: str | Path, made_from: Mapping[str, Any] | None = None):
         self._made_from = made_from
-        self.place = folder(join(run, "checkpoints"))
-        self._run = folder(run).uri.rpartition("/")[2]
+        self.folder = open_folder(join(run, "checkpoints"))
+        self._run = open_folder(run).uri.rpartition("/")[2]
         self._best: _Snapshot | None = None
         self._step: _Snapshot | None = None
         self._changed = threading.Condition()
@@ -87,8 +87,8 @@ class Checkpoints:
         step, best_step, made_from = progress.step, progress.best_step, self._made_from
 
         def write() -> None:
-            if not exists(join(self.place.uri, f"step-{step:06d}")):  # the last step is often one that was due anyway
-                with draft(join(self.place.uri, f"step-{step:06d}"), "checkpoint", f"step-{step:06d}", quiet=True) as work:
+            if not exists(join(self.folder.uri, f"step-{step:06d}")):  # the last step is often one that was due anyway
+                with draft(join(self.folder.uri, f"step-{step:06d}"), "checkpoint", f"step-{step:06d}", quiet=True) as work:
                     save_file(tensors, work.file("state.safetensors"))
                     write_atomic(work.file("progress.json"), state)
                     work.commit(digest=digest_of([self._run, step]), inputs=made_from, counts={"step": step})
@@ -103,7 +103,7 @@ class Checkpoints:
         step, score, made_from = progress.best_step, progress.best_score, self._made_from
 
         def write() -> None:
-            with draft(join(self.place.uri, f"best-{step:06d}"), "checkpoint", f"best-{step:06d}", quiet=True) as work:
+            with draft(join(self.folder.uri, f"best-{step:06d}"), "checkpoint", f"best-{step:06d}", quiet=True) as work:
                 save_encoder(work.file("encoder.safetensors"), facts, tensors)
                 work.commit(digest=digest_of([self._run, "best", step]), inputs=made_from, facts={"score": score})
 
@@ -135,7 +135,7 @@ class Checkpoints:
 
         The same one on every worker: the first chooses.
         """
-        newest = newest_checkpoint(self.place)
+        newest = newest_checkpoint(self.folder)
         uri = from_first(newest.uri if newest else "", next(modules["encoder"].parameters()).device)
         if not uri:
             return TrainState()
@@ -152,7 +152,7 @@ class Checkpoints:
 
     def best_encoder(self, progress: TrainState) -> Path:
         """The file of the best encoder so far."""
-        return Artifact(join(self.place.uri, f"best-{progress.best_step:06d}"), "checkpoint").verified("encoder.safetensors")
+        return Artifact(join(self.folder.uri, f"best-{progress.best_step:06d}"), "checkpoint").verified("encoder.safetensors")
 
     def _put(self, slot: str, snapshot: _Snapshot) -> None:
         self._raise()
@@ -205,7 +205,7 @@ class Checkpoints:
         """Whether there is no more hope: a disk says no for good, a store may come back."""
         self._failed_since = self._failed_since or time.monotonic()
         patience_s = CLOSING_S if self._closing else GIVE_UP_S
-        known = isinstance(error, RunError | InputError) and is_remote(self.place.uri)
+        known = isinstance(error, RunError | InputError) and is_remote(self.folder.uri)
         if known and time.monotonic() - self._failed_since < patience_s:
             return False
         with self._changed:
@@ -215,23 +215,23 @@ class Checkpoints:
 
     def _remove_older(self, prefix: str, step: int) -> None:
         """Also what killed processes began and never committed."""
-        for name, number in _numbered(self.place, prefix).items():
+        for name, number in _numbered(self.folder, prefix).items():
             if number < step:
                 with suppress(OSError, InputError, RunError):  # it costs room, no more; the next one tries again
-                    remove(join(self.place.uri, name))
+                    remove(join(self.folder.uri, name))
 
 
-def newest_checkpoint(place: Folder) -> Artifact | None:
+def newest_checkpoint(folder: Folder) -> Artifact | None:
     """The newest whole checkpoint in a run's `checkpoints` that can be resumed from."""
-    numbers = _numbered(place, "step")
+    numbers = _numbered(folder, "step")
     steps = sorted(numbers, key=lambda name: numbers[name], reverse=True)
-    whole = next((uri for name in steps if exists(uri := join(place.uri, name))), None)
+    whole = next((uri for name in steps if exists(uri := join(folder.uri, name))), None)
     return Artifact(whole, "checkpoint") if whole else None
 
 
-def _numbered(place: Folder, prefix: str) -> dict[str, int]:
+def _numbered(folder: Folder, prefix: str) -> dict[str, int]:
     """The folders "step-000500" and their numbers; what else somebody put there is none of ours."""
-    found = {name: re.fullmatch(rf"{prefix}-(\d+)", name) for name in place.names()}
+    found = {name: re.fullmatch(rf"{prefix}-(\d+)", name) for name in folder.names()}
     return {name: int(match[1]) for name, match in found.items() if match}
 
 

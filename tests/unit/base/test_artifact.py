@@ -214,13 +214,13 @@ def test_a_file_that_may_not_grow_any_more_ends_in_one_clear_line_and_leaves_not
 @pytest.fixture
 def small_disk(tmp_path):
     """A real disk of 256 KiB, where this user may mount one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True, check=False)
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("this user may not mount a small disk")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_ends_in_one_clear_line_and_leaves_its_room_again(small_disk):

@@ -11,7 +11,7 @@ import pytest
 from zsbir.base import lease
 from zsbir.base.errors import RunError
 from zsbir.base.lease import alone
-from zsbir.base.storage import folder
+from zsbir.base.storage import open_folder
 
 HOLD = """
 import sys, time
@@ -29,7 +29,7 @@ def quick(monkeypatch):
 
 
 @pytest.fixture(params=["disk", "s3"])
-def place(request, tmp_path, quick):
+def folder(request, tmp_path, quick):
     """A folder on disk, and one in a real S3 server."""
     return str(tmp_path / "run") if request.param == "disk" else f"{request.getfixturevalue('s3_root')}/run"
 
@@ -45,27 +45,27 @@ def hold(uri):
     return process
 
 
-def test_a_second_process_is_told_at_once_and_the_third_gets_its_turn(place):
-    other = hold(place)
+def test_a_second_process_is_told_at_once_and_the_third_gets_its_turn(folder):
+    other = hold(folder)
     try:
-        with pytest.raises(RunError, match=r"another process is working on .*run"), alone(place):
+        with pytest.raises(RunError, match=r"another process is working on .*run"), alone(folder):
             pass
     finally:
         other.kill()
         other.communicate()
-    with alone(place):
+    with alone(folder):
         pass
-    with alone(place):
+    with alone(folder):
         pass
 
 
-def test_of_many_at_once_one_works_at_a_time(place):
+def test_of_many_at_once_one_works_at_a_time(folder):
     inside, most, start = [], [], threading.Barrier(4)
 
     def work(number):
         start.wait()
         try:
-            with alone(place):
+            with alone(folder):
                 inside.append(number)
                 most.append(len(inside))
                 time.sleep(0.3)
@@ -83,13 +83,13 @@ def test_of_many_at_once_one_works_at_a_time(place):
 
 
 def test_the_lease_of_a_dead_process_of_another_machine_is_taken_when_it_no_longer_beats(remote):
-    place = folder(remote)
-    place.create(".lease-000007", json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "beats": 3}).encode())
+    folder = open_folder(remote)
+    folder.create(".lease-000007", json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "beats": 3}).encode())
     began = time.monotonic()
     with alone(remote):
-        assert place.names() == [".lease-000008"]
+        assert folder.names() == [".lease-000008"]
     assert time.monotonic() - began >= lease.PATIENCE_BEATS * lease.BEAT_S * 0.9
-    assert place.names() == []
+    assert folder.names() == []
 
 
 def test_the_lease_of_a_dead_process_of_this_machine_is_taken_at_once(remote):
@@ -103,11 +103,11 @@ def test_the_lease_of_a_dead_process_of_this_machine_is_taken_at_once(remote):
 
 
 def test_a_living_process_of_another_machine_is_not_disturbed(remote):
-    place, stop = folder(remote), threading.Event()
+    folder, stop = open_folder(remote), threading.Event()
 
     def beat():
         for number in range(1000):
-            place.replace(".lease-000001", json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "beats": number}).encode())
+            folder.replace(".lease-000001", json.dumps({"host": "elsewhere", "pid": 1, "id": "x", "beats": number}).encode())
             if stop.wait(0.1):
                 return
 
@@ -123,7 +123,7 @@ def test_a_living_process_of_another_machine_is_not_disturbed(remote):
 
 
 def test_a_lease_that_says_nonsense_is_treated_like_any_other(remote):
-    folder(remote).create(".lease-000001", b"{")
+    open_folder(remote).create(".lease-000001", b"{")
     with alone(remote):
         pass
 

@@ -117,29 +117,29 @@ def test_a_place_that_cannot_be_written_ends_no_work(fresh, tmp_path, monkeypatc
 
 
 def test_what_could_not_be_written_is_written_with_the_next_change(fresh, tmp_path, monkeypatch):
-    place = tmp_path / "place"
-    place.write_bytes(b"")
-    monkeypatch.setenv(watch.WATCH, str(place))
+    folder = tmp_path / "place"
+    folder.write_bytes(b"")
+    monkeypatch.setenv(watch.WATCH, str(folder))
     watch.figures(1, {"train/loss": 1.0})
     watch.flush()
-    place.unlink()
+    folder.unlink()
     watch.figures(2, {"train/loss": 0.5})
     watch.flush()
-    assert [row["step"] for row in json.loads((place / "curve.json").read_text())["rows"]] == [1, 2]
+    assert [row["step"] for row in json.loads((folder / "curve.json").read_text())["rows"]] == [1, 2]
 
 
 def test_what_could_not_be_written_is_written_when_it_can_be(fresh, tmp_path, monkeypatch):
     """The last words of a command are not followed by a change."""
-    place = tmp_path / "place"
-    place.write_bytes(b"")
-    monkeypatch.setenv(watch.WATCH, str(place))
+    folder = tmp_path / "place"
+    folder.write_bytes(b"")
+    monkeypatch.setenv(watch.WATCH, str(folder))
     watch.facts(run="x")
     watch.figures(1, {"train/loss": 1.0})
     watch.flush()
-    place.unlink()
+    folder.unlink()
     watch.flush()
-    assert json.loads((place / "driver.json").read_text())["facts"] == {"run": "x"}
-    assert json.loads((place / "curve.json").read_text())["rows"]
+    assert json.loads((folder / "driver.json").read_text())["facts"] == {"run": "x"}
+    assert json.loads((folder / "curve.json").read_text())["rows"]
 
 
 def test_a_worker_speaks_in_a_file_of_its_own(watched, root):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsbir.data.blocks import Block, Cuts, cut, stored_bytes
-from zsbir.data.toys import toy_sources
+from zsbir.toys.draw import toy_sources
 
 
 def cuts(sizes, joined=None, max_bytes=10, max_images=4):
@@ -38,7 +38,7 @@ def test_every_source_is_in_one_block_and_blocks_keep_the_rules(sources, max_byt
     sizes, joined = [size for size, _ in sources], [together for _, together in sources]
     stops = cuts(sizes, joined, max_bytes, max_images)
     bounds = list(zip((0, *stops), stops, strict=False))
-    assert [place for start, stop in bounds for place in range(start, stop)] == list(range(len(sources)))
+    assert [folder for start, stop in bounds for folder in range(start, stop)] == list(range(len(sources)))
     for start, stop in bounds:
         assert start == 0 or not joined[start]
         groups = 1 + sum(not together for together in joined[start + 1 : stop])

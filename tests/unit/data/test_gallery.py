@@ -61,7 +61,7 @@ def test_a_photo_that_vanished_or_is_damaged_is_named_in_its_place(photos, bucke
     upload(bucket, photos)
     for uri in (photos, bucket.uri):
         gallery = folder_gallery(uri)
-        gallery.place.delete(["b.jpg"])
+        gallery.folder.delete(["b.jpg"])
         bad = [item for item in gallery.items(32) if isinstance(item, BadImage)]
         assert [str(item).partition(":")[0] for item in bad] == ["a.jpg", "b.jpg"]
 

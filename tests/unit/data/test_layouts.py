@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from zsbir.base.errors import InputError
-from zsbir.base.storage import folder
+from zsbir.base.storage import open_folder
 from zsbir.data.layouts import Source, fold, match_names, scan
 from zsbir.data.trees import ListedTree, open_tree
 
@@ -20,7 +20,7 @@ def tree(root: Path, *paths: str) -> Path:
 
 def listed(root):
     """The tree as it is seen in object storage: all from one listing."""
-    return ListedTree(folder(root))
+    return ListedTree(open_folder(root))
 
 
 either = pytest.mark.parametrize("opened", [open_tree, listed])
@@ -67,7 +67,7 @@ def test_reading_a_source_gives_the_bytes_of_its_file(tmp_path):
     tree(tmp_path, "photo/cat/a.jpg", "sketch/cat/a.png")
     source = scanned("folder", tmp_path)[0]
     stat = (tmp_path / source.path).stat()
-    assert source.read(folder(tmp_path)) == b"image"
+    assert source.read(open_folder(tmp_path)) == b"image"
     assert source.stamp(open_tree(tmp_path)) == (5, stat.st_mtime_ns)
     (tmp_path / source.path).unlink()
     assert source.stamp(open_tree(tmp_path)) == (0, 0)
@@ -185,7 +185,7 @@ def test_quickdraw_strokes_join_the_photos_under_the_photos_spelling(tmp_path):
     sources = scanned("quickdraw", tmp_path, drawings_per_class=3)
     assert [source.path for source in sources[1:]] == [f"full_simplified_alarm clock.ndjson#{number}" for number in range(3)]
     assert {source.class_name for source in sources} == {"alarm_clock"}
-    assert sources[2].read(folder(tmp_path)).startswith(b"\x89PNG")
+    assert sources[2].read(open_folder(tmp_path)).startswith(b"\x89PNG")
     assert sources[2].stamp(open_tree(tmp_path))[0] == 5 * (len(record) + 1)
 
 

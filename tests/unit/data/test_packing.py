@@ -11,13 +11,13 @@ import pytest
 
 from zsbir.base.artifact import FileEntry
 from zsbir.base.files import sha256_file
-from zsbir.base.storage import folder
+from zsbir.base.storage import open_folder
 from zsbir.data import packing
 from zsbir.data.blocks import Block
 from zsbir.data.images import encode_sketch
 from zsbir.data.packing import OtherForm, Packer, Packing, Record, Shard, found_records, record_name
 from zsbir.data.schema import QUARANTINE_SCHEMA, ROW_GROUP_ROWS, SAMPLES_SCHEMA, SHARD_SCHEMA, shard_name
-from zsbir.data.toys import draw
+from zsbir.toys.draw import draw
 
 PNG = encode_sketch(draw("cup", "sketch", np.random.default_rng(0), 32))
 CLASSES = {"cup": (3, "train"), "fish": (5, "unseen")}
@@ -33,7 +33,7 @@ class Fixed:
     class_name: str = "cup"
     split_hint: str | None = None
 
-    def read(self, place):
+    def read(self, folder):
         return self.data
 
     def stamp(self, tree):
@@ -45,13 +45,13 @@ def png(number):
     return encode_sketch(draw("cup", "sketch", np.random.default_rng(number), 32))
 
 
-def pack(place, *blocks, threads=2, **how):
-    packer = Packer(str(place), str(place), Packing(short_side_px=0, classes=CLASSES, **how), threads)
+def pack(folder, *blocks, threads=2, **how):
+    packer = Packer(str(folder), str(folder), Packing(short_side_px=0, classes=CLASSES, **how), threads)
     return [Record.of(data) for data in packer.pack(blocks)]
 
 
-def images(place, key):
-    return [row["image"]["bytes"] for row in pq.read_table(place / key).to_pylist()]
+def images(folder, key):
+    return [row["image"]["bytes"] for row in pq.read_table(folder / key).to_pylist()]
 
 
 def test_a_block_becomes_a_shard_and_a_record(tmp_path):
@@ -114,7 +114,7 @@ def test_a_block_of_nothing_but_bad_images_has_a_record_and_no_shard(tmp_path):
     assert empty.samples.num_rows == 0
     assert not (tmp_path / shard_name(0)).exists()
     assert full.samples["sample_id"].to_pylist() == [1]
-    assert list(found_records(folder(tmp_path))) == [0, 1]
+    assert list(found_records(open_folder(tmp_path))) == [0, 1]
 
 
 def test_repeated_photos_of_a_class_are_left_out_where_asked(tmp_path):
@@ -160,7 +160,7 @@ def test_only_a_few_images_wait_in_memory_and_none_is_read_after_the_reader_stop
 
     @dataclass(frozen=True)
     class Counted(Fixed):
-        def read(self, place):
+        def read(self, folder):
             read.append(self.path)
             return self.data
 
@@ -208,9 +208,9 @@ def test_bytes_that_are_no_record_are_told_from_one(spoil):
 
 def test_what_another_version_packed_is_packed_again(tmp_path, monkeypatch):
     pack(tmp_path, Block(0, 0, [Fixed("a")]))
-    assert list(found_records(folder(tmp_path))) == [0]
+    assert list(found_records(open_folder(tmp_path))) == [0]
     monkeypatch.setattr(packing, "_FORM", "1, pyarrow 1000.0, pillow 1000.0")
-    assert found_records(folder(tmp_path)) == {}
+    assert found_records(open_folder(tmp_path)) == {}
 
 
 def test_a_record_whose_shard_is_gone_or_cut_is_not_used(tmp_path):
@@ -219,11 +219,11 @@ def test_a_record_whose_shard_is_gone_or_cut_is_not_used(tmp_path):
     shard = tmp_path / shard_name(1)
     shard.write_bytes(shard.read_bytes()[:-1])
     (tmp_path / packing.PARTS / "notes.txt").write_text("no record")
-    assert list(found_records(folder(tmp_path))) == [2]
+    assert list(found_records(open_folder(tmp_path))) == [2]
 
 
 def test_there_are_no_records_where_nothing_is(tmp_path):
-    assert found_records(folder(tmp_path / "nowhere")) == {}
+    assert found_records(open_folder(tmp_path / "nowhere")) == {}
 
 
 def test_threads_are_chosen_by_cores_and_by_where_the_images_lie(moto, monkeypatch, tmp_path):
@@ -245,7 +245,7 @@ def test_blocks_are_packed_in_object_storage_as_on_disk(moto, monkeypatch, tmp_p
     on_disk = list(Packer(str(tmp_path), str(tmp_path), how, 2).pack(blocks))
     in_store = list(Packer(str(tmp_path), uri, how, 2).pack(blocks))
     assert on_disk == in_store
-    place = folder(uri)
-    assert [entry.key for entry in place.walk()] == [*map(record_name, range(3)), *map(shard_name, range(3))]
-    assert all(place.read(shard_name(n)) == Path(tmp_path / shard_name(n)).read_bytes() for n in range(3))
-    assert list(found_records(place)) == [0, 1, 2]
+    folder = open_folder(uri)
+    assert [entry.key for entry in folder.walk()] == [*map(record_name, range(3)), *map(shard_name, range(3))]
+    assert all(folder.read(shard_name(n)) == Path(tmp_path / shard_name(n)).read_bytes() for n in range(3))
+    assert list(found_records(folder)) == [0, 1, 2]

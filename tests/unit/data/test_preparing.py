@@ -15,7 +15,7 @@ from PIL import Image
 from zsbir.data import preparing
 from zsbir.data.images import BLANK_SPREAD, BadImage, decode, encode_photo, encode_sketch
 from zsbir.data.preparing import MAX_FILE_BYTES, Packed, Refused, prepare, prepare_all, stored_form
-from zsbir.data.toys import draw
+from zsbir.toys.draw import draw
 
 PNG = encode_sketch(draw("cup", "sketch", np.random.default_rng(0), 32))
 NOWHERE = None
@@ -32,7 +32,7 @@ class Fixed:
     class_name: str = "cup"
     split_hint: str | None = None
 
-    def read(self, place):
+    def read(self, folder):
         return self.data
 
     def stamp(self, tree):
@@ -190,19 +190,19 @@ def test_a_jpeg_cut_anywhere_gets_the_verdict_of_the_full_decode(name):
 
 def damaged(data, rng):
     """The bytes with one of the things that happen to files, and a few that do not."""
-    spoilt, place = bytearray(data), int(rng.integers(2, len(data)))
+    spoilt, folder = bytearray(data), int(rng.integers(2, len(data)))
     noise = rng.bytes(int(rng.integers(1, 60)))
     match rng.integers(8):
         case 0:
-            spoilt[place] ^= 1 << rng.integers(8)
+            spoilt[folder] ^= 1 << rng.integers(8)
         case 1:
-            spoilt[place : place + len(noise)] = noise
+            spoilt[folder : folder + len(noise)] = noise
         case 2:
-            spoilt[place:place] = noise
+            spoilt[folder:folder] = noise
         case 3:
-            del spoilt[place : place + len(noise)]
+            del spoilt[folder : folder + len(noise)]
         case 4:
-            spoilt[place:place] = b"\xff" + noise[:2]
+            spoilt[folder:folder] = b"\xff" + noise[:2]
         case 5:
             for byte in rng.integers(2, min(len(data), 700), 3):
                 spoilt[byte] = rng.integers(256)
@@ -343,7 +343,7 @@ def test_only_a_few_images_wait_in_memory_and_none_is_read_after_the_reader_stop
 
     @dataclass(frozen=True)
     class Counted(Fixed):
-        def read(self, place):
+        def read(self, folder):
             time.sleep(0.005)
             read.append(self.path)
             return self.data
@@ -362,7 +362,7 @@ def test_only_a_few_images_wait_in_memory_and_none_is_read_after_the_reader_stop
 
 def test_an_error_that_is_no_bad_image_reaches_the_reader():
     class Broken(Fixed):
-        def read(self, place):
+        def read(self, folder):
             raise RuntimeError("out of order")
 
     with pytest.raises(RuntimeError, match="out of order"):
@@ -371,7 +371,7 @@ def test_an_error_that_is_no_bad_image_reaches_the_reader():
 
 def test_a_file_that_is_gone_is_refused_with_the_reason():
     class Gone(Fixed):
-        def read(self, place):
+        def read(self, folder):
             raise FileNotFoundError(2, "No such file or directory")
 
     assert prepare(Gone("a"), NOWHERE, 256) == Refused("cannot be read: No such file or directory")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from zsbir.base.errors import InputError
-from zsbir.base.storage import folder
+from zsbir.base.storage import open_folder
 from zsbir.data.images import BadImage
 from zsbir.data.strokes import drawings, parse, read_drawing, render
 
@@ -46,11 +46,11 @@ def test_only_recognised_drawings_are_listed_and_each_is_found_by_its_offset(tmp
         {"word": "cat", "recognized": True, "drawing": [[[0, 9], [0, 9]]]},
         {"word": "cat", "drawing": SQUARE},
     )
-    place = folder(file.parent)
-    lines = list(drawings(place, "cat.ndjson", 10))
+    folder = open_folder(file.parent)
+    lines = list(drawings(folder, "cat.ndjson", 10))
     assert [line.number for line in lines] == [0, 2, 3]
-    assert list(drawings(place, "cat.ndjson", 2)) == lines[:2]
-    images = [Image.open(io.BytesIO(read_drawing(place, "cat.ndjson", line.start, line.length))) for line in lines]
+    assert list(drawings(folder, "cat.ndjson", 2)) == lines[:2]
+    images = [Image.open(io.BytesIO(read_drawing(folder, "cat.ndjson", line.start, line.length))) for line in lines]
     assert all((image.format, image.mode, image.size) == ("PNG", "L", (256, 256)) for image in images)
     assert images[0].tobytes() == images[2].tobytes() != images[1].tobytes()
 
@@ -81,18 +81,18 @@ def test_by_the_piece_a_file_has_the_lines_that_it_has_as_a_whole(lines, piece):
 
 def test_no_more_of_a_file_is_read_than_its_first_drawings_need(monkeypatch):
     monkeypatch.setattr("zsbir.data.strokes._PIECE_BYTES", 100)
-    place = Bytes(b'{"drawing": 1}\n' * 1000)
-    assert len(list(drawings(place, "cat.ndjson", 10))) == 10
-    assert place.asked == [(0, 100), (100, 100)]
+    folder = Bytes(b'{"drawing": 1}\n' * 1000)
+    assert len(list(drawings(folder, "cat.ndjson", 10))) == 10
+    assert folder.asked == [(0, 100), (100, 100)]
 
 
 def test_a_file_without_lines_is_an_input_error(monkeypatch):
     monkeypatch.setattr("zsbir.data.strokes._PIECE_BYTES", 100)
     monkeypatch.setattr("zsbir.data.strokes._MAX_LINE_BYTES", 1000)
-    place = Bytes(b"{}\n" + b"[" * 10_000)
+    folder = Bytes(b"{}\n" + b"[" * 10_000)
     with pytest.raises(InputError, match=r"memory/cat.ndjson: a line before byte 1100 is too long .* is this .ndjson\?"):
-        list(drawings(place, "cat.ndjson", 10))
-    assert len(place.asked) == 11
+        list(drawings(folder, "cat.ndjson", 10))
+    assert len(folder.asked) == 11
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsbir.base.errors import InputError
-from zsbir.base.storage import Entry, folder
+from zsbir.base.storage import Entry, open_folder
 from zsbir.data.layouts import LAYOUTS, scan
 from zsbir.data.trees import ListedTree, key_of, open_tree
 
@@ -26,7 +26,7 @@ FILES = {
         "EXTEND_image_sketchy/cat/n01.jpg",
         "EXTEND_image_sketchy/cat/ext_1.jpg",
     ],
-    "tuberlin": [f"{place}/alarm clock/{n}.PNG" for place in ("ImageResized_ready", "png") for n in range(3)],
+    "tuberlin": [f"{folder}/alarm clock/{n}.PNG" for folder in ("ImageResized_ready", "png") for n in range(3)],
     "quickdraw": ["images/alarm_clock/a.jpg", "images/cat/a.jpg", "sketches/cat/1.png", "ndjson/full_raw_alarm clock.ndjson"],
     "lists": ["l/cname_cid.txt", "l/all_photo_train.txt", "l/sketch_train.txt", "l/all_photo_zero.txt", "l/sketch_zero.txt"],
 }
@@ -63,13 +63,13 @@ def test_the_same_files_are_the_same_sources_with_the_same_bytes(bucket, tmp_pat
     sources = scan(layout, there, **options)
     assert sources == scan(layout, here, **options)
     assert len(sources) == {"folder": 30, "sketchy": 3, "tuberlin": 6, "quickdraw": 8, "lists": 6}[layout]
-    there_read, here_read = ([_content(source, tree.place) for source in sources] for tree in (there, here))
+    there_read, here_read = ([_content(source, tree.folder) for source in sources] for tree in (there, here))
     assert there_read == here_read
 
 
-def _content(source, place):
+def _content(source, folder):
     try:
-        return source.read(place)
+        return source.read(folder)
     except FileNotFoundError:  # lists name what is not there
         return None
 
@@ -88,7 +88,7 @@ def test_a_drawing_is_one_request_for_its_own_bytes(bucket, tmp_path):
     both(bucket, tmp_path, FILES["quickdraw"])
     source = next(source for source in scan("quickdraw", open_tree(bucket.uri)) if source.path.endswith("#7"))
     with bucket.requests() as requests:
-        assert source.read(folder(bucket.uri)).startswith(b"\x89PNG")
+        assert source.read(open_folder(bucket.uri)).startswith(b"\x89PNG")
     assert [request for request in requests if request != "HeadBucket"] == ["GetObject"]
     assert (source.line_start, source.line_bytes) == (7 * len(DRAWING), len(DRAWING) - 1)
 
@@ -100,16 +100,16 @@ def test_a_changed_file_has_another_stamp_and_one_that_is_gone_has_none(bucket, 
     assert before == source.stamp(open_tree(bucket.uri))
     bucket.put(source.path, b"other")
     assert before != source.stamp(open_tree(bucket.uri)) != (0, 0)
-    folder(bucket.uri).delete([source.path])
+    open_folder(bucket.uri).delete([source.path])
     assert source.stamp(open_tree(bucket.uri)) == (0, 0)
 
 
 def test_sources_are_read_by_many_threads_from_a_place_that_has_travelled(bucket, tmp_path):
     both(bucket, tmp_path, FILES["folder"])
     sources = scan("folder", open_tree(bucket.uri))
-    place, sources = pickle.loads(pickle.dumps((folder(bucket.uri), sources)))
+    folder, sources = pickle.loads(pickle.dumps((open_folder(bucket.uri), sources)))
     with ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(lambda source: source.read(place), sources)) == [f"bytes of {s.path}".encode() for s in sources]
+        assert list(pool.map(lambda source: source.read(folder), sources)) == [f"bytes of {s.path}".encode() for s in sources]
 
 
 def test_objects_that_stand_for_empty_folders_are_ignored(bucket, tmp_path, capsys):
@@ -132,9 +132,9 @@ def test_keys_that_are_no_paths_are_left_out_and_counted(bucket, tmp_path, capsy
         "photo/cat/",
         "a/b/../c.png",
     ]
-    place = folder(bucket.uri)
-    place.walk = lambda: sorted([*folder(bucket.uri).walk(), *(Entry(key, 9, 1.0) for key in odd)])
-    assert scan("folder", ListedTree(place)) == scan("folder", open_tree(tmp_path))
+    folder = open_folder(bucket.uri)
+    folder.walk = lambda: sorted([*open_folder(bucket.uri).walk(), *(Entry(key, 9, 1.0) for key in odd)])
+    assert scan("folder", ListedTree(folder)) == scan("folder", open_tree(tmp_path))
     assert capsys.readouterr().err.startswith(f"warning: left out {len(odd)} objects below {bucket.uri} whose keys are no paths")
 
 
@@ -165,13 +165,13 @@ def test_a_listing_shows_whatever_a_disk_shows(paths):
             if not path.exists() and not any(parent.is_file() for parent in path.parents):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"x" * len(parts))
-        disk, listed = open_tree(root), ListedTree(folder(root))
+        disk, listed = open_tree(root), ListedTree(open_folder(root))
         places = ["", "photo", "photo/cat", "nowhere", *("/".join(parts[:2]) for parts in paths)]
-        for place in places:
-            assert listed.folders(place) == disk.folders(place)
-            assert listed.folders(place, start="a") == disk.folders(place, start="a")
-            assert listed.files(place, {".png", ".jpg"}) == disk.files(place, {".png", ".jpg"})
-            assert listed.has_folder(place) == disk.has_folder(place) or not place
+        for folder in places:
+            assert listed.folders(folder) == disk.folders(folder)
+            assert listed.folders(folder, start="a") == disk.folders(folder, start="a")
+            assert listed.files(folder, {".png", ".jpg"}) == disk.files(folder, {".png", ".jpg"})
+            assert listed.has_folder(folder) == disk.has_folder(folder) or not folder
         found = disk.below({".png", ".gif"})
         assert listed.below({".png", ".gif"}) == found == sorted(found, key=lambda path: path.split("/"))
         for path in [*found, "nowhere/a.png", "nowhere"]:
@@ -194,5 +194,5 @@ def test_a_long_listing_says_how_far_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("zsbir.data.trees._SAY_EVERY", 2)
     for name in "abc":
         (tmp_path / name).write_text(name)
-    assert ListedTree(folder(tmp_path)).stamp("c")[0] == 1
+    assert ListedTree(open_folder(tmp_path)).stamp("c")[0] == 1
     assert capsys.readouterr().err == f"listed 2 files below {folder(tmp_path).uri}\n"

@@ -163,7 +163,7 @@ def test_without_teacher_labels_there_is_no_teacher_head(encoder):
 
 
 def test_the_teacher_head_may_stand_on_the_embedding(encoder, start):
-    head = heads(place="embedding", start=start)
+    head = heads(folder="embedding", start=start)
     assert isinstance(head.preserver, CosineClassifier)
     assert head.preserver.weight.shape == (7, 16)
     assert head(*seen_by(encoder))[1].shape == (5, 7)

@@ -60,7 +60,7 @@ def test_only_the_newest_is_kept_and_one_without_a_manifest_is_not_seen(tmp_path
     torn = tmp_path / "checkpoints" / "step-2000000"
     torn.mkdir()
     (torn / "state.safetensors").write_bytes(b"half")
-    newest = newest_checkpoint(Checkpoints(tmp_path).place)
+    newest = newest_checkpoint(Checkpoints(tmp_path).folder)
     assert newest is not None
     assert newest.path.name == "step-1000000"
 

@@ -8,7 +8,7 @@ import pytest
 from tuning.space import Choice
 from tuning.study import EarlyStopping, Ledger, Plan
 from tuning.table import Table, Trial
-from zsbir.base.storage import folder
+from zsbir.base.storage import open_folder
 from zsbir.training.loop import DEV_SCORE
 
 STEPS, EVERY, GRACE, REDUCTION = 80, 10, 10, 2.0
@@ -21,8 +21,8 @@ def plan(**changes):
     return Plan(**{**values, "grace": GRACE, "reduction": REDUCTION, "budget_s": 0, **changes})
 
 
-def new_ledger(place, **changes):
-    ledger = Ledger(plan(**changes), SimpleNamespace(settings=None), Table(place))
+def new_ledger(folder, **changes):
+    ledger = Ledger(plan(**changes), SimpleNamespace(settings=None), Table(folder))
     ledger._numbers = {str(number): number for number in range(100)}
     return ledger
 
@@ -63,7 +63,7 @@ def arrivals(seed):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_decisions_are_ashas(tmp_path, seed):
-    ledger = new_ledger(folder(tmp_path))
+    ledger = new_ledger(open_folder(tmp_path))
     for number in range(8):
         ledger.table.begin(Trial(number, "random", {}))
     stopping, events = EarlyStopping(ledger), list(arrivals(seed))
@@ -78,8 +78,8 @@ def test_the_decisions_are_ashas(tmp_path, seed):
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("cut", [5, 20, 40])
 def test_a_restart_decides_as_if_it_had_not_happened(tmp_path, seed, cut):
-    place = folder(tmp_path)
-    ledger = new_ledger(place)
+    folder = open_folder(tmp_path)
+    ledger = new_ledger(folder)
     for number in range(8):
         ledger.table.begin(Trial(number, "random", {}))
     events = list(arrivals(seed))
@@ -87,14 +87,14 @@ def test_a_restart_decides_as_if_it_had_not_happened(tmp_path, seed, cut):
     stopping = EarlyStopping(ledger)
     for event in [event for event, decision in zip(events[:cut], expected[:cut], strict=True) if decision]:
         report(stopping, *event)
-    again = EarlyStopping(new_ledger(place))
+    again = EarlyStopping(new_ledger(folder))
     for event, decision in zip(events[cut:], expected[cut:], strict=True):
         if decision:
             assert report(again, *event) == decision
 
 
 def test_what_is_said_again_is_not_judged_again(tmp_path):
-    ledger = new_ledger(folder(tmp_path))
+    ledger = new_ledger(open_folder(tmp_path))
     for number in range(3):
         ledger.table.begin(Trial(number, "random", {}))
     stopping = EarlyStopping(ledger)
@@ -107,7 +107,7 @@ def test_what_is_said_again_is_not_judged_again(tmp_path):
 def test_who_watches_sees_each_trial_beside_the_best_up_to_it(tmp_path, monkeypatch):
     rows = {}
     monkeypatch.setattr("tuning.study.watch.figures", lambda step, metrics: rows.update({step: metrics}))
-    ledger = new_ledger(folder(tmp_path), grace=0)
+    ledger = new_ledger(open_folder(tmp_path), grace=0)
     for number in range(3):
         ledger.table.begin(Trial(number, "random", {}))
     for number, step, score in ((1, 10, 0.3), (0, 10, 0.1), (0, 20, 0.2), (2, 10, 0.25)):
@@ -118,7 +118,7 @@ def test_who_watches_sees_each_trial_beside_the_best_up_to_it(tmp_path, monkeypa
 
 def test_nobody_is_stopped_at_the_end_or_without_a_scheduler(tmp_path):
     for name, changes in (("end", {"grace": STEPS}), ("none", {"grace": 0})):
-        ledger = new_ledger(folder(tmp_path / name), **changes)
+        ledger = new_ledger(open_folder(tmp_path / name), **changes)
         for number in range(4):
             ledger.table.begin(Trial(number, "random", {}))
         stopping = EarlyStopping(ledger)
@@ -126,7 +126,7 @@ def test_nobody_is_stopped_at_the_end_or_without_a_scheduler(tmp_path):
 
 
 def test_a_run_that_was_found_counts_like_one_that_was_trained(tmp_path):
-    ledger = new_ledger(folder(tmp_path))
+    ledger = new_ledger(open_folder(tmp_path))
     for number in range(3):
         ledger.table.begin(Trial(number, "random", {}))
     stopping = EarlyStopping(ledger)
@@ -139,8 +139,8 @@ def test_a_run_that_was_found_counts_like_one_that_was_trained(tmp_path):
 def test_time_is_counted_at_every_score_and_the_budget_shrinks_by_it(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr("tuning.study.time", SimpleNamespace(monotonic=lambda: now[0]))
-    place = folder(tmp_path)
-    ledger = new_ledger(place, budget_s=600)
+    folder = open_folder(tmp_path)
+    ledger = new_ledger(folder, budget_s=600)
     assert ledger.seconds_left(2) == 300
     ledger.table.begin(Trial(0, "base", {}))
     ledger._running[0] = now[0]
@@ -150,6 +150,6 @@ def test_time_is_counted_at_every_score_and_the_budget_shrinks_by_it(tmp_path, m
     ledger.left(0)
     ledger.left(0)
     assert ledger.table.trial(0).seconds == 60
-    assert new_ledger(place, budget_s=600).seconds_left(2) == 270
-    assert new_ledger(place, budget_s=30).seconds_left(2) == 1
-    assert new_ledger(place).seconds_left(2) == 0
+    assert new_ledger(folder, budget_s=600).seconds_left(2) == 270
+    assert new_ledger(folder, budget_s=30).seconds_left(2) == 1
+    assert new_ledger(folder).seconds_left(2) == 0

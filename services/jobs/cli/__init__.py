@@ -1,0 +1,1 @@
+"""The queue from the command line and from Python, over HTTP."""

@@ -1,0 +1,116 @@
+"""The queue as numbers for Prometheus: read from the store when they are asked for; and what this process itself has served."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from services.jobs.queue.records import Lease
+from services.jobs.queue.states import FORGIVEN, STATES
+from services.jobs.queue.store import Store
+
+ALIVE_S = 15.0
+"""Seconds without a beat after which a dispatcher counts as gone."""
+
+LONG_S = 120.0
+"""Seconds between two looks, as of a slow scraper, within which a beat still counts as seen."""
+
+WAIT_BOUNDS_S = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
+CAUSES = ("succeeded", "cancelled", "timed_out", *FORGIVEN)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+@dataclass(frozen=True)
+class Dispatcher:
+    """Who dispatches, as far as this process has seen. seen_s_ago: since its last beat; None before the first one seen."""
+
+    holder: str
+    epoch: int
+    alive: bool
+    seen_s_ago: float | None
+
+
+class Watch:
+    """Looks at the dispatcher's lease now and then; that its beats move between two looks says that it lives.
+
+    clock: seconds of this process alone, for tests. No other clock is believed.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic):
+        self._store, self._clock = store, clock
+        self._seen: Lease | None = store.seen_lease()
+        self._moved_s: float | None = None
+        self._looked_s = clock()
+
+    def look(self) -> Dispatcher:
+        """As it is now."""
+        lease, now_s = self._store.seen_lease(), self._clock()
+        if lease != self._seen:
+            # When it moved, nobody knows who has not looked for long: it may have stood still ever since.
+            self._seen, self._moved_s = lease, now_s if now_s - self._looked_s < LONG_S else None
+        self._looked_s = now_s
+        if lease is None:
+            return Dispatcher("", 0, alive=False, seen_s_ago=None)
+        ago_s = None if self._moved_s is None else now_s - self._moved_s
+        alive = bool(lease.holder) and ago_s is not None and ago_s < ALIVE_S
+        return Dispatcher(lease.holder, lease.epoch, alive, ago_s)
+
+
+class _Queue(Collector):
+    """The store's numbers, at the moment of a scrape."""
+
+    def __init__(self, store: Store, watch: Watch):
+        self._store, self._watch = store, watch
+
+    def describe(self) -> list[Metric]:
+        """Nothing is read before somebody asks."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Each family once."""
+        jobs, counts = GaugeMetricFamily("zsbir_jobs", "Jobs by state.", labels=["state"]), self._store.counts()
+        for state in STATES:
+            jobs.add_metric([state], counts.get(state, 0))
+        yield jobs
+        attempts = CounterMetricFamily("zsbir_attempts", "Ended attempts by the cause of their end.", labels=["cause"])
+        causes = self._store.causes()
+        for cause in CAUSES:
+            attempts.add_metric([cause], causes.get(cause, 0))
+        yield attempts
+        yield self._waits()
+        limit = GaugeMetricFamily("zsbir_running_limit", "Attempts that may run at a time.", value=self._store.limits().running)
+        yield limit
+        alive = float(self._watch.look().alive)
+        yield GaugeMetricFamily("zsbir_dispatcher_alive", "Whether a dispatcher's beats move.", value=alive)
+
+    def _waits(self) -> Metric:
+        counts, sum_s = self._store.waits(WAIT_BOUNDS_S)
+        bounds = [*(f"{bound:.1f}" for bound in WAIT_BOUNDS_S), "+Inf"]
+        family = HistogramMetricFamily("zsbir_queue_wait_seconds", "From submission to the first attempt.")
+        family.add_metric([], buckets=list(zip(bounds, map(float, counts), strict=True)), sum_value=sum_s)
+        return family
+
+
+class Metrics:
+    """All that /metrics says."""
+
+    def __init__(self, store: Store, watch: Watch):
+        self._registry = CollectorRegistry()
+        self._registry.register(_Queue(store, watch))
+        words = ["route", "method", "status"]
+        self._requests = Counter("zsbir_http_requests_total", "Requests served.", words, registry=self._registry)
+        self._seconds = Histogram("zsbir_http_request_seconds", "Time to serve one.", ["route"], registry=self._registry)
+
+    def served(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request. route: its template; what a client can make up freely is no label."""
+        self._requests.labels(route, method if method in METHODS else "other", str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def text(self) -> bytes:
+        """In Prometheus's text format. RunError when the store is away."""
+        return generate_latest(self._registry)

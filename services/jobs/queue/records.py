@@ -1,0 +1,106 @@
+"""What goes into the store and comes out of it: a request, and rows as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from pydantic import Field
+from sqlalchemy import Row
+
+from services.jobs.queue.limits import MOST, ProjectName
+from services.jobs.queue.states import Cause, Kind, Role, State, StopReason
+from zsbir.base.config import Config
+
+LATEST_S = 1e11
+
+
+class JobRequest(Config):
+    """A job as somebody submits it."""
+
+    kind: Kind = Field(description="what is to be done")
+    config: dict[str, Any] = Field({}, description="its arguments, by the schema of its kind")
+    project: ProjectName = Field("default", description="whose limits and budget it counts for")
+    owner: str = Field("local", min_length=1, max_length=100, description="who submits it")
+    priority: int = Field(0, ge=-100, le=100, description="higher ones first")
+    cpus: float = Field(1, ge=0, le=MOST, description="CPUs that it holds while it runs")
+    gpus: float = Field(0, ge=0, le=MOST, description="GPUs that it holds while it runs")
+    start_by_s: float | None = Field(
+        None, ge=0, le=LATEST_S, description="seconds since 1970 by which it must have started, else it is given up"
+    )
+    time_limit_s: float | None = Field(None, gt=0, le=LATEST_S, description="seconds that an attempt may run")
+    idempotency_key: str | None = Field(
+        None, min_length=1, max_length=200, description="the same key of the same owner: the same job"
+    )
+    retry_of: int | None = Field(None, description="the job whose work this one goes on with")
+
+
+class _FromRow:
+    @classmethod
+    def of(cls, row: Row[Any]) -> Self:
+        """From a row of its table; columns that are not its own are left out."""
+        return cls(**{field.name: row._mapping[field.name] for field in fields(cls)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Job(_FromRow):
+    """A row of JOBS."""
+
+    id: int
+    kind: Kind
+    config: dict[str, Any]
+    project: str
+    owner: str
+    priority: int
+    cpus: float
+    gpus: float
+    state: State
+    message: str
+    cancelling: bool
+    result: str
+    progress: dict[str, Any]
+    idempotency_key: str | None
+    retry_of: int | None
+    submitted_s: float
+    not_before_s: float
+    start_by_s: float | None
+    time_limit_s: float | None
+    ended_s: float | None
+
+
+@dataclass(frozen=True)
+class Attempt(_FromRow):
+    """A row of ATTEMPTS."""
+
+    id: int
+    job_id: int
+    number: int
+    submission_id: str
+    claimed_s: float
+    started_s: float | None
+    ended_s: float | None
+    cause: Cause | None
+    message: str
+    resumed_from: str
+    stop_reason: StopReason | None
+    stop_asked_s: float | None
+
+
+@dataclass(frozen=True)
+class Token(_FromRow):
+    """A row of TOKENS, without its secret."""
+
+    id: int
+    name: str
+    role: Role
+    made_s: float
+    revoked_s: float | None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to dispatch, until somebody takes a higher epoch."""
+
+    holder: str
+    epoch: int
+    beats: int = 0

@@ -1,0 +1,134 @@
+"""The tables of the job queue, for SQLite and PostgreSQL alike. Times are seconds since 1970 UTC, by the writer's clock."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Boolean, CheckConstraint, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from services.jobs.queue.states import KINDS, LIVE, ROLES, STATES
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+PLAIN = JSON().with_variant(JSONB(), "postgresql")
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> str:
+    return f"{column} in ({', '.join(repr(value) for value in values)})"
+
+
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("kind", Text, CheckConstraint(_one_of("kind", KINDS), name="kind"), nullable=False),
+    Column("config", PLAIN, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("cpus", Float, nullable=False),
+    Column("gpus", Float, nullable=False),
+    Column("state", Text, CheckConstraint(_one_of("state", STATES), name="state"), nullable=False),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("cancelling", Boolean, nullable=False),
+    Column("result", Text, nullable=False, server_default=""),
+    Column("progress", PLAIN, nullable=False),
+    Column("idempotency_key", Text),
+    Column("retry_of", Integer, ForeignKey("jobs.id")),
+    Column("submitted_s", Float, nullable=False),
+    Column("not_before_s", Float, nullable=False),
+    Column("start_by_s", Float),
+    Column("time_limit_s", Float),
+    Column("ended_s", Float),
+    sqlite_autoincrement=True,
+)
+"""message: why it waits or how it ended, for people. result: URI of what it made. start_by_s: deadline for its first start."""
+
+Index("ix_jobs_turn", JOBS.c.state, JOBS.c.priority.desc(), JOBS.c.id)
+Index("ix_jobs_state", JOBS.c.state, JOBS.c.id)
+Index("uq_jobs_owner_key", JOBS.c.owner, JOBS.c.idempotency_key, unique=True)
+
+ATTEMPTS = Table(
+    "attempts",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("job_id", Integer, ForeignKey("jobs.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("submission_id", Text, nullable=False, unique=True),
+    Column("claimed_s", Float, nullable=False),
+    Column("started_s", Float),
+    Column("ended_s", Float),
+    Column("cause", Text),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("resumed_from", Text, nullable=False, server_default=""),
+    Column("stop_reason", Text),
+    Column("stop_asked_s", Float),
+    Column("untidy", Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("uq_attempts_number", ATTEMPTS.c.job_id, ATTEMPTS.c.number, unique=True)
+Index(
+    "uq_attempts_live",
+    ATTEMPTS.c.job_id,
+    unique=True,
+    sqlite_where=ATTEMPTS.c.ended_s.is_(None),
+    postgresql_where=ATTEMPTS.c.ended_s.is_(None),
+)
+Index("ix_attempts_untidy", ATTEMPTS.c.untidy)
+"""At most one attempt of a job lives: not a rule of the code's alone, but of the database. untidy: it has
+ended, and MLflow may still call its run running."""
+
+LEASE = Table(
+    "lease",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("beats", Integer, nullable=False),
+)
+"""Who dispatches. Each new holder has a higher epoch; what an older one writes matches no row. Who watches the beats stand still
+for long enough by his own clock may take over: no two clocks are compared."""
+
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at_s", Float, nullable=False),
+    Column("job_id", Integer, ForeignKey("jobs.id")),
+    Column("actor", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("detail", PLAIN, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("ix_events_job_id", EVENTS.c.job_id, EVENTS.c.id)
+"""Who did what, in order; never changed."""
+
+META = Table(
+    "meta",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+"""limits: the queue's, as JSON. store_id: part of every submission id, so that two queues on one Ray cluster never mean the
+same job."""
+
+TOKENS = Table(
+    "tokens",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, CheckConstraint(_one_of("role", ROLES), name="role"), nullable=False),
+    Column("sha256", Text, nullable=False, unique=True),
+    Column("made_s", Float, nullable=False),
+    Column("revoked_s", Float),
+    sqlite_autoincrement=True,
+)
+"""Who may speak to the service. A token's text is shown once, when it is made; only its sha256 is kept."""
+
+LIVE_STATES = sorted(LIVE)

@@ -1,0 +1,1 @@
+"""Running jobs: their steps, the folder of each attempt, the executors, and the dispatcher that ties them together."""

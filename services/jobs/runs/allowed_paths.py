@@ -1,0 +1,47 @@
+"""Where jobs may read: the storage root, and what the operator adds. A job runs with the service's rights, not its submitter's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from zsbir.base.errors import InputError
+from zsbir.base.storage import is_remote, local_path
+
+
+class AllowedPaths:
+    """Folders and prefixes of buckets, with all that is below them."""
+
+    def __init__(self, allowed: Sequence[str]):
+        self._local = [local_path(uri).resolve() for uri in allowed if not is_remote(uri)]
+        self._remote = [uri.rstrip("/") + "/" for uri in allowed if is_remote(uri)]
+
+    def __str__(self) -> str:
+        return ", ".join([*(str(path) for path in self._local), *self._remote])
+
+    def check(self, field: str, uri: str) -> str:
+        """The address, absolute and without detours. InputError for one that lies, or leads by a link, outside."""
+        if any(ord(letter) < 32 or letter == "\x7f" for letter in uri):
+            raise InputError(f"{field} has control characters")
+        if is_remote(uri):
+            parts = uri.removeprefix("s3://").rstrip("/").split("/")
+            if "\\" in uri or not {"", ".", ".."}.isdisjoint(parts):
+                raise InputError(f"{field}: {uri!r} is no plain address")
+            inside = any((uri.rstrip("/") + "/").startswith(prefix) for prefix in self._remote)
+            shown = uri
+        else:
+            path = _resolved(field, uri)
+            inside = any(path.is_relative_to(base) for base in self._local)
+            shown = str(path)
+        if not inside:
+            raise InputError(
+                f"{field}: {uri!r} is outside of what this service reads ({self}); its operator can add it to --places"
+            )
+        return shown
+
+
+def _resolved(field: str, uri: str) -> Path:
+    try:
+        return local_path(uri).resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle; what is no text to a file system
+        raise InputError(f"{field}: {uri!a} leads nowhere") from None

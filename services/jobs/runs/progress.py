@@ -1,0 +1,51 @@
+"""How far a job is, as one value for lists, pages and people: from the signs that its attempt leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from services.jobs.runs.attempt_dir import AttemptDir
+
+
+@dataclass(frozen=True)
+class StepStatus:
+    """Of the step that an attempt is at. facts: what its command knows (run, resumed_from, mlflow_run, error)."""
+
+    progress: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+def read_status(attempt_dir: AttemptDir) -> StepStatus:
+    """Of the last step that has begun; empty before the first has."""
+    steps = attempt_dir.steps()
+    for number in reversed(range(len(steps))):
+        status = attempt_dir.status(steps[number])
+        if any(status.values()):
+            return StepStatus(_progress(steps[number], number, len(steps), status), status["facts"])
+    return StepStatus({}, {})
+
+
+def finished(progress: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a job that has succeeded."""
+    return {**progress, "frac": 1.0, "left_s": 0.0}
+
+
+def _progress(step: str, number: int, of: int, status: Mapping[str, Any]) -> dict[str, Any]:
+    said = status["progress"]
+    share = min(1.0, said["done"] / said["total"]) if said.get("total") else 0.0
+    return {
+        "step": step,
+        "steps": f"{number + 1}/{of}" if of > 1 else "",
+        "label": said.get("label", ""),
+        "done": said.get("done"),
+        "total": said.get("total"),
+        "unit": said.get("unit", ""),
+        "per_s": said.get("per_s"),
+        "left_s": said.get("left_s") if of == 1 or number == of - 1 else None,
+        "frac": (number + share) / of,
+        "metrics": status["metrics"],
+        "updated_s": status["updated_s"] or time.time(),
+    }

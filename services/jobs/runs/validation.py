@@ -1,0 +1,204 @@
+"""What a job's configuration may be: the commands' own fields, checked by the commands' own classes. One schema for everybody.
+
+Importing this imports the commands, and torch with them: only the service does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tuning.sweep
+from services.jobs.queue.states import KINDS, Kind
+from services.jobs.runs.allowed_paths import AllowedPaths
+from services.jobs.runs.steps import PIPELINE, SINGLE, steps_of
+from zsbir import evaluate, index, ingest, pretrain, teacher, train
+from zsbir.base.artifact import Artifact
+from zsbir.base.artifact import Kind as Made
+from zsbir.base.cli import split_fields
+from zsbir.base.config import Config, unknown_name
+from zsbir.base.errors import InputError
+from zsbir.recipes import RECIPES, recipe
+from zsbir.training.config import TrainConfig
+
+NOT_SUBMITTED = frozenset({"root", "tracking", "parent", "recipe"})
+"""Fields that the service decides, or that stand for themselves."""
+
+ADDRESSES: Mapping[str, Mapping[str, Made | None]] = {
+    "ingest": {"path": None},
+    "teacher": {"dataset": "dataset", "weights": None},
+    "train": {"dataset": "dataset", "knowledge": "knowledge", "weights": None},
+    "evaluate": {"run": "run"},
+    "sweep": {"dataset": "dataset", "knowledge": "knowledge", "weights": None},
+    "index": {"run": "run", "gallery": None},
+}
+"""Fields that are addresses, with the kind of artifact that must be there; None: a file, or a folder of images."""
+
+NAMES_OR_FILES = ("unseen_classes", "seen_classes", "dev_classes", "space")
+"""Fields that are names, or files that hold them: as a file, it lies where this service reads."""
+
+NAMED_WEIGHTS = frozenset({"imagenet", "imagenet_v2"})
+
+STARTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "toy": {
+        "ingest": {"layout": "toy"},
+        "pretrain": {},
+        "teacher": {"backbone": "resnet18", "image_px": 64},
+    },
+}
+"""What a pipeline of a recipe has by itself."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The fields of one command: whose they are, those it cannot do without, and words about those without a class."""
+
+    parts: tuple[type[Config], ...]
+    required: tuple[str, ...] = ()
+    extra: tuple[tuple[str, str], ...] = ()
+
+    def fields(self) -> dict[str, type[Config]]:
+        """Each field that may be submitted, with its class."""
+        return {name: part for part in self.parts for name in part.model_fields if name not in NOT_SUBMITTED}
+
+
+RECIPE = ("recipe", f"starting point: {', '.join(RECIPES)}")
+SCHEMAS: Mapping[str, Schema] = {
+    "ingest": Schema((ingest.IngestConfig, ingest.Settings), ("layout",), (("path", "the folder that holds the data set"),)),
+    "pretrain": Schema((pretrain.PretrainConfig, pretrain.Settings)),
+    "teacher": Schema(
+        (teacher.TeacherConfig, teacher.Settings), ("dataset",), (("dataset", "URI of a Dataset artifact, as ingest makes it"),)
+    ),
+    "train": Schema((TrainConfig, train.InputUris, train.Settings), ("dataset",), (RECIPE,)),
+    "evaluate": Schema(
+        (evaluate.EvaluateConfig, evaluate.Settings), ("run",), (("run", "URI of a Run artifact, as train makes it"),)
+    ),
+    "sweep": Schema(
+        (TrainConfig, tuning.sweep.SweepConfig, tuning.sweep.SweepSettings, train.InputUris, train.Settings),
+        ("dataset",),
+        (RECIPE,),
+    ),
+    "index": Schema((index.IndexConfig, index.Settings), ("run",), (("run", "URI of a Run artifact, as train makes it"),)),
+}
+
+
+def checked(kind: Kind, config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
+    """The configuration as it will be stored: only what was given, its addresses absolute. InputError with the way out."""
+    if kind == "pipeline":
+        return _pipeline(config, allowed)
+    _single(kind, config, fed=frozenset())
+    return _with_checked_paths(kind, config, allowed)
+
+
+def _pipeline(config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
+    sections: dict[str, Any] = dict(config)
+    name = sections.pop("recipe", None)
+    unknown = next((step for step in sections if step not in PIPELINE), None)
+    if unknown is not None:
+        raise InputError(unknown_name("step", unknown, PIPELINE))
+    wrong = next((step for step, values in sections.items() if not isinstance(values, Mapping)), None)
+    if wrong is not None:
+        raise InputError(f"{wrong} must be an object of field names to values, got {sections[wrong]!r}")
+    name = name or sections.get("train", {}).get("recipe") or "custom"
+    start = STARTS.get(str(name), {})
+    wanted = {"ingest", "teacher", "train", "evaluate", "index", *start, *sections}
+    steps: dict[str, dict[str, Any]] = {
+        step: {**start.get(step, {}), **sections.get(step, {})} for step in PIPELINE if step in wanted
+    }
+    for step in ("train", "sweep"):
+        if step in steps:
+            steps[step].setdefault("recipe", name)
+    for each in steps_of("pipeline", steps):
+        _single(each.name, steps[each.name], fed=frozenset(each.fed))
+    return {step: _with_checked_paths(step, values, allowed) for step, values in steps.items()}
+
+
+def _single(kind: str, config: Mapping[str, Any], fed: frozenset[str]) -> None:
+    """Check the values of one command. fed: fields that another step gives."""
+    schema = SCHEMAS[kind]
+    fields = schema.fields()
+    extra = {name for name, _ in schema.extra}
+    for name, value in config.items():
+        if name not in fields and name not in extra:
+            raise InputError(f"{kind}: {unknown_name('field', name, [*fields, *extra])}")
+        if name in extra and not isinstance(value, str):
+            raise InputError(f"{kind}: field {name!r}: must be a text, got {value!r}")
+        _check_list(kind, name, value)
+    missing = next((name for name in schema.required if not config.get(name) and name not in fed), None)
+    if missing is not None:
+        raise InputError(f"{kind}: field {missing!r} is required")
+    values = {name: value for name, value in config.items() if name in fields}
+    parts = split_fields(values, *schema.parts)
+    for part, given in zip(schema.parts, parts, strict=True):
+        if part is TrainConfig:
+            recipe(str(config.get("recipe") or "custom")).replace(**given)
+        else:
+            part.of(given, where=kind)
+    if kind == "ingest" and config["layout"] != "toy" and not config.get("path"):
+        raise InputError("ingest: field 'path' is required, the folder that holds the data set")
+
+
+def _check_list(kind: str, name: str, value: Any) -> None:
+    """On a command line a list is one argument, its parts between commas."""
+    for part in value if isinstance(value, list | tuple) else ():
+        if isinstance(part, str) and ("," in part or part != part.strip() or not part):
+            raise InputError(f"{kind}: field {name!r}: a part of a list has no comma, and no space around it, got {part!r}")
+
+
+def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
+    """Its addresses checked: they lie where this service reads, and are what they should be."""
+    values = dict(config)
+    for name, what in ADDRESSES.get(kind, {}).items():
+        if not values.get(name) or (name == "weights" and values[name] in NAMED_WEIGHTS):
+            continue
+        values[name] = allowed.check(f"{kind}: {name}", values[name])
+        if what:
+            _ = Artifact(values[name], what).manifest
+    for name in NAMES_OR_FILES:
+        given = values.get(name) or ()
+        for value in [given] if isinstance(given, str) else given:
+            if any(mark in value for mark in "/\\~") or value.startswith("."):
+                allowed.check(f"{kind}: {name}", value)
+    return values
+
+
+def described() -> dict[str, Any]:
+    """The JSON schema of every kind, for forms and command lines, and what each recipe changes."""
+    kinds = {kind: _described(kind) for kind in SINGLE}
+    kinds["pipeline"] = {
+        "type": "object",
+        "description": "all steps in order, each feeding the next; one that failed goes on where it failed",
+        "properties": {
+            "recipe": {"type": "string", "enum": sorted(RECIPES), "description": RECIPE[1]},
+            **{step: kinds[step] for step in PIPELINE},
+        },
+        "additionalProperties": False,
+    }
+    recipes = {name: make().model_dump(mode="json", exclude={"recipe"}) for name, make in RECIPES.items()}
+    about = {name: (make.__doc__ or "").strip().split("\n")[0] for name, make in RECIPES.items()}
+    return {"kinds": {kind: kinds[kind] for kind in KINDS}, "recipes": recipes, "about_recipes": about, "order": list(PIPELINE)}
+
+
+def _described(kind: str) -> dict[str, Any]:
+    schema = SCHEMAS[kind]
+    parts = {part: part.model_json_schema()["properties"] for part in schema.parts}
+    properties = {name: dict(parts[part][name]) for name, part in schema.fields().items()}
+    extra: dict[str, dict[str, Any]] = {name: {"type": "string", "description": text} for name, text in schema.extra}
+    if "recipe" in extra:
+        extra["recipe"]["enum"] = sorted(RECIPES)
+    return {
+        "type": "object",
+        "description": _about(kind),
+        "properties": {**extra, **properties},
+        "required": list(schema.required),
+        "additionalProperties": False,
+    }
+
+
+def _about(kind: str) -> str:
+    modules = {
+        "ingest": ingest, "pretrain": pretrain, "teacher": teacher, "train": train, "evaluate": evaluate, "index": index,
+        "sweep": tuning.sweep,
+    }  # fmt: skip
+    return (modules[kind].__doc__ or "").strip().split("\n")[0]

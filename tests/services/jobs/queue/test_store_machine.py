@@ -1,0 +1,182 @@
+"""Whatever happens in whatever order, the promises hold: a random walk over everything that can be done to a job store.
+
+Dispatchers come, are replaced without knowing it, and go on talking; clocks jump; attempts end twice, late, and by every cause.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule, run_state_machine_as_test
+from servers.postgres import new_database
+
+from services.jobs.queue.limits import Limits
+from services.jobs.queue.records import JobRequest
+from services.jobs.queue.states import FORGIVEN, LIVE, STOP_REASONS, TERMINAL
+from services.jobs.queue.store import StaleLease, open_store
+
+RUNNING = 3
+LIMITS = Limits(running=RUNNING)
+CAUSES = ("succeeded", "cancelled", "timed_out", *FORGIVEN)
+
+
+class Jobs(RuleBasedStateMachine):
+    """The store under test, beside what must never be unlearned."""
+
+    url = ""
+    leases, attempts = Bundle("leases"), Bundle("attempts")
+
+    def __init__(self):
+        super().__init__()
+        self.now_s = 1e6
+        self.store = open_store(self.fresh_url(), clock=lambda: self.now_s)
+        self.ended: dict[int, str] = {}
+        self.cancelled: set[int] = set()
+        self.reasons: dict[int, str | None] = {}
+        self.holder: object = None
+
+    def fresh_url(self):
+        raise NotImplementedError
+
+    @rule(priority=st.integers(-2, 2), key=st.sampled_from([None, "a", "b"]), late=st.booleans())
+    def submit(self, priority, key, late):
+        self.store.submit(
+            JobRequest(
+                kind="train",
+                priority=priority,
+                idempotency_key=key and f"{key}{priority}",
+                start_by_s=self.now_s + 30 if late else None,
+            )
+        )
+
+    @rule(target=leases, name=st.sampled_from(["x", "y"]))
+    def take_over(self, name):
+        """A dispatcher starts, for which the one before looks dead; that one is not told."""
+        taken = self.store.take_lease(name, self.store.seen_lease())
+        assert taken is not None
+        self.holder = taken
+        return taken
+
+    @rule(target=attempts, lease=leases)
+    def claim(self, lease):
+        attempt = self.guarded(lease, lambda: self.store.claim(lease, LIMITS))
+        return multiple() if attempt is None else attempt
+
+    @rule(lease=leases, attempt=attempts)
+    def start(self, lease, attempt):
+        self.guarded(lease, lambda: self.store.started(lease, attempt))
+
+    @rule(lease=leases, attempt=attempts, step=st.integers(0, 9))
+    def report(self, lease, attempt, step):
+        self.guarded(lease, lambda: self.store.report(lease, attempt, {"step": step}))
+
+    @rule(lease=leases, attempt=attempts, cause=st.sampled_from(CAUSES))
+    def end(self, lease, attempt, cause):
+        """Also of attempts that have ended, by dispatchers that read the news late."""
+        self.guarded(lease, lambda: self.store.end(lease, attempt, cause, result="made" if cause == "succeeded" else ""))
+
+    @rule(lease=leases, attempt=attempts, reason=st.sampled_from(STOP_REASONS))
+    def ask_stop(self, lease, attempt, reason):
+        """The first reason stays, and only of one that lives."""
+        asked = self.guarded(lease, lambda: self.store.ask_stop(lease, attempt, reason))
+        if asked:
+            before = self.reasons.get(attempt.id)
+            assert asked.stop_reason == (before or (reason if asked.ended_s is None else asked.stop_reason))
+            self.reasons[attempt.id] = asked.stop_reason
+
+    @rule(lease=leases)
+    def give_up_the_lease(self, lease):
+        if lease == self.holder:
+            self.guarded(lease, lambda: self.store.release(lease))
+            self.holder = None
+
+    @rule(lease=leases)
+    def look_after(self, lease):
+        """What has ended is looked after once."""
+        for _, attempt in self.store.uncleaned():
+            self.guarded(lease, lambda attempt=attempt: self.store.mark_cleaned(lease, attempt))
+
+    @rule(lease=leases)
+    def give_up_late(self, lease):
+        self.guarded(lease, lambda: self.store.give_up_late(lease))
+
+    @rule(number=st.integers(1, 8))
+    def cancel(self, number):
+        if number <= sum(self.store.counts().values()):
+            before = self.store.job(number)
+            self.store.cancel(number, "ann")
+            if before.state == "queued":
+                self.cancelled.add(number)
+
+    @rule(lease=consumes(leases))
+    def dispatcher_dies(self, lease):
+        """Nobody hears of it."""
+
+    @rule(seconds=st.sampled_from([-4000.0, -1.0, 1.0, 60.0, 4000.0]))
+    def clock_jumps(self, seconds):
+        self.now_s += seconds
+
+    def guarded(self, lease, action):
+        """What the dispatcher in office does is done; what another one does changes nothing."""
+        before = self.snapshot()
+        try:
+            result = action()
+        except StaleLease:
+            assert lease != self.holder
+            assert self.snapshot() == before
+            return None
+        assert lease == self.holder
+        return result
+
+    def snapshot(self):
+        jobs = self.store.jobs(limit=1000)
+        return jobs, [self.store.attempts(job.id) for job in jobs]
+
+    @invariant()
+    def the_promises_hold(self):
+        for job, attempts in zip(*self.snapshot(), strict=True):
+            live = [attempt for attempt in attempts if attempt.ended_s is None]
+            assert len(live) == (job.state in LIVE), "one live attempt while it is live, else none"
+            assert [attempt.number for attempt in attempts] == list(range(1, len(attempts) + 1))
+            for cause, forgiven in FORGIVEN.items():
+                assert sum(attempt.cause == cause for attempt in attempts) <= forgiven + 1
+            if job.id in self.ended:
+                assert job.state == self.ended[job.id], "a terminal state changed"
+            if job.state in TERMINAL:
+                self.ended[job.id] = job.state
+            if job.id in self.cancelled:
+                assert job.state == "cancelled"
+            assert (job.state == "succeeded") == any(attempt.cause == "succeeded" for attempt in attempts) == bool(job.result)
+        assert sum(self.store.counts().get(state, 0) for state in LIVE) <= RUNNING
+
+    def teardown(self):
+        self.store.engine.dispose()
+
+
+QUICK = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def test_on_sqlite():
+    with tempfile.TemporaryDirectory() as folder:
+
+        class OnSqlite(Jobs):
+            def fresh_url(self):
+                return f"sqlite:///{Path(folder) / uuid.uuid4().hex}.db"
+
+        run_state_machine_as_test(OnSqlite, settings=QUICK)
+
+
+@pytest.mark.slow
+def test_on_postgres(postgres):
+    """Fewer walks, since each has a database of its own."""
+
+    class OnPostgres(Jobs):
+        def fresh_url(self):
+            return new_database(postgres)
+
+    run_state_machine_as_test(OnPostgres, settings=settings(QUICK, max_examples=15))

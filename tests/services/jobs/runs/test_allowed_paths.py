@@ -1,0 +1,164 @@
+"""Where jobs may read: whatever is accepted lies inside, and the way there has no detours."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from services.jobs.runs.allowed_paths import AllowedPaths
+from zsbir.base.errors import InputError
+
+REMOTE = "s3://bucket/root"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A root with a data set in it, beside a folder that is none of anybody's business, as the working directory."""
+    for name in ("root/data", "root-evil", "secret"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "secret" / "key").write_text("x")
+    (tmp_path / "root" / "out").symlink_to(tmp_path / "secret")
+    (tmp_path / "root" / "inside").symlink_to(tmp_path / "root" / "data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def places(home):
+    return AllowedPaths([str(home / "root"), REMOTE])
+
+
+def test_what_lies_inside_is_told_in_full(places, home):
+    data = str(home / "root" / "data")
+    for said in (data, "root/data", "root/./data/", "root/data/../data", "root/inside", f"file://{data}", "root-evil/../root/data"):
+        assert places.check("path", said) == data
+    assert places.check("path", str(home / "root")) == str(home / "root")
+    assert places.check("path", "root/not there yet") == str(home / "root" / "not there yet")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        ".",
+        "..",
+        "/",
+        "/etc/passwd",
+        "root/..",
+        "root/../secret",
+        "root/data/../../secret/key",
+        "root/out",
+        "root/out/key",
+        "root/out/../secret",
+        "root-evil",
+        "ROOT/data",
+        "root\\..\\secret",
+        "~",
+        "~root",
+        "~/root",
+        "file:///etc/passwd",
+        "file://root/../secret",
+        "file://localhost/etc/passwd",
+    ],
+)
+def test_what_lies_or_leads_outside_is_refused_with_the_way_out(places, said):
+    with pytest.raises(InputError, match=r"(?s)path: .* is outside of what this service reads \(.*root.*--place"):
+        places.check("path", said)
+
+
+@pytest.mark.parametrize(
+    "said", ["s3://bucket/root", "s3://bucket/root/", "s3://bucket/root/a/b c", "s3://bucket/root/..a/b..", "s3://bucket/root/~"]
+)
+def test_a_prefix_of_a_bucket_has_all_that_is_below_it(places, said):
+    assert places.check("path", said) == said
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "s3://bucket/root-evil",
+        "s3://bucket/root-evil/a",
+        "s3://bucket/roo",
+        "s3://bucket",
+        "s3://bucket/",
+        "s3://bucket-evil/root/a",
+        "s3://Bucket/root/a",
+        "s3://evil@bucket/root/a",
+        "s3://bucket/root/../a",
+        "s3://bucket/root/./a",
+        "s3://bucket/root//a",
+        "s3://bucket//root/a",
+        "s3://bucket/root/a/..",
+        "s3://bucket/root\\..\\a",
+        "s3://",
+        "s3:///bucket/root/a",
+    ],
+)
+def test_what_only_looks_like_that_prefix_is_refused(places, said):
+    with pytest.raises(InputError, match="path: "):
+        places.check("path", said)
+
+
+@pytest.mark.parametrize("said", ["S3://bucket/root/a", "https://bucket/root", "gs://bucket/root", "ftp://x", "://"])
+def test_an_address_of_another_kind_is_none(places, said):
+    with pytest.raises(InputError, match="no place that is known here"):
+        places.check("path", said)
+
+
+@pytest.mark.parametrize("letter", ["\0", "\n", "\r", "\t", "\x1b", "\x7f"])
+@pytest.mark.parametrize("base", ["root/a", f"{REMOTE}/a"])
+def test_control_characters_are_refused_without_being_repeated(places, base, letter):
+    with pytest.raises(InputError, match=r"^path has control characters$"):
+        places.check("path", f"{base}{letter}b")
+
+
+def test_a_link_that_leads_to_itself_is_refused_in_a_line(places, home):
+    (home / "root" / "loop").symlink_to(home / "root" / "loop")
+    with pytest.raises(InputError, match="leads nowhere"):
+        places.check("path", "root/loop/a")
+
+
+def test_a_name_too_long_for_a_file_is_no_error_of_its_own(places, home):
+    with pytest.raises(InputError):
+        places.check("path", "/" + "a" * 5000)
+
+
+def test_the_root_itself_may_be_a_link(home):
+    (home / "shortcut").symlink_to(home / "root")
+    places = AllowedPaths(["shortcut"])
+    assert places.check("path", "shortcut/data") == places.check("path", "root/data") == str(home / "root" / "data")
+
+
+def test_without_places_nothing_is_allowed(home):
+    for said in ("root/data", f"{REMOTE}/a"):
+        with pytest.raises(InputError):
+            AllowedPaths([]).check("path", said)
+
+
+PART = st.sampled_from(["..", ".", "", "root", "root-evil", "secret", "data", "out", "inside", "~", "key", "..."]) | st.text(
+    max_size=4
+)
+HEAD = st.sampled_from(["", "/", "./", "file://", "file:///", "s3://bucket/", "s3://bucket/root", "s3://bucket/root/", "s3://"])
+
+
+@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(head=HEAD | st.just("{home}/"), parts=st.lists(PART, max_size=6))
+@example("{home}/", ["root", "out", "key"])
+@example("", ["\ud800"])
+def test_whatever_is_accepted_lies_inside(places, home, head, parts):
+    said = head.replace("{home}", str(home)) + "/".join(parts)
+    try:
+        shown = places.check("path", said)
+    except InputError:
+        return
+    if said.startswith("s3://"):
+        assert shown == said
+        assert (shown.rstrip("/") + "/").startswith("s3://bucket/root/")
+        assert not {"", ".", ".."} & set(shown.rstrip("/").removeprefix("s3://").split("/"))
+    else:
+        assert shown == os.path.realpath(shown)
+        assert Path(shown).is_relative_to(home / "root")

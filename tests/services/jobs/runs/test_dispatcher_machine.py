@@ -1,0 +1,719 @@
+"""Whatever happens in whatever order, no two attempts at a job ever work at the same time, and every job comes to an end.
+
+The dispatcher, the store and the attempts' folders are the real ones. Simulated are time and the cluster, which forgets, lies, is
+away, answers late and starts late; and the attempts, which do with their folders what `services.jobs.runs.runner` does, or die first.
+Dispatchers are killed inside a round, are replaced without knowing it, and go on.
+
+One thing is taken for granted: an attempt that works beats as time passes, unless storage is away for everybody.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from services.jobs.queue.limits import Limits
+from services.jobs.queue.records import JobRequest
+from services.jobs.queue.states import FORGIVEN, LIVE, TERMINAL
+from services.jobs.queue.store import StaleLease, open_store
+from services.jobs.runs.attempt_dir import UNDELIVERED, AttemptDir, End
+from services.jobs.runs.dispatcher import AWAY, Dispatcher, DispatcherSettings, _cause
+from services.jobs.runs.executor import ExecutorStatus, ExecutorUnavailable, Task
+from zsbir.base.artifact import MANIFEST
+from zsbir.base.storage import open_folder
+
+RUNNING = 2
+STOP_WAIT_S = 60.0
+GRACE_S = 40.0
+CAUSES = ("succeeded", *FORGIVEN)
+MEMORY = Path("/dev/shm")  # where there is one, nobody waits for a disk
+ANY = st.integers(0, 9)
+
+
+class Killed(BaseException):
+    """SIGKILL for the dispatcher that asks: no handler of its own may run."""
+
+
+@dataclass
+class Wrapper:
+    """One process of an attempt. stage: starting, working, leaving (its last word is said), gone. hangs: it never begins."""
+
+    task: Task
+    stage: str = "starting"
+    hangs: bool = False
+    beats: int = 0
+    stop_asked_s: float | None = None
+    left_s: float | None = None
+
+    @property
+    def attempt_dir(self) -> AttemptDir:
+        return AttemptDir(self.task.place)
+
+
+class Cluster:
+    """The simulated executor: what it says of its wrappers, and what becomes of the next call to it."""
+
+    def __init__(self, now: Callable[[], float]):
+        self.now = now
+        self.said: dict[str, ExecutorStatus] = {}
+        self.tasks: dict[str, Task] = {}
+        self.wrappers: list[Wrapper] = []
+        self.away = False
+        self.unanswered: set[str] = set()
+        self.before: Callable[[], None] | None = None
+        self.after: Callable[[], None] | None = None
+
+    # --- what the dispatcher asks
+
+    def start(self, task: Task) -> None:
+        self._asked()
+        if task.submission_id not in self.said:
+            self.said[task.submission_id], self.tasks[task.submission_id] = ExecutorStatus("pending"), task
+        self._answered()
+
+    def look(self, submission_id: str) -> ExecutorStatus:
+        self._asked(submission_id)
+        seen = self.said.get(submission_id, ExecutorStatus("unknown"))
+        self._answered(submission_id)
+        return seen
+
+    def stop(self, submission_id: str) -> None:
+        self._asked(submission_id)
+        if self.said.get(submission_id) == ExecutorStatus("pending"):
+            self.said[submission_id] = ExecutorStatus("ended", "stopped")
+        for wrapper in self.of(submission_id):
+            if wrapper.stop_asked_s is None and submission_id in self.said:
+                wrapper.stop_asked_s = self.now()
+        self._answered(submission_id)
+
+    def _asked(self, submission_id: str = "") -> None:
+        before, self.before = self.before, None
+        with self._unanswered(submission_id):
+            if before:
+                before()
+            if self.away:
+                raise ExecutorUnavailable("the cluster does not answer")
+
+    def _answered(self, submission_id: str = "") -> None:
+        after, self.after = self.after, None
+        with self._unanswered(submission_id):
+            if after:
+                after()
+
+    @contextmanager
+    def _unanswered(self, submission_id: str) -> Iterator[None]:
+        try:
+            yield
+        except ExecutorUnavailable:
+            self.unanswered.add(submission_id)
+            raise
+
+    # --- what happens to it
+
+    def of(self, submission_id: str) -> list[Wrapper]:
+        return [wrapper for wrapper in self.wrappers if wrapper.task.submission_id == submission_id]
+
+    def pending(self) -> list[str]:
+        return [name for name, seen in self.said.items() if seen.status == "pending"]
+
+    def run(self, submission_id: str, *, hangs: bool = False) -> None:
+        self.said[submission_id] = ExecutorStatus("running")
+        self.wrappers.append(Wrapper(self.tasks[submission_id], hangs=hangs))
+
+    def gone(self, wrapper: Wrapper, message: str | None) -> None:
+        """Its process is no more; message: what the cluster says of it, None as long as it has not noticed."""
+        self.wrappers.remove(wrapper)
+        wrapper.stage = "gone"
+        if message is not None:
+            self.notice(wrapper.task.submission_id, message)
+
+    def notice(self, submission_id: str, message: str) -> None:
+        if submission_id in self.said and not self.of(submission_id):
+            self.said[submission_id] = ExecutorStatus("ended", message)
+
+
+class World(RuleBasedStateMachine):
+    """Everything that can happen to a queue."""
+
+    def __init__(self):
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(dir=self.base))
+        (self.root / "jobs").mkdir()
+        self.now_s, self.store_s = 1000.0, 1e6
+        self.store = open_store(f"sqlite:///{self.root}/jobs.db", clock=lambda: self.store_s)
+        self.store.set_limits(Limits(running=RUNNING), "test")
+        self.cluster = Cluster(lambda: self.now_s)
+        self.dispatchers: list[Dispatcher] = []
+        self.succeeded: set[str] = set()
+        self.ended: dict[int, str] = {}
+        self.start_dispatcher()
+        self.submit(key=None, priority=0, limit_s=None)
+        self.rounds(which=0, rounds=1)
+
+    base = ""
+
+    # --- people
+
+    @rule(
+        key=st.sampled_from([None, None, "a"]),
+        priority=st.integers(-1, 1),
+        limit_s=st.sampled_from([None, None, 50.0]),
+        within_s=st.sampled_from([None, None, 50.0]),
+    )
+    def submit(self, key, priority, limit_s, within_s=None):
+        terms = {"priority": priority, "idempotency_key": key and f"{key}{priority}", "time_limit_s": limit_s}
+        self.store.submit(JobRequest(kind="train", **terms, start_by_s=within_s and self.store_s + within_s))
+
+    @rule(which=ANY)
+    def cancel(self, which):
+        jobs = self.store.jobs(states=["queued", "starting", "running"])
+        if jobs:
+            self.store.cancel(jobs[which % len(jobs)].id, "ann")
+
+    # --- time
+
+    @rule(seconds=st.sampled_from([1.0, 6.0, 30.0, 100.0]))
+    def time_passes(self, seconds):
+        """Who works shows it; who was asked to end long ago is killed."""
+        self.now_s += seconds
+        self.store_s += seconds
+        for wrapper in list(self.cluster.wrappers):
+            if wrapper.stop_asked_s is not None and self.now_s - wrapper.stop_asked_s >= STOP_WAIT_S:
+                self.cluster.gone(wrapper, "stopped")
+            elif wrapper.stage == "working" and not self.storage_is_away:
+                self.heartbeat(wrapper)
+
+    @rule(seconds=st.sampled_from([-4000.0, -3.0, 4000.0]))
+    def the_stores_clock_jumps(self, seconds):
+        self.store_s += seconds
+
+    # --- dispatchers
+
+    @precondition(lambda self: len(self.dispatchers) < 3)
+    @rule()
+    def start_dispatcher(self):
+        options = DispatcherSettings(root=str(self.root), patience_s=20, lease_s=15, begin_s=60, grace_s=GRACE_S)
+        dispatcher = Dispatcher(self.store, self.cluster, options, clock=lambda: self.now_s)
+        dispatcher.leadership.holder = f"elsewhere-{uuid.uuid4().hex[:4]} 1"  # as if each were on a machine of its own
+        self.dispatchers.append(dispatcher)
+
+    @precondition(lambda self: len(self.dispatchers) > 1)
+    @rule(which=ANY)
+    def kill_dispatcher(self, which):
+        self.dispatchers.pop(which % len(self.dispatchers))
+
+    @precondition(lambda self: self.dispatchers)
+    @rule(which=ANY, rounds=st.integers(1, 3))
+    def rounds(self, which, rounds):
+        dispatcher = self.dispatchers[which % len(self.dispatchers)]
+        for _ in range(rounds):
+            self.round(dispatcher)
+
+    @rule(times=st.integers(1, 5), wrappers=st.booleans(), ends=st.booleans())
+    def life_goes_on(self, times, wrappers, ends=False):
+        """Nothing special happens, and there is always somebody in line: most of the time."""
+        if not self.store.counts().get("queued"):
+            self.submit(key=None, priority=0, limit_s=None)
+        if ends and self.cluster.wrappers and not self.storage_is_away:
+            self.an_attempt_ends(0, "succeeded", noticed=True, stays=True)
+        for _ in range(times):
+            self.time_passes(6.0)
+            for dispatcher in list(self.dispatchers):
+                self.round(dispatcher)
+            self.who_works_is_the_one_live_attempt_of_his_job()
+        if wrappers:
+            self.all_that_can_begin_begins()
+            self.no_more_are_there_than_the_limit()
+            self.who_has_ended_leaves(noticed=True)
+
+    def round(self, dispatcher):
+        """As in Dispatcher.run."""
+        try:
+            dispatcher.round()
+        except StaleLease:
+            dispatcher.leadership.lose()
+        except AWAY:
+            pass
+        except Killed:
+            if dispatcher in self.dispatchers:
+                self.dispatchers.remove(dispatcher)
+
+    # --- what becomes of the next call to the cluster
+
+    @rule(after=st.booleans(), event=st.sampled_from(["killed", "away", "late", "replaced", "forgets", "begins"]))
+    def the_next_call(self, after, event):
+        """Before the cluster has done anything, or after it has done it all."""
+        action = {
+            "killed": self._raise(Killed()),
+            "away": self._raise(ExecutorUnavailable("no answer")),
+            "late": lambda: self.time_passes(30.0),
+            "replaced": self._replaced,
+            "forgets": lambda: self.the_cluster_forgets(lives=True),
+            "begins": self.all_that_can_begin_begins,
+        }[event]
+        if after:
+            self.cluster.after = action
+        else:
+            self.cluster.before = action
+
+    def _raise(self, error):
+        def action():
+            raise error
+
+        return action
+
+    def _replaced(self):
+        """While one dispatcher waits for an answer, another one finds it silent, and takes over."""
+        if len(self.dispatchers) > 1:
+            other = self.dispatchers[-1]
+            for seconds in (0.0, 16.0, 0.0):
+                self.time_passes(seconds)
+                self.round(other)
+
+    # --- the cluster
+
+    @rule(away=st.sampled_from([True, False, False]))
+    def the_cluster_is_away_or_back(self, away):
+        self.cluster.away = away
+
+    @precondition(lambda self: self.cluster.pending())
+    @rule(which=ANY, hangs=st.sampled_from([False, False, False, True]))
+    def a_wrapper_starts(self, which, hangs):
+        pending = self.cluster.pending()
+        self.cluster.run(pending[which % len(pending)], hangs=hangs)
+
+    @rule(lives=st.booleans())
+    def the_cluster_forgets(self, lives):
+        """Its head restarts: what it ran goes on unknown to it, or dies."""
+        if not lives:
+            for wrapper in list(self.cluster.wrappers):
+                self.cluster.gone(wrapper, None)
+        self.cluster.said.clear()
+
+    @precondition(lambda self: self.cluster.wrappers)
+    @rule(which=ANY)
+    def the_cluster_says_failed_of_one_that_lives(self, which):
+        """Ray's issue 65608."""
+        wrapper = self.wrapper(which)
+        if wrapper.task.submission_id in self.cluster.said:
+            self.cluster.said[wrapper.task.submission_id] = ExecutorStatus(
+                "ended", "Unexpected error: the supervisor actor was lost"
+            )
+
+    @rule(message=st.sampled_from(["exit code 1", "the node died", "killed: out of memory"]))
+    def the_cluster_notices_who_is_gone(self, message):
+        for name, seen in list(self.cluster.said.items()):
+            if seen.status == "running":
+                self.cluster.notice(name, message)
+
+    # --- storage
+
+    @property
+    def storage_is_away(self):
+        return (self.root / "jobs").is_file()
+
+    @rule(away=st.sampled_from([True, False, False]))
+    def storage_is_away_or_back(self, away):
+        """A file where the folder should be: every call for an attempt's folder fails with an error of the system."""
+        if away and not self.storage_is_away:
+            (self.root / "jobs").rename(self.root / "jobs elsewhere")
+            (self.root / "jobs").write_bytes(b"")
+        elif not away and self.storage_is_away:
+            (self.root / "jobs").unlink()
+            (self.root / "jobs elsewhere").rename(self.root / "jobs")
+
+    # --- attempts
+
+    @precondition(lambda self: self.cluster.wrappers and not self.storage_is_away)
+    @rule(which=ANY)
+    def a_wrapper_begins(self, which):
+        wrapper = self.wrapper(which)
+        if wrapper.stage == "starting" and not wrapper.hangs:
+            self.begin(wrapper)
+
+    @precondition(lambda self: self.cluster.wrappers)
+    @rule(which=ANY, made=st.booleans(), noticed=st.booleans())
+    def a_wrapper_is_killed(self, which, made, noticed):
+        """At any point: before its fence, after it, or when what it was to make is there, and its last word is not."""
+        wrapper = self.wrapper(which)
+        if made and wrapper.stage == "working" and not self.storage_is_away:
+            self.make(wrapper)
+        self.cluster.gone(wrapper, "killed by SIGKILL" if noticed else None)
+
+    @precondition(lambda self: self.cluster.wrappers and not self.storage_is_away)
+    @rule(which=ANY, cause=st.sampled_from(CAUSES), noticed=st.booleans(), stays=st.booleans())
+    def an_attempt_ends(self, which, cause, noticed, stays=False):
+        wrapper = self.wrapper(which)
+        if wrapper.stage == "working":
+            self.end(wrapper, cause, noticed=noticed, stays=stays)
+
+    @precondition(lambda self: self.cluster.wrappers)
+    @rule(noticed=st.booleans())
+    def who_has_ended_leaves(self, noticed):
+        for wrapper in list(self.cluster.wrappers):
+            if wrapper.stage == "leaving":
+                self.cluster.gone(wrapper, "it has left" if noticed else None)
+
+    @precondition(lambda self: self.cluster.wrappers and not self.storage_is_away)
+    @rule()
+    def who_is_asked_to_stop_stops(self):
+        for wrapper in list(self.cluster.wrappers):
+            reason = wrapper.attempt_dir.stop_reason() or ("preempted" if wrapper.stop_asked_s is not None else None)
+            if wrapper.stage == "working" and reason:
+                self.end(wrapper, reason)
+
+    def all_that_can_begin_begins(self):
+        for name in self.cluster.pending():
+            self.cluster.run(name)
+        for wrapper in list(self.cluster.wrappers):
+            if wrapper.stage == "starting" and not wrapper.hangs and not self.storage_is_away:
+                self.begin(wrapper)
+
+    def wrapper(self, which):
+        return self.cluster.wrappers[which % len(self.cluster.wrappers)]
+
+    def begin(self, wrapper):
+        if wrapper.attempt_dir.claim_start("an attempt"):
+            wrapper.stage = "working"
+            self.heartbeat(wrapper)
+        else:
+            self.cluster.gone(wrapper, "exit code 1")
+
+    def heartbeat(self, wrapper):
+        wrapper.beats += 1
+        wrapper.attempt_dir.heartbeat(wrapper.beats)
+
+    def end(self, wrapper, cause, *, noticed=True, stays=False):
+        """stays: its last word is said, and the process is still there."""
+        result = self.make(wrapper) if cause == "succeeded" else ""
+        if result:
+            self.succeeded.add(wrapper.task.submission_id)
+        wrapper.attempt_dir.end(End(cause, "by its own word", result))
+        if stays:
+            wrapper.stage, wrapper.left_s = "leaving", self.now_s
+        else:
+            self.cluster.gone(wrapper, f"ended: {cause}" if noticed else None)
+
+    def make(self, wrapper):
+        """The run that this job's training makes, whichever attempt at it does, and its address among the attempt's signs."""
+        run = str(self.root / "runs" / str(wrapper.attempt_dir.spec()["job"]))
+        open_folder(run).create(MANIFEST, b"{}")
+        open_folder(wrapper.attempt_dir.uri).replace(
+            "train/driver.json", json.dumps({"facts": {"run": run}, "updated_s": 1.0}).encode()
+        )
+        return run
+
+    # --- what never happens
+
+    @invariant()
+    def who_works_is_the_one_live_attempt_of_his_job(self):
+        live = {attempt.submission_id: job.id for job, attempt in self.store.live()}
+        working = [wrapper.task.submission_id for wrapper in self.cluster.wrappers if wrapper.stage == "working"]
+        assert set(working) <= set(live), "an attempt works that the queue takes for ended, or lost"
+        assert len({live[name] for name in working}) == len(working) <= RUNNING
+
+    @invariant()
+    def the_store_keeps_its_promises(self):
+        for job in self.store.jobs(limit=1000):
+            attempts = self.store.attempts(job.id)
+            assert sum(attempt.ended_s is None for attempt in attempts) == (job.state in LIVE)
+            for cause, forgiven in FORGIVEN.items():
+                assert sum(attempt.cause == cause for attempt in attempts) <= forgiven + 1
+            if job.id in self.ended:
+                assert job.state == self.ended[job.id], "a terminal state changed"
+            if job.state in TERMINAL:
+                self.ended[job.id] = job.state
+            if job.state == "succeeded":
+                assert (Path(job.result) / MANIFEST).is_file()
+                assert Path(job.result).name == str(job.id)
+            for attempt in attempts:
+                if attempt.ended_s is not None and attempt.submission_id in self.succeeded:
+                    assert attempt.cause == "succeeded", "an attempt succeeded, and the queue says otherwise"
+
+    @invariant()
+    def no_more_are_there_than_the_limit(self):
+        """Nor while who has ended takes his time to leave; he is waited for if the cluster answers, and not for ever."""
+        there = [
+            wrapper.task.submission_id
+            for wrapper in self.cluster.wrappers
+            if wrapper.stage in ("working", "leaving")
+            and self.cluster.said.get(wrapper.task.submission_id) == ExecutorStatus("running")
+            and (wrapper.left_s is None or self.now_s - wrapper.left_s <= GRACE_S)
+        ]
+        assert len(set(there) - self.cluster.unanswered) <= RUNNING
+
+    # --- in the end
+
+    def teardown(self):
+        try:
+            self.all_comes_to_an_end()
+        finally:
+            self.store.engine.dispose()
+
+    def all_comes_to_an_end(self):
+        """The world heals: everybody answers, the clocks go on, who hangs goes on hanging, and all others do their work."""
+        self.storage_is_away_or_back(away=False)
+        self.cluster.away, self.cluster.before, self.cluster.after = False, None, None
+        self.dispatchers.clear()
+        self.start_dispatcher()
+        for _ in range(60):
+            if all(job.state in TERMINAL for job in self.store.jobs(limit=1000)):
+                return
+            for wrapper in list(self.cluster.wrappers):
+                if wrapper.stage == "working":
+                    self.end(wrapper, "succeeded")
+            self.all_that_can_begin_begins()
+            self.the_cluster_notices_who_is_gone("the node died")
+            self.time_passes(1000.0)
+            self.round(self.dispatchers[0])
+            self.who_works_is_the_one_live_attempt_of_his_job()
+            self.the_store_keeps_its_promises()
+        raise AssertionError(f"no end in sight: {[job for job in self.store.jobs(limit=1000) if job.state not in TERMINAL]}")
+
+
+QUICK = settings(max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def test_no_two_attempts_at_a_job_work_at_once_and_every_job_comes_to_an_end():
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as base:
+
+        class Here(World):
+            pass
+
+        Here.base = base
+        run_state_machine_as_test(Here, settings=QUICK)
+
+
+# --- what such walks have found, or would after long
+
+
+@pytest.fixture
+def world(tmp_path):
+    class Here(World):
+        base = tmp_path
+
+    made = Here()
+    yield made
+    made.teardown()
+
+
+def test_an_attempt_that_nobody_could_hear_while_storage_was_away_is_not_lost(world):
+    """The cluster forgets it meanwhile; when storage is back, the dispatcher looks before the attempt beats again."""
+    world.a_wrapper_starts(0, hangs=False)
+    world.a_wrapper_begins(0)
+    world.rounds(0, rounds=2)
+    world.storage_is_away_or_back(away=True)
+    world.the_cluster_forgets(lives=True)
+    world.time_passes(100.0)
+    world.storage_is_away_or_back(away=False)
+    world.rounds(0, rounds=3)
+    world.who_works_is_the_one_live_attempt_of_his_job()
+
+
+def test_who_begins_while_the_dispatcher_makes_sure_that_he_does_not_goes_on(world):
+    """He is cancelled, and between the dispatcher's look and its fence he begins: then he is asked to stop."""
+    world.a_wrapper_starts(0, hangs=False)
+    world.cancel(0)
+    world.the_next_call(after=True, event="begins")
+    world.rounds(0, rounds=1)
+    world.who_works_is_the_one_live_attempt_of_his_job()
+    world.rounds(0, rounds=1)
+    world.who_is_asked_to_stop_stops()
+    world.rounds(0, rounds=1)
+    assert world.store.job(1).state == "cancelled"
+
+
+def test_of_one_attempt_that_was_started_twice_one_works(world):
+    """The cluster forgets it before it has begun, and is asked to start it again."""
+    world.a_wrapper_starts(0, hangs=False)
+    world.the_cluster_forgets(lives=True)
+    world.rounds(0, rounds=1)
+    world.a_wrapper_starts(0, hangs=False)
+    assert len(world.cluster.wrappers) == 2
+    world.all_that_can_begin_begins()
+    assert [wrapper.stage for wrapper in world.cluster.wrappers] == ["working"]
+    world.who_works_is_the_one_live_attempt_of_his_job()
+
+
+def test_what_was_made_is_found_though_nobody_said_so(world):
+    """Killed between its artifact and its last word, and cancelled besides."""
+    world.a_wrapper_starts(0, hangs=False)
+    world.a_wrapper_begins(0)
+    world.rounds(0, rounds=1)
+    world.cancel(0)
+    world.a_wrapper_is_killed(0, made=True, noticed=True)
+    for _ in range(6):
+        world.life_goes_on(times=1, wrappers=False)
+    assert world.store.job(1).state == "succeeded"
+
+
+@pytest.mark.parametrize("event", ["away", "killed"])
+def test_who_hangs_before_he_begins_is_given_up_also_by_a_dispatcher_that_comes_next(world, event):
+    """The first one took the fence, and got no further."""
+    world.a_wrapper_starts(0, hangs=True)
+    world.rounds(0, rounds=1)
+    world.time_passes(100.0)
+    world.cluster.before = lambda: world.the_next_call(
+        after=False, event=event
+    )  # its second call: it looks, takes the fence, stops
+    world.rounds(0, rounds=1)
+    world.all_comes_to_an_end()
+
+
+def test_the_next_begins_when_who_has_ended_is_no_more_there(world):
+    """His last word is said, his process takes a moment to go, and the cluster a moment to notice."""
+    for _ in range(RUNNING):
+        world.submit(key=None, priority=0, limit_s=None)
+    world.rounds(0, rounds=1)
+    world.all_that_can_begin_begins()
+    world.rounds(0, rounds=2)
+    leaving = world.wrapper(0)
+    world.end(leaving, "succeeded", stays=True)
+    world.rounds(0, rounds=3)
+    assert len(world.cluster.tasks) == RUNNING
+    world.who_has_ended_leaves(noticed=True)
+    world.rounds(0, rounds=1)
+    assert world.store.job(leaving.attempt_dir.spec()["job"]).state == "succeeded"
+    assert len(world.cluster.tasks) == RUNNING + 1
+    assert leaving.stop_asked_s is None
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_who_has_ended_and_does_not_leave_is_told_to_and_holds_nobody_up_for_ever(world, away):
+    world.a_wrapper_starts(0, hangs=False)
+    world.a_wrapper_begins(0)
+    wrapper = world.wrapper(0)
+    world.end(wrapper, "succeeded", stays=True)
+    world.cluster.away = away
+    world.rounds(0, rounds=2)
+    assert (world.store.job(1).state == "succeeded") == away
+    world.cluster.away = False
+    for _ in range(4):
+        world.time_passes(GRACE_S / 3)
+        world.rounds(0, rounds=1)
+    assert world.store.job(1).state == "succeeded"
+    assert (wrapper.stop_asked_s is None) == away
+
+
+def working(world, **job):
+    """The first job is cancelled; another one is at work, and its dispatcher has heard it."""
+    world.cancel(0)
+    world.rounds(0, rounds=2)
+    wanted = world.store.submit(JobRequest(kind="train", **job))
+    world.rounds(0, rounds=1)
+    world.all_that_can_begin_begins()
+    world.rounds(0, rounds=2)
+    assert world.store.job(wanted.id).state == "running"
+    return wanted.id
+
+
+def test_a_machine_that_was_off_is_no_reason_for_a_time_limit(world):
+    """Killed after a moment of its hour; the next dispatcher comes three hours later, and has never heard it."""
+    job = working(world, time_limit_s=3600.0)
+    world.dispatchers.clear()
+    world.a_wrapper_is_killed(0, made=False, noticed=False)
+    world.cluster.said.clear()
+    world.now_s += 3 * 3600
+    world.store_s += 3 * 3600
+    world.start_dispatcher()
+    for _ in range(12):
+        world.round(world.dispatchers[0])
+        world.time_passes(6.0)
+    (first, *_) = world.store.attempts(job)
+    assert first.cause == "lost"
+    assert world.store.job(job).state != "timed_out"
+
+
+def test_who_lives_and_is_over_his_time_is_asked_to_end(world):
+    job = working(world, time_limit_s=50.0)
+    for _ in range(12):
+        world.time_passes(6.0)
+        world.rounds(0, rounds=1)
+    assert world.cluster.wrappers[0].attempt_dir.stop_reason() == "timed_out"
+    world.who_is_asked_to_stop_stops()
+    world.rounds(0, rounds=1)
+    assert world.store.job(job).state == "timed_out"
+
+
+def test_who_was_trained_and_killed_before_mlflow_knew_is_tried_again(world):
+    job = working(world)
+    run = world.make(world.wrapper(0))
+    open_folder(run).replace(UNDELIVERED, b"")
+    world.a_wrapper_is_killed(0, made=False, noticed=True)
+    for _ in range(12):
+        world.time_passes(6.0)
+        world.rounds(0, rounds=1)
+    (first, *_) = world.store.attempts(job)
+    assert (first.cause, first.message) == ("lost", "it was trained, and fell silent before MLflow had all of it")
+    open_folder(run).delete([UNDELIVERED])
+    world.all_comes_to_an_end()
+    assert world.store.job(job).state == "succeeded"
+
+
+def test_who_waits_in_the_clusters_own_queue_past_his_deadline_is_given_up(world):
+    world.cancel(0)
+    world.rounds(0, rounds=2)
+    job = world.store.submit(JobRequest(kind="train", start_by_s=world.store_s + 60)).id
+    world.rounds(0, rounds=1)
+    assert world.store.job(job).state == "starting"
+    world.time_passes(100.0)
+    world.rounds(0, rounds=2)
+    assert (world.store.job(job).state, world.store.job(job).message) == ("timed_out", "did not start by its deadline")
+    assert not world.cluster.pending()
+
+
+def test_one_attempt_that_cannot_be_looked_at_stops_no_other(world):
+    """Whatever the error is: the others' jobs go on, and so does this one when it is over."""
+    for _ in range(2):
+        world.submit(key=None, priority=0, limit_s=None)
+    world.rounds(0, rounds=1)
+    world.all_that_can_begin_begins()
+    world.rounds(0, rounds=2)
+    spec = world.wrapper(0).attempt_dir.uri + "/spec.json"
+    said = Path(spec).read_bytes()
+    Path(spec).write_bytes(b"{")
+    for wrapper in list(world.cluster.wrappers):
+        wrapper.attempt_dir.end(End("preempted", "by its own word"))
+        world.cluster.gone(wrapper, "ended")
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    world.dispatchers[0].settings = world.dispatchers[0].settings.replace(poll_s=0.05)
+    world.dispatchers[0].run(stop)
+    ends = Counter(attempt.cause for job in world.store.jobs() for attempt in world.store.attempts(job.id))
+    assert ends["preempted"] == RUNNING - 1
+    Path(spec).write_bytes(said)
+    world.all_comes_to_an_end()
+
+
+RAYS_GUESS = (
+    "Job supervisor actor died: The actor died unexpectedly before finishing this task. Worker unexpectedly exits with a "
+    "connection error code 2. End of file. Some common causes include: (1) the process was killed by the OOM killer due to "
+    "high memory usage, (2) ray stop --force was called, or (3) the worker crashed unexpectedly due to SIGSEGV or another "
+    "unexpected error."
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        (RAYS_GUESS, "lost"),
+        ("Task was killed due to the node running low on memory", "out_of_memory"),
+        ("the node died", "node_lost"),
+        ("exit code 1, last available logs (truncated): node memory preempted", "lost"),
+        ("preempted by a job of higher priority", "preempted"),
+    ],
+)
+def test_what_the_cluster_says_is_told_from_what_it_guesses(message, cause):
+    assert _cause(ExecutorStatus("ended", message)) == cause

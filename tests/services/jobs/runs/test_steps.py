@@ -1,0 +1,231 @@
+"""Kinds of jobs as commands: what a user gave is what the command itself reads, whatever it looks like."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.jobs.queue.states import KINDS
+from services.jobs.runs.steps import FEEDS, PIPELINE, SINGLE, Step, StepInput, needs_of, steps_of
+from zsbir.base.errors import InputError
+
+ROOT = "/a root/--of, 'jobs'"
+WORKS = {
+    "ingest": ("zsbir.ingest", "ingest", ("config", "path", "settings")),
+    "pretrain": ("zsbir.pretrain", "pretrain", ("config", "settings")),
+    "teacher": ("zsbir.teacher", "teach", ("dataset", "config", "settings")),
+    "train": ("zsbir.train", "train", ("config", "uris", "settings")),
+    "evaluate": ("zsbir.evaluate", "evaluate", ("run", "config", "settings")),
+    "index": ("zsbir.index", "build_index", ("run", "config", "settings")),
+    "sweep": ("tuning.__main__", "sweep", ("asked",)),
+}
+"""Of each kind: where its command line is read, and what is called then, with what."""
+
+NASTY = [
+    "-x", "--help", "-", "--root=/elsewhere", "-5", "=", "a=b", "a b", " a ", "a\nb", "a,b", ",", "'", '"', "\\", "$(x)", "`x`",
+    "%s", "@file", "é", "\u2028", "{}", "None", "no", "a\tb",
+]  # fmt: skip
+TEXT = st.sampled_from(NASTY) | st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20
+).filter(lambda text: text != "--")
+"""What the service takes for text: no NUL, and no half of a surrogate pair."""
+
+quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """What a kind's command is asked to do, as one mapping of fields, when it gets the arguments of a step."""
+
+    def hear(kind, values, made=None):
+        module_name, function, names = WORKS[kind]
+        module = importlib.import_module(module_name)
+        said = {}
+
+        def work(*args):
+            said.update(_flat(dict(zip(names, args, strict=True))))
+            return SimpleNamespace(uri="made", address=lambda name: name)
+
+        monkeypatch.setattr(module, function, work)
+        module._parse(Step(kind, values).argv(made or {}, ROOT))
+        return said
+
+    return hear
+
+
+def _flat(parts):
+    flat = {}
+    for name, part in parts.items():
+        if name == "asked":
+            flat |= _flat({"base": part.base, "uris": part.uris, "config": part.config, "where": part.where, "set": part.settings})
+        else:
+            flat |= part.model_dump() if hasattr(part, "model_dump") else {name: part}
+    return flat
+
+
+@quick
+@given(text=TEXT)
+def test_text_reaches_the_command_as_it_was_given(heard, text):
+    for kind, values in (
+        ("train", {"experiment": text, "dataset": text, "knowledge": text, "weights": text, "recipe": "toy"}),
+        ("sweep", {"experiment": text, "space": text, "dataset": text, "recipe": "toy"}),
+        ("evaluate", {"run": "uri", "experiment": text, "protocol": text}),
+        ("index", {"run": "uri", "gallery": text, "split": text}),
+        ("teacher", {"dataset": "uri", "weights": text, "weights_sha256": text}),
+        ("ingest", {"layout": "lists", "path": "folder", "lists_dir": text}),
+    ):
+        said = heard(kind, values)
+        assert said.items() >= values.items()
+        assert said["root"] == ROOT
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_so_does_what_looks_like_something_else(heard, text):
+    assert heard("evaluate", {"run": text, "experiment": text}).items() >= {"run": text, "experiment": text}.items()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="later ones may pass it on")
+def test_the_one_text_that_argparse_drops_is_refused(heard):
+    """Python 3.11's takes every argument that is nothing but two dashes away, also behind a flag's equals sign."""
+    with pytest.raises(InputError, match="field 'experiment'"):
+        heard("evaluate", {"run": "uri", "experiment": "--"})
+
+
+@quick
+@given(text=TEXT)
+def test_so_does_text_that_stands_without_a_flag(heard, text):
+    for kind, field, values in (
+        ("evaluate", "run", {}),
+        ("index", "run", {}),
+        ("teacher", "dataset", {}),
+        ("ingest", "path", {"layout": "folder"}),
+    ):
+        said = heard(kind, {**values, field: text})
+        assert said[field] == text
+        assert said["root"] == ROOT
+
+
+@quick
+@given(
+    lr=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    seed=st.integers(min_value=0),
+    ratio=st.floats(0, 1),
+    dev=st.booleans(),
+    tracking=st.booleans(),
+)
+def test_numbers_and_yes_or_no_reach_the_command_exactly(heard, lr, seed, ratio, dev, tracking):
+    values = {"lr": lr, "seed": seed, "warmup_frac": ratio, "train_on_dev": dev, "tracking": tracking}
+    assert heard("train", {**values, "recipe": "toy"}).items() >= values.items()
+
+
+@pytest.mark.parametrize("names", [(), ("cat",), ("-x", "--help", "a b", "it's", 'a"b', "é"), ("toys/split.json",)])
+def test_a_list_of_names_reaches_the_command_as_that_list(heard, names):
+    said = heard("ingest", {"layout": "folder", "path": "x", "unseen_classes": list(names)})
+    assert said["unseen_classes"] == names
+
+
+def test_a_field_that_is_none_is_left_to_the_command(heard):
+    said = heard("train", {"lr_preserver": None, "recipe": "toy"})
+    assert said["lr_preserver"] is None
+    assert not [word for word in Step("train", {"lr_preserver": None}).argv({}, ROOT) if "preserver" in word]
+
+
+def test_what_nothing_was_said_of_is_the_recipes(heard):
+    assert heard("train", {"recipe": "toy"})["image_px"] == 64
+    assert heard("train", {"recipe": "toy", "image_px": 32})["image_px"] == 32
+
+
+def test_no_value_of_a_user_is_the_root():
+    argv = Step("evaluate", {"run": "--root=/elsewhere", "experiment": "--root=/elsewhere"}).argv({}, ROOT)
+    assert [word for word in argv[: argv.index("--")] if word.startswith("--root")] == [f"--root={ROOT}"]
+    assert argv[argv.index("--") :] == ["--", "--root=/elsewhere"]
+
+
+def test_a_fed_value_goes_where_the_users_would(heard):
+    assert heard("evaluate", {"protocol": "dev"}, made={"run": "--uri"}).items() >= {"run": "--uri", "protocol": "dev"}.items()
+    assert heard("train", {"recipe": "toy"}, made={"dataset": "a b"})["dataset"] == "a b"
+
+
+# --- pipelines
+
+
+def named(config):
+    return {step.name: step for step in steps_of("pipeline", config)}
+
+
+WHOLE = {step: {} for step in PIPELINE} | {"train": {"recipe": "toy"}, "sweep": {"recipe": "toy"}}
+
+
+@pytest.mark.parametrize("kind", SINGLE)
+def test_a_single_kind_is_one_step_that_nothing_feeds(kind):
+    assert steps_of(kind, {"seed": 1}) == [Step(kind, {"seed": 1})]
+    assert {*SINGLE, "pipeline"} == set(KINDS)
+
+
+def test_a_pipelines_steps_come_in_its_order_whatever_the_order_of_its_sections():
+    assert [step.name for step in steps_of("pipeline", dict(reversed(WHOLE.items())))] == list(PIPELINE)
+
+
+def test_each_step_is_fed_by_steps_that_come_before_it():
+    for step in steps_of("pipeline", WHOLE):
+        assert dict(step.fed) == dict(FEEDS.get(step.name, {}))
+        assert all(PIPELINE.index(fed.step) < PIPELINE.index(step.name) for fed in step.fed.values())
+
+
+def test_what_the_user_names_is_not_fed():
+    steps = named({**WHOLE, "train": {"recipe": "toy", "dataset": "mine"}})
+    assert "dataset" not in steps["train"].fed
+    assert steps["train"].values["dataset"] == "mine"
+
+
+def test_a_step_that_is_not_there_feeds_nobody():
+    steps = named({"ingest": {}, "train": {"recipe": "toy"}})
+    assert dict(steps["train"].fed) == {"dataset": StepInput("ingest")}
+    assert steps["train"].values == {"recipe": "toy"}
+
+
+def test_after_a_sweep_its_best_configuration_says_all_that_the_user_does_not(heard, tmp_path):
+    step = named({"sweep": {"recipe": "toy"}, "train": {"recipe": "toy", "lr": 0.5}})["train"]
+    assert step.fed["config"] == StepInput("sweep", "best.yaml")
+    best = tmp_path / "best.yaml"
+    best.write_text("recipe: caltech_qd60_r18\nlr: 0.25\nimage_px: 48\n")
+    said = heard("train", step.values, made={"config": str(best)})
+    assert (said["recipe"], said["lr"], said["image_px"]) == ("caltech_qd60_r18", 0.5, 48)
+
+
+@pytest.mark.parametrize(("asked", "told"), [({}, 1), ({"at_once": 0}, 1), ({"at_once": 3}, 3)])
+def test_a_sweep_trains_as_many_at_once_as_its_job_holds_room_for(asked, told):
+    config = {"dataset": "d", "recipe": "toy", "cpus_per_worker": 2, **asked}
+    (step,) = steps_of("sweep", config)
+    assert f"--at-once={told}" in step.argv({}, "root")
+    assert needs_of("sweep", config).cpus == 2 * told
+
+
+def test_steps_survive_an_attempts_specification():
+    for step in steps_of("pipeline", WHOLE):
+        assert Step.of(step.as_json()) == step
+
+
+# --- what a job holds
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "needs"),
+    [
+        ("evaluate", {}, (1, 0, 0)),
+        ("train", {"num_workers": 0, "cpus_per_worker": 2, "gpus_per_worker": 1}, (2, 1, 0)),
+        ("train", {"num_workers": 4, "cpus_per_worker": 2, "gpus_per_worker": 1}, (8, 4, 4)),
+        ("train", {"num_workers": None, "cpus_per_worker": None}, (1, 0, 0)),
+        ("sweep", {"num_workers": 2, "gpus_per_worker": 1, "at_once": 3}, (6, 6, 2)),
+        ("sweep", {"at_once": 0}, (1, 0, 0)),
+        ("pipeline", {"ingest": {"num_workers": 8}, "train": {"num_workers": 2, "gpus_per_worker": 1}, "index": {}}, (8, 2, 8)),
+    ],
+)
+def test_a_job_holds_what_its_largest_step_takes(kind, config, needs):
+    found = needs_of(kind, config)
+    assert (found.cpus, found.gpus, found.workers) == needs

@@ -1,0 +1,99 @@
+"""`up`, `down`, and everything between killed in any order: every job ends in a true state."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from servers.chaos import Service, chaos, submitted
+
+from services.jobs.local.paths import state_folder
+from services.jobs.runs.attempt_dir import attempt_dir_of
+
+
+@pytest.fixture
+def service(tmp_path, pipeline_root):
+    service = Service(tmp_path / "root", running=2, places=str(pipeline_root))
+    yield service
+    service.down()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_twenty_trainings_end_true_whatever_is_killed_meanwhile(service, dataset, knowledge):
+    service.up()
+    report = chaos(service, dataset, knowledge, jobs=20, kills=10, seed=5, every_s=(8.0, 20.0))
+    print(report)
+    assert len(report.kills) == 10
+    assert not report.untrue
+    assert report.states == {"succeeded": 20}
+    assert report.twice == []
+    assert report.most <= 2
+    assert set(report.mlflow) <= {"FINISHED", "KILLED", "FAILED"}
+    assert report.mlflow["FINISHED"] == 20
+    assert report.left == []
+
+
+def test_down_lets_trainings_save_and_up_goes_on_with_them(service, dataset, knowledge):
+    """Also after its keeper was killed, `down` ends what `up` has started, and nothing else."""
+    bystander = psutil.Popen(["sleep", "600"], start_new_session=True)
+    service.up()
+    config = {"recipe": "toy", "dataset": dataset, "knowledge": knowledge, "image_px": 32, "classes_per_batch": 4, "per_class": 2}
+    config |= {"steps": 2000, "checkpoint_every_steps": 100_000, "eval_every_steps": 100_000}
+    job_id = submitted(service, {"kind": "train", "config": config}, "long")
+    wait_until(lambda: (service.client.job(job_id)["progress"].get("done") or 0) >= 3)
+    service.command("up", f"--root={service.root}")
+    assert "already up" in service.told
+    service.command("down", f"--root={service.root}")
+    assert service.processes(service.root) == []
+    assert not (state_folder(service.root) / "up.json").exists()
+
+    service.up()
+    wait_until(lambda: len(service.client.job(job_id)["attempts_made"]) == 2)
+    first = service.client.job(job_id)["attempts_made"][0]
+    assert first["cause"] == "preempted"
+    assert "checkpoint of step" in first["message"]
+    wait_until(lambda: service.client.job(job_id)["attempts_made"][1]["resumed_from"])
+
+    second = service.client.job(job_id)["attempts_made"][1]["submission_id"]
+    os.kill(service.said["keeper"]["pid"], signal.SIGKILL)
+    service.command("down", f"--root={service.root}")
+    assert service.processes(service.root) == []
+    assert attempt_dir_of(service.root, second).ended().cause == "preempted", "it had no time to save its work"
+    assert bystander.is_running()
+    bystander.kill()
+    bystander.wait()
+
+
+def test_what_was_started_is_told_and_no_secret_is_readable(service):
+    service.up()
+    said = json.loads((state_folder(service.root) / "up.json").read_text())
+    assert {program["name"] for program in said["programs"]} == {"ray", "mlflow", "dispatcher", "api"}
+    token = state_folder(service.root) / "ray.token"
+    assert token.stat().st_mode & 0o077 == 0
+    assert token.read_text() not in json.dumps(said)
+    assert service.client.queue()["dispatcher"] is not None
+
+    # `ray job submit` beside the queue, as the last lines of `up` say.
+    exported = dict(re.findall(r"(RAY_\w+)=(\S+)", service.told))
+    assert set(exported) == {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"}
+    ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--", "python", "-m", "zsbir.train", "--help"]
+    beside = subprocess.run(ray, env={**os.environ, **exported}, capture_output=True, text=True, timeout=120, check=False)
+    assert beside.returncode == 0, beside.stdout + beside.stderr
+    assert "Dataset and Knowledge in, a trained Run out" in beside.stdout
+    assert service.client.jobs()["jobs"] == []
+
+
+def wait_until(true, timeout_s=150):
+    end = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.3)

@@ -1,0 +1,183 @@
+"""A trial of an index before it is put to work: photos and sketches are embedded anew, and must be found as they should be.
+
+A checksum says that the files are those that were written. Only this says that what was written is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file
+
+from zsbir.base.artifact import Artifact
+from zsbir.base.errors import InputError
+from zsbir.data.gallery import Gallery, dataset_gallery, folder_gallery
+from zsbir.data.images import BadImage, eval_image
+from zsbir.data.samples import load_samples
+from zsbir.data.shards import Images
+from zsbir.evaluation.embed import EMBED_BATCH
+from zsbir.evaluation.protocol import Protocol, select
+from zsbir.model.encoder import Encoder, saved_facts
+from zsbir.retrieval.exact import search
+from zsbir.retrieval.recall import find_themselves, recall_at
+
+SAMPLE = 64
+"""Photos and sketches tried, at most."""
+
+K = 10
+"""Results compared."""
+
+TOLERANCE = {"fp32": 1e-5}
+OTHER_TOLERANCE = 1e-3
+"""Of a cosine, between an index and its photos embedded anew: in bfloat16, here or where the index was made, more."""
+
+Arithmetic = Callable[[Any, torch.device], AbstractContextManager[object]]
+"""The autocast of a precision on a device: training's, which stands above this module."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How an index did: the share of photos that found themselves, and recall@10 of sketches against a slow ranking.
+
+    first_lost: path of the first photo that did not.
+    """
+
+    photos: int
+    photos_found_frac: float
+    sketches: int
+    recall_at_10: float
+    first_lost: str = ""
+
+    def passed(self, least: float) -> bool:
+        """Whether every photo found itself, and recall@10 is at least `least`."""
+        return self.photos_found_frac == 1 and self.recall_at_10 >= least
+
+    def reason(self) -> str:
+        """What was found, in one sentence."""
+        lost = f" (first lost: {self.first_lost})" if self.first_lost else ""
+        return (
+            f"{round(self.photos * self.photos_found_frac)} of {self.photos} photos find themselves in the index{lost};"
+            f" recall@{K} of {self.sketches} sketches {self.recall_at_10:.4f}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """All numbers as plain values."""
+        return dict(vars(self))
+
+
+def try_index(
+    index: Artifact, run: Artifact, protocol: Protocol, *, seed: int, device: torch.device, arithmetic: Arithmetic
+) -> Verdict:
+    """Put photos of the index's gallery, and sketches of a protocol in the run's data set, to the index.
+
+    Raises InputError where the index was made by another run or encoder, its files do not belong together, or its gallery is gone.
+    """
+    encoder = _same_encoder(index, run).eval().to(device)
+    vectors, paths = _contents(index, encoder)
+    random = np.random.default_rng(seed)
+    places = _sample(len(vectors), random)
+    photos = _photos(index, [paths[folder] for folder in places])
+    precision = str(index.manifest.config["precision"])
+
+    def embed(images: Sequence[bytes | None]) -> Float[np.ndarray, "n d"]:
+        with torch.inference_mode(), arithmetic(precision, device):
+            return _embed(encoder, images, device)
+
+    found = find_themselves(embed(photos), places, vectors, TOLERANCE.get(precision, OTHER_TOLERANCE))
+    sketches = embed(_sketches(run, protocol, random))
+    ranked, _ = search(sketches, vectors, K)
+    lost = places[~found]
+    return Verdict(
+        photos=len(places),
+        photos_found_frac=float(found.mean()),
+        sketches=len(sketches),
+        recall_at_10=float(recall_at(ranked, sketches, vectors).mean()),
+        first_lost=paths[lost[0]] if len(lost) else "",
+    )
+
+
+def _same_encoder(index: Artifact, run: Artifact) -> Encoder:
+    if index.manifest.inputs["run"]["digest"] != run.digest:
+        raise InputError(
+            f"{index.uri} was made by {index.manifest.inputs['run']['uri']}, not by {run.uri}: pass as --index what"
+            f" python -m zsbir.index {run.uri} prints"
+        )
+    ours, theirs = run.verified("encoder.safetensors"), index.verified("encoder.safetensors")
+    mine, other = load_file(ours), load_file(theirs)
+    same = saved_facts(ours) == saved_facts(theirs) and mine.keys() == other.keys()
+    if not same or not all(torch.equal(mine[name], other[name]) for name in mine):
+        raise InputError(
+            f"{index.uri} holds another encoder than {run.uri}, by whose name it goes:"
+            f" remove it, and make it again with python -m zsbir.index {run.uri}"
+        )
+    return Encoder.load(ours)
+
+
+def _contents(index: Artifact, encoder: Encoder) -> tuple[Float[np.ndarray, "g d"], list[str]]:
+    """Its vectors and the paths of their photos."""
+    try:
+        vectors = np.load(index.verified("vectors.npy"), mmap_mode="r")
+    except ValueError as error:
+        raise InputError(f"{index.address('vectors.npy')} is no array: {error}") from None
+    paths = pq.read_table(index.verified("items.parquet"), columns=["path"])["path"].to_pylist()
+    if vectors.shape != (len(paths), encoder.embedding_dim) or not np.isfinite(vectors).all():
+        raise InputError(
+            f"{index.uri} holds vectors of shape {vectors.shape} for {len(paths)} photos and an encoder of"
+            f" {encoder.embedding_dim} dimensions, or some are no numbers; make the index again with python -m zsbir.index"
+        )
+    return vectors, paths
+
+
+def _photos(index: Artifact, paths: list[str]) -> list[bytes | None]:
+    """Encoded bytes of photos from where the index had them; None of what is no longer there."""
+    gallery = _gallery(index)
+    numbers = {path: number for number, (path, _) in enumerate(gallery.entries)}
+    return [_read(gallery, numbers.get(path)) for path in paths]
+
+
+def _gallery(index: Artifact) -> Gallery:
+    if index.manifest.config["gallery"]:
+        return folder_gallery(index.manifest.inputs["gallery"]["uri"])
+    return dataset_gallery(index.input("gallery", "dataset"), index.manifest.config["split"])
+
+
+def _read(gallery: Gallery, number: int | None) -> bytes | None:
+    try:
+        return None if number is None else gallery.read(number)
+    except OSError:
+        return None
+
+
+def _sketches(run: Artifact, protocol: Protocol, random: np.random.Generator) -> list[bytes]:
+    dataset = run.input("dataset", "dataset")
+    samples = load_samples(dataset)
+    queries, _ = select(samples, protocol)
+    images = Images(dataset, samples)
+    return [images.read(int(queries[folder])) for folder in _sample(len(queries), random)]
+
+
+def _sample(total: int, random: np.random.Generator) -> Int[np.ndarray, "n"]:
+    return np.sort(random.choice(total, min(SAMPLE, total), replace=False))
+
+
+def _embed(encoder: Encoder, images: Sequence[bytes | None], device: torch.device) -> Float[np.ndarray, "n d"]:
+    """Embeddings; zeros, which nothing is like, of what is gone or no longer a picture."""
+    pixels = np.zeros((len(images), 3, encoder.image_px, encoder.image_px), np.uint8)
+    readable = np.zeros(len(images), bool)
+    for number, data in enumerate(images):
+        try:
+            if data is not None:
+                pixels[number], readable[number] = eval_image(data, encoder.image_px), True
+        except BadImage:
+            continue  # what an index holds could be read once: its photo is another one now, and does not find itself
+    starts = range(0, len(images), EMBED_BATCH)
+    parts = [encoder(torch.from_numpy(pixels[start : start + EMBED_BATCH]).to(device))[0].float().cpu().numpy() for start in starts]
+    vectors: np.ndarray = np.concatenate(parts) * readable[:, None]
+    return vectors

@@ -1,0 +1,137 @@
+"""Whether artifacts are what their manifests say: every byte of every file, read where it lies and not from a cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from zsbir.base.artifact import MANIFEST, Artifact, FileEntry, exists
+from zsbir.base.errors import InputError, RunError
+from zsbir.base.storage import Folder, join, open_folder, split_file
+from zsbir.storage_admin.lineage import is_weight_file, weight_sha256
+from zsbir.storage_admin.roots import Survey
+from zsbir.storage_admin.threads import ByteProgress, in_threads
+
+CHUNK_BYTES = 8 * 2**20
+"""Read at once, and asked for at once of a store."""
+
+NOTES = (".lock", ".undelivered")
+"""A run's notes to itself: nobody minds that its manifest does not name them."""
+
+
+class Problem(NamedTuple):
+    """What is wrong with one file."""
+
+    file: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found out about one artifact or weight file. unnamed: files in its folder that its manifest does not name."""
+
+    uri: str
+    kind: str
+    files: int = 0
+    size: int = 0
+    problems: tuple[Problem, ...] = ()
+    unnamed: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {**vars(self), "problems": [problem._asdict() for problem in self.problems], "unnamed": list(self.unnamed)}
+
+
+class _File(NamedTuple):
+    """A file to read: where it lies, and what it should be."""
+
+    owner: str
+    name: str
+    folder: Folder
+    key: str
+    entry: FileEntry
+
+
+def everything(found: Survey) -> list[str]:
+    """The addresses of all that can be verified in a root, also of what has a damaged manifest."""
+    units = [unit.uri for unit in found.units.values() if not unit.is_unfinished]
+    return units + [join(found.root, *path.split("/")) for path in found.weights]
+
+
+def verify(uris: Sequence[str]) -> list[Verdict]:
+    """Read all files of artifacts and weight files, and say of each whether it is whole.
+
+    What is taken away meanwhile is left out: a training replaces its checkpoints. InputError where there is no artifact at all.
+    """
+    subjects = list(in_threads(_subject, dict.fromkeys(uris)))
+    files = [file for _, some in subjects for file in some]
+    problems: dict[str, list[Problem]] = {}
+    with ByteProgress("verify", sum(file.entry.size for file in files)) as progress:
+        for file, what in zip(files, in_threads(lambda file: _wrong_with(file, progress.advance), files), strict=True):
+            if what:
+                problems.setdefault(file.owner, []).append(Problem(file.name, what))
+    verdicts = [replace(verdict, problems=(*verdict.problems, *problems.get(verdict.uri, ()))) for verdict, _ in subjects]
+    return [verdict for verdict in verdicts if not verdict.problems or is_weight_file(verdict.uri) or exists(verdict.uri)]
+
+
+def _subject(uri: str) -> tuple[Verdict, list[_File]]:
+    if is_weight_file(uri):
+        return _weights(uri)
+    try:
+        artifact = Artifact(uri)
+        entries = artifact.manifest.files
+        files = [_File(artifact.uri, name, artifact.folder, artifact.key(name), entry) for name, entry in entries.items()]
+    except InputError as error:
+        if not exists(uri):
+            raise
+        return Verdict(open_folder(uri).uri, "damaged", problems=(Problem(MANIFEST, str(error)),)), []
+    size = sum(entry.size for entry in entries.values())
+    return Verdict(artifact.uri, artifact.manifest.kind, len(files), size, unnamed=tuple(unnamed_files(artifact))), files
+
+
+def _weights(uri: str) -> tuple[Verdict, list[_File]]:
+    folder, name = split_file(uri)
+    size = folder.size(name)
+    if size is None:
+        raise InputError(f"no weight file at {uri}")
+    entry = FileEntry(size=size, sha256=weight_sha256(uri))
+    uri = join(folder.uri, name)
+    return Verdict(uri, "weights", 1, size), [_File(uri, name, folder, name, entry)]
+
+
+def unnamed_files(artifact: Artifact) -> Iterator[str]:
+    """Files in an artifact's folder that its manifest does not name, without those of artifacts within."""
+    named = {artifact.key(name) for name in artifact.manifest.files} | {MANIFEST}
+    keys = [entry.key for entry in artifact.folder.walk()]
+    within = tuple(key.removesuffix(MANIFEST) for key in keys if key.endswith(f"/{MANIFEST}"))
+    yield from (key for key in keys if key not in named and key not in NOTES and not (within and key.startswith(within)))
+
+
+def _wrong_with(file: _File, advance: Callable[[int], None]) -> str:
+    """What is wrong with a file; "" when nothing is."""
+    path = file.folder.local(file.key)
+    if path is not None and path.is_file() and not path.resolve().is_relative_to(file.folder.uri):
+        return "leads out of its folder"
+    try:
+        size, sha256 = read_through(file.folder, file.key, advance)
+    except FileNotFoundError:
+        return "missing"
+    except (InputError, RunError, OSError) as error:
+        return f"cannot be read: {error}"
+    if size != file.entry.size:
+        return f"{size} bytes instead of {file.entry.size}"
+    return "" if sha256 == file.entry.sha256 else "changed: as many bytes, but others"
+
+
+def read_through(folder: Folder, key: str, advance: Callable[[int], None]) -> tuple[int, str]:
+    """Size and sha256 of a file, read piece by piece. Raises FileNotFoundError."""
+    sha256, size = hashlib.sha256(), 0
+    while True:
+        chunk = folder.read_range(key, size, CHUNK_BYTES)
+        sha256.update(chunk)
+        size += len(chunk)
+        advance(len(chunk))
+        if len(chunk) < CHUNK_BYTES:
+            return size, sha256.hexdigest()

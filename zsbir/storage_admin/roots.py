@@ -1,0 +1,266 @@
+"""What lies in a storage root: every artifact, what is not finished, and all files beside them, from one listing of each folder.
+
+Nothing outside the folders that a root has (`PLACES`) is ever looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from zsbir.base.artifact import MANIFEST, PLACES, Artifact, exists
+from zsbir.base.errors import InputError
+from zsbir.base.storage import WORKSPACE, join, open_folder
+from zsbir.storage_admin.lineage import is_weight_file
+from zsbir.storage_admin.threads import in_threads
+
+DEPTHS = {"datasets": 2, "knowledge": 2, "runs": 1, "reports": 1, "indexes": 2, "pretrained": 1, "sweeps": 1, "exports": 1}
+"""How many folders below each of a root's an artifact lies."""
+
+KIND_OF = {
+    "datasets": "dataset",
+    "knowledge": "knowledge",
+    "runs": "run",
+    "reports": "report",
+    "indexes": "index",
+    "pretrained": "pretrained",
+    "weights": "weights",
+    "sweeps": "sweep",
+    "exports": "export",
+}
+KINDS = (*KIND_OF.values(), "checkpoint")
+"""How the kinds are called on the command line: artifacts below `pretrained`, single files below `weights`."""
+
+BOOKKEEPING = {
+    WORKSPACE: "left by a writer that was killed",
+    ".parts": "records of an ingest",
+    ".lease-": "a lease that nobody holds any more",
+    ".probe": "a trial of the store",
+    ".ray": "Ray's bookkeeping of a training",
+}
+"""How names begin of what stages keep in a folder while they work there, and what it is afterwards."""
+
+
+class Item(NamedTuple):
+    """A file, by its path below the root; on disk also a folder that holds nothing, or that a writer works in (ends in "/")."""
+
+    path: str
+    size: int
+    modified_s: float
+    linked: bool = False
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The folder of an artifact, finished or not, and what lies in it outside of the units within.
+
+    artifact: None where there is no manifest, or (`problem` says why) none that can be read.
+    """
+
+    path: str
+    uri: str
+    items: tuple[Item, ...]
+    artifact: Artifact | None = None
+    problem: str = ""
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        if is_checkpoint(self.path):
+            return "checkpoint"
+        folder = KIND_OF[self.path.partition("/")[0]]
+        return self.artifact.manifest.kind if self.artifact and self.artifact.manifest.kind != "weights" else folder
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it has no manifest: its writer is at work, or was killed."""
+        return self.artifact is None and not self.problem
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(item.size for item in self.items)
+
+    @property
+    def newest_s(self) -> float:
+        """When something in it changed last."""
+        return max((item.modified_s for item in self.items), default=0.0)
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether it lies behind a symbolic link, so not really in this root."""
+        return any(item.linked for item in self.items)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All that lies in a root. weights: the single weight files. loose: files of no unit."""
+
+    root: str
+    units: Mapping[str, Unit]
+    weights: Mapping[str, Item]
+    loose: tuple[Item, ...]
+    within: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The units below a unit: a run's checkpoints."""
+
+    def nested(self, path: str) -> list[Unit]:
+        """The units that lie below another."""
+        return [self.units[below] for below in self.within.get(path, ())]
+
+    def problems(self) -> list[Unit]:
+        """The artifacts whose manifest cannot be read, and the folders that cannot be looked into."""
+        return [unit for unit in self.units.values() if unit.problem]
+
+
+def survey(root: str, *, below: str = "", known: Survey | None = None) -> Survey:
+    """Look at a root, or at the part of it below one path.
+
+    known: an earlier look; manifests that have not changed since are not read again. InputError when a disk has no such folder.
+    """
+    folder = open_folder(root)
+    path = folder.local()
+    if path is not None and not path.is_dir():
+        raise InputError(f"no storage root at {folder.uri!r}: give another with --root, or ZSBIR_ROOT")
+    parts = [below] if below else list(PLACES)
+    closed: list[OSError] = []
+    if path is not None:
+        items = list(chain.from_iterable(_walk_disk(path, part, closed) for part in parts))
+    else:
+        items = list(chain.from_iterable(in_threads(lambda part: _walk_store(folder.uri, part), parts)))
+    return _survey_of(folder.uri, items, [_closed_unit(folder.uri, error) for error in closed], known)
+
+
+def _survey_of(root: str, items: list[Item], closed: list[Unit], known: Survey | None) -> Survey:
+    signed = {item.path.removesuffix(f"/{MANIFEST}") for item in items if item.path.endswith(f"/{MANIFEST}")}
+    members: dict[str, list[Item]] = {}
+    weights, loose = {}, []
+    for item in items:
+        unit = unit_of(item.path, signed)
+        if unit:
+            members.setdefault(unit, []).append(item)
+            if is_checkpoint(unit):
+                members.setdefault("/".join(unit.split("/")[:2]), [])  # a run that is not finished may have nothing else
+        elif is_weight_file(item.path):
+            weights[item.path] = item
+        else:
+            loose.append(item)
+    found = [Unit(path, join(root, *path.split("/")), tuple(some)) for path, some in sorted(members.items())]
+    units = _opened([unit for unit in found if unit.path in signed], known)
+    units |= {unit.path: unit for unit in [*found, *closed] if unit.path not in signed}
+    return Survey(root, dict(sorted(units.items())), weights, tuple(loose), _within(units))
+
+
+def unit_of(path: str, signed: set[str]) -> str:
+    """The folder of the artifact that a file belongs to, "" where it belongs to none. signed: the folders that have a manifest.
+
+    A folder counts that has a manifest, or that lies where artifacts do.
+    """
+    parts = path.rstrip("/").split("/")
+    folders = parts if path.endswith("/") else parts[:-1]
+    end = next((depth for depth, part in enumerate(folders) if bookkeeping(part)), len(folders))
+    found = ""
+    for depth in range(2, end + 1):
+        candidate = "/".join(folders[:depth])
+        if candidate in signed or is_checkpoint(candidate) or (not found and DEPTHS.get(folders[0]) == depth - 1):
+            found = candidate
+    return found
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether a path below a root is one of a run's checkpoints."""
+    parts = path.split("/")
+    return len(parts) == 4 and parts[0] == "runs" and parts[2] == "checkpoints"
+
+
+def bookkeeping(name: str) -> str:
+    """What a file or folder of that name is to the stage that made it; "" for everything else."""
+    return next((meaning for start, meaning in BOOKKEEPING.items() if name.startswith(start)), "")
+
+
+def _opened(units: list[Unit], known: Survey | None) -> dict[str, Unit]:
+    """Units with their artifacts, by path, without those that are taken away at this moment."""
+    before = {unit.path: _as_before(unit, known) for unit in units}
+    new = in_threads(_read, [unit for unit in units if before[unit.path] is None])
+    return {unit.path: unit for unit in (*before.values(), *new) if unit}
+
+
+def _as_before(unit: Unit, known: Survey | None) -> Unit | None:
+    """With the artifact that an earlier look read, if its manifest has not changed."""
+    before = known.units.get(unit.path) if known else None
+    if before and before.artifact and _manifest_item(before) == _manifest_item(unit):
+        return replace(unit, artifact=before.artifact)
+    return None
+
+
+def _read(unit: Unit) -> Unit | None:
+    try:
+        artifact = Artifact(unit.uri)
+        for name in artifact.manifest.files:
+            artifact.key(name)
+    except InputError as error:
+        return replace(unit, problem=str(error)) if exists(unit.uri) else None
+    return replace(unit, artifact=artifact)
+
+
+def _closed_unit(root: str, error: OSError) -> Unit:
+    """A folder that this user may not look into: whatever lies there, it is not known."""
+    path = Path(error.filename).relative_to(root).as_posix()
+    return Unit(path, str(error.filename), (), problem=f"cannot look into {error.filename}: {error.strerror}")
+
+
+def _manifest_item(unit: Unit) -> Item | None:
+    return next((item for item in unit.items if item.path == f"{unit.path}/{MANIFEST}"), None)
+
+
+def _within(units: Mapping[str, Unit]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for path in units:
+        parts = path.split("/")
+        for depth in range(2, len(parts)):
+            above = "/".join(parts[:depth])
+            if above in units:
+                found.setdefault(above, []).append(path)
+    return {above: tuple(below) for above, below in found.items()}
+
+
+def _walk_store(root: str, below: str) -> list[Item]:
+    """Without the empty objects by which consoles show folders."""
+    entries = open_folder(join(root, *below.split("/"))).walk()
+    return [Item(f"{below}/{e.key}", e.size, e.modified_s) for e in entries if e.key and not e.key.endswith("/")]
+
+
+def _walk_disk(root: Path, below: str, closed: list[OSError]) -> Iterator[Item]:
+    """Links are followed, so that nothing which names an artifact is overlooked; what lies behind one is marked.
+
+    closed: takes the folders that may not be looked into.
+    """
+
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a training takes its checkpoints away
+            closed.append(error)
+
+    folder = root / below.partition("/")[0]
+    real_place = folder.resolve()
+    for directory, names, files in os.walk(root / below, onerror=note, followlinks=True):
+        here = Path(directory)
+        real = here.resolve()
+        if here.is_symlink() and real in {parent.resolve() for parent in here.parents}:
+            names.clear()  # it leads back to where we are
+            continue
+        linked = real != real_place / here.relative_to(folder)
+        if here.name.startswith(WORKSPACE) or not (names or files):
+            yield from _item(root, here, "/", linked=linked)
+        for name in files:
+            yield from _item(root, here / name, "", linked=linked)
+
+
+def _item(root: Path, path: Path, end: str, *, linked: bool) -> Iterator[Item]:
+    try:
+        stat = path.stat() if path.exists() else path.lstat()
+    except FileNotFoundError:
+        return
+    yield Item(f"{path.relative_to(root).as_posix()}{end}", 0 if end else stat.st_size, stat.st_mtime, linked)
