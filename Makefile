@@ -8,10 +8,10 @@ READY  := $(VENV)/.ready
 ROOT   ?= artifacts
 export ZSBIR_ROOT := $(ROOT)
 
-.PHONY: help env demo test check bench ui lock clean
+.PHONY: help env demo test test-rest test-all test-long coverage mutants check bench ui lock clean
 
 help: ## what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 env: $(READY) ## the environment .venv, from requirements.lock
 
@@ -27,8 +27,29 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## the whole pipeline on drawn data: a few minutes on two cores
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh infra/demo.sh
 
-test: $(READY) ## all tests; those on real data skip with the reason where there is none
-	$(BIN)/python -m pytest
+# COVER=1 measures line and branch coverage of what a target runs, in all its processes.
+export COVERAGE_FILE := $(CURDIR)/.coverage/data
+PYTEST = $(BIN)/$(if $(COVER),coverage run -m,python -m) pytest $(ARGS)
+
+test: $(READY) ## what a person runs: minutes; ARGS=... goes to pytest
+	$(PYTEST) -m "not slow and not long"
+
+test-rest: $(READY) ## what `make test` leaves out of `make test-all`
+	$(PYTEST) -m "slow and not long"
+
+test-all: $(READY) ## everything but test-long, with coverage by room
+	rm -rf .coverage
+	$(MAKE) COVER=1 test test-rest
+	$(MAKE) coverage
+
+test-long: $(READY) ## what takes minutes by nature: fuzzing, a hundred kills, blackouts, load
+	$(PYTEST) -m long --timeout 3600
+
+coverage: $(READY) ## line and branch coverage of the last measured run, by room
+	$(BIN)/python tests/rooms.py
+
+mutants: $(READY) ## change the code in 300 places and see which changes the unit tests notice: up to an hour
+	$(BIN)/python tests/mutation/run.py
 
 check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

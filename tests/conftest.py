@@ -22,6 +22,8 @@ from servers.rgw import Rgw, rgw_server
 # A suite that a script started in the background ignores Ctrl-C, and so would every process that its tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ["tiers", "pipeline"]
+
 # Before zsbir is imported anywhere: every annotated shape of these packages is checked in every test.
 install_import_hook(["zsbir.losses", "zsbir.model", "zsbir.retrieval", "zsbir.evaluation", "zsbir.data"], "beartype.beartype")
 
@@ -32,7 +34,7 @@ SHARED = Path(os.environ.get("ZSBIR_SHARED", Path(__file__).resolve().parents[2]
 def pytest_sessionstart() -> None:
     """Where a full disk is going to fail every test, the first line says so."""
     folder = tempfile.gettempdir()
-    print(f"disk: {shutil.disk_usage(folder).free / 1e9:.0f} GB free in {folder}; the whole suite takes up to ten")
+    print(f"disk: {shutil.disk_usage(folder).free / 1e9:.0f} GB free in {folder}; a full run takes up to ten")
 
 
 @pytest.fixture(scope="session")

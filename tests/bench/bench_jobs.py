@@ -23,8 +23,6 @@ from statistics import median, quantiles
 import psutil
 import psycopg
 import pytest
-import torch
-from servers.chaos import Service, chaos
 from servers.postgres import new_database
 from servers.processes import HOST, free_ports, kill
 from sqlalchemy import insert
@@ -36,10 +34,7 @@ from services.jobs.queue.states import State
 from services.jobs.queue.store import Store, open_store
 from services.jobs.queue.tables import ATTEMPTS, EVENTS, JOBS
 from services.jobs.runs.attempt_dir import End, attempt_dir_of
-from zsbir import ingest, teacher
 from zsbir.base.errors import RunError
-from zsbir.model.encoder import build_trunk
-from zsbir.model.weights import save_weights
 
 MANY, FEW = 10_000, 100
 TOY = {"kind": "ingest", "config": {"layout": "toy"}}
@@ -380,33 +375,3 @@ def test_a_dispatcher_without_work_rests(told, database, tmp_path):
     assert uses["nothing"].cpu_s <= 0.03 * 60
     assert uses["10,000 ended"].cpu_s <= 0.03 * 60
     assert uses["1,000 queued, none may run"].cpu_s <= 0.05 * 60
-
-
-# --- the longer chaos
-
-
-@pytest.mark.skipif(os.environ.get("ZSBIR_LONG_CHAOS") != "1", reason="takes half an hour: set ZSBIR_LONG_CHAOS=1")
-@pytest.mark.timeout(5400)
-def test_forty_trainings_end_true_after_thirty_kills(told, tmp_path):
-    root, made = tmp_path / "root", str(tmp_path / "made")
-    sizes = ["--toy-photos-per-class=6", "--toy-sketches-per-class=6", "--toy-px=48"]
-    dataset = ingest._parse(["toy", *sizes, f"--root={made}"])
-    torch.manual_seed(0)
-    labels = tuple(str(number) for number in range(10))
-    weights = save_weights(build_trunk("resnet18", 10).state_dict(), backbone="resnet18", labels=labels, root=made)[0]
-    options = ["--backbone=resnet18", f"--weights={weights}", "--image-px=32"]
-    knowledge = teacher._parse([dataset, *options, f"--root={made}"])
-    service = Service(root, running=2, places=made)
-    try:
-        service.up()
-        report = chaos(service, dataset, knowledge, jobs=40, kills=30, seed=11, every_s=(8.0, 20.0))
-    finally:
-        service.down()
-    told(str(report))
-    assert len(report.kills) == 30
-    assert not report.untrue
-    assert report.states == {"succeeded": 40}
-    assert report.twice == []
-    assert report.most <= 2
-    assert report.mlflow["FINISHED"] == 40
-    assert report.left == []

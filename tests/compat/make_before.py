@@ -10,11 +10,13 @@ network is a ResNet18 of which almost all is zero, and stays zero in training: 4
 
 from __future__ import annotations
 
+import contextlib
 import json
 import lzma
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -178,6 +180,34 @@ def jobs(dataset: str, knowledge: str) -> None:
     (PLACE / "calls.json").write_text(json.dumps({"changes": changes.calls, "looks": looks.calls}, indent=1))
 
 
+def forget_the_machine(place: Path) -> None:
+    """Take away what says where this was made: addresses of the checkout, logs, the token of a Ray that is gone."""
+    shutil.rmtree(place / "root" / "service" / "logs", ignore_errors=True)
+    (place / "root" / "service" / "ray.token").unlink(missing_ok=True)
+    here = [str(Path.cwd()), str(Path.cwd().parent), subprocess.getoutput("git config --get remote.origin.url")]
+    for path in [place / "calls.json", *place.glob("root/mlflow-artifacts/models/*/artifacts/MLmodel")]:
+        text = path.read_text()
+        for word in filter(None, here):
+            text = text.replace(word, "/srv/zsbir")
+        path.write_text(text)
+    with contextlib.closing(sqlite3.connect(place / "root" / "mlflow.db", isolation_level=None)) as database:
+        for (table,) in database.execute("select name from sqlite_master where type = 'table'").fetchall():
+            for column in [row[1] for row in database.execute(f"pragma table_info({table})")]:
+                for word in filter(None, here):
+                    change = f"update {table} set {column} = replace({column}, ?, '/srv/zsbir') where {column} like ?"
+                    database.execute(change, (word, f"%{word}%"))
+        database.execute("vacuum")
+
+
+def pack(place: Path, target: str) -> None:
+    """Pack a folder so that files of equal content, even far apart, are packed once."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 29}]
+    with lzma.open(target, "wb", format=lzma.FORMAT_XZ, filters=filters) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
+        for path in sorted(place.rglob("*"), key=lambda path: (path.suffix, path.stat().st_size, path)):
+            if not path.is_dir() and not path.is_socket():
+                tar.add(path, path.relative_to(place))
+
+
 def main(target: str) -> None:
     shutil.rmtree(PLACE, ignore_errors=True)
     ROOT.mkdir(parents=True)
@@ -194,11 +224,8 @@ def main(target: str) -> None:
     facts = {"dataset": dataset, "knowledge": knowledge, "run": run, "report": report, "index": index, "model": model}
     (PLACE / "facts.json").write_text(json.dumps(facts, indent=1))
     shutil.rmtree(PLACE / "cache", ignore_errors=True)
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 29}]
-    with lzma.open(target, "wb", format=lzma.FORMAT_XZ, filters=filters) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
-        for path in sorted(PLACE.rglob("*")):
-            if not path.is_dir() and not path.is_socket() and "/ray/" not in str(path):
-                tar.add(path, path.relative_to(PLACE))
+    forget_the_machine(PLACE)
+    pack(PLACE, target)
     print(Path(target).stat().st_size)
 
 

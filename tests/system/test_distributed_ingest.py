@@ -18,6 +18,8 @@ from servers.moto import Moto, moto_server
 
 from zsbir.base.artifact import Artifact
 
+pytestmark = pytest.mark.slow
+
 SMALL_BLOCKS = str(Path(__file__).parent / "ingest_in_small_blocks.py")
 BLOCKS = 35
 
@@ -64,7 +66,6 @@ def files(dataset: Artifact) -> dict[str, bytes]:
     return {name: dataset.folder.read(dataset.key(name)) for name in dataset.manifest.files}
 
 
-@pytest.mark.slow
 def test_two_workers_make_the_data_set_of_one_process(cluster: dict[str, str], images: Path, tmp_path: Path) -> None:
     alone, _ = ingest(cluster, images, tmp_path / "alone", 0)
     together, said = ingest(cluster, images, tmp_path / "together", 2)
@@ -75,7 +76,6 @@ def test_two_workers_make_the_data_set_of_one_process(cluster: dict[str, str], i
     assert files(alone) == files(together)
 
 
-@pytest.mark.slow
 def test_workers_read_and_write_object_storage(
     cluster: dict[str, str], images: Path, tmp_path: Path, moto: Moto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +90,6 @@ def test_workers_read_and_write_object_storage(
     assert not [entry for entry in stored.folder.walk() if entry.key.startswith(".")]
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_the_result_is_the_same(cluster: dict[str, str], images: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(images, tmp_path / "killed", 2), env=cluster, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -109,7 +108,6 @@ def test_a_killed_worker_is_replaced_and_the_result_is_the_same(cluster: dict[st
     assert files(Artifact(out.strip(), "dataset")) == files(alone)
 
 
-@pytest.mark.slow
 def test_after_the_driver_was_killed_workers_do_the_rest(cluster: dict[str, str], images: Path, tmp_path: Path) -> None:
     environment = cluster | {"ZSBIR_TEST_KILL_AT": "12"}  # changes of the store in the driver: here it packs alone
     died = subprocess.run(command(images, tmp_path / "killed", 0), env=environment, capture_output=True, timeout=100, check=False)

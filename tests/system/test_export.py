@@ -29,6 +29,8 @@ from zsbir.model.encoder import Encoder
 from zsbir.model.export import runner
 from zsbir.model.weights import load_weights
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 
 
@@ -198,7 +200,6 @@ def test_it_works_from_object_storage_to_object_storage(run: str, s3_root: str) 
 
 
 @pytest.mark.realdata
-@pytest.mark.slow
 def test_on_real_photos_and_sketches_pt2_onnx_and_mlflow_s_model_give_the_trainer_s_embeddings(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

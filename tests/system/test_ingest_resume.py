@@ -21,6 +21,8 @@ from PIL import Image
 from zsbir.base.artifact import MANIFEST, Artifact
 from zsbir.base.storage import WORKSPACE, join, open_folder
 
+pytestmark = pytest.mark.slow
+
 SMALL_BLOCKS = str(Path(__file__).parent / "ingest_in_small_blocks.py")
 PERSONAL = ("created_utc", "written_by", "code")
 """Fields of a manifest that tell one run from another."""
@@ -75,7 +77,6 @@ def whole(root: str) -> tuple[dict[str, object], dict[str, bytes]]:
     return {key: value for key, value in manifest.items() if key not in PERSONAL}, {key: dataset.folder.read(key) for key in keys}
 
 
-@pytest.mark.slow
 def test_killed_before_any_change_of_the_store_it_goes_on_to_the_same_data_set(images: Path, root: str) -> None:
     done = run(images, "", ZSBIR_TEST_KILLS=root)
     assert done.returncode == 0, done.stderr
@@ -91,7 +92,6 @@ def test_killed_before_any_change_of_the_store_it_goes_on_to_the_same_data_set(i
         assert whole(join(root, name)) == undisturbed, f"killed before change {name}"
 
 
-@pytest.mark.slow
 def test_killed_again_and_again_it_comes_to_its_end(images: Path, root: str) -> None:
     assert run(images, join(root, "undisturbed")).returncode == 0
     runs = 0
@@ -129,7 +129,6 @@ def many(root: Path, count: int) -> Path:
     return root
 
 
-@pytest.mark.slow
 def test_the_command_itself_is_killed_at_odd_moments(many_images: Path, root: str) -> None:
     command = [
         sys.executable,

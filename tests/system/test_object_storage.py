@@ -18,6 +18,8 @@ from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError
 from zsbir.base.storage import join, open_folder
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--image-px", "32", "--classes-per-batch", "4", "--per-class", "2", "--no-tracking", "--eval-every-steps", "5"]
 EVERY = ["--checkpoint-every-steps", "4", "--log-every-steps", "1"]
 STEPS = 16

@@ -18,6 +18,8 @@ from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.ingest import IngestConfig, Settings, ingest
 
+pytestmark = pytest.mark.slow
+
 TOYS = IngestConfig(layout="toy", toy_photos_per_class=2, toy_sketches_per_class=2, toy_px=32)
 
 

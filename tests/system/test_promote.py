@@ -34,6 +34,8 @@ from zsbir.edge.tracking import RUN_TAG, prepare_store
 from zsbir.evaluation.embed import embed, features_of
 from zsbir.model.encoder import Encoder
 
+pytestmark = pytest.mark.slow
+
 MODEL = "zsbir-resnet18-128"
 
 

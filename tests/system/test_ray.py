@@ -14,6 +14,8 @@ import pytest
 
 from zsbir.base.artifact import Artifact
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEV_TOLERANCE = 0.02
@@ -53,7 +55,6 @@ def dev_curve(run: Path) -> list[float]:
     return [row["dev/map_all"] for row in rows if row["dev/map_all"] is not None]
 
 
-@pytest.mark.slow
 def test_a_submitted_job_trains_on_two_workers_as_one_process_does(head, dataset, knowledge, tmp_path):
     log = submit(head, *train_options(dataset, knowledge, tmp_path / "two", "--num-workers", "2"))
     runs = list((tmp_path / "two" / "runs").iterdir())
@@ -68,7 +69,6 @@ def test_a_submitted_job_trains_on_two_workers_as_one_process_does(head, dataset
     assert (tmp_path / "two" / "mlflow.db").exists()
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_training_goes_on_from_the_last_checkpoint(head, dataset, knowledge, tmp_path):
     options = train_options(dataset, knowledge, tmp_path, "--num-workers", "2", "--no-tracking", "--steps", "30")
     process = subprocess.Popen([sys.executable, *options], env=head, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -87,7 +87,6 @@ def test_a_killed_worker_is_replaced_and_training_goes_on_from_the_last_checkpoi
     assert "resuming at step" in err
 
 
-@pytest.mark.slow
 def test_the_teacher_says_the_same_on_two_ray_workers_as_in_one_process(head, dataset, weights, tmp_path):
     options = [
         "-m",

@@ -13,6 +13,8 @@ import pytest
 from zsbir.base.errors import InputError, RunError
 from zsbir.edge.ray_map import ray_map
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def cluster(head: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

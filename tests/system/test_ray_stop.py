@@ -18,6 +18,8 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from zsbir.base.artifact import Artifact
 from zsbir.edge.ray_train import MARKS
 
+pytestmark = pytest.mark.slow
+
 STEPS = 5000
 """More than any test waits for: the only checkpoint there can be is the final one."""
 
@@ -87,7 +89,6 @@ def workers() -> list[psutil.Process]:
     return [found for found in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(found.info["cmdline"] or [])]
 
 
-@pytest.mark.slow
 def test_interrupted_it_saves_the_step_it_is_at_and_the_same_command_goes_on_from_there(start, dataset, knowledge, tmp_path):
     command = start(options(dataset, knowledge, tmp_path))
     command.until("loss ")
@@ -109,7 +110,6 @@ def test_interrupted_it_saves_the_step_it_is_at_and_the_same_command_goes_on_fro
     assert final_step(tmp_path) > step
 
 
-@pytest.mark.slow
 def test_a_later_signal_ends_at_once_even_before_the_workers_are_there(start, dataset, knowledge, tmp_path):
     command = start([*options(dataset, knowledge, tmp_path), "--no-tracking"])
     command.until("joining Ray")
@@ -121,7 +121,6 @@ def test_a_later_signal_ends_at_once_even_before_the_workers_are_there(start, da
     eventually(lambda: not workers(), 20)
 
 
-@pytest.mark.slow
 def test_a_submitted_job_that_ray_stops_leaves_a_final_checkpoint(head, dataset, knowledge, tmp_path):
     client = JobSubmissionClient(head["RAY_API_SERVER_ADDRESS"])
     words = [sys.executable, *options(dataset, knowledge, tmp_path), "--no-tracking"]

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 
 from zsbir.base.artifact import Artifact
 
+pytestmark = pytest.mark.slow
+
 STEPS = 14
 
 

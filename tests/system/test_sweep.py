@@ -21,6 +21,8 @@ from zsbir import train
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 SMALL = ["--image-px", "32", "--classes-per-batch", "4", "--per-class", "2", "--steps", str(STEPS)]
 EVERY = ["--eval-every-steps", "3", "--checkpoint-every-steps", "3", "--log-every-steps", "3"]

@@ -23,6 +23,8 @@ from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.model.encoder import Encoder
 
+pytestmark = pytest.mark.slow
+
 SECRET = "canary-7d1f"
 
 
@@ -143,7 +145,6 @@ def server(tmp_path: Path, free_port: int) -> Iterator[list[str]]:
     ]
 
 
-@pytest.mark.slow
 def test_training_goes_on_while_mlflow_is_away_and_the_same_command_delivers_it_later(
     server, free_port, dataset, knowledge, tmp_path
 ):

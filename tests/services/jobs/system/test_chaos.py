@@ -18,6 +18,8 @@ from servers.chaos import Service, chaos, submitted
 from services.jobs.local.paths import state_folder
 from services.jobs.runs.attempt_dir import attempt_dir_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def service(tmp_path, pipeline_root):
@@ -26,19 +28,25 @@ def service(tmp_path, pipeline_root):
     service.down()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_twenty_trainings_end_true_whatever_is_killed_meanwhile(service, dataset, knowledge):
+@pytest.mark.parametrize(
+    ("jobs", "kills", "every_s"),
+    [
+        pytest.param(3, 3, (4.0, 8.0), id="three"),
+        pytest.param(20, 10, (8.0, 20.0), id="twenty", marks=[pytest.mark.long, pytest.mark.timeout(1500)]),
+        pytest.param(40, 30, (8.0, 20.0), id="forty", marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
+    ],
+)
+def test_trainings_end_true_whatever_is_killed_meanwhile(service, dataset, knowledge, jobs, kills, every_s):
     service.up()
-    report = chaos(service, dataset, knowledge, jobs=20, kills=10, seed=5, every_s=(8.0, 20.0))
+    report = chaos(service, dataset, knowledge, jobs=jobs, kills=kills, seed=5, every_s=every_s)
     print(report)
-    assert len(report.kills) == 10
+    assert len(report.kills) == kills
     assert not report.untrue
-    assert report.states == {"succeeded": 20}
+    assert report.states == {"succeeded": jobs}
     assert report.twice == []
     assert report.most <= 2
     assert set(report.mlflow) <= {"FINISHED", "KILLED", "FAILED"}
-    assert report.mlflow["FINISHED"] == 20
+    assert report.mlflow["FINISHED"] == jobs
     assert report.left == []
 
 

@@ -19,6 +19,8 @@ from servers.mlflow_server import mlflow_server
 from services.jobs.queue.limits import Limits
 from zsbir.base.artifact import Artifact, exists
 
+pytestmark = pytest.mark.slow
+
 TINY = {"recipe": "toy", "image_px": 32, "classes_per_batch": 4, "per_class": 2, "eval_every_steps": 1000, "log_every_steps": 2}
 NEVER = {"checkpoint_every_steps": 100_000}
 """No checkpoint but one that is asked for."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from services.jobs.runs.attempt_dir import attempt_dir_of
 from services.jobs.runs.runner import Attempt
 from services.jobs.runs.steps import Step
 from zsbir.base.storage import join, open_folder
+
+pytestmark = pytest.mark.slow
 
 BAD = Step("evaluate", {"run": "no such run"})
 

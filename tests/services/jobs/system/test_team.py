@@ -18,6 +18,8 @@ from services.jobs.queue.tokens import Tokens
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.storage import join, open_folder
 
+pytestmark = pytest.mark.slow
+
 TINY = {"image_px": 32, "classes_per_batch": 4, "per_class": 2, "eval_every_steps": 1000, "log_every_steps": 2}
 SIZES = {"toy_photos_per_class": 6, "toy_sketches_per_class": 6, "toy_px": 48}
 PIPELINE = {
@@ -66,7 +68,6 @@ def ann(head, s3_root, postgres, weights, tmp_path):
             yield Ann(http, queue)
 
 
-@pytest.mark.slow
 def test_a_pipeline_over_object_storage_is_told_whole(ann, s3_root):
     job_id = ann.submit(kind="pipeline", config={**PIPELINE, "train": {"recipe": "toy", **TINY, "steps": 4}})
     job = ann.ended(job_id)
@@ -90,7 +91,6 @@ def test_a_pipeline_over_object_storage_is_told_whole(ann, s3_root):
     assert page.status_code == 200
 
 
-@pytest.mark.slow
 def test_what_is_cancelled_goes_on_from_its_checkpoint_in_object_storage(ann, s3_root, weights):
     dataset = ann.ended(ann.submit(kind="ingest", config=PIPELINE["ingest"]))["result"]
     endless = {"recipe": "toy", **TINY, "dataset": dataset, "weight_preservation": 0, "weights": weights, "steps": 400}

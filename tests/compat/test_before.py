@@ -1,0 +1,155 @@
+"""What version 0.1.0 left behind still works: its storage root, its jobs database, the requests of its client.
+
+`make_before.py` made `before.tar.xz` with that version's code. Names of files, tables, fields and flags are promises to people who
+have such a root; a test that fails here asks for a migration, not for a new fixture.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from servers.job_queue import job_queue
+from starlette.testclient import TestClient
+
+from services.jobs.http.api import create_app
+from services.jobs.http.auth import ApiSettings
+from services.jobs.queue.store import open_store
+from zsbir import artifacts, evaluate, index, promote, search, train
+from zsbir.base.artifact import Artifact
+
+pytestmark = pytest.mark.slow
+
+PACKED = Path(__file__).with_name("before.tar.xz")
+PLACE = Path("/tmp/zsbir-before-fa614a3")
+"""Manifests and MLflow's tables hold absolute addresses, so the root must lie where it was made."""
+
+ROOT = str(PLACE / "root")
+SKETCH = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "sketch.png"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def before():
+    """The root as that version left it, unpacked at its place."""
+    try:
+        PLACE.mkdir(mode=0o700)
+    except FileExistsError:
+        if PLACE.owner() != Path.home().owner() or PLACE.is_symlink():
+            pytest.skip(f"{PLACE} belongs to somebody else")
+        shutil.rmtree(PLACE)
+        PLACE.mkdir(mode=0o700)
+    with tarfile.open(PACKED) as tar:
+        tar.extractall(PLACE, filter="data")
+    yield
+    shutil.rmtree(PLACE)
+
+
+@pytest.fixture(scope="module")
+def facts() -> dict[str, str]:
+    return json.loads((PLACE / "facts.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def calls() -> dict[str, list[dict]]:
+    return json.loads((PLACE / "calls.json").read_text())
+
+
+def api(database: Path, mlflow_url: str = "") -> TestClient:
+    settings = ApiSettings(store=f"sqlite:///{database}", root=ROOT, places=(str(PLACE),), auth="off", mlflow_url=mlflow_url)
+    return TestClient(create_app(settings), base_url="http://127.0.0.1:8270", raise_server_exceptions=False)
+
+
+def ask(client: TestClient, call: dict):
+    return client.request(call["method"], call["path"], headers=call["headers"], content=call["body"])
+
+
+def test_every_artifact_is_whole(facts):
+    artifacts._parse(["verify", "--all", "--root", ROOT])  # an error where one byte differs
+    for kind in ("dataset", "knowledge", "run", "report", "index"):
+        Artifact(facts[kind], kind).verify()
+
+
+def test_the_same_commands_find_what_they_made(facts, capsys):
+    words = json.loads((PLACE / "interrupted.json").read_text())[1:]
+    finished = words[: words.index("--seed")]
+    assert train._parse([*finished, "--root", ROOT, "--no-tracking"]) == facts["run"]
+    assert "already trained" in capsys.readouterr().err
+    assert evaluate._parse([facts["run"], "--root", ROOT]) == facts["report"]
+    assert index._parse([facts["run"], "--root", ROOT]) == facts["index"]
+    assert len(search._parse([facts["index"], str(SKETCH), "-k", "3"]).splitlines()) == 4
+
+
+def test_an_old_client_sees_what_it_saw(calls, tmp_path):
+    database = Path(shutil.copy(PLACE / "root/service/jobs.db", tmp_path))
+    links = [json.loads(call["answer"])["links"]["mlflow_run"] for call in calls["looks"] if "attempts_made" in call["answer"]]
+    client = api(database, next(link.partition("/#")[0] for link in links if link))
+    for call in calls["looks"]:
+        answer = ask(client, call)
+        assert answer.status_code == call["status"], call["path"]
+        if call["status"] >= 400:
+            assert set(answer.json()) == {"error"}
+        elif call["path"] == "/api/kinds":
+            was, now = json.loads(call["answer"])["kinds"], answer.json()["kinds"]
+            for kind, schema in was.items():
+                assert was[kind].keys() <= now[kind].keys()
+                assert schema.get("properties", {}).keys() <= now[kind].get("properties", {}).keys()
+        elif call["path"] == "/api/queue":
+            assert json.loads(call["answer"]).keys() <= answer.json().keys()
+            assert json.loads(call["answer"])["limits"] == answer.json()["limits"]
+        elif call["path"].startswith("/api/jobs/5"):  # it was running then, and its attempt wrote on until the service went down
+            assert "X-Attempt" in answer.headers or json.loads(call["answer"]).keys() <= answer.json().keys()
+        elif "json" in call["type"]:
+            assert_holds(answer.json(), json.loads(call["answer"]), call["path"])
+        elif call["answer"]:
+            assert answer.text == call["answer"], call["path"]
+        else:
+            assert answer.content.startswith(b"\x89PNG")
+
+
+def assert_holds(now, was, where: str) -> None:
+    """Whatever was there is there, with its value; new fields may have come."""
+    if isinstance(was, dict):
+        if was.get("id") == 5:
+            return
+        for name, value in was.items():
+            assert_holds(now[name], value, f"{where}.{name}")
+    elif isinstance(was, list):
+        assert len(now) >= len(was), where
+        for number, value in enumerate(was):
+            assert_holds(now[number], value, f"{where}[{number}]")
+    else:
+        assert now == was, where
+
+
+def test_an_old_client_may_submit_cancel_and_retry(calls, tmp_path):
+    new = api(tmp_path / "new.db")
+    old = api(Path(shutil.copy(PLACE / "root/service/jobs.db", tmp_path)))
+    for call in calls["changes"]:
+        answer = ask(new if call["path"] == "/api/jobs" else old, call)
+        assert answer.status_code == call["status"], (call["body"], answer.text)
+        assert json.loads(call["answer"]).keys() <= answer.json().keys()
+
+
+def test_an_interrupted_training_goes_on_from_its_checkpoint(facts, capsys):
+    words = json.loads((PLACE / "interrupted.json").read_text())[1:]
+    run = train._parse([*words, "--root", ROOT])
+    assert "resuming at step 8 of 16" in capsys.readouterr().err
+    assert (Path(run) / "checkpoints").is_dir()
+    assert Artifact(run, "run").manifest.counts["steps"] == 16
+
+    report, found = evaluate._parse([run, "--root", ROOT]), index._parse([run, "--root", ROOT])
+    force = ["--force", "--reason", "a successor of a champion of the version before"]
+    assert promote._parse([report, "--index", found, *force, "--root", ROOT]) == "models:/zsbir-resnet18-16/2"
+    assert promote._parse(["rollback", "zsbir-resnet18-16", "--reason", "and back", "--root", ROOT]) == facts["model"]
+
+
+def test_a_job_that_ran_when_the_service_went_down_goes_on_under_this_one(head, tmp_path):
+    url = f"sqlite:///{PLACE}/root/service/jobs.db"
+    assert open_store(url).job(5).state == "running"
+    with job_queue(ROOT, head, tmp_path, url=url) as queue:
+        assert queue.ended(5).state == "succeeded"
+    first, second = queue.store.attempts(5)
+    assert (first.cause, second.cause, second.resumed_from) == ("preempted", "succeeded", "step 6")
