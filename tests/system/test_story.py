@@ -22,7 +22,11 @@ SMALL = ["--image-px", "32", "--classes-per-batch", "4", "--per-class", "2", "--
 
 def test_images_become_a_champion_that_answers_a_sketch(rgw, weights, tmp_path, monkeypatch):
     root = f"s3://{rgw.new_bucket()}/zsbir"
-    settings = {"ZSBIR_ROOT": root, "ZSBIR_CACHE": str(tmp_path / "cache"), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    settings = {
+        "ZSBIR_ROOT": root,
+        "ZSBIR_CACHE": str(tmp_path / "cache"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+    }
     with ray_head(2, rgw.env | settings) as env:
 
         def verb(*words: str) -> str:
