@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -86,6 +87,11 @@ def test_a_verb_of_the_wheel_makes_an_artifact(installed, elsewhere):
     uri = run([installed / "python", "-m", "zsbir.ingest", "toy", *small], elsewhere).strip()
     assert Path(uri, "manifest.json").is_file()
     assert Path(uri).is_relative_to(elsewhere)
+
+
+def test_the_console_commands_of_the_wheel_explain_themselves(installed, elsewhere):
+    for name in tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"].get("scripts", {}):
+        assert name in run([installed / name, "--help"], elsewhere)
 
 
 def test_the_job_queue_of_the_wheel_explains_itself_and_makes_its_database(installed, elsewhere, monkeypatch):
