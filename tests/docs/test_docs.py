@@ -325,7 +325,9 @@ def test_the_table_of_fields_is_current():
 def test_the_tree_names_every_file_in_its_folder():
     tree = ARCHITECTURE.read_text("utf-8").split("<!-- tree -->")[1].split("<!-- /tree -->")[0]
     code = [path for package in ("zsbir", "tuning", "services") for path in (ROOT / package).rglob("*.py")]
-    existing = {name_of(path) for path in code if path.name not in ("__init__.py", "__main__.py") and "migrations" not in path.parts}
+    existing = {
+        name_of(path) for path in code if path.name not in ("__init__.py", "__main__.py") and "migrations" not in path.parts
+    }
     drawn = files_of_tree(tree)
     assert sorted(existing - drawn) == [], "files that the tree lacks"
     assert sorted(drawn - existing) == [], "files that the tree names and that do not exist"
