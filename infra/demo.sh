@@ -1,10 +1,10 @@
 #!/bin/sh
-# The whole pipeline on drawn data, on this machine alone: each stage prints the URI it made, and the next one takes it.
-# STORE=s3: the same through object storage, in an S3 server that is started here and ends with the demo.
+# Run the whole pipeline on drawn data, on this machine: each stage prints the URI of its result, and later stages take it.
+# STORE=s3 does the same in object storage, on an S3 server that this script starts and ends.
 set -eu
-# A Ray that was used here before may have left a token; a cluster of one process's own needs none.
+# A token left by an earlier Ray would get in the way: the demo's own Ray on this machine needs none.
 export RAY_AUTH_MODE="${RAY_AUTH_MODE:-disabled}"
-# Two data-parallel workers, one where the machine has a single core.
+# Two data-parallel workers, or one if the machine has a single core.
 WORKERS=$(python -c "import os; print(min(2, os.cpu_count() or 1))")
 LOCAL=artifacts
 
@@ -23,7 +23,7 @@ MODEL=$(python -m zsbir.promote "$REPORT" --index "$INDEX")
 if [ "${STORE:-disk}" = s3 ]; then
     python -m zsbir.artifacts list
     python -m zsbir.artifacts verify --all
-    # What the server holds ends with it: what one looks at afterwards is copied here, checked on its way.
+    # The server's objects are lost when it ends, so the report and the index are copied to this disk, and verified on the way.
     REPORT=$(python -m zsbir.artifacts copy "$REPORT" "$LOCAL" --no-inputs)
     INDEX=$(python -m zsbir.artifacts copy "$INDEX" "$LOCAL" --no-inputs)
 fi

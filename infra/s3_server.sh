@@ -1,5 +1,5 @@
-# To be sourced: an S3 server on this machine (moto, objects in memory) with the bucket zsbir-demo, for as long as this shell lives.
-# Sets AWS_ENDPOINT_URL and keys, which every stage and every Ray worker started from here finds in its environment.
+# To be sourced: starts an S3 server on this machine (moto, objects in memory) with the bucket zsbir-demo, which ends with the shell.
+# Sets AWS_ENDPOINT_URL and keys in the environment of every stage and Ray worker started from this shell.
 S3_PORT=$(python -c "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])")
 S3_LOG=$(mktemp)
 moto_server -H 127.0.0.1 -p "$S3_PORT" >"$S3_LOG" 2>&1 &
@@ -26,4 +26,4 @@ for attempt in range(60):
 else:
     raise SystemExit("the S3 server did not start")
 PYTHON
-echo "an S3 server runs at $AWS_ENDPOINT_URL" >&2
+echo "S3 server at $AWS_ENDPOINT_URL" >&2

@@ -1,6 +1,6 @@
-"""The documentation is held to the code: its commands, links, Python blocks and the table of configuration fields.
+"""The documentation agrees with the code: its commands, links, Python blocks, tables of fields, file tree and import layers.
 
-`python tests/docs/test_docs.py` writes the table of fields in docs/method.md anew.
+`python tests/docs/test_docs.py` rewrites the table of fields in docs/method.md and the layers in docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import importlib
 import re
 import shlex
 import shutil
+import tomllib
 import types
 import typing
 from itertools import pairwise
@@ -29,10 +30,10 @@ from zsbir.training.config import OptimiserConfig, TrainConfig
 ROOT = Path(__file__).resolve().parents[2]
 ALL_TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "infra").rglob("*.md")])
 DATED = ("docs/log.md", "docs/benchmarks/")
-"""What was true on its date: its commands and code are not held to the code of today."""
+"""Texts about one date: their commands and code need not match the present code."""
 TEXTS = [path for path in ALL_TEXTS if not path.relative_to(ROOT).as_posix().startswith(DATED)]
 VERBS = {
-    # verb: the function its command line ends in, which the tests put a stop to
+    # verb: the function that its command line calls in the end, which the tests replace
     "ingest": "ingest",
     "pretrain": "pretrain",
     "teacher": "teach",
@@ -46,12 +47,14 @@ VERBS = {
     "export": "export",
 }
 METHOD = ROOT / "docs" / "method.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 FIELDS = re.compile(r"<!-- fields -->\n.*?<!-- /fields -->", re.DOTALL)
+LAYERS = re.compile(r"<!-- layers: ([^\n]*) -->\n```text\n(.*?)```\n<!-- /layers -->", re.DOTALL)
 
 COMPILED_ONLY = "<!-- compiled, not run:"
-"""Stands, with the reason, on the line before a Python block that the tests do not run."""
+"""This mark, with the reason, precedes a Python block that the tests do not run."""
 
-# The addresses that the documentation uses as examples; the fixture puts real artifacts there.
+# The addresses that the documentation uses as examples. The fixture puts real artifacts there.
 DATASET = "artifacts/datasets/toy/0123456789abcdef"
 KNOWLEDGE = "artifacts/knowledge/0123456789abcdef/0123456789abcdef"
 RUN = "artifacts/runs/toy-0123456789ab"
@@ -61,7 +64,7 @@ INDEX = "artifacts/indexes/toy/0123456789abcdef"
 
 
 class Reached(Exception):
-    """A verb's arguments were read and validated, and its work would begin."""
+    """A verb has read and validated its arguments and would now begin to work."""
 
 
 def name_of(path):
@@ -73,21 +76,21 @@ def module_of(verb):
 
 
 def plain(text):
-    """The Markdown without what it shows as code."""
+    """Return Markdown without its code."""
     return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
 
 
 def commands(text):
-    """Every `python -m zsbir.<verb> ...` or `python -m tuning ...` in a text, as (verb, arguments)."""
-    text = text.replace("\\\n", " ").replace('"$WORKERS"', "2")  # of all variables the one that stands for a number
+    """Yield every `python -m zsbir.<verb> ...` and `python -m tuning ...` of a text as (verb, arguments)."""
+    text = text.replace("\\\n", " ").replace('"$WORKERS"', "2")  # the only variable that stands for a number
     for verb, rest in re.findall(r"python -m (?:zsbir\.)?(\w+)([^\n`|<>;)]*)", text):
         if verb not in VERBS and f"zsbir.{verb}" not in text:
-            continue  # somebody else's module
+            continue  # a module of another project
         yield verb, shlex.split(rest, comments=True)
 
 
 def queue_commands():
-    """(text, words) of every documented `python -m services.jobs ...`."""
+    """Return (file, arguments) of every documented `python -m services.jobs ...`."""
     found = []
     for path in TEXTS:
         for rest in re.findall(r"python -m services\.jobs ([^\n`|<>;)]*)", path.read_text("utf-8").replace("\\\n", " ")):
@@ -101,7 +104,7 @@ def documented():
 
 
 def python_blocks(path):
-    """(line number, whether it is run, code) of each block marked ```python."""
+    """Yield (line number, whether it is run, code) of each block marked ```python."""
     lines = path.read_text("utf-8").splitlines()
     for start, line in enumerate(lines):
         if line == "```python":
@@ -111,7 +114,7 @@ def python_blocks(path):
 
 
 def field_table():
-    """The fields of TrainConfig with default and meaning, grouped by where they are declared."""
+    """Return the fields of TrainConfig with default and meaning, grouped by the class that declares them."""
     groups = [
         ("Losses", ObjectiveConfig, "zsbir/losses/objective.py"),
         ("Optimiser", OptimiserConfig, "zsbir/training/config.py"),
@@ -130,6 +133,21 @@ def field_table():
     return "\n".join([*lines, "<!-- /fields -->"])
 
 
+def layers():
+    """Return each contract of layers in pyproject.toml as docs/architecture.md shows it, by the contract's name."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    return {contract["name"]: shown_layers(contract["layers"]) for contract in contracts if contract["type"] == "layers"}
+
+
+def shown_layers(lines):
+    """Return the layers, a line each, without the package that all of their modules share (`zsbir.`, `services.`)."""
+    return "".join(re.sub(r"\b(?:zsbir|services)\.", "", line) + "\n" for line in lines)
+
+
+def layer_block(name):
+    return f"<!-- layers: {name} -->\n```text\n{layers()[name]}```\n<!-- /layers -->"
+
+
 def shown(field):
     default = field.get_default(call_default_factory=True)
     return "none" if default in (None, "", ()) else f"`{default}`"
@@ -146,7 +164,7 @@ def choices(field):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with one small artifact of each kind at the addresses that the documentation names."""
+    """Return a folder with one small artifact of each kind at the addresses that the documentation names."""
     folder = tmp_path_factory.mktemp("docs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ZSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
@@ -161,7 +179,7 @@ def workplace(tmp_path_factory):
 
 
 def _make_artifacts():
-    """A whole pipeline on 116 small drawings, moved to the documented addresses stage by stage."""
+    """Run a whole pipeline on 116 small drawings, and move what each stage makes to the documented address."""
     from zsbir.evaluate import EvaluateConfig, evaluate
     from zsbir.evaluate import Settings as EvaluateSettings
     from zsbir.index import IndexConfig, build_index
@@ -189,7 +207,7 @@ def _make_artifacts():
 
 
 def moved(artifact, address):
-    """An artifact may be moved: its digest is inside."""
+    """Move an artifact to a documented address; its digest lies inside, so it stays the same artifact."""
     Path(address).parent.mkdir(parents=True, exist_ok=True)
     shutil.move(artifact.path, address)
 
@@ -218,7 +236,7 @@ def queue_help(words):
 
 
 def submit_options():
-    return (ROOT / "services" / "jobs" / "submitting.py").read_text("utf-8")
+    return (ROOT / "services" / "jobs" / "cli" / "submit.py").read_text("utf-8")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -231,14 +249,14 @@ def test_every_verb_explains_itself(verb, capsys):
 
 
 def test_every_verb_is_documented():
-    found = {path.stem for path in (ROOT / "zsbir").glob("*.py")} - {"__init__", "recipes"} | {"tuning"}
-    assert found == set(VERBS), "a verb came or went: say so in README.md, docs/architecture.md and VERBS"
+    found = {path.stem for path in (ROOT / "zsbir").glob("*.py")} - {"__init__", "__main__", "recipes"} | {"tuning"}
+    assert found == set(VERBS), "a verb came or went: change README.md, docs/architecture.md and VERBS"
     assert {verb for _, verb, _ in documented()} == found
 
 
 @pytest.mark.parametrize(("where", "verb", "words"), [pytest.param(*entry, id=f"{entry[0]}:{entry[1]}") for entry in documented()])
 def test_a_documented_command_is_understood(where, verb, words, workplace, monkeypatch):
-    """Options exist, values are valid, recipes and files are there; nothing is run."""
+    """Its options exist, its values are valid, its recipes and files are there. Nothing is run."""
     module = module_of(verb)
     if not words:
         return
@@ -264,8 +282,8 @@ def test_documented_protocols_and_recipes_exist():
 
 
 def test_documented_make_targets_exist():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    named = {word for path in TEXTS for word in re.findall(r"(?:`|^|\$ )make ([a-z]+)", path.read_text("utf-8"), re.MULTILINE)}
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = {word for path in TEXTS for word in re.findall(r"(?:`|^|\$ )make ([a-z-]+)", path.read_text("utf-8"), re.MULTILINE)}
     assert named
     assert named <= targets
 
@@ -304,13 +322,34 @@ def test_the_table_of_fields_is_current():
     assert found.group() == field_table(), "run: python tests/docs/test_docs.py"
 
 
-def test_the_tree_names_every_file():
-    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    tree = text.split("<!-- tree -->")[1].split("<!-- /tree -->")[0]
-    missing = [name_of(path) for path in (ROOT / "zsbir").rglob("*.py") if path.name != "__init__.py" and path.name not in tree]
-    assert not missing
-    gone = [name for name in re.findall(r"\b\w+\.py\b", tree) if not list((ROOT / "zsbir").rglob(name))]
-    assert not gone
+def test_the_tree_names_every_file_in_its_folder():
+    tree = ARCHITECTURE.read_text("utf-8").split("<!-- tree -->")[1].split("<!-- /tree -->")[0]
+    code = [path for package in ("zsbir", "tuning", "services") for path in (ROOT / package).rglob("*.py")]
+    existing = {
+        name_of(path) for path in code if path.name not in ("__init__.py", "__main__.py") and "migrations" not in path.parts
+    }
+    drawn = files_of_tree(tree)
+    assert sorted(existing - drawn) == [], "files that the tree lacks"
+    assert sorted(drawn - existing) == [], "files that the tree names and that do not exist"
+
+
+def files_of_tree(tree):
+    """Return the paths of the Python files in a drawn tree: a file lies in the nearest folder above that is indented less."""
+    folders, files = [], set()
+    for line in tree.splitlines():
+        indent = len(line) - len(line.lstrip())
+        folders = [entry for entry in folders if entry[0] < indent]
+        opened = re.match(r"\s*(\w+/)", line)
+        if opened:
+            folders.append((indent, opened.group(1)))
+        folder = "".join(name for _, name in folders)
+        files |= {folder + name for name in re.findall(r"\b\w+\.py\b", line)}
+    return files
+
+
+def test_the_layers_are_those_that_the_linter_enforces():
+    shown = dict(LAYERS.findall(ARCHITECTURE.read_text("utf-8")))
+    assert shown == layers(), "run: python tests/docs/test_docs.py"
 
 
 def test_nothing_of_one_machine_is_in_the_texts():
@@ -321,7 +360,7 @@ def test_nothing_of_one_machine_is_in_the_texts():
 
 
 def test_configurations_have_no_field_twice():
-    """Flat by inheritance: two components that declare one name would silently share it."""
+    """The configuration is flat by inheritance, so two components that declare one name would silently share it."""
     parents: list[type[Config]] = [Augmentation, OptimiserConfig, ObjectiveConfig]
     names = [name for parent in parents for name in parent.model_fields]
     assert len(names) == len(set(names))
@@ -329,3 +368,4 @@ def test_configurations_have_no_field_twice():
 
 if __name__ == "__main__":
     METHOD.write_text(FIELDS.sub(lambda _: field_table(), METHOD.read_text("utf-8")), "utf-8")
+    ARCHITECTURE.write_text(LAYERS.sub(lambda found: layer_block(found[1]), ARCHITECTURE.read_text("utf-8")), "utf-8")
