@@ -20,6 +20,9 @@ from zsbir.training.gather import any_worker, gather
 
 CLASSES, PER_CLASS, LABELS = 4, 2, 6
 MODES = ("frozen", "sync")
+PLACES = ("embedding", "features")
+"""Where the teacher-label head sits; the first is the configuration's default."""
+CASES = [(mode, place) for mode in MODES for place in PLACES]
 
 
 def global_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -33,18 +36,18 @@ def global_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     )
 
 
-def one_step(mode: str) -> dict[str, torch.Tensor]:
+def one_step(mode: str, place: str) -> dict[str, torch.Tensor]:
     """Loss and gradients of one step, as this worker of the group has them."""
     torch.manual_seed(0)
     rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     encoder = Encoder("resnet18", embedding_dim=8, image_px=32)
-    heads = Heads(feature_dim=512, embedding_dim=8, classes=CLASSES, teacher_labels=LABELS)
+    heads = Heads(feature_dim=512, embedding_dim=8, classes=CLASSES, teacher_labels=LABELS, place=place)
     knowledge = torch.rand(CLASSES, LABELS).softmax(dim=1)
     prepare_batch_norm(encoder, mode, torch.device("cpu"))
     set_train_mode(encoder, mode)
     device = torch.device("cpu")
     network = data_parallel(encoder, device)
-    objective = Objective(ObjectiveConfig(), data_parallel(heads, device), torch.arange(CLASSES), knowledge)
+    objective = Objective(ObjectiveConfig(preservation_place=place), data_parallel(heads, device), torch.arange(CLASSES), knowledge)
     images, class_id, domain = (part.chunk(workers)[rank] for part in global_batch())
     embeddings, features = network(images)
     loss, _ = objective(gather(embeddings), gather(features), gather(class_id), gather(domain))
@@ -57,23 +60,28 @@ def one_step(mode: str) -> dict[str, torch.Tensor]:
 def worker(rank: int, world_size: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world_size)
-    for mode in MODES:
-        save_file({name: value.contiguous() for name, value in one_step(mode).items()}, f"{folder}/{mode}-{rank}.safetensors")
+    for mode, place in CASES:
+        found = {name: value.contiguous() for name, value in one_step(mode, place).items()}
+        save_file(found, f"{folder}/{mode}-{place}-{rank}.safetensors")
     assert any_worker(rank == 1, torch.device("cpu"))
     assert not any_worker(False, torch.device("cpu"))
     dist.destroy_process_group()
+
+
+def test_the_default_place_of_the_teacher_head_is_among_those_tested():
+    assert PLACES[0] == ObjectiveConfig().preservation_place
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_loss_and_gradient_are_those_of_one_worker(tmp_path: Path, world_size: int) -> None:
     mp.spawn(worker, (world_size, str(tmp_path)), nprocs=world_size)
-    for mode in MODES:
-        expected = one_step(mode)
+    for mode, place in CASES:
+        expected = one_step(mode, place)
         for rank in range(world_size):
-            found = load_file(tmp_path / f"{mode}-{rank}.safetensors")
+            found = load_file(tmp_path / f"{mode}-{place}-{rank}.safetensors")
             assert found.keys() == expected.keys()
             for name, value in expected.items():
                 scale = max(value.abs().max().item(), 1e-3)
                 error = (found[name] - value).abs().max().item()
-                assert error <= 2e-4 * scale, f"{name} differs on worker {rank} of {world_size}, batch norm {mode}"
+                assert error <= 2e-4 * scale, f"{name} differs on worker {rank} of {world_size}, batch norm {mode}, head on {place}"

@@ -44,6 +44,37 @@ def test_the_total_is_the_weighted_sum_of_the_three_losses(place):
     assert figures["loss"].item() == pytest.approx(expected.item())
 
 
+FORMS = {"margin_cross": 0.15, "margin_same": 0.6, "mining": "hard", "label_smoothing": 0.0}
+"""Margins far apart: one in the other's place changes the loss."""
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"mining": "all"}, {"label_smoothing": 0.2}, {"margin_cross": 0.9}, {"margin_same": 0.0}], ids=str
+)
+def test_each_loss_gets_the_form_that_the_configuration_names(changes):
+    form = FORMS | changes
+    embeddings, features, class_id, domain = batch()
+    ours = objective(**form)
+    _, figures = ours(embeddings, features, class_id, domain)
+    classes = CLASS_INDEX[class_id]
+    smoothing = form.pop("label_smoothing")
+    class_logits, _ = ours.heads(embeddings, features)
+    expected = {
+        "loss_quadruplet": quadruplet(embeddings, classes, domain, **form).loss,
+        "loss_classification": classification(class_logits, classes, label_smoothing=smoothing),
+    }
+    assert {name: figures[name].item() for name in expected} == pytest.approx({name: x.item() for name, x in expected.items()})
+
+
+def test_the_figures_are_named_as_the_quadruplet_loss_names_them():
+    embeddings, features, class_id, domain = batch()
+    _, figures = objective()(embeddings, features, class_id, domain)
+    quad = quadruplet(embeddings, CLASS_INDEX[class_id], domain)
+    for name in quad._fields[1:]:
+        assert figures[name].item() == pytest.approx(getattr(quad, name).item()), name
+    assert not any(figure.requires_grad for figure in figures.values())
+
+
 def test_losses_of_weight_zero_are_reported_and_pull_at_nothing():
     ours = objective(weight_quadruplet=0.0, weight_preservation=0.0, preservation_place="features")
     embeddings, features, class_id, domain = batch()

@@ -6,7 +6,6 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from zsbir.base.errors import InputError
 from zsbir.model.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, Normalise, saved_facts
-from zsbir.model.heads import CosineClassifier, Heads
 from zsbir.model.weights import Weights
 
 PX = 32
@@ -110,60 +109,3 @@ def test_the_trunk_starts_from_the_weights_and_leaves_their_classifier_out():
         features = encoder(images(3))[1]
         logits = source(Normalise()(images(3)))
     torch.testing.assert_close(features @ weights.classifier[0].T + weights.classifier[1], logits)
-
-
-def heads(**changes):
-    words = {"feature_dim": 512, "embedding_dim": 16, "classes": 4, "teacher_labels": 7, **changes}
-    return Heads(**words)
-
-
-@pytest.fixture
-def start():
-    random = torch.Generator().manual_seed(5)
-    return torch.randn(7, 512, generator=random), torch.randn(7, generator=random)
-
-
-def test_the_teacher_head_starts_from_the_classifier_given(encoder, start):
-    embeddings, features = seen_by(encoder)
-    _, teacher_logits = heads(start=start)(embeddings, features)
-    torch.testing.assert_close(teacher_logits, features @ start[0].T + start[1])
-
-
-def test_training_a_head_leaves_the_classifier_it_started_from_alone(encoder, start):
-    before = start[0].clone()
-    head = heads(start=start)
-    with torch.no_grad():
-        head.preserver.weight.add_(1)
-    assert torch.equal(start[0], before)
-
-
-def test_without_a_start_the_teacher_head_is_new_and_the_seed_decides_it(start):
-    def made(seed):
-        torch.manual_seed(seed)
-        return heads().preserver.weight
-
-    assert torch.equal(made(0), made(0))
-    assert not torch.equal(made(0), made(1))
-    assert not torch.equal(made(0), start[0])
-
-
-def test_seen_class_logits_are_cosines_over_the_temperature(encoder):
-    embeddings, features = seen_by(encoder)
-    head = heads(temperature=0.1)
-    logits, _ = head(embeddings, features)
-    cosines = cosine_similarity(embeddings[:, None], head.classifier.weight[None], dim=2)
-    torch.testing.assert_close(logits, cosines / 0.1)
-    assert logits.abs().max() <= 10
-
-
-def test_without_teacher_labels_there_is_no_teacher_head(encoder):
-    logits, teacher_logits = heads(teacher_labels=0)(*seen_by(encoder))
-    assert logits.shape == (5, 4)
-    assert teacher_logits is None
-
-
-def test_the_teacher_head_may_stand_on_the_embedding(encoder, start):
-    head = heads(folder="embedding", start=start)
-    assert isinstance(head.preserver, CosineClassifier)
-    assert head.preserver.weight.shape == (7, 16)
-    assert head(*seen_by(encoder))[1].shape == (5, 7)

@@ -39,8 +39,15 @@ def test_every_parameter_is_in_one_group_with_its_own_peak_and_vectors_do_not_de
     assert group_of[named["preserver.weight"]]["peak_lr"] == 2e-3
     assert group_of[named["trunk.bn1.weight"]]["weight_decay"] == 0
     assert group_of[named["trunk.conv1.weight"]]["weight_decay"] == 0.1
-    set_rate(optimiser, 0.5)
-    assert group_of[named["trunk.conv1.weight"]]["lr"] == 5e-5
+
+
+def test_every_group_moves_to_the_same_share_of_its_peak_with_and_without_decay():
+    encoder, heads = torch.nn.Linear(2, 2), Heads(feature_dim=2, embedding_dim=2, classes=2, teacher_labels=3)
+    optimiser = build_optimiser(TrainConfig(lr=1e-3, lr_preserver=2e-3, weight_decay=0.1), encoder, heads)
+    assert {group["weight_decay"] for group in optimiser.param_groups} == {0.0, 0.1}
+    for share in (0.5, 0.1):
+        set_rate(optimiser, share)
+        assert [group["lr"] for group in optimiser.param_groups] == [group["peak_lr"] * share for group in optimiser.param_groups]
 
 
 def test_a_rate_of_zero_leaves_the_parameter_as_it_is():
