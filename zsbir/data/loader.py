@@ -67,15 +67,15 @@ class TrainLoader:
         mine = range(self.rank * share, (self.rank + 1) * share)
 
         def pixels(item: tuple[int, int]) -> Pixels:
-            step, folder = item
-            position = int(flat[step, folder])
-            rng = np.random.default_rng([self.seed, step, folder])
+            step, slot = item
+            position = int(flat[step, slot])
+            rng = np.random.default_rng([self.seed, step, slot])
             domain = DOMAINS[self.samples.domain[position]]
             return augment_image(self.images.read(position), self.image_px, domain, rng, self.augmentation)
 
         steps = range(first_step, len(flat))
         self.images.prefetch(flat[first_step:, mine.start : mine.stop].ravel())
-        groups = ([(step, folder) for folder in mine] for step in steps)
+        groups = ([(step, slot) for slot in mine] for step in steps)
         for step, stack in zip(steps, prefetch(pixels, groups, self.threads), strict=True):
             where = flat[step, mine.start : mine.stop]
             yield Batch(stack, _tensor(self.samples.class_id[where]), _tensor(self.samples.domain[where]))

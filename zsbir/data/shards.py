@@ -78,7 +78,7 @@ class Images:
         """
         shards = self._samples.shard[positions]
         _, first = np.unique(shards, return_index=True)
-        wanted = [int(shards[folder]) for folder in np.sort(first)]
+        wanted = [int(shards[position]) for position in np.sort(first)]
         missing = [shard for shard in wanted if shard in self._resident and shard not in self._columns]
         if missing:
             threading.Thread(target=self._fetch, args=(missing,), daemon=True, name="fetch").start()
@@ -165,11 +165,11 @@ class _RowGroups:
         self._lock = threading.Lock()
 
     def read(self, shard: int, row: int) -> bytes:
-        group, folder = divmod(row, ROW_GROUP_ROWS)
+        group, row_in_group = divmod(row, ROW_GROUP_ROWS)
         try:
             with self._lock:
                 column = self._group(shard, group)
-            data: bytes = column[folder].as_py()
+            data: bytes = column[row_in_group].as_py()
         except FileNotFoundError:
             raise InputError(f"{self._dataset.uri} (dataset) has no file {shard_name(shard)!r}: it is gone") from None
         except (pa.ArrowException, OSError, LookupError, ValueError) as error:

@@ -234,10 +234,10 @@ class _Listed:
 
     def stamp(self, name: str) -> Stamp:
         """Size and time of one of the files."""
-        folder = bisect_left(self.names, name)
-        if folder == len(self.names) or self.names[folder] != name:
+        number = bisect_left(self.names, name)
+        if number == len(self.names) or self.names[number] != name:
             return _GONE
-        return self.sizes[folder], self.times[folder]
+        return self.sizes[number], self.times[number]
 
 
 def suffix_of(name: str) -> str:

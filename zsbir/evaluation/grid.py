@@ -110,8 +110,8 @@ def _draw_caption(draw: ImageDraw.ImageDraw, layout: _Layout, row: int, caption:
     middle = layout.top(row) + layout.tile / 2 - (len(lines) - 1) * pitch / 2
     for number, line in enumerate(lines):
         font = _font(22) if number else _font(26, bold=True)
-        folder = (layout.margin, middle + number * pitch)
-        draw.text(folder, _shortened(line, font, room), GREY if number else INK, font, anchor="lm")
+        start = (layout.margin, middle + number * pitch)
+        draw.text(start, _shortened(line, font, room), GREY if number else INK, font, anchor="lm")
 
 
 def _draw_tile(sheet: Image.Image, image: Image.Image, corner: tuple[int, int], layout: _Layout, verdict: bool | None) -> None:

@@ -83,7 +83,7 @@ def try_index(
     vectors, paths = _contents(index, encoder)
     random = np.random.default_rng(seed)
     places = _sample(len(vectors), random)
-    photos = _photos(index, [paths[folder] for folder in places])
+    photos = _photos(index, [paths[position] for position in positions])
     precision = str(index.manifest.config["precision"])
 
     def embed(images: Sequence[bytes | None]) -> Float[np.ndarray, "n d"]:
@@ -160,7 +160,7 @@ def _sketches(run: Artifact, protocol: Protocol, random: np.random.Generator) ->
     samples = load_samples(dataset)
     queries, _ = select(samples, protocol)
     images = Images(dataset, samples)
-    return [images.read(int(queries[folder])) for folder in _sample(len(queries), random)]
+    return [images.read(int(queries[position])) for position in _sample(len(queries), random)]
 
 
 def _sample(total: int, random: np.random.Generator) -> Int[np.ndarray, "n"]:

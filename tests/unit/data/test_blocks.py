@@ -38,7 +38,7 @@ def test_every_source_is_in_one_block_and_blocks_keep_the_rules(sources, max_byt
     sizes, joined = [size for size, _ in sources], [together for _, together in sources]
     stops = cuts(sizes, joined, max_bytes, max_images)
     bounds = list(zip((0, *stops), stops, strict=False))
-    assert [folder for start, stop in bounds for folder in range(start, stop)] == list(range(len(sources)))
+    assert [number for start, stop in bounds for number in range(start, stop)] == list(range(len(sources)))
     for start, stop in bounds:
         assert start == 0 or not joined[start]
         groups = 1 + sum(not together for together in joined[start + 1 : stop])

@@ -192,8 +192,8 @@ def test_a_damaged_file_gives_an_image_or_a_bad_image_and_nothing_else():
     reasons = []
     for number in range(400):
         data = bytearray(good[number % len(good)])
-        for folder in rng.integers(0, min(len(data), 300), 4):
-            data[folder] = rng.integers(256)
+        for position in rng.integers(0, min(len(data), 300), 4):
+            data[position] = rng.integers(256)
         try:
             decode(bytes(data))
         except BadImage as error:

@@ -190,19 +190,19 @@ def test_a_jpeg_cut_anywhere_gets_the_verdict_of_the_full_decode(name):
 
 def damaged(data, rng):
     """The bytes with one of the things that happen to files, and a few that do not."""
-    spoilt, folder = bytearray(data), int(rng.integers(2, len(data)))
+    spoilt, position = bytearray(data), int(rng.integers(2, len(data)))
     noise = rng.bytes(int(rng.integers(1, 60)))
     match rng.integers(8):
         case 0:
-            spoilt[folder] ^= 1 << rng.integers(8)
+            spoilt[position] ^= 1 << rng.integers(8)
         case 1:
-            spoilt[folder : folder + len(noise)] = noise
+            spoilt[position : position + len(noise)] = noise
         case 2:
-            spoilt[folder:folder] = noise
+            spoilt[position:position] = noise
         case 3:
-            del spoilt[folder : folder + len(noise)]
+            del spoilt[position : position + len(noise)]
         case 4:
-            spoilt[folder:folder] = b"\xff" + noise[:2]
+            spoilt[position:position] = b"\xff" + noise[:2]
         case 5:
             for byte in rng.integers(2, min(len(data), 700), 3):
                 spoilt[byte] = rng.integers(256)

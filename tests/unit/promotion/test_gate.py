@@ -47,13 +47,13 @@ def slow_interval(differences, level, seed):
     random = np.random.default_rng(seed)
     means = []
     for row in random.integers(len(differences), size=(gate.RESAMPLES, len(differences))):
-        means.append(sum(differences[folder] for folder in row) / len(row))
+        means.append(sum(differences[number] for number in row) / len(row))
     means.sort()
 
     def quantile(share):
-        folder = share * (len(means) - 1)
-        low = int(folder)
-        return means[low] + (folder - low) * (means[min(low + 1, len(means) - 1)] - means[low])
+        rank = share * (len(means) - 1)
+        low = int(rank)
+        return means[low] + (rank - low) * (means[min(low + 1, len(means) - 1)] - means[low])
 
     return quantile((1 - level) / 2), quantile((1 + level) / 2)
 
