@@ -228,7 +228,7 @@ def test_a_wrong_weight_file(teaches: Fails, weights: str, tmp_path: Path) -> No
     (tmp_path / "words.pth").write_text("no weights")
     (tmp_path / "code.pth").write_bytes(pickle.dumps(print))
     save_file(torchvision.models.resnet34(num_classes=3).state_dict(), tmp_path / "r34.safetensors")
-    assert "is no readable weight file" in teaches(tmp_path / "words.pth")
+    assert "is not a readable weight file" in teaches(tmp_path / "words.pth")
     assert teaches(tmp_path / "code.pth").endswith("something other than tensors, which is never run")
     assert "does not hold a torchvision resnet18 with its classifier: 'layer1.2" in teaches(tmp_path / "r34.safetensors")
     assert teaches(tmp_path / "gone.pth") == f"no file at '{tmp_path}/gone.pth'"

@@ -175,7 +175,7 @@ def test_it_ends_as_soon_as_too_many_are_bad_for_sure(folder, tmp_path, monkeypa
 def test_a_class_whose_every_photo_is_bad_is_an_error(folder, tmp_path):
     for file in (folder / "photo/ant").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(InputError, match="all photos of class 'ant' are bad"):
+    with pytest.raises(InputError, match="class 'ant' has no usable photos"):
         run(folder, tmp_path / "root", max_bad_frac=1.0)
 
 

@@ -33,9 +33,9 @@ class Augmentation(Config):
 def augment_image(
     data: bytes, size_px: int, domain: str, rng: np.random.Generator, strength: Augmentation
 ) -> UInt8[np.ndarray, "3 s s"]:
-    """A random variation of the image: one affine warp for both domains, then colours (photo) or strokes (sketch).
+    """Return a random variation of the image: one affine warp for both domains, then colours (photo) or strokes (sketch).
 
-    All chance comes from `rng`: the same state gives the same pixels. Raises BadImage.
+    All randomness comes from `rng`: the same state gives the same pixels. Raises BadImage.
     """
     image = finish(open_image(data))
     if domain == "sketch":
@@ -44,10 +44,10 @@ def augment_image(
 
 
 def _warp(image: Image.Image, size_px: int, rng: np.random.Generator, strength: Augmentation, *, paper: bool) -> Image.Image:
-    """Crop, rotation, shear and flip as one affine map of the unit square that `eval_image` shows.
+    """Crop, rotate, shear and flip by one affine map of the unit square that `eval_image` shows.
 
-    The image is first resized such that the map is about 1:1 (antialiasing happens there). A sketch may also shrink, since
-    its white sheet goes on; a photo is continued by reflection where a rotation looks over its edge.
+    The image is first resized, with antialiasing, such that the map is about 1:1. A sketch may also shrink, since its paper
+    is continued in white; a photo is continued by reflection where a rotation reads past its edge.
     """
     largest = 2 - strength.crop_scale_min if paper else 1.0
     side = math.sqrt(rng.uniform(strength.crop_scale_min, largest))
@@ -76,7 +76,7 @@ def _affine(image: Image.Image, size_px: int, matrix: np.ndarray, offset: np.nda
 def _reflected(
     image: Image.Image, size_px: int, matrix: np.ndarray, offset: np.ndarray
 ) -> tuple[Image.Image, int, np.ndarray, np.ndarray]:
-    """The image continued by reflection as far as the map looks over its edges, and the map shifted to match."""
+    """Continue the image by reflection as far as the map reads past its edges, and shift the map to match."""
     corners = matrix @ (np.array([[0, 1, 0, 1], [0, 0, 1, 1]]) * size_px) + offset[:, None]
     before = np.ceil(np.maximum(0, 1 - corners.min(1))).astype(int)
     after = np.ceil(np.maximum(0, corners.max(1) + 1 - image.size)).astype(int)
@@ -87,7 +87,7 @@ def _reflected(
 
 
 def _vary_colours(image: Image.Image, rng: np.random.Generator, strength: Augmentation) -> Image.Image:
-    """Brightness, contrast, saturation and loss of colour as one linear map of red, green and blue."""
+    """Vary brightness, contrast and saturation, or drop all colour, by one linear map of red, green and blue."""
     brightness, contrast, saturation = 1 + rng.uniform(-1, 1, 3) * strength.colour_jitter
     if rng.random() < strength.grayscale_prob:
         saturation = 0.0
@@ -100,7 +100,7 @@ def _vary_colours(image: Image.Image, rng: np.random.Generator, strength: Augmen
 
 
 def _vary_strokes(image: Image.Image, rng: np.random.Generator, strength: Augmentation) -> Image.Image:
-    """Strokes a little thicker or thinner, and here and there a piece missing, as pens and hands have it."""
+    """Make strokes a little thicker or thinner and erase a few pieces, as pens and hands do."""
     if rng.random() < strength.stroke_width_prob:
         image = _change_width(image, thicker=bool(rng.random() < 0.5), amount=float(rng.uniform(0.3, 0.8)))
     if rng.random() < strength.stroke_erase_prob:
@@ -109,7 +109,7 @@ def _vary_strokes(image: Image.Image, rng: np.random.Generator, strength: Augmen
 
 
 def _change_width(image: Image.Image, *, thicker: bool, amount: float) -> Image.Image:
-    """Mixed with the minimum (thicker) or maximum (thinner) of each 3 x 3 pixels: in part, so that thin lines survive."""
+    """Mix the image with the minimum (thicker) or maximum (thinner) of each 3 x 3 pixels, in part, so that thin lines survive."""
     pixels = np.asarray(image)
     pick = np.minimum if thicker else np.maximum
     spread = pixels.copy()
@@ -122,7 +122,7 @@ def _change_width(image: Image.Image, *, thicker: bool, amount: float) -> Image.
 
 
 def _erase_pieces(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """One to three white blobs, each on a stroke."""
+    """Draw one to three white blobs, each on a stroke."""
     dark = np.argwhere(np.asarray(image.convert("L")) < 128)
     if not len(dark):
         return image

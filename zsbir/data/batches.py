@@ -25,7 +25,7 @@ def plan_batches(
     steps: int,
     seed: int,
 ) -> BatchPlan:
-    """The whole training's batches, drawn from `positions` (this project's choice).
+    """Draw all batches of a training from `positions` (this project's choice).
 
     Every batch has `classes_per_batch` different classes, each with `per_class` images of either domain. No class comes again
     before all others came, no image before all others of its class and domain came; within one group there is no repetition
@@ -51,7 +51,10 @@ def plan_batches(
 
 
 def draw_groups(pool: Int[np.ndarray, "n"], groups: int, size: int, rng: np.random.Generator) -> Int[np.ndarray, "groups size"]:
-    """`groups` x `size` items of `pool`, each used once before any is used again; no repetition in a group if size <= n."""
+    """Draw `groups` x `size` items of `pool`, each used once before any is used again.
+
+    A group repeats no item unless the pool is smaller than the group.
+    """
     drawn = np.empty(groups * size + len(pool), pool.dtype)
     filled = 0
     while filled < groups * size:
@@ -67,5 +70,5 @@ def draw_groups(pool: Int[np.ndarray, "n"], groups: int, size: int, rng: np.rand
 
 
 def steps_per_epoch(positions: Int[np.ndarray, "n"], batch_images: int) -> int:
-    """An epoch = as many steps as show `len(positions)` images."""
+    """Return how many steps show `len(positions)` images, which is what an epoch means here; at least one."""
     return max(1, round(len(positions) / batch_images))

@@ -1,7 +1,7 @@
-"""A data set cut into blocks: the unit of packing, of going on after a crash, and of distributed work. Each becomes one shard.
+"""A data set cut into blocks: the unit of packing, of resuming after a crash, and of distributed work. Each becomes a shard.
 
-Where the cuts lie depends on the images and the configuration alone, never on who packs them: so the files are the same however
-many workers there are, and however often the work was broken off.
+Where the cuts lie depends on the images and the configuration alone, so the files are the same for any number of workers and of
+interruptions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BLOCK_IMAGES = 4096
 
 @dataclass(frozen=True)
 class Block:
-    """The sources of shard `number`. `start`: the place of the first one in the plan of the whole data set, its sample id."""
+    """The sources of shard `number`. `start`: the sample id of the first one, its position in the plan of the whole data set."""
 
     number: int
     start: int
@@ -37,26 +37,26 @@ class Cuts:
         return len(self.stops)
 
     def bounds(self, number: int) -> tuple[int, int]:
-        """Place of the first source of a block, and the place after its last."""
+        """Return the position of a block's first source, and the position after its last."""
         return self.stops[number - 1] if number else 0, self.stops[number]
 
     def images(self, number: int) -> int:
-        """How many sources a block has."""
+        """Return how many sources a block has."""
         start, stop = self.bounds(number)
         return stop - start
 
     def blocks(self, sources: Sequence[Source], numbers: Sequence[int]) -> Iterator[Block]:
-        """The blocks of these numbers, each made when it is asked for."""
+        """Yield the blocks of these numbers, each made when it is asked for."""
         for number in numbers:
             start, stop = self.bounds(number)
             yield Block(number, start, sources[start:stop])
 
 
 def cut(sizes: Int64[np.ndarray, "n"], joined: Bool[np.ndarray, "n"], *, max_bytes: int, max_images: int) -> Cuts:
-    """Blocks of as many sources in a row as have at most `max_bytes` and `max_images` together.
+    """Cut the sources into blocks, in order, each of at most `max_bytes` and `max_images` together.
 
-    sizes: bytes of each. joined: whether it must lie in the block of the one before it. What exceeds a bound by itself is a
-    block of its own.
+    sizes: bytes of each source. joined: whether it must lie in the block of the one before it. A group that exceeds a bound
+    alone becomes a block of its own.
     """
     firsts = np.flatnonzero(~joined | (np.arange(len(joined)) == 0))
     if not len(firsts):
@@ -72,8 +72,8 @@ def cut(sizes: Int64[np.ndarray, "n"], joined: Bool[np.ndarray, "n"], *, max_byt
 
 
 def stored_bytes(sizes: Int64[np.ndarray, "n"], short_side_px: int) -> Int64[np.ndarray, "n"]:
-    """What files of these sizes will about take in a shard: larger images are reduced first (0: none is).
+    """Estimate the bytes that files of these sizes take in a shard: larger images are reduced first (0: none is).
 
-    200 photos of ImageNet's, reduced to a short side of s px, took .5 to 2.1 s**2 bytes.
+    200 photos of ImageNet, reduced to a short side of s px, took 0.5 s**2 to 2.1 s**2 bytes.
     """
     return np.minimum(sizes, 2 * short_side_px**2) if short_side_px else sizes

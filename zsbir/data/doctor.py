@@ -1,4 +1,4 @@
-"""The data doctor: what in a data set makes its numbers mean something else than one thinks. It finds, it changes nothing."""
+"""The data doctor: reports what in a data set would make its numbers misleading. It changes nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IMBALANCE = 10.0
 
 
 class Finding(Config):
-    """One thing worth knowing. `warning`: numbers on this data may mislead; `note`: good to know."""
+    """One finding. `warning`: numbers on this data may mislead; `note`: good to know."""
 
     severity: Literal["warning", "note"]
     check: str
@@ -31,7 +31,7 @@ class Finding(Config):
 
 
 def examine(samples: pa.Table, quarantine: pa.Table, *, imagenet: bool = True) -> list[Finding]:
-    """All findings on a sample table (SAMPLES_SCHEMA) and the images refused (QUARANTINE_SCHEMA), warnings first.
+    """Return all findings on a sample table (SAMPLES_SCHEMA) and the refused images (QUARANTINE_SCHEMA), warnings first.
 
     `imagenet` compares the unseen classes with ImageNet's. Rows become Python objects only where bytes repeat.
     """
@@ -60,7 +60,7 @@ def _refused(quarantine: pa.Table, good: int) -> Iterator[Finding]:
 
 
 def _same_bytes(samples: pa.Table) -> Iterator[Finding]:
-    """Equal sha256: within a class, in two classes, and (worst) on both sides of the split."""
+    """Find images of equal sha256: within a class, in two classes, and (worst) on both sides of the split."""
     start = pc.utf8_slice_codeunits(samples["sha256"], 0, 16)  # tells nearly all apart, in a quarter of the memory
     counts = pc.value_counts(start)
     repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
@@ -86,13 +86,13 @@ def _two_classes(groups: Sequence[Sequence[dict[str, Any]]], leaking: int) -> st
 
 
 def _same_photo_twice(samples: pa.Table) -> Iterator[Finding]:
-    """The trap of the published Sketchy lists: one file name, in two folders of the same class."""
+    """Find the trap of the published Sketchy lists: one file name in two folders of the same class."""
     photos = samples.select(["path", "class_name", "split"]).filter(pc.equal(samples["domain"], "photo"))
     for scope, chosen in (("photos", photos), ("unseen gallery photos", photos.filter(pc.equal(photos["split"], "unseen")))):
         name = pc.replace_substring_regex(chosen["path"], "^.*/", "")
         folder = pc.replace_substring_regex(chosen["path"], "[^/]*$", "")
-        places = pa.table({"class": chosen["class_name"], "name": name, "folder": folder})
-        twice = _distinct(places, "class", "name", "folder") - _distinct(places, "class", "name")
+        files = pa.table({"class": chosen["class_name"], "name": name, "folder": folder})
+        twice = _distinct(files, "class", "name", "folder") - _distinct(files, "class", "name")
         if twice:
             yield Finding(
                 severity="warning",
@@ -102,7 +102,7 @@ def _same_photo_twice(samples: pa.Table) -> Iterator[Finding]:
 
 
 def _distinct(table: pa.Table, *columns: str) -> int:
-    """How many combinations of values there are."""
+    """Count the distinct combinations of values."""
     return int(table.group_by(columns).aggregate([]).num_rows)
 
 
@@ -117,13 +117,13 @@ def _known_to_imagenet(unseen: Sequence[str]) -> Iterator[Finding]:
 
 
 def imagenet_label(class_name: str) -> str | None:
-    """An ImageNet-1k label that is the class's name, or ends in it (`fan`: `electric fan`). By name alone: no synonyms."""
+    """Find an ImageNet-1k label that is the class's name, or ends in it (`fan`: `electric fan`); synonyms are not known."""
     return _imagenet_endings().get(fold(class_name))
 
 
 @cache
 def _imagenet_endings() -> dict[str, str]:
-    """Every ending of whole words of every label, a whole label winning over an ending."""
+    """Map every ending of whole words of every label to that label; a whole label wins over an ending."""
     labels = _imagenet_labels()
     endings: dict[str, str] = {}
     for label in labels:
@@ -134,7 +134,7 @@ def _imagenet_endings() -> dict[str, str]:
 
 
 def _imagenet_labels() -> list[str]:
-    """torchvision's, from its file: to import it would take seconds and 400 MB that nothing else here needs."""
+    """Read torchvision's labels from its file: importing it would take seconds and 400 MB that nothing else here needs."""
     spec = find_spec("torchvision")
     assert spec is not None
     assert spec.origin is not None

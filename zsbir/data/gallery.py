@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zsbir.base.storage import Folder
 
 THUMBNAIL_PX = 128
-"""Longest side of the pictures kept in an index, so that it can show its results by itself."""
+"""Longest side of the pictures kept in an index, which can so show its results without the photos."""
 _THREADS_REMOTE = 16
 
 
@@ -43,24 +43,24 @@ class Item:
 
 @dataclass(frozen=True)
 class Gallery:
-    """A source of photos: how many, and how to get number i (its path, class name, encoded bytes)."""
+    """A source of photos: path and class name of each, and where its encoded bytes are read."""
 
     entries: list[tuple[str, str]]
     dataset_images: Images | None = None
     positions: tuple[int, ...] = ()
     folder: Folder | None = None
     stamps: tuple[tuple[str, int, int], ...] = ()
-    """Of a folder: path, bytes and time of change (ns) of each photo, which tell a changed gallery without reading it."""
+    """For a folder: path, size in bytes and time of change (ns) of each photo, which show a changed gallery without reading it."""
 
     def read(self, number: int) -> bytes:
-        """Encoded bytes of photo `number`. Safe in threads."""
+        """Return the encoded bytes of photo `number`. Thread-safe."""
         if self.dataset_images is not None:
             return self.dataset_images.read(self.positions[number])
         assert self.folder is not None
         return self.folder.read(self.entries[number][0])
 
     def items(self, image_px: int) -> Iterator[Item | BadImage]:
-        """Every photo in order, decoded by threads; a BadImage in the place of one that cannot be read."""
+        """Yield every photo in order, decoded by threads; a BadImage stands for one that cannot be read."""
 
         def item(number: int) -> Item | BadImage:
             path, class_name = self.entries[number]
@@ -74,25 +74,25 @@ class Gallery:
             self.dataset_images.prefetch(np.array(self.positions))
         numbers = iter(range(len(self.entries)))
         with ThreadPoolExecutor(self._threads()) as pool:
-            # By the piece: map would otherwise decode the whole gallery ahead of its reader.
+            # In pieces, since `map` would decode the whole gallery ahead of its reader.
             while piece := list(islice(numbers, 256)):
                 yield from pool.map(item, piece)
 
     def _threads(self) -> int:
-        """Object storage lets one wait: more threads than cores then."""
+        """Return how many threads read: more than there are cores where requests to object storage wait."""
         remote = self.folder is not None and self.folder.local() is None
         return max(_THREADS_REMOTE, default_threads()) if remote else default_threads()
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """A small JPEG of an image."""
+    """Return the image as a small JPEG."""
     small = image.copy()
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BICUBIC)
     return encode_photo(small)
 
 
 def dataset_gallery(dataset: Artifact, split: str) -> Gallery:
-    """The photos of a data set, of one split or of `all`."""
+    """Return the photos of one split of a data set, or of `all`. Raises InputError for an unknown or empty split."""
     if split != "all" and split not in SPLITS:
         raise InputError(f"split must be all, {', '.join(SPLITS)}, got {split!r}")
     samples = load_samples(dataset)
@@ -105,7 +105,10 @@ def dataset_gallery(dataset: Artifact, split: str) -> Gallery:
 
 
 def folder_gallery(uri: str | Path) -> Gallery:
-    """Every image below a folder (a path or an `s3://` URI), by path; links that lead out of it are left out."""
+    """Return every image below a folder (a path or an `s3://` URI), by path; links that lead out of it are left out.
+
+    Raises InputError where there is no folder, or no image in it.
+    """
     tree = open_tree(uri)
     folder = tree.folder
     if not tree.has_folder(""):

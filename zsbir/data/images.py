@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""What is read. Every other decoder of Pillow stays shut: each is a door for hostile files."""
+"""Formats that are read. Every other decoder of Pillow stays unused, since each is an attack surface for hostile files."""
 
 MAX_PIXELS = 50_000_000
 BLANK_SPREAD = 4
@@ -43,20 +43,20 @@ _BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class BadImage(Exception):  # noqa: N818 - the name says what it is; the message is the reason
-    """Bytes that are no usable image. The message is the reason, in one line."""
+    """Raised for bytes that are not a usable image. The message is the reason, in one line."""
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An 8-bit RGB image from the bytes of a file, upright, transparency flattened on white. Safe in threads.
+    """Decode the bytes of a file to an 8-bit RGB image, upright, with transparency flattened on white. Thread-safe.
 
-    Raises BadImage for what is damaged, of an unknown format, or larger than `max_pixels` by its header.
+    Raises BadImage for bytes that are damaged, of an unknown format, or larger than `max_pixels` by their header.
     """
     image = _decode(data, max_pixels)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image by its header, checked as far as that tells: nothing is decoded yet. Raises BadImage."""
+    """Open an image by its header and check what the header says; no pixel is decoded yet. Raises BadImage."""
     image = _open(data)
     width, height = image.size
     if width < 1 or height < 1:
@@ -67,7 +67,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def finish(image: Image.Image) -> Image.Image:
-    """An opened image decoded to its end, as `decode` gives it, but grey ones stay grey ("L"): a third of the work for sketches.
+    """Decode an opened image as `decode` does, except that a grey one stays grey ("L"), which is a third of the work.
 
     Raises BadImage.
     """
@@ -83,19 +83,19 @@ def finish(image: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> object:
-    """What EXIF or XMP say of how the image is to be turned: 2 to 8, or 1 and 0 for upright; in a bad file anything."""
+    """Return the orientation tag of EXIF or XMP: 2 to 8 for turned images, 0 or 1 for upright ones, anything in a bad file."""
     return image.getexif().get(_ORIENTATION, 1)
 
 
 def is_blank(image: Image.Image) -> bool:
-    """Whether the image (grey or RGB) shows nothing: all one colour, such as an empty sheet."""
+    """Return whether the image (grey or RGB) is all one colour, such as an empty sheet."""
     return not differs(image, BLANK_SPREAD)
 
 
 def differs(image: Image.Image, levels: int) -> bool:
-    """Whether two pixels of the image (grey or RGB) lie more than `levels` apart in a channel.
+    """Return whether two pixels of the image (grey or RGB) lie more than `levels` apart in a channel.
 
-    A few of its pixels tell it of nearly every image; all of them are looked at where those do not.
+    A sample of pixels answers that for nearly every image; all are read only where the sample does not.
     """
     few = image.resize((16, 16), Image.Resampling.NEAREST)
     return any(_spread(band) > levels for part in (few, image) for band in part.split())
@@ -107,14 +107,14 @@ def _spread(band: Image.Image) -> int:
 
 
 def eval_image(data: bytes, size_px: int) -> UInt8[np.ndarray, "3 s s"]:
-    """`eval_array` of encoded bytes. Raises BadImage."""
+    """Decode the bytes and apply `eval_array`. Raises BadImage."""
     return eval_array(_decode(data, MAX_PIXELS), size_px)
 
 
 def eval_array(image: Image.Image, size_px: int) -> UInt8[np.ndarray, "3 s s"]:
-    """THE evaluation transform: the whole image, squeezed to `size_px` square with antialiased bilinear interpolation.
+    """Squeeze the whole image to `size_px` square by antialiased bilinear interpolation: the only evaluation transform there is.
 
-    Both domains, at training's validation, evaluation, index and search alike.
+    It serves both domains, in validation during training, evaluation, indexing and search.
     """
     return channels_first(image.resize((size_px, size_px), Image.Resampling.BILINEAR))
 
@@ -128,12 +128,12 @@ def channels_first(image: Image.Image) -> UInt8[np.ndarray, "3 s s"]:
 
 
 def encode_photo(image: Image.Image) -> bytes:
-    """JPEG, quality 95, colours not subsampled."""
+    """Encode as JPEG, quality 95, without chroma subsampling."""
     return _encoded(image, "JPEG", quality=95, subsampling=0)
 
 
 def encode_sketch(image: Image.Image) -> bytes:
-    """PNG: one grey channel where there is no colour."""
+    """Encode as PNG, with a single grey channel where there is no colour."""
     pixels = np.asarray(image)
     if pixels.ndim == 3 and (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
         image = image.getchannel(0)
@@ -176,7 +176,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Any mode as "L" or "RGB"."""
+    """Convert an image of any mode to "L" or "RGB"."""
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_scaled(np.asarray(image)))
     if image.has_transparency_data:
@@ -190,9 +190,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """Deep grey values as 8 bit. The range is the file's own type where it has one (16 bit), else what the values need."""
+    """Scale deep grey values to 8 bit, by the range of the file's own type where it has one (16 bit), else by the values."""
     top = float(values.max(initial=0))
     if not math.isfinite(top):
-        raise ValueError("pixel values that are no finite numbers")
+        raise ValueError("pixel values that are not finite numbers")
     full = 65535.0 if values.dtype.itemsize == 2 or 255 < top <= 65535 else 1.0 if 0 < top <= 1 else max(top, 255.0)
     return np.asarray(np.clip(values.astype(np.float32) * (255.0 / full), 0, 255) + 0.5).astype(np.uint8)

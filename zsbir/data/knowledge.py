@@ -29,7 +29,7 @@ KNOWLEDGE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class ClassKnowledge:
-    """What the teacher says of one class: the sum of its distributions over that many photos."""
+    """The teacher's answers for one class: the sum of its distributions over that many photos."""
 
     class_id: int
     class_name: str
@@ -37,7 +37,7 @@ class ClassKnowledge:
     total: Float[np.ndarray, "t"]
 
     def row(self, labels: tuple[str, ...]) -> dict[str, object]:
-        """One row of the table."""
+        """Return the class's row of the table."""
         distribution = self.total / self.photos
         top = np.argsort(-distribution, kind="stable")[:TOP_LABELS]
         positive = distribution[distribution > 0]
@@ -53,7 +53,7 @@ class ClassKnowledge:
 
 
 def load_knowledge(knowledge: Artifact, dataset: Artifact) -> dict[int, Float[np.ndarray, "t"]]:
-    """Distribution by class id. InputError when the knowledge was made from another data set."""
+    """Read the distribution of each class, by class id. Raises InputError when it was made from another data set."""
     made_from = knowledge.manifest.inputs.get("dataset", {}).get("digest")
     if made_from != dataset.digest:
         raise InputError(

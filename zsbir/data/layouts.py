@@ -1,8 +1,8 @@
-"""Where the images of a data set lie: each known folder layout becomes one sorted list of sources.
+"""Folder layouts of data sets: each known one becomes a sorted list of sources.
 
 Layouts: `folder` ({photo,sketch}/<class>/*), `sketchy`, `tuberlin`, `quickdraw` (the sets as published), `lists` (the
 community's `<path> <label>` files). On disk and in object storage (see `zsbir.data.trees`) the same files become the same
-sources. Nothing is opened here but list files, and of files of strokes the beginning.
+sources. Only list files are opened here, and the beginnings of files of strokes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FILES_AT_ONCE = 8
 """Files of strokes whose beginnings are read at a time: in object storage that takes a while each."""
 
 _FOLDERS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
-    # layout: domain: places that are all read, each under the first of its names that exists
+    # layout: domain: folders that are all read, each under the first of its names that exists
     "folder": {"photo": (("photo", "photos", "images"),), "sketch": (("sketch", "sketches"),)},
     "sketchy": {
         "photo": (
@@ -54,7 +54,7 @@ _FOLDERS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
 class Source:
     """One image to be ingested: a file of the tree, or (`line_start`, `line_bytes`) one drawing of an .ndjson file.
 
-    Small, since there are a million of them, and at home in any process: it knows no place.
+    Kept small, since there are a million of them, and free of addresses, so that any process can read it.
     """
 
     path: str
@@ -65,13 +65,16 @@ class Source:
     line_bytes: int = 0
 
     def read(self, directory: Folder) -> bytes:
-        """The bytes of the image; strokes are rendered as PNG. OSError when the file is gone, BadImage for broken strokes."""
+        """Return the bytes of the image; strokes are rendered as PNG.
+
+        Raises OSError when the file is gone, BadImage for malformed strokes.
+        """
         if self.line_start is None:
             return directory.read(self.path)
         return strokes.read_drawing(directory, self._file, self.line_start, self.line_bytes)
 
     def stamp(self, tree: Tree) -> Stamp:
-        """Size and time of change of the file, which tell a changed source without reading it. Zeros where it is gone."""
+        """Return size and time of change of the file, which show a changed source without reading it; zeros where it is gone."""
         return tree.stamp(self._file)
 
     @property
@@ -89,7 +92,7 @@ def scan(
     drawings_per_class: int = 3000,
     skip_incomplete: bool = False,
 ) -> list[Source]:
-    """Every image of the data set in `tree`, sorted by class, domain and path.
+    """List every image of the data set in `tree`, sorted by class, domain and path.
 
     `dedup` leaves out a photo whose file name came before in its class from another folder (the published Sketchy lists
     hold 100 photos a class twice). `lists_dir` and `held_out_seen` belong to `lists`, `drawings_per_class` to .ndjson files;
@@ -111,12 +114,12 @@ def scan(
 
 
 def fold(name: str) -> str:
-    """A class name as compared where spelling differs: `Alarm clock`, `alarm-clock` and `alarm_clock` are one."""
+    """Return a class name in the form in which names are compared: `Alarm clock`, `alarm-clock` and `alarm_clock` are one."""
     return re.sub(r"[\s_-]+", "_", name.strip().lower())
 
 
 def match_names(wanted: Iterable[str], present: Sequence[str], *, what: str) -> list[str]:
-    """The data set's own spelling of each wanted class, sorted. InputError, with a suggestion, for one that is not there."""
+    """Return the data set's own spelling of each wanted class, sorted. Raises InputError, with a suggestion, for a missing one."""
     exact, folded = set(present), defaultdict(list)
     for name in present:
         folded[fold(name)].append(name)
@@ -135,7 +138,7 @@ def _some(names: Sequence[str], count: int = 3) -> str:
 
 
 def _complete_classes(sources: list[Source], *, skip_incomplete: bool) -> list[Source]:
-    """Only classes with both domains; one that lacks a domain is an error unless it may be skipped."""
+    """Keep the classes with both domains. Raises InputError for one that lacks a domain, unless it may be skipped."""
     domains: dict[str, set[str]] = defaultdict(set)
     for source in sources:
         domains[source.class_name].add(source.domain)
@@ -150,7 +153,7 @@ def _complete_classes(sources: list[Source], *, skip_incomplete: bool) -> list[S
 
 
 def _without_repeats(sources: list[Source]) -> list[Source]:
-    """Photos of a class under one file name once. The sort put `256x256/photo` before `EXTEND_image_sketchy`."""
+    """Keep the first photo of each file name in a class. The sort put `256x256/photo` before `EXTEND_image_sketchy`."""
     seen: set[tuple[str, str, str]] = set()
     kept = []
     for source in sources:
@@ -162,14 +165,14 @@ def _without_repeats(sources: list[Source]) -> list[Source]:
 
 
 def _from_folders(layout: str, tree: Tree, drawings_per_class: int) -> tuple[list[Source], list[str]]:
-    """All sources, and the class folders that hold no image."""
+    """Return all sources, and the class folders that hold no image."""
     found: list[Source] = []
     empty: list[str] = []
-    for domain, places in _FOLDERS[layout].items():
-        present = [directory for names in places if (directory := next((name for name in names if tree.has_folder(name)), None))]
+    for domain, folders in _FOLDERS[layout].items():
+        present = [directory for names in folders if (directory := next((name for name in names if tree.has_folder(name)), None))]
         drawings = _drawing_files(tree, present) if layout == "quickdraw" and domain == "sketch" else []
         if not present and not drawings:
-            raise InputError(f"no {domain} folder in {tree.folder.uri!r}: layout {layout!r} expects {' or '.join(places[0])}")
+            raise InputError(f"no {domain} folder in {tree.folder.uri!r}: layout {layout!r} expects {' or '.join(folders[0])}")
         for folder in (folder for directory in present for folder in tree.folders(directory)):
             class_name = folder.rpartition("/")[2]
             files = [Source(path, domain, class_name) for path in tree.files(folder, IMAGE_SUFFIXES)]
@@ -181,13 +184,13 @@ def _from_folders(layout: str, tree: Tree, drawings_per_class: int) -> tuple[lis
 
 
 def _drawing_files(tree: Tree, present: Sequence[str]) -> list[str]:
-    """QuickDraw's .ndjson files: in the root, in `ndjson/`, or beside the sketch folders."""
+    """List QuickDraw's .ndjson files: in the root, in `ndjson/`, or in the sketch folders."""
     folders = dict.fromkeys(["", "ndjson", *present])
     return [path for folder in folders for path in tree.files(folder, _STROKES)]
 
 
 def _with_drawings(directory: Folder, found: list[Source], files: Sequence[str], per_class: int) -> list[Source]:
-    """`found` and the drawings of each file. A class takes its spelling from the photo folders, where one matches."""
+    """Add the drawings of each file to `found`. A class takes its spelling from the photo folders, where one matches."""
     spelling = {fold(source.class_name): source.class_name for source in found}
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
         for path, lines in zip(files, pool.map(partial(_drawings, directory, per_class), files), strict=True):
@@ -202,7 +205,7 @@ def _drawings(directory: Folder, count: int, file: str) -> list[strokes.Line]:
 
 
 def _from_lists(tree: Tree, lists_dir: str, *, held_out_seen: bool) -> Iterator[Source]:
-    """`*_train.txt` and `*_zero.txt` (and `*_test.txt`: sketches of seen classes held out of training)."""
+    """Read `*_train.txt` and `*_zero.txt` (and `*_test.txt`: sketches of seen classes held out of training)."""
     folder = key_of(lists_dir, "--lists-dir") if lists_dir else _only_lists_dir(tree)
     files = {PurePosixPath(path).name: path for path in tree.files(folder, _LISTS)}
     names = {hint: _class_names(tree.folder, files.get(file)) for hint, file in _CLASS_NAMES.items()}
@@ -224,17 +227,17 @@ def _only_lists_dir(tree: Tree) -> str:
 
 
 def _class_names(directory: Folder, file: str | None) -> dict[str, str]:
-    """Label to class name; empty where the list's folder has no such file (the class is then the image's folder)."""
+    """Map labels to class names; empty where the list's folder has no such file (the class is then the image's folder)."""
     return {label: name for name, label in _rows(directory, file)} if file else {}
 
 
 def _rows(directory: Folder, file: str) -> Iterator[tuple[str, str]]:
-    """`<text> <label>` of each line, split at the last blank: text may hold blanks."""
+    """Yield text and label of each line `<text> <label>`, split at the last blank, since the text may hold blanks."""
     name = PurePosixPath(file).name
     try:
         lines = directory.read(file).decode("utf-8").splitlines()
     except UnicodeDecodeError:
-        raise InputError(f"{name} is no text list") from None
+        raise InputError(f"{name} is not a text file") from None
     for number, row in enumerate(lines, 1):
         if row.strip():
             text, _, label = row.strip().rpartition(" ")
@@ -256,7 +259,7 @@ def _listed(tree: Tree, file: str, hint: str, names: dict[str, str]) -> Iterator
 
 
 def _list_domain(name: str) -> str:
-    """The community's list names: all_photo_..., ImageResized_..., sketch_..., png_..."""
+    """Return the domain that the name of a list contains: all_photo_..., ImageResized_..., sketch_..., png_..."""
     lower = name.lower()
     if "photo" in lower or "image" in lower:
         return "photo"

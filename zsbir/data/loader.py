@@ -1,7 +1,8 @@
 """From a batch plan to tensors: threads decode and augment ahead of the training step.
 
-Threads, not processes: Pillow gives the interpreter lock back while it decodes and warps, a thread starts at once, and every
-image's chance comes from (seed, step, place in the global batch), so the bytes are the same for any number of threads or workers.
+Threads, not processes: Pillow releases the interpreter lock while it decodes and warps, and a thread starts at once. The
+randomness of every image comes from (seed, step, position in the global batch), so the bytes are the same for any number of
+threads or workers.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ Item = TypeVar("Item")
 Pixels = UInt8[np.ndarray, "3 h w"]
 
 STEPS_AHEAD = 3
-"""Batches that are being prepared while one is trained on."""
+"""Batches that are prepared while one is trained on."""
 
 
 def default_threads() -> int:
-    """Decoding threads of a process: its cores, at most 16."""
+    """Return how many threads of a process decode: one a core, at most 16."""
     return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -61,7 +62,7 @@ class TrainLoader:
     threads: int = 0
 
     def batches(self, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of steps first_step, first_step + 1, ..."""
+        """Yield the batches of steps first_step, first_step + 1 and so on."""
         flat = self.plan.reshape(len(self.plan), -1)
         share = flat.shape[1] // self.world_size
         mine = range(self.rank * share, (self.rank + 1) * share)
@@ -84,7 +85,7 @@ class TrainLoader:
 def eval_batches(
     images: Images, positions: Int[np.ndarray, "n"], image_px: int, batch_images: int, threads: int = 0
 ) -> Iterator[UInt8[Tensor, "b 3 h w"]]:
-    """The images at `positions` under the evaluation transform, `batch_images` at a time."""
+    """Yield the images at `positions` under the evaluation transform, `batch_images` at a time."""
     images.prefetch(positions)
     groups = (positions[start : start + batch_images].tolist() for start in range(0, len(positions), batch_images))
     return prefetch(lambda position: eval_image(images.read(position), image_px), groups, threads)
@@ -93,7 +94,7 @@ def eval_batches(
 def prefetch(
     pixels: Callable[[Item], Pixels], groups: Iterator[list[Item]], threads: int = 0
 ) -> Iterator[UInt8[Tensor, "b 3 h w"]]:
-    """A stacked tensor for each group, made by threads STEPS_AHEAD groups ahead, in order."""
+    """Yield a stacked tensor for each group in order, made by threads that work STEPS_AHEAD groups ahead."""
     waiting: deque[list[Future[Pixels]]] = deque()
     with ThreadPoolExecutor(threads or default_threads(), thread_name_prefix="decode") as pool:
         try:

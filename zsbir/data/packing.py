@@ -1,8 +1,8 @@
-"""From blocks of sources to shards: images read and checked in threads, each block's shard published, then a record of it put.
+"""From blocks of sources to shards: images read and checked in threads, each block's shard published, then its record written.
 
 A record is a small file `.parts/00007.arrow` beside the shards: the block's rows of the sample table, its refused images, and
-which shard holds it. What has a record need not be packed again, by whatever process goes on; when the data set is whole, the
-records are removed. Memory stays bounded: a few images a thread wait in order, and a row group is written as soon as it is full.
+which shard holds it. A block with a record is not packed again when another process resumes; when the data set is complete,
+the records are removed. Memory stays bounded: a few images a thread wait in order, and a row group is written once it is full.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ PARTS = ".parts"
 """The folder of records, beside the shards."""
 
 SHARDS_WAITING = 3
-"""Finished shards that may wait to be published while the next is packed: so many lie on this machine's disk at once."""
+"""Finished shards that may wait to be published while the next is packed, which bounds the disk they take."""
 
 _FORM = f"1, pyarrow {pa.__version__}, pillow {PIL.__version__}"
-"""Other versions may write other bytes: shards of theirs are not mixed with ours."""
+"""Format and library versions. Others may write other bytes, so shards of different versions are not mixed."""
 
 _REMOTE_THREADS = 4
 """Threads a core where sources lie in object storage: most of them wait for an answer."""
 
 
-class OtherForm(Exception):  # noqa: N818 - it is no error
-    """Bytes that are no record, or one of another version of this program."""
+class OtherForm(Exception):  # noqa: N818 - not an error: the block is packed again
+    """Raised for bytes that are not a record, or were written by another version of this program."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Under which key a shard was published, and its size and checksum."""
+    """A published shard: its key, size and checksum."""
 
     key: str
     entry: FileEntry
@@ -65,14 +65,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Record:
-    """A packed block: its rows of the sample table, what was refused, and its shard (None where all was)."""
+    """A packed block: its rows of the sample table, the refused images, and its shard (None where all were refused)."""
 
     samples: pa.Table
     refused: pa.Table
     shard: Shard | None
 
     def to_bytes(self) -> bytes:
-        """As an Arrow file, the rest in its metadata. Equal records give equal bytes."""
+        """Serialise as an Arrow file whose metadata holds the rest. Equal records give equal bytes."""
         key, file = (self.shard.key, self.shard.entry.model_dump()) if self.shard else ("", {})
         rest = {"form": _FORM, "key": key, "file": file, "refused": self.refused.to_pylist()}
         table = self.samples.combine_chunks().replace_schema_metadata({"zsbir": json.dumps(rest)})
@@ -83,7 +83,7 @@ class Record:
 
     @staticmethod
     def of(data: bytes) -> Record:
-        """The record in these bytes. Raises OtherForm."""
+        """Read the record in these bytes. Raises OtherForm."""
         try:
             table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
             rest: dict[str, Any] = json.loads(table.schema.metadata[b"zsbir"])
@@ -97,12 +97,12 @@ class Record:
 
 
 def record_name(number: int) -> str:
-    """The file of the record of block `number`, relative to the data set."""
+    """Return the file of the record of block `number`, relative to the data set."""
     return f"{PARTS}/{number:05d}.arrow"
 
 
 def found_records(target: Folder) -> dict[int, Record]:
-    """The records that lie in the place of a data set, by block: those whose shard is there, as large as it should be."""
+    """Find the records in a data set's folder, by block: those whose shard is there, as large as it should be."""
     sizes = {f"shards/{entry.key}": entry.size for entry in target.sub("shards").walk()}
     keys = [entry.key for entry in target.sub(PARTS).walk() if Path(entry.key).stem.isdecimal()]
 
@@ -129,9 +129,9 @@ class Packing:
 
 
 class Packer:
-    """Packs blocks of a data set, in whatever process: it opens the places of images and of shards by their URIs.
+    """Packs blocks of a data set. It opens the folders of images and shards by their URIs, so that any process can do it.
 
-    threads: that read and check images; 0: by `cores`.
+    threads: how many read and check images; 0: by `cores`.
     """
 
     def __init__(self, source_uri: str, target_uri: str, packing: Packing, threads: int, cores: int = 0):
@@ -140,7 +140,7 @@ class Packer:
         self._threads = threads or cores * (_REMOTE_THREADS if is_remote(source_uri) else 1)
 
     def pack(self, blocks: Iterable[Block], advance: Callable[[], object] = lambda: None) -> Iterator[bytes]:
-        """The record of each block, in order, when its shard and itself are where they should be. `advance`: after each image.
+        """Yield the record of each block, in order, once both it and the shard are stored. `advance` is called after each image.
 
         A block's shard goes up while the next block is packed.
         """
@@ -155,7 +155,7 @@ class Packer:
                 yield waiting.popleft().result()
 
     def _write(self, block: Block, file: Path, advance: Callable[[], object]) -> tuple[pa.Table, pa.Table]:
-        """The block's shard written to `file` (no file where nothing is left); its samples and what was refused."""
+        """Write the block's shard to `file` (none where no image is left); return its samples and the refused images."""
         writer = ShardWriter(file, block.number, self._packing.classes)
         refused: list[dict[str, str]] = []
         seen: set[tuple[str, str]] = set()
@@ -194,7 +194,7 @@ class ShardWriter:
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, sample_id: int, source: Source, packed: Packed) -> None:
-        """The next image."""
+        """Append an image."""
         self._ids.append(sample_id)
         self._images.append((source, packed))
         if len(self._images) == ROW_GROUP_ROWS:
@@ -241,7 +241,7 @@ class ShardWriter:
 
 
 def _open_shard(path: Path) -> pq.ParquetWriter:
-    """Images are compressed already, and their statistics would only swell the footer."""
+    """Open a shard for writing. Images are compressed already, and their statistics would only swell the footer."""
     return pq.ParquetWriter(
         path,
         SHARD_SCHEMA.with_metadata({b"huggingface": _hugging_face_features()}),
@@ -252,7 +252,7 @@ def _open_shard(path: Path) -> pq.ParquetWriter:
 
 
 def _hugging_face_features() -> bytes:
-    """What makes `datasets` decode the image column."""
+    """Return the metadata by which the `datasets` library decodes the image column."""
     features: dict[str, dict[str, str]] = {field.name: {"dtype": str(field.type), "_type": "Value"} for field in SAMPLE_FIELDS}
     features["image"] = {"_type": "Image"}
     return json.dumps({"info": {"features": features}}).encode()

@@ -1,8 +1,8 @@
-"""What goes into a shard: each file read, checked to its last byte and brought into the one form that is stored, in threads.
+"""From files to what a shard stores: each file read, checked to its last byte and brought into the stored form, in threads.
 
-Most photos come upright and small enough, so their own bytes are stored, and pixels serve the check alone. Of those only the
-brightness is decoded, which finds the same damage and leaves out the work on colours; what it cannot vouch for is decoded in
-full. Verdicts and bytes are those of the full decode, always.
+Most photos are upright and small enough, so their own bytes are stored, and pixels are decoded only for the check. For those
+the brightness alone is decoded, which finds the same damage without the work on colours; where it cannot decide, the image is
+decoded in full. Verdicts and bytes are always those of the full decode.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ Colours are clipped to 0..255, so one colour can come of several Y: two that dif
 blue are at most 83 apart in Y (a test tries them all). The rest is room for rounding.
 """
 _USUAL_SAMPLING = {((across, down), (1, 1), (1, 1)) for across in (1, 2) for down in (1, 2)}
-"""Of colour JPEGs: brightness in full, the two colour channels in full or halved. Others may fail in their colours alone."""
+"""Sampling of colour JPEGs: brightness in full, both colour channels in full or halved. Others may fail in their colours alone."""
 
 
 @runtime_checkable
 class Source(Protocol):
-    """What can be packed: an image file, a drawing of strokes, a toy."""
+    """An image that can be packed: a file, a drawing of strokes, a toy."""
 
     @property
     def path(self) -> str:
-        """Relative to the data set's root."""
+        """The path relative to the data set's root."""
 
     @property
     def domain(self) -> str:
-        """`photo` or `sketch`."""
+        """The domain, `photo` or `sketch`."""
 
     @property
     def class_name(self) -> str:
@@ -59,13 +59,13 @@ class Source(Protocol):
 
     @property
     def split_hint(self) -> str | None:
-        """`seen` or `unseen`, where the data set itself says so."""
+        """The side of the split, `seen` or `unseen`, where the data set itself names it."""
 
     def read(self, folder: Folder) -> bytes:
-        """The bytes of the image. Raises OSError or BadImage."""
+        """Return the bytes of the image. Raises OSError or BadImage."""
 
     def stamp(self, tree: Tree) -> Sequence[int]:
-        """What changes when the source changes, without reading it."""
+        """Return what changes when the source changes, without reading it."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,15 @@ class Packed:
 
 @dataclass(frozen=True)
 class Refused:
-    """Why an image does not go into a shard."""
+    """The reason why an image does not go into a shard."""
 
     reason: str
 
 
 def prepare_all(sources: Sequence[Source], folder: Folder, short_side_px: int, workers: int) -> Iterator[Packed | Refused]:
-    """`prepare` of every source, in order. Threads, since decoding leaves Python's lock alone.
+    """Yield `prepare` of every source, in order, computed by threads, since decoding releases the interpreter lock.
 
-    A few images a worker wait in memory. When the reader stops, each thread finishes the image in its hands, and no more.
+    A few images a worker wait in memory. When the reader stops, each thread finishes its current image and ends.
     """
     stop = threading.Event()
 
@@ -110,7 +110,7 @@ def prepare_all(sources: Sequence[Source], folder: Folder, short_side_px: int, w
 
 
 def prepare(source: Source, folder: Folder, short_side_px: int) -> Packed | Refused:
-    """One image read, checked and brought into the form of shards."""
+    """Read and check one image and bring it into the form of shards."""
     try:
         data = source.read(folder)
         if len(data) > MAX_FILE_BYTES:
@@ -124,7 +124,7 @@ def prepare(source: Source, folder: Folder, short_side_px: int) -> Packed | Refu
 
 
 def stored_form(data: bytes, short_side_px: int, domain: str) -> tuple[bytes, int, int]:
-    """Bytes for a shard, with width and height: the original ones where any reader sees in them what `decode` shows.
+    """Return bytes for a shard, with width and height: the original ones where any reader sees in them what `decode` shows.
 
     A short side above `short_side_px` is reduced to it; 0 keeps every size. What must be written anew becomes JPEG (photos,
     quality 95) or PNG (sketches, grey where there is no colour). Raises BadImage for what is damaged, too large or blank.
@@ -145,7 +145,7 @@ def stored_form(data: bytes, short_side_px: int, domain: str) -> tuple[bytes, in
 
 
 def _plain(image: Image.Image, data: bytes) -> bool:
-    """Whether the header says 8-bit grey or RGB, JPEG or PNG, opaque. Asked before the pixels are loaded."""
+    """Return whether the header says 8-bit grey or RGB, JPEG or PNG, opaque. To be called before the pixels are loaded."""
     deep_png = image.format == "PNG" and data[24] != 8  # the bit depth of IHDR: Pillow's mode does not tell it for RGB
     return image.format in ("JPEG", "PNG") and image.mode in ("L", "RGB") and not deep_png and not image.has_transparency_data
 
@@ -166,17 +166,17 @@ def _written_anew(image: Image.Image, size: tuple[int, int], domain: str) -> byt
 
 
 def _is_usual_jpeg(image: Image.Image) -> bool:
-    """Whether it is a colour JPEG of a sampling that any decoder knows."""
+    """Return whether the image is a colour JPEG of a sampling that any decoder knows."""
     return isinstance(image, JpegImageFile) and tuple(layer[1:3] for layer in image.layer) in _USUAL_SAMPLING
 
 
 def _surely_good(image: Image.Image) -> bool:
-    """Whether a usual JPEG is upright, whole and not blank, told by its brightness alone.
+    """Return whether a usual JPEG is surely upright, whole and not blank, judged by its brightness alone.
 
-    Yes is what the full decode would say: every coded bit is read here too, and no colours hide such differences in brightness.
-    No means nothing: the image is then of no further use, and the bytes are to be decoded in full.
+    True agrees with the full decode: every coded bit is read here too, and no colours hide such differences in brightness.
+    False decides nothing: the image is then used up, and the bytes have to be decoded in full.
     """
     try:
         return image.draft("L", None) is not None and orientation(image) in (0, 1) and differs(image, _BRIGHTNESS_PROOF)
-    except Exception:  # noqa: BLE001 - whatever it was, the full decode meets it too and has words for it
+    except Exception:  # noqa: BLE001 - the full decode meets the same error and explains it
         return False

@@ -14,7 +14,7 @@ from zsbir.data.domains import DOMAINS, SPLITS
 
 @dataclass(frozen=True)
 class Samples:
-    """Columns of the sample table, one row an image; a position in them is how all code names an image.
+    """Columns of the sample table, one row an image; everywhere else an image is named by its position in them.
 
     domain: index into DOMAINS. split: index into SPLITS. shard, row: where the image's bytes are.
     """
@@ -32,7 +32,7 @@ class Samples:
         return len(self.class_id)
 
     def select(self, *, split: str | None = None, domain: str | None = None) -> Int[np.ndarray, "m"]:
-        """Positions of the samples of a split and a domain (None: of all), in table order."""
+        """Return the positions of the samples of a split and a domain (None: of all), in table order."""
         mask = np.ones(len(self), bool)
         if split is not None:
             mask &= self.split == SPLITS.index(split)
@@ -41,12 +41,12 @@ class Samples:
         return np.flatnonzero(mask)
 
     def classes(self, split: str) -> Int[np.ndarray, "c"]:
-        """Sorted class ids of a split."""
+        """Return the class ids of a split, sorted."""
         return np.unique(self.class_id[self.select(split=split)])
 
 
 def load_samples(dataset: Artifact) -> Samples:
-    """The sample table of a Dataset artifact."""
+    """Read the sample table of a Dataset artifact."""
     table = pq.read_table(dataset.file("samples.parquet"))
     ids, names = table["class_id"].to_numpy(), table["class_name"].to_numpy(zero_copy_only=False)
     class_names = [""] * (int(ids.max(initial=-1)) + 1)

@@ -43,5 +43,5 @@ QUARANTINE_SCHEMA = pa.schema(
 
 
 def shard_name(number: int) -> str:
-    """The file of shard `number`, relative to the artifact."""
+    """Return the file of shard `number`, relative to the artifact."""
     return f"shards/part-{number:05d}.parquet"

@@ -1,6 +1,6 @@
 """Image bytes by (shard, row): Parquet is the exchange format, a memory-mapped Arrow file in the cache is the working copy.
 
-Parquet cannot give one row without decoding its row group; so all processes of a machine share one Arrow file a shard, made once
+Parquet cannot give one row without decoding its row group, so all processes of a machine share one Arrow file a shard, made once
 (fetched where it lies in object storage, checked against the manifest) and mapped into memory. Shards that the cache's bound leaves
 no room for are read by the row group instead, each image checked by itself: slower, but the bound holds.
 """
@@ -35,11 +35,11 @@ FETCHES = 4
 
 _GROUPS_KEPT = 64
 _CACHE_SHARE = 0.8
-"""Of the cache's bound, what one data set may take."""
+"""Share of the cache's bound that one data set may take."""
 
 
 class Images:
-    """The images of a data set: `images.read(position)` gives the stored bytes. Safe to share between threads."""
+    """The images of a data set: `images.read(position)` gives the stored bytes. Thread-safe."""
 
     def __init__(self, dataset: Artifact, samples: Samples):
         self._dataset, self._samples = dataset, samples
@@ -54,7 +54,7 @@ class Images:
             )
 
     def read(self, position: int) -> bytes:
-        """The encoded image at a position of the sample table. InputError when its shard is missing or damaged."""
+        """Return the encoded image at a position of the sample table. Raises InputError when its shard is missing or damaged."""
         shard, row = int(self._samples.shard[position]), int(self._samples.row[position])
         if shard in self._resident:
             data: bytes = self._column(shard)[row].as_py()
@@ -72,9 +72,9 @@ class Images:
         return data
 
     def prefetch(self, positions: Int[np.ndarray, "n"]) -> None:
-        """Have the shards of these images in the cache soon, in the order they come in, while the caller goes on.
+        """Fetch the shards of these images into the cache in the background, in the order in which they are needed.
 
-        Whoever reads an image waits for its shard alone, and is told what went wrong with it.
+        `read` waits for the shard of its image alone, and raises what went wrong with that one.
         """
         shards = self._samples.shard[positions]
         _, first = np.unique(shards, return_index=True)
@@ -112,7 +112,7 @@ class Images:
 
 
 def _that_fit(dataset: Artifact, shards: Sequence[int]) -> tuple[set[int], int]:
-    """The shards whose working copies the cache has room for, and how many others there are."""
+    """Return the shards whose working copies the cache has room for, and how many others there are."""
     room, fit = _CACHE_SHARE * cache_bytes(), set()
     for shard in shards:
         room -= dataset.manifest.files[shard_name(shard)].size if shard_name(shard) in dataset.manifest.files else 0
@@ -124,7 +124,7 @@ def _that_fit(dataset: Artifact, shards: Sequence[int]) -> tuple[set[int], int]:
 def _map_column(dataset: Artifact, shard: int) -> pa.Array:
     name = shard_name(shard)
     dataset.key(name)
-    # Thrown out between being found and being opened: asked for again.
+    # The cache may evict the file between finding and opening it: ask again.
     for _ in range(3):
         path = cached(_copy_name(dataset.manifest.files[name]), lambda file: _write_working_copy(dataset, name, file))
         try:
@@ -178,7 +178,7 @@ class _RowGroups:
         return data
 
     def forget(self, shard: int) -> None:
-        """Read it anew when it is asked for next."""
+        """Drop what is kept of a shard, so that it is read anew."""
         with self._lock:
             self._files.pop(shard, None)
             for key in [key for key in self._kept if key[0] == shard]:
@@ -200,7 +200,7 @@ class _RowGroups:
 
 
 def _ranged(dataset: Artifact, name: str) -> Any:
-    """A file of which only what is asked for is read."""
+    """Open a file of the data set for ranged reads."""
     path = dataset.folder.local(dataset.key(name))
     if path is not None:
         return path

@@ -17,7 +17,7 @@ from zsbir.data.layouts import match_names
 
 @dataclass(frozen=True)
 class ClassLists:
-    """Class names as a user gives them. Empty `seen`: every class that is not unseen. Empty `dev`: drawn by chance."""
+    """Class names as a user gives them. Empty `seen`: every class that is not unseen. Empty `dev`: drawn at random."""
 
     unseen: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
@@ -25,9 +25,9 @@ class ClassLists:
 
 
 def read_lists(uri: str | Path) -> ClassLists:
-    """A split file, by path or `s3://` URI: JSON with "unseen" and optional "seen" and "dev", or text, an unseen class a line.
+    """Read a split file: JSON with "unseen" and optional "seen" and "dev", or text with an unseen class a line.
 
-    Raises InputError when it is neither.
+    The file is given by path or `s3://` URI. Raises InputError when it is neither of the two.
     """
     folder, name = split_file(uri)
     try:
@@ -43,7 +43,7 @@ def _from_json(text: str, where: str) -> ClassLists:
     try:
         values: Any = json.loads(text)
     except ValueError as error:
-        raise InputError(f"{where} is no JSON: {error}") from None
+        raise InputError(f"{where} is not JSON: {error}") from None
     if not isinstance(values, dict) or "unseen" not in values:
         raise InputError(f'{where} must be {{"unseen": [...]}}, with "seen" and "dev" lists where wanted')
     return ClassLists(**{key: _names(values.get(key, []), f"{where}, {key!r}") for key in ("unseen", "seen", "dev")})
@@ -56,24 +56,27 @@ def _names(values: Any, where: str) -> tuple[str, ...]:
 
 
 def hinted(hints: Iterable[tuple[str, str | None]]) -> ClassLists | None:
-    """The unseen classes as the data set's own lists say it, from (class, hint) pairs; None where they say nothing."""
+    """Return the unseen classes that the data set's own lists name, from (class, hint) pairs; None where they name none.
+
+    Raises InputError where a class is in a list of seen and in one of unseen classes.
+    """
     by_hint: dict[str, set[str]] = {"seen": set(), "unseen": set()}
     for name, hint in hints:
         if hint:
             by_hint[hint].add(name)
     both = sorted(by_hint["seen"] & by_hint["unseen"])
     if both:
-        raise InputError(f"class {both[0]!r} stands in a list of seen and in one of unseen classes ({len(both)} such classes)")
+        raise InputError(f"class {both[0]!r} is in a list of seen and in one of unseen classes ({len(both)} such classes)")
     return ClassLists(unseen=tuple(sorted(by_hint["unseen"]))) if by_hint["unseen"] else None
 
 
 def draw_unseen(present: Sequence[str], frac: float, seed: int) -> ClassLists:
-    """A random share of the classes as unseen, at least one."""
+    """Draw a share of the classes as unseen, at least one."""
     return ClassLists(unseen=_drawn(sorted(present), max(1, round(frac * len(present))), (seed, 1)))
 
 
 def assign(present: Sequence[str], lists: ClassLists, *, dev_frac: float, seed: int) -> dict[str, str]:
-    """Class to split, for each class that takes part. Raises InputError for names that are not there or stand in two lists."""
+    """Return the split of each class that takes part. Raises InputError for names that are unknown or in two lists."""
     unseen = match_names(lists.unseen, present, what="unseen class")
     seen = match_names(lists.seen, present, what="seen class") if lists.seen else sorted(set(present) - set(unseen))
     both = sorted(set(seen) & set(unseen))
@@ -96,7 +99,7 @@ def _check_sizes(train: Sequence[str], dev: Sequence[str], unseen: Sequence[str]
 
 
 def _draw_dev(seen: Sequence[str], frac: float, seed: int) -> tuple[str, ...]:
-    """At least two, since retrieval among one class is always right."""
+    """Draw dev classes, at least two, since retrieval among one class is always right."""
     return _drawn(seen, max(2, round(frac * len(seen))), (seed, 2)) if frac else ()
 
 
@@ -106,6 +109,6 @@ def _drawn(names: Sequence[str], count: int, seed: Sequence[int]) -> tuple[str, 
 
 
 def count_by_split(splits: Mapping[str, str]) -> dict[str, int]:
-    """`train_classes`, `dev_classes`, `unseen_classes`, as manifests count them."""
+    """Count `train_classes`, `dev_classes` and `unseen_classes`, as manifests do."""
     values = list(splits.values())
     return {f"{split}_classes": values.count(split) for split in ("train", "dev", "unseen")}

@@ -29,7 +29,7 @@ _MAX_POINTS = 100_000
 
 
 class Line(NamedTuple):
-    """Where one drawing stands in its file: number of the line from 0, first byte, bytes."""
+    """Position of one drawing in its file: number of the line from 0, first byte, length in bytes."""
 
     number: int
     start: int
@@ -37,7 +37,7 @@ class Line(NamedTuple):
 
 
 def drawings(folder: Folder, file: str, most: int) -> Iterator[Line]:
-    """The first `most` drawings of an .ndjson file that the game recognised. InputError for a file that holds no lines."""
+    """Find the first `most` drawings of an .ndjson file that the game recognised. Raises InputError where lines are too long."""
     return islice(_recognised(folder, file), most)
 
 
@@ -51,7 +51,7 @@ def _recognised(folder: Folder, file: str) -> Iterator[Line]:
 
 
 def _lines(folder: Folder, file: str) -> Iterator[bytes]:
-    """The lines of a file without their ends. It is read by the piece, as far as asked: such files have hundreds of megabytes."""
+    """Yield the lines of a file without their ends, read in pieces as far as asked: such files have hundreds of megabytes."""
     rest = b""
     for at in count(0, _PIECE_BYTES):
         piece = folder.read_range(file, at, _PIECE_BYTES)
@@ -67,27 +67,27 @@ def _lines(folder: Folder, file: str) -> Iterator[bytes]:
 
 
 def read_drawing(folder: Folder, file: str, start: int, length: int) -> bytes:
-    """The drawing in `length` bytes at `start` of an .ndjson file as PNG. Raises BadImage when that is no drawing."""
+    """Render the drawing in `length` bytes at `start` of an .ndjson file as PNG. Raises BadImage for anything but a drawing."""
     return encode_sketch(render(parse(folder.read_range(file, start, min(length, _MAX_LINE_BYTES)))))
 
 
 def parse(line: bytes) -> list[np.ndarray]:
-    """Strokes of one line of an .ndjson file, each float [points, 2]. Raises BadImage."""
+    """Parse one line of an .ndjson file into strokes, each float [points, 2]. Raises BadImage."""
     try:
         drawing: Any = json.loads(line)["drawing"]
         strokes = [np.array([stroke[0], stroke[1]], dtype=np.float64).T for stroke in drawing if len(stroke[0])]
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
-        raise BadImage(f"no QuickDraw drawing: {type(error).__name__} {' '.join(str(error).split())[:100]}") from None
+        raise BadImage(f"not a QuickDraw drawing: {type(error).__name__} {' '.join(str(error).split())[:100]}") from None
     if not strokes or any(stroke.ndim != 2 or stroke.shape[1] != 2 for stroke in strokes):
         raise BadImage("a drawing without strokes")
     points = np.concatenate(strokes)
     if len(points) > _MAX_POINTS or not np.isfinite(points).all():
-        raise BadImage(f"a drawing of {len(points)} points, or with coordinates that are no numbers")
+        raise BadImage(f"a drawing of {len(points)} points, or with coordinates that are not numbers")
     return strokes
 
 
 def render(strokes: list[np.ndarray], size_px: int = SIDE_PX) -> Image.Image:
-    """Black strokes on white, grey, centred with a margin, proportions kept."""
+    """Draw black strokes on white as a grey image, centred with a margin, proportions kept."""
     points = np.concatenate(strokes)
     low, extent = points.min(0), points.max(0) - points.min(0)
     scale = _SCALE * (size_px - 2 * MARGIN_PX) / max(float(extent.max()), 1e-6)

@@ -1,6 +1,6 @@
-"""What is said of a sample table as a whole: its counts, its classes, and the digest of its content.
+"""Counts, classes and content digest of a whole sample table.
 
-A table may have a million rows: it is counted as it lies in memory, and only a few rows at a time become Python objects.
+A table may have a million rows: it is counted in Arrow, and only a few rows at a time become Python objects.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 4096
 
 
 def counts_of(samples: pa.Table, split_of: Mapping[str, str]) -> dict[str, int]:
-    """The counts of a manifest: samples, photos, sketches and classes, in all and by split."""
+    """Count what a manifest lists: samples, photos, sketches and classes, in all and by split."""
     found = _count(samples, "split", "domain")
     return {
         "samples": samples.num_rows,
@@ -34,20 +34,20 @@ def counts_of(samples: pa.Table, split_of: Mapping[str, str]) -> dict[str, int]:
 
 
 def class_rows(samples: pa.Table, classes: Mapping[str, tuple[int, str]]) -> list[dict[str, Any]]:
-    """The rows of classes.json. classes: id and split by name. InputError when no photo or no sketch of a class is there."""
+    """Return the rows of classes.json. classes: id and split by name. Raises InputError for a class without photos or sketches."""
     found = _count(samples, "class_name", "domain")
     rows = []
     for name, (number, split) in classes.items():
         by_domain = {_PLURAL[domain]: found[name, domain] for domain in DOMAINS}
         for plural, count in by_domain.items():
             if not count:
-                raise InputError(f"all {plural} of class {name!r} are bad: replace them, or remove the class")
+                raise InputError(f"class {name!r} has no usable {plural}: replace them, or remove the class")
         rows.append({"class_id": number, "name": name, "split": split, **by_domain})
     return rows
 
 
 def content_digest(samples: pa.Table, quarantine: pa.Table, *how: Any) -> str:
-    """What the images are and how they are split, on whatever machine and in whatever shards: 64 hex digits.
+    """Digest the images and their splits, independent of machines and shards: 64 hex digits.
 
     `how` they were stored comes first: `digest_of([*how, rows, refused paths])`.
     """
@@ -55,7 +55,7 @@ def content_digest(samples: pa.Table, quarantine: pa.Table, *how: Any) -> str:
 
 
 def _count(table: pa.Table, *columns: str) -> Counter[tuple[str, ...]]:
-    """How many rows there are of each combination of values."""
+    """Count the rows of each combination of values."""
     groups = table.select(columns).group_by(columns).aggregate([([], "count_all")])
     values = zip(*(groups[column].to_pylist() for column in columns), strict=True)
     return Counter(dict(zip(values, groups["count_all"].to_pylist(), strict=True)))

@@ -1,7 +1,7 @@
 """The files of a data set as a scan asks for them: on disk folder by folder, in object storage all from one listing.
 
-Both show the same of the same files. What no place of either kind may hold under one name (a backslash, an empty part, `..`)
-is left out, with a warning. On disk no link is followed out of the root.
+Both list the same files alike. A name that one of the two could not hold (a backslash, an empty part, `..`) is left out, with
+a warning. On disk no link is followed out of the root.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ _NO_NAMES = frozenset({"", ".", ".."})
 
 @runtime_checkable
 class Tree(Protocol):
-    """What there is below a place, without opening a file. Paths are keys below it ("photo/cat/a.jpg"; "" for itself)."""
+    """The files below a folder, without opening any. Paths are keys below it ("photo/cat/a.jpg"; "" for the folder itself)."""
 
     @property
     def folder(self) -> Folder:
-        """Where the files are read. It travels to other processes; the tree stays where it was asked for."""
+        """The folder that the files are read from. It can be sent to other processes; the tree cannot."""
 
     def has_folder(self, path: str) -> bool:
-        """Whether there is such a folder."""
+        """Return whether there is such a folder."""
 
     def folders(self, path: str, start: str = "") -> list[str]:
-        """The visible folders directly in a folder, sorted; those alone whose name starts with `start`."""
+        """Return the visible folders directly in a folder, sorted: those whose name starts with `start`."""
 
     def files(self, path: str, suffixes: Collection[str]) -> list[str]:
-        """The visible files directly in a folder, sorted, that end in one of `suffixes` (".jpg", in any case)."""
+        """Return the visible files directly in a folder, sorted, that end in one of `suffixes` (".jpg", in any case)."""
 
     def below(self, suffixes: Collection[str]) -> list[str]:
-        """Every such file at any depth, hidden or not, folder by folder. Links that lead out are left out."""
+        """Return every such file at any depth, hidden or not, folder by folder; links that lead out are left out."""
 
     def check(self, path: str) -> None:
-        """InputError when `path` is, or lies below, a link that leads out of the tree."""
+        """Raise InputError when `path` is, or lies below, a link that leads out of the tree."""
 
     def stamp(self, path: str) -> Stamp:
-        """Size and time of a file."""
+        """Return size and time of a file."""
 
 
 def open_tree(uri: str | Path) -> Tree:
-    """The tree at a path or an `s3://` URI. Nothing is listed before it is asked for.
+    """Open the tree at a path or an `s3://` URI. Nothing is listed before it is asked for.
 
-    Raises InputError for broken URIs and buckets that are not there.
+    Raises InputError for malformed URIs and buckets that do not exist.
     """
     folder = open_folder(uri)
     root = folder.local()
@@ -68,31 +68,31 @@ def open_tree(uri: str | Path) -> Tree:
 
 
 def key_of(path: str, where: str) -> str:
-    """`path`, as a user wrote it in `where`, as a key below the root. InputError when it leads elsewhere."""
+    """Turn `path`, as a user wrote it in `where`, into a key below the root. Raises InputError when it leads elsewhere."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path:
-        raise InputError(f"{where}: {path!r} is no path below the data set's folder")
+        raise InputError(f"{where}: {path!r} is not a path below the data set's folder")
     return pure.as_posix() if pure.parts else ""
 
 
 def under(path: str, name: str) -> str:
-    """The key of what is called `name` in the folder `path`."""
+    """Return the key of `name` in the folder `path`."""
     return f"{path}/{name}" if path else name
 
 
 class DiskTree:
-    """See `Tree`. Each question looks at the disk."""
+    """A `Tree` on disk. Every call reads the disk."""
 
     def __init__(self, folder: Folder, root: Path):
         self.folder, self._root = folder, root
         self._checked: set[Path] = set()
 
     def has_folder(self, path: str) -> bool:
-        """A link to one counts."""
+        """Return whether there is such a folder, or a link to one."""
         return (self._root / path).is_dir()
 
     def folders(self, path: str, start: str = "") -> list[str]:
-        """InputError when one is a link that leads out."""
+        """List folders as `Tree` says. Raises InputError when one is a link that leads out."""
         self.check(path)
         found = [entry for entry in self._visible(path) if entry.name.startswith(start) and entry.is_dir()]
         for entry in found:
@@ -100,7 +100,7 @@ class DiskTree:
         return sorted(under(path, entry.name) for entry in found)
 
     def files(self, path: str, suffixes: Collection[str]) -> list[str]:
-        """InputError when one is a link that leads out."""
+        """List files as `Tree` says. Raises InputError when one is a link that leads out."""
         self.check(path)
         found = [entry for entry in self._visible(path) if suffix_of(entry.name) in suffixes]
         for entry in found:
@@ -108,7 +108,7 @@ class DiskTree:
         return sorted(under(path, entry.name) for entry in found if entry.is_file())
 
     def below(self, suffixes: Collection[str]) -> list[str]:
-        """Links to folders are not followed, as elsewhere in Python."""
+        """List files at any depth as `Tree` says; links to folders are not followed, as elsewhere in Python."""
         found = []
         for directory, _, names in os.walk(self._root):
             path = Path(directory).relative_to(self._root).as_posix()
@@ -119,7 +119,7 @@ class DiskTree:
         return sorted(found, key=_parts)
 
     def check(self, path: str) -> None:
-        """The folder of `path` is resolved once."""
+        """Check a path as `Tree` says; each folder is resolved once."""
         file = self._root / path
         if file.parent not in self._checked and path:
             self._check_link(file.parent)
@@ -128,7 +128,7 @@ class DiskTree:
             self._check_link(file)
 
     def stamp(self, path: str) -> Stamp:
-        """As the disk has it now."""
+        """Return size and time as they are on disk now."""
         try:
             found = os.stat(f"{self._root}/{path}")  # noqa: PTH116 - 3 x faster, a million times
         except OSError:
@@ -163,41 +163,41 @@ class DiskTree:
 
 
 class ListedTree:
-    """See `Tree`. The place is listed once, when it is first asked; a million files take about 100 MB."""
+    """A `Tree` in object storage, listed once, at the first call; a million files take about 100 MB."""
 
     def __init__(self, folder: Folder):
         self.folder = folder
 
     def has_folder(self, path: str) -> bool:
-        """One that is there by what is below it."""
+        """Return whether any file is below that path."""
         return path in self._folders
 
     def folders(self, path: str, start: str = "") -> list[str]:
-        """From the listing."""
+        """List folders as `Tree` says, from the listing."""
         names = self._folders[path].folders if path in self._folders else []
         return sorted(under(path, name) for name in names if name.startswith(start) and not name.startswith("."))
 
     def files(self, path: str, suffixes: Collection[str]) -> list[str]:
-        """From the listing, which comes sorted."""
+        """List files as `Tree` says, from the listing, which is sorted already."""
         names = self._folders[path].names if path in self._folders else []
         return [under(path, name) for name in names if suffix_of(name) in suffixes and not name.startswith(".")]
 
     def below(self, suffixes: Collection[str]) -> list[str]:
-        """From the listing."""
+        """List files at any depth as `Tree` says, from the listing."""
         found = (under(path, name) for path, listed in self._folders.items() for name in listed.names)
         return sorted((path for path in found if suffix_of(path) in suffixes), key=_parts)
 
     def check(self, path: str) -> None:
-        """Nothing: there are no links here."""
+        """Do nothing: object storage has no links."""
 
     def stamp(self, path: str) -> Stamp:
-        """As it was listed: no request is made."""
+        """Return size and time from the listing; no request is made."""
         parent, _, name = path.rpartition("/")
         return self._folders[parent].stamp(name) if parent in self._folders else _GONE
 
     @cached_property
     def _folders(self) -> dict[str, _Listed]:
-        """What is directly in each folder. A folder is there when a file is below it."""
+        """The names directly in each folder. A folder exists when a file is below it."""
         folders: dict[str, _Listed] = {}
         odd: list[str] = []
         for number, entry in enumerate(self.folder.walk(), 1):
@@ -212,7 +212,7 @@ class ListedTree:
             # No store tells less than a millisecond, and seconds as a float are good for that.
             _folder(folders, parent).add(name, entry.size, round(entry.modified_s * 1000) * 1_000_000)
         if odd:
-            warn(f"left out {len(odd)} objects below {self.folder.uri} whose keys are no paths of files, such as {odd[0]!r}")
+            warn(f"left out {len(odd)} objects below {self.folder.uri} whose keys are not paths of files, such as {odd[0]!r}")
         return folders
 
 
@@ -227,13 +227,13 @@ class _Listed:
         self.sizes, self.times = array("q"), array("q")
 
     def add(self, name: str, size: int, time_ns: int) -> None:
-        """The next file; a listing comes in the order of keys."""
+        """Append a file; a listing comes in the order of keys."""
         self.names.append(name)
         self.sizes.append(size)
         self.times.append(time_ns)
 
     def stamp(self, name: str) -> Stamp:
-        """Size and time of one of the files."""
+        """Return size and time of one of the files."""
         number = bisect_left(self.names, name)
         if number == len(self.names) or self.names[number] != name:
             return _GONE
@@ -241,12 +241,12 @@ class _Listed:
 
 
 def suffix_of(name: str) -> str:
-    """How the name of a file ends (".jpg"), in lower case."""
+    """Return the suffix of a file's name (".jpg"), in lower case."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - 5 x faster
 
 
 def _is_plain(name: str, where: Path | str) -> bool:
-    """Whether a name on disk could be one elsewhere: there a backslash parts folders."""
+    """Return whether a name on disk is valid on other systems, where a backslash separates folders; warn where it is not."""
     if "\\" in name:
         warn(f"left out {name!r} below {str(where)!r}: rename it without the backslash")
     return "\\" not in name
@@ -257,7 +257,7 @@ def _parts(path: str) -> list[str]:
 
 
 def _folder(folders: dict[str, _Listed], path: str) -> _Listed:
-    """The folder of that path, made with those it lies in where it is new."""
+    """Return the folder of that path; a new one is added together with its parents."""
     if path not in folders:
         folders[path] = _Listed()
         parent, _, name = path.rpartition("/")

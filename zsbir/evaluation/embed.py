@@ -16,7 +16,7 @@ from zsbir.data.loader import eval_batches
 from zsbir.data.shards import Images
 
 EMBED_BATCH = 64
-"""Images a forward pass. Fixed, so that an embedding does not depend on who asks for how many at a time."""
+"""Images a forward pass. Fixed, so that an embedding does not depend on the batch size of its caller."""
 
 Forward = Callable[[UInt8[Tensor, "b 3 h w"]], Float[Tensor, "b d"]]
 
@@ -32,9 +32,9 @@ def embed(
     label: str = "",
     threads: int = 0,
 ) -> Float[np.ndarray, "n d"]:
-    """Unit embeddings (float32) of the images at `positions`, in that order.
+    """Return unit embeddings (float32) of the images at `positions`, in that order.
 
-    In a torch.distributed group the batches are dealt out and every worker returns all of them. `label` shows progress.
+    In a torch.distributed group the batches are dealt out and every worker returns all of them. With a `label`, progress is shown.
     """
     rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
     starts = range(rank * EMBED_BATCH, len(positions), workers * EMBED_BATCH)
@@ -53,7 +53,7 @@ def embed(
 
 
 def parts_of_all(parts: list[Float[np.ndarray, "_ d"]], workers: int) -> Float[np.ndarray, "n d"]:
-    """The batches of all workers, dealt out in turn, as one array in their common order."""
+    """Gather the batches of all workers, which were dealt out in turn, into one array in their common order."""
     if workers == 1:
         return np.concatenate(parts)
     hands: list[list[Float[np.ndarray, "_ d"]]] = [[] for _ in range(workers)]
@@ -63,10 +63,10 @@ def parts_of_all(parts: list[Float[np.ndarray, "_ d"]], workers: int) -> Float[n
 
 
 def embeddings_of(encoder: nn.Module) -> Forward:
-    """The retrieval embedding of an Encoder."""
+    """Return a function from images to the retrieval embeddings of an Encoder."""
     return lambda images: encoder(images)[0]
 
 
 def features_of(encoder: nn.Module) -> Forward:
-    """The pooled features of an Encoder, normalised: the frozen pre-trained backbone as a retrieval model."""
+    """Return a function from images to normalised pooled features: the frozen pre-trained backbone as a retrieval model."""
     return lambda images: nn.functional.normalize(encoder(images)[1], dim=1)

@@ -1,6 +1,6 @@
-"""Pictures of a report: what was found for a sketch, precision over recall, the course of a training, classes before and after.
+"""Charts of a report: precision over recall, losses and dev score over a training, classes before and after it.
 
-Charts are Figure objects with a canvas of their own: nothing here touches pyplot's global state.
+Charts are Figure objects with a canvas of their own; pyplot's global state is not touched.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Curve = tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]
 
 
 def new_figure(width_in: float, height_in: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """A white figure of `panels` plain axes side by side, for Figure.savefig."""
+    """Make a white figure of `panels` plain axes side by side, for Figure.savefig."""
     figure = Figure(
         figsize=(width_in, height_in), dpi=200, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12), facecolor="white"
     )
@@ -45,9 +45,9 @@ def new_figure(width_in: float, height_in: float, panels: int = 1) -> tuple[Figu
 
 
 def precision_recall_figure(curves: Mapping[str, Curve], *, title: str, chance: float | None = None) -> Figure:
-    """Precision over recall, each curve labelled where the curves lie farthest apart; `chance` as a dashed line.
+    """Plot precision over recall, each curve labelled where the curves lie farthest apart; `chance` as a dashed line.
 
-    InputError where there is no curve.
+    Raises InputError where there is no curve.
     """
     if not curves:
         raise InputError("a precision-recall figure needs at least one curve")
@@ -68,7 +68,7 @@ def _colours(count: int) -> list[str]:
 
 
 def _label_curves(ax: Axes, curves: Mapping[str, Curve]) -> None:
-    """Each name just above its own line, at the recall where it is farthest from the other lines and names."""
+    """Write each name just above its own line, at the recall where it is farthest from the other lines and names."""
     at = np.linspace(0.02, 0.7, 69)
     placed: list[tuple[float, float, float]] = []
     for (name, (recall, precision)), colour in zip(curves.items(), _colours(len(curves)), strict=True):
@@ -87,9 +87,9 @@ def _label_curves(ax: Axes, curves: Mapping[str, Curve]) -> None:
 def training_curves(
     history: Sequence[Mapping[str, float | int]], *, title: str = "Training", metric: str = "dev/map_all"
 ) -> Figure:
-    """Loss terms (`loss`, `loss_*`) and the dev metric over steps; `history` has a `step` and some values in each row.
+    """Plot loss terms (`loss`, `loss_*`) and the dev metric over steps; `history` has a `step` and some values in each row.
 
-    The best dev value is marked: that checkpoint was kept. InputError where the history has no loss.
+    The best dev value, whose checkpoint was kept, is marked. Raises InputError where the history has no loss.
     """
     names = sorted({name for row in history for name in row if name == "loss" or name.startswith("loss_")})
     if not names:
@@ -112,12 +112,12 @@ def training_curves(
 
 
 def _series(history: Sequence[Mapping[str, float | int]], name: str) -> Float[np.ndarray, "n 2"]:
-    """(step, value) of the rows that have the value."""
+    """Return (step, value) of the rows that have the value."""
     return np.array([(row["step"], row[name]) for row in history if name in row], np.float64).reshape(-1, 2)
 
 
 def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Names at the right end of their lines, moved apart where they would overlap."""
+    """Write names at the right end of their lines, moved apart where they would overlap."""
     low, high = ax.get_ylim()
     pitch, last = (high - low) * 0.06, -np.inf
     for step, value, label, colour in sorted(ends, key=lambda end: end[1]):
@@ -147,9 +147,9 @@ def per_class_bars(
     metric: str = "map_all",
     title: str = "What training changed, class by class",
 ) -> Figure:
-    """A dumbbell a class, sorted by the trained value: grey dot = frozen backbone, coloured dot = after training.
+    """Draw a dumbbell a class, sorted by the trained value: grey dot = frozen backbone, coloured dot = after training.
 
-    Both take rows as `Evaluation.per_class` makes them. InputError where they are not of the same classes.
+    Both arguments are rows of `Evaluation.per_class`. Raises InputError where they are not of the same classes.
     """
     before = {int(row["class_id"]): float(row[metric]) for row in frozen}
     after = {int(row["class_id"]): float(row[metric]) for row in trained}
@@ -186,7 +186,7 @@ def per_class_bars(
 
 
 def _label_dumbbell(ax: Axes, before: float, after: float, height: int) -> None:
-    """Says on the uppermost class, once, which dot is which."""
+    """Label the two dots of the uppermost class."""
     sides = ("right", "left") if before < after else ("left", "right")
     for value, text, side, colour in ((before, "frozen", sides[0], GREY), (after, "trained", sides[1], INK)):
         ax.annotate(text, (value, height), (0, 8), textcoords="offset points", ha=side, fontsize=9, color=colour)

@@ -1,6 +1,6 @@
 """The retrieval grid: a row a sketch, the photos found for it framed by whether their class is right.
 
-Green and red are Okabe and Ito's, told apart by colour-blind readers too; a tick or a cross says it again without colour.
+Green and red are those of Okabe and Ito, which colour-blind readers can tell apart; a tick or a cross repeats it without colour.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INK, GREY, PALE = "#222222", "#767676", "#E4E4E4"
 
 @dataclass(frozen=True)
 class _Layout:
-    """Pixels of a retrieval grid; drawn large, so that it may be shown at half the size on a sharp screen."""
+    """Measures of a retrieval grid in pixels; drawn large, so that it can be shown at half the size on a sharp screen."""
 
     tile: int = 176
     gap: int = 12
@@ -34,12 +34,12 @@ class _Layout:
     footer: int = 56
 
     def left(self, column: int) -> int:
-        """Left edge of a column: 0 is the query, 1 the first result."""
+        """Return the left edge of a column: 0 is the query, 1 the first result."""
         behind_query = self.group_gap - self.gap if column else 0
         return self.margin + self.caption + column * (self.tile + self.gap) + behind_query
 
     def top(self, row: int) -> int:
-        """Upper edge of a row of tiles."""
+        """Return the upper edge of a row of tiles."""
         return self.margin + self.header + row * (self.tile + self.row_gap)
 
 
@@ -51,10 +51,10 @@ def retrieval_grid(
     *,
     title: str,
 ) -> Image.Image:
-    """A row a query: its caption (first line bold), the sketch, and the best photos framed by whether the class is right.
+    """Draw a row a query: its caption (first line bold), the sketch, and the best photos framed by whether the class is right.
 
-    `correct=None`: nobody knows, no frames. Images of any size and mode are fitted into squares, never cropped.
-    Raises InputError where the lists differ in length.
+    `correct=None`: the classes are not known, no frames are drawn. Images of any size and mode are fitted into squares and
+    never cropped. Raises InputError where the lists differ in length.
     """
     judged = correct is not None
     correct = [[False] * len(row) for row in results] if correct is None else correct
@@ -80,13 +80,13 @@ def retrieval_grid(
 
 @cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans as matplotlib brings it, so that pictures look the same on every machine."""
+    """Load DejaVu Sans from matplotlib, so that pictures look the same on every machine."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts", "ttf", name)), size)
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """`text`, its end replaced by an ellipsis where it is wider than `width` pixels."""
+    """Shorten `text` to `width` pixels, with an ellipsis at its end where something was cut."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -115,7 +115,7 @@ def _draw_caption(draw: ImageDraw.ImageDraw, layout: _Layout, row: int, caption:
 
 
 def _draw_tile(sheet: Image.Image, image: Image.Image, corner: tuple[int, int], layout: _Layout, verdict: bool | None) -> None:
-    """One image in its square; framed and marked where there is a verdict, in a thin grey line where there is none."""
+    """Draw an image in its square: framed and marked where there is a verdict, with a thin grey frame where there is none."""
     left, top = corner
     box = (left, top, left + layout.tile - 1, top + layout.tile - 1)
     draw = ImageDraw.Draw(sheet)
@@ -132,7 +132,7 @@ def _draw_tile(sheet: Image.Image, image: Image.Image, corner: tuple[int, int], 
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Any mode as RGB; what is transparent becomes white."""
+    """Convert an image of any mode to RGB; transparent parts become white."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")
     layered = image.convert("RGBA")
@@ -141,7 +141,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _draw_mark(sheet: Image.Image, centre: tuple[int, int], verdict: bool) -> None:
-    """A disc with a tick or a cross, drawn four times as large and scaled down: PIL's own lines are jagged."""
+    """Draw a disc with a tick or a cross, four times as large and scaled down, since PIL's own lines are jagged."""
     side, fine = 40, 4
     disc = Image.new("RGBA", (side * fine, side * fine))
     draw = ImageDraw.Draw(disc)

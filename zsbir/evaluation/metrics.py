@@ -71,7 +71,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one ranking of a gallery by every query is worth."""
+    """The metrics of one ranking of a gallery by every query."""
 
     per_query: dict[str, Float64[np.ndarray, "q"]]
     """Each metric of METRICS for each query, in [0, 1]."""
@@ -84,19 +84,19 @@ class Evaluation:
     pr_curve: PrecisionRecall
 
     def summary(self) -> dict[str, float]:
-        """`<metric>`: the mean over queries (micro); `<metric>/macro`: the mean of class means."""
+        """Return means by name: `<metric>` over queries (micro), `<metric>/macro` over class means."""
         micro = {name: float(values.mean()) for name, values in self.per_query.items()}
         macro = {f"{name}/macro": float(self._class_means(values).mean()) for name, values in self.per_query.items()}
         return micro | macro
 
     def confidence(self, name: str, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-        """Percentile bootstrap interval of the mean over queries of metric `name`. InputError for an unknown metric."""
+        """Return the percentile bootstrap interval of metric `name`'s mean over queries. Raises InputError for an unknown metric."""
         if name not in self.per_query:
             raise InputError(unknown_name("metric", name, self.per_query))
         return _interval(self.per_query[name], level, resamples, seed)
 
     def per_class(self) -> list[dict[str, Any]]:
-        """One row a class, by class id: `class_id`, `queries`, `relevant`, and each metric's mean over the class's queries."""
+        """Return a row a class, by class id: `class_id`, `queries`, `relevant`, and each metric's mean over the class's queries."""
         classes, first, counts = np.unique(self.query_labels, return_index=True, return_counts=True)
         means = {name: self._class_means(values) for name, values in self.per_query.items()}
         return [
@@ -146,7 +146,7 @@ def evaluate_embeddings(
 
 
 def metrics_of(positions: Int64[np.ndarray, "q r"], gallery_size: int) -> dict[str, Float64[np.ndarray, "q"]]:
-    """Every metric for queries that all have r > 0 relevant photos at these ranks (from 1, ascending)."""
+    """Compute every metric for queries that all have r > 0 relevant photos at these ranks (from 1, ascending)."""
     precision = np.arange(1, positions.shape[1] + 1) / positions
     values = {"map_all": precision.mean(axis=1), "map_all_voc": envelope(precision).mean(axis=1)}
     values |= map_at(positions, 200, gallery_size)
@@ -155,7 +155,7 @@ def metrics_of(positions: Int64[np.ndarray, "q r"], gallery_size: int) -> dict[s
 
 
 def map_at(positions: Int64[np.ndarray, "q r"], k: int, gallery_size: int) -> dict[str, Float64[np.ndarray, "q"]]:
-    """Average precision over the first k ranks by each divisor: `map_at_<k>_min`, `_min_voc`, `_hits`, `_k`."""
+    """Compute average precision over the first k ranks by each divisor: `map_at_<k>_min`, `_min_voc`, `_hits`, `_k`."""
     relevant, cut = positions.shape[1], min(k, gallery_size)
     positions = positions[:, :k]  # the j-th relevant photo stands at rank j or later
     inside = positions <= cut
@@ -171,13 +171,13 @@ def map_at(positions: Int64[np.ndarray, "q r"], k: int, gallery_size: int) -> di
 
 
 def precision_at(positions: Int64[np.ndarray, "q r"], k: int, gallery_size: int) -> dict[str, Float64[np.ndarray, "q"]]:
-    """The share of hits among the first k ranks (`p_at_<k>`) and among the first min(k, r) (`p_at_<k>_min`)."""
+    """Compute the share of hits among the first k ranks (`p_at_<k>`) and among the first min(k, r) (`p_at_<k>_min`)."""
     cuts = {f"p_at_{k}": min(k, gallery_size), f"p_at_{k}_min": min(k, positions.shape[1])}
     return {name: (positions[:, :cut] <= cut).sum(axis=1) / cut for name, cut in cuts.items()}
 
 
 def envelope(precision: Float64[np.ndarray, "q r"]) -> Float64[np.ndarray, "q r"]:
-    """The largest precision at this relevant photo or a later one, as in PASCAL VOC's average precision."""
+    """Return the largest precision at each relevant photo or a later one, as in PASCAL VOC's average precision."""
     result: np.ndarray = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     return result
 
@@ -214,14 +214,17 @@ def _count_relevant(query_labels: np.ndarray, gallery_labels: np.ndarray) -> Int
 
 
 def chance_map(query_labels: Int[np.ndarray, "q"], gallery_labels: Int[np.ndarray, "g"]) -> float:
-    """Expected `map_all` of a random ranking: the mean over queries of `chance_ap`. InputError as `evaluate_embeddings`."""
+    """Return the expected `map_all` of a random ranking: the mean over queries of `chance_ap`.
+
+    Raises InputError for a query class without a photo in the gallery.
+    """
     relevant = _count_relevant(np.asarray(query_labels), np.asarray(gallery_labels))
     counts, weights = np.unique(relevant, return_counts=True)
     return float(np.average([chance_ap(int(count), len(gallery_labels)) for count in counts], weights=weights))
 
 
 def chance_ap(relevant: int, gallery: int) -> float:
-    """Expected average precision (finite sum) when `gallery` photos, `relevant` of them relevant, stand in random order.
+    """Return the expected average precision (finite sum) when `gallery` photos, `relevant` of them relevant, stand in random order.
 
     Rank i is relevant with probability r/g, and then the i - 1 before it hold (i - 1)(r - 1)/(g - 1) more on average; summed over
     i that is (H_g + (r - 1)/(g - 1) (g - H_g)) / g, H_g = 1 + 1/2 + ... + 1/g.
@@ -234,7 +237,10 @@ def chance_ap(relevant: int, gallery: int) -> float:
 def paired_bootstrap(
     a: Float64[np.ndarray, "q"], b: Float64[np.ndarray, "q"], *, level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> Difference:
-    """Mean of a - b over the same queries, and its percentile bootstrap interval. InputError where their numbers differ."""
+    """Return the mean of a - b over the same queries and its percentile bootstrap interval.
+
+    Raises InputError where the two differ in length or are empty.
+    """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
         raise InputError(f"paired values must be two lists of one length, got shapes {a.shape} and {b.shape}")

@@ -1,4 +1,4 @@
-"""Who is asked and who is searched: an evaluation protocol is a named, versioned value.
+"""Which sketches are queries and which photos are searched: an evaluation protocol is a named, versioned value.
 
     name                  queries                     gallery
     zero_shot             unseen sketches             unseen photos
@@ -32,11 +32,11 @@ SEM_PCYC_SHARE = 0.2
 
 @runtime_checkable
 class SampleTable(Interface):
-    """What a protocol needs to know of a data set: columns of equal length, one entry an image."""
+    """The columns of a data set that a protocol reads, all of one length, one entry an image."""
 
     @property
     def domain(self) -> Int8[np.ndarray, "n"]:
-        """Index into DOMAINS."""
+        """The image's domain as an index into DOMAINS."""
 
     @property
     def class_id(self) -> Int32[np.ndarray, "n"]:
@@ -44,7 +44,7 @@ class SampleTable(Interface):
 
     @property
     def split(self) -> Int8[np.ndarray, "n"]:
-        """Index into SPLITS."""
+        """The split of the image's class as an index into SPLITS."""
 
     @property
     def sha256(self) -> np.ndarray:
@@ -83,14 +83,14 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of that name. InputError with a suggestion where there is none."""
+    """Return the protocol of that name. Raises InputError with a suggestion where there is none."""
     if name not in PROTOCOLS:
         raise InputError(unknown_name("protocol", name, PROTOCOLS))
     return PROTOCOLS[name]
 
 
 def select(samples: SampleTable, protocol: Protocol) -> tuple[Int64[np.ndarray, "q"], Int64[np.ndarray, "g"]]:
-    """Positions of the query sketches and of the gallery photos, each ascending: ties in a ranking fall to the earlier sample.
+    """Return positions of query sketches and of gallery photos, each ascending: ties in a ranking fall to the earlier sample.
 
     Raises InputError where the split has no sketch or no photo. A query class without photos is found by the metrics.
     """
@@ -115,7 +115,7 @@ def select(samples: SampleTable, protocol: Protocol) -> tuple[Int64[np.ndarray, 
 def _seen_samples(
     samples: SampleTable, seen: Bool[np.ndarray, "n"], unseen: tuple[int, int], protocol: Protocol
 ) -> tuple[Int64[np.ndarray, "s"], Int64[np.ndarray, "p"]]:
-    """Seen sketches and photos to add, given how many unseen ones there are of either.
+    """Draw seen sketches and photos to add, given how many unseen ones there are of either.
 
     Sketches come from classes of the drawn photos alone, so that each query has a relevant photo. That restriction is this
     project's choice; on the public data sets every seen class is among the drawn photos anyway.
@@ -132,7 +132,7 @@ def _draw(positions: Int64[np.ndarray, "n"], unseen: int, random: np.random.Gene
 
 
 def _distinct(samples: SampleTable, gallery: Int64[np.ndarray, "g"]) -> Int64[np.ndarray, "m"]:
-    """The first of the photos that share class and bytes."""
+    """Keep the first of the photos that share class and bytes."""
     pairs = zip(samples.class_id[gallery].tolist(), samples.sha256[gallery].tolist(), strict=True)
     first = {pair: position for position, pair in reversed(list(enumerate(pairs)))}
     return gallery[np.sort(np.fromiter(first.values(), np.int64, len(first)))]

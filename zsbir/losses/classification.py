@@ -11,5 +11,5 @@ from torch.nn.functional import cross_entropy
 
 
 def classification(logits: Float[Tensor, "b c"], classes: Int[Tensor, "b"], *, label_smoothing: float = 0.0) -> Float[Tensor, ""]:
-    """Mean over the batch of -log softmax(logits)[class], the target mixed with `label_smoothing` of the uniform one."""
+    """Return the mean over the batch of -log softmax(logits)[class], the target mixed with `label_smoothing` of the uniform one."""
     return cross_entropy(logits, classes, label_smoothing=label_smoothing)

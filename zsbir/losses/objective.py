@@ -46,7 +46,7 @@ class Objective(nn.Module):
         domain: Int[Tensor, "b"],
         progress: float = 0.0,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """(the total, each term and figure by name without gradient). `progress`: share of the training done, 0 to 1.
+        """Return the total, and each term and figure by name without gradient. `progress`: share of the training done, 0 to 1.
 
         Every term is computed and reported, those of weight zero included; preservation where the heads have one for it.
         """

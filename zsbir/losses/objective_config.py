@@ -14,7 +14,7 @@ Mining = Literal["hard", "all"]
 
 
 class ObjectiveConfig(Config):
-    """Weights, margins and forms of the losses: what sweeps vary."""
+    """Weights, margins and forms of the losses."""
 
     weight_quadruplet: float = Field(1.0, ge=0, description="weight of the domain-aware quadruplet loss")
     weight_classification: float = Field(1.0, ge=0, description="weight of the semantic classification loss")

@@ -1,7 +1,7 @@
-"""Semantic knowledge preservation: the student goes on saying of a class what the teacher said of its photos.
+"""Semantic knowledge preservation: the student keeps predicting for a class what the teacher predicted for its photos.
 
-Class-oriented targets prepared before training are the paper's; softmax with temperature, the weights per sample and the head's
-place are this project's choice.
+Class-oriented targets prepared before training are the paper's; softmax with temperature, the weights per sample and where the
+head sits are this project's choice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 def preservation(
     logits: Float[Tensor, "b t"], target: Float[Tensor, "b t"], sample_weight: Float[Tensor, "b"] | None = None
 ) -> Float[Tensor, ""]:
-    """Weighted mean over the batch of -sum_k target_k log softmax(logits)_k, the cross-entropy against soft labels.
+    """Return the weighted mean over the batch of -sum_k target_k log softmax(logits)_k, the cross-entropy against soft labels.
 
     `target` rows are distributions: q of each sample's class. `sample_weight` (default: all one) chooses domains;
     where it sums to zero the loss is zero.

@@ -15,7 +15,7 @@ from zsbir.losses.objective_config import Mining
 
 
 class Quadruplets(NamedTuple):
-    """The loss, and what it says of the batch: shares of anchors in violation, mean distances (all scalars, no gradient)."""
+    """The loss, and figures of the batch: shares of anchors in violation, mean distances (all scalars, no gradient)."""
 
     loss: Tensor
     violate_cross_frac: Tensor
@@ -26,7 +26,7 @@ class Quadruplets(NamedTuple):
 
 
 def pairwise_distances(embeddings: Float[Tensor, "b d"]) -> Float[Tensor, "b b"]:
-    """Euclidean distances between unit vectors, by d^2 = 2 - 2 cos.
+    """Return Euclidean distances between unit vectors, by d^2 = 2 - 2 cos.
 
     Clamped at 1e-4, since the root's gradient is infinite at zero: there the gradient is zero instead.
     """
@@ -43,7 +43,7 @@ def quadruplet(
     margin_same: float = 0.2,
     mining: Mining = "hard",
 ) -> Quadruplets:
-    """L = mean over anchors of [d(a,p) - d(a,n_x) + m_cross]_+ + [d(a,p) - d(a,n_s) + m_same]_+.
+    """Compute L = mean over anchors of [d(a,p) - d(a,n_x) + m_cross]_+ + [d(a,p) - d(a,n_s) + m_same]_+.
 
     p: a's class, other domain. n_x: other class, other domain. n_s: other class, own domain. `hard` takes the farthest p and
     the nearest negatives of each anchor; `all` takes the mean over every (p, n) of each anchor. Embeddings are unit vectors;
@@ -64,7 +64,7 @@ def quadruplet(
 def _hard_hinges(
     distances: Float[Tensor, "b b"], positive: Bool[Tensor, "b b"], negative: Bool[Tensor, "b b"], margin: float
 ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
-    """Per anchor: the hinge at the farthest positive and the nearest negative, and whether it is violated (1 or 0)."""
+    """Return per anchor the hinge at the farthest positive and the nearest negative, and whether it is violated (1 or 0)."""
     farthest = distances.masked_fill(~positive, -torch.inf).amax(dim=1)
     nearest = distances.masked_fill(~negative, torch.inf).amin(dim=1)
     hinge = (farthest - nearest + margin).clamp_min(0)
@@ -74,7 +74,7 @@ def _hard_hinges(
 def _all_hinges(
     distances: Float[Tensor, "b b"], positive: Bool[Tensor, "b b"], negative: Bool[Tensor, "b b"], margin: float
 ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
-    """Per anchor: the mean hinge over all its (positive, negative) pairs, and the share of those in violation."""
+    """Return per anchor the mean hinge over all its (positive, negative) pairs, and the share of those in violation."""
     hinge = (distances[:, :, None] - distances[:, None, :] + margin).clamp_min(0)
     pairs = (positive[:, :, None] & negative[:, None, :]).to(hinge.dtype)
     count = pairs.sum(dim=(1, 2))

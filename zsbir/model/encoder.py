@@ -24,13 +24,13 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def build_trunk(backbone: str, labels: int = 1000) -> nn.Module:
-    """The network of torchvision with its classifier `fc`, without trained weights."""
+    """Build torchvision's network of that name with its classifier `fc`, without trained weights."""
     trunk: nn.Module = torchvision.models.get_model(backbone, weights=None, num_classes=labels)
     return trunk
 
 
 class Normalise(nn.Module):
-    """Bytes to what ImageNet networks expect: scaled to [0, 1], minus mean, over standard deviation."""
+    """Normalisation of bytes for ImageNet networks: scaled to [0, 1], minus mean, over standard deviation."""
 
     mean: Tensor
     std: Tensor
@@ -41,12 +41,12 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Float32, channels last: the layout in which convolutions are fastest on CPU and GPU."""
+        """Return float32 in channels-last layout, in which convolutions are fastest on CPU and GPU."""
         return ((images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
 class Encoder(nn.Module):
-    """Images as bytes in, unit embeddings (and pooled features, for the heads) out.
+    """The network from images as bytes to unit embeddings (and pooled features, for the heads).
 
     The embedding layer starts as a random orthogonal projection, which keeps the angles that pre-training made (for
     dim = f it is a pure rotation): this project's choice.
@@ -67,7 +67,7 @@ class Encoder(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b f"]]:
-        """(unit embeddings, pooled features), both float32 whatever the autocast."""
+        """Return unit embeddings and pooled features, both float32 whatever the autocast."""
         features = self.trunk(self.normalise(images)).float()
         with torch.autocast(images.device.type, enabled=False):
             return normalize(self.embedding(features), dim=1), features
@@ -78,16 +78,16 @@ class Encoder(nn.Module):
         self.trunk.load_state_dict(state, strict=True)
 
     def facts(self) -> dict[str, Any]:
-        """The arguments that build this encoder."""
+        """Return the arguments that build this encoder."""
         return {"backbone": self.backbone, "embedding_dim": self.embedding_dim, "image_px": self.image_px}
 
     def save(self, path: Path) -> None:
-        """One safetensors file that `load` turns into the same encoder."""
+        """Write one safetensors file from which `load` makes the same encoder."""
         save_encoder(path, self.facts(), self.state_dict())
 
     @classmethod
     def load(cls, path: Path) -> Encoder:
-        """The encoder saved at `path`. InputError when the file is none."""
+        """Load the encoder saved at `path`. Raises InputError for any other file."""
         facts = saved_facts(path)
         encoder = cls(**facts)
         encoder.load_state_dict(load_file(path))
@@ -95,17 +95,17 @@ class Encoder(nn.Module):
 
 
 def save_encoder(path: Path, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """What `Encoder.save` does, of an encoder's facts and state at some moment."""
+    """Write an encoder file from facts and tensors that were taken from an Encoder earlier."""
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path, {"zsbir": json.dumps(facts)})
 
 
 def saved_facts(path: Path) -> dict[str, Any]:
-    """Backbone, embedding_dim and image_px of a saved encoder. InputError when the file is none."""
+    """Return backbone, embedding_dim and image_px of a saved encoder. Raises InputError for any other file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             facts: dict[str, Any] = json.loads((file.metadata() or {})["zsbir"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is no encoder saved by zsbir ({error})") from None
+        raise InputError(f"{path} is not an encoder saved by zsbir ({error})") from None
     return facts

@@ -25,7 +25,7 @@ FILES: dict[Format, str] = {"pt2": "encoder.pt2", "onnx": "encoder.onnx"}
 INPUT, OUTPUT = "images", "embedding"
 
 OLDEST_OPSET, NEWEST_OPSET = 18, 23
-"""Of ONNX: what torch writes without converting, to what ONNX Runtime 1.23 reads."""
+"""Versions of ONNX operators: the oldest that torch writes without converting, the newest that ONNX Runtime 1.23 reads."""
 
 Run = Callable[[UInt8[np.ndarray, "b 3 s s"]], Float[np.ndarray, "b d"]]
 
@@ -38,13 +38,13 @@ class Embedder(nn.Module):
         self.encoder = encoder
 
     def forward(self, images: UInt8[Tensor, "b 3 s s"]) -> Float[Tensor, "b d"]:
-        """Unit embeddings."""
+        """Return unit embeddings."""
         embedding: Tensor = self.encoder(images)[0]
         return embedding
 
 
 def write_pt2(encoder: Encoder, path: Path) -> None:
-    """The encoder as `torch.export.load` reads it.
+    """Write the encoder as `torch.export.load` reads it.
 
     The archive holds JSON and raw tensors, no pickle: the example images, which torch would pickle, are left out. So are the
     lines of source that each operation came from, with the paths of this machine in them.
@@ -58,13 +58,13 @@ def write_pt2(encoder: Encoder, path: Path) -> None:
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)
     with warnings.catch_warnings():
-        # It says so of every weight that lies channels last; they are written whole, with their strides.
+        # torch warns of every weight in channels-last layout; they are written whole, with their strides.
         warnings.filterwarnings("ignore", message="No complete tensor found")
         torch.export.save(program, path)
 
 
 def write_onnx(encoder: Encoder, path: Path, opset: int) -> None:
-    """The encoder as one ONNX file, its weights inside; without the source lines that torch notes beside each operation."""
+    """Write the encoder as one ONNX file with its weights, without the source lines that torch notes beside each operation."""
     program = torch.onnx.export(
         Embedder(encoder).eval(),
         (_example(encoder),),
@@ -86,12 +86,12 @@ def write_onnx(encoder: Encoder, path: Path, opset: int) -> None:
 
 
 def _example(encoder: Encoder) -> UInt8[Tensor, "2 3 s s"]:
-    """Two images: of one, torch.export would take the batch to be 1 for good."""
+    """Return two images, since from one torch.export would conclude that the batch is always 1."""
     return torch.zeros(2, 3, encoder.image_px, encoder.image_px, dtype=torch.uint8)
 
 
 def runner(form: Format, path: Path) -> Run | None:
-    """A function that embeds images by an exported file. None for ONNX where onnxruntime is not installed."""
+    """Return a function that embeds images by an exported file; None for ONNX where onnxruntime is not installed."""
     return _pt2_runner(path) if form == "pt2" else _onnx_runner(path)
 
 
@@ -123,9 +123,9 @@ def _onnx_runner(path: Path) -> Run | None:
 
 
 def largest_difference(run: Run, encoder: Encoder, images: UInt8[np.ndarray, "n 3 s s"], batches: tuple[int, ...]) -> float:
-    """Between what an exported file and the encoder say of the same images, dealt out to batches of these sizes, over all values.
+    """Return the largest difference between the embeddings of an exported file and of the encoder, over the same images.
 
-    A number that is none counts as infinitely far off.
+    The images are dealt out to batches of these sizes. NaN counts as infinitely far off.
     """
     worst, start = 0.0, 0
     for size in batches:

@@ -11,7 +11,7 @@ from zsbir.model.choices import HeadPlace
 
 
 class CosineClassifier(nn.Module):
-    """Logits = cosine(embedding, class weight) / temperature; unit-norm weights (this project's choice)."""
+    """A classifier with logits = cosine(embedding, class weight) / temperature (this project's choice)."""
 
     def __init__(self, dim: int, classes: int, temperature: float):
         super().__init__()
@@ -20,15 +20,15 @@ class CosineClassifier(nn.Module):
         self.temperature = temperature
 
     def forward(self, embeddings: Float[Tensor, "b d"]) -> Float[Tensor, "b c"]:
-        """`embeddings` are unit vectors."""
+        """Return the logits of `embeddings`, which are unit vectors."""
         return linear(embeddings, normalize(self.weight, dim=1)) / self.temperature
 
 
 class Heads(nn.Module):
     """Both heads: seen-class logits from the embedding, teacher-label logits from `place`.
 
-    start: the classifier (weight [t f], bias [t]) that the student's own pre-training ended with, where it speaks of the teacher's
-    labels; with it preservation starts from what the student knows, whichever network teaches. None: the head starts anew.
+    start: the classifier (weight [t f], bias [t]) with which the student's own pre-training ended, where its labels are the
+    teacher's; preservation then starts from what the student knows, whichever network teaches. None: the head starts anew.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Heads(nn.Module):
     def forward(
         self, embeddings: Float[Tensor, "b d"], features: Float[Tensor, "b f"]
     ) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b t"] | None]:
-        """Logits over the seen classes, and over the teacher's labels where there is a teacher."""
+        """Return logits over the seen classes, and over the teacher's labels where there is a teacher."""
         teacher_logits = None
         if self.preserver is not None:
             teacher_logits = self.preserver(features if self.place == "features" else embeddings)

@@ -1,4 +1,4 @@
-"""What an export says about itself: `preprocessing.json`, exact and for machines, and a `README.md` whose code runs."""
+"""The documentation of an export: `preprocessing.json`, exact and for programs, and a `README.md` whose code runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zsbir.model.export import FILES, INPUT, OUTPUT, Format
 
 
 def preprocessing(facts: dict[str, Any]) -> dict[str, Any]:
-    """From the bytes of an image file to the input of the network, step by step, and what comes out. `facts`: of the encoder."""
+    """Describe the steps from the bytes of an image file to the network's input, and its output. `facts`: `Encoder.facts()`."""
     size = facts["image_px"]
     return {
         "schema_version": 1,
@@ -51,12 +51,12 @@ def preprocessing(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def preprocessing_text(facts: dict[str, Any]) -> str:
-    """`preprocessing` as the text of its file."""
+    """Return `preprocessing` as the text of its file."""
     return json.dumps(preprocessing(facts), indent=1) + "\n"
 
 
 def readme(facts: dict[str, Any], run: str, formats: tuple[Format, ...]) -> str:
-    """The README of an export: `run`, its run's name; a block of code for each format that was written."""
+    """Return the README of an export of `run` (its name), with a block of code for each format that was written."""
     parts = {"pt2": _PT2, "onnx": _ONNX}
     text = "\n".join([_HEAD, *(parts[form] for form in formats)])
     names = {**facts, "run": run, "pt2": FILES["pt2"], "onnx": FILES["onnx"], "input": INPUT, "output": OUTPUT}
@@ -85,7 +85,7 @@ out. The higher the dot product of two embeddings, the more alike what the image
 - input `@input@`: uint8, [batch, 3, @image_px@, @image_px@], any batch from 1 up; red, green, blue
 - output `@output@`: float32, [batch, @embedding_dim@]
 
-The whole image is squeezed to a square: no crop, no border. `preprocessing.json` says it step by step, and exactly. `prepare`
+The whole image is squeezed to a square: no crop, no border. `preprocessing.json` describes it exactly, step by step. `prepare`
 below does it with Pillow 10.1 or newer, for all but grey images deeper than 8 bit, which have to be scaled to 8 bit first
 (step `scale_deep_grey`). Subtracting the mean and dividing by the standard deviation is part of the network.
 """
@@ -115,7 +115,7 @@ _PT2 = """\
 ## With PyTorch
 
 Needs `torch`, of the version that wrote it or newer, `numpy` and `pillow`. The file holds no pickle. But `torch.export.load`
-unpickles what a file tells it to, so compare the file with its checksum in `manifest.json` first if it has been out of your sight.
+unpickles what a file tells it to, so compare the file with its checksum in `manifest.json` first if others could have changed it.
 
 ```python
 import numpy as np

@@ -32,7 +32,7 @@ TORCHVISION = {"imagenet": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}
 
 IMAGENET_LABELS = 1000
 
-# What torch, safetensors and a file's notes about itself end in when the bytes are not what they say.
+# What torch, safetensors and the reading of metadata raise for damaged files.
 _UNREADABLE = (
     SafetensorError,
     pickle.UnpicklingError,
@@ -62,12 +62,12 @@ class Weights:
 
     @property
     def classifier(self) -> tuple[Tensor, Tensor]:
-        """The last layer: weight [t f], bias [t]."""
+        """The parameters of the last layer: weight [t f], bias [t]."""
         return self.state["fc.weight"], self.state["fc.bias"]
 
 
 def load_weights(source: str, *, backbone: str, root: str | Path, sha256: str = "") -> Weights:
-    """Weights of `backbone` from `source`, kept under `root` (a path or `s3://bucket/prefix`).
+    """Load weights of `backbone` from `source` and keep them under `root` (a path or `s3://bucket/prefix`).
 
     source: "imagenet" or "imagenet_v2" (torchvision downloads them), a path or `s3://` URI of a state dict (`.pth`, read with
     weights_only, or `.safetensors`; float16 is converted). `sha256`, where given, must be the file's.
@@ -84,7 +84,7 @@ def load_weights(source: str, *, backbone: str, root: str | Path, sha256: str = 
 
 
 def open_weights(uri: str, *, backbone: str) -> Weights:
-    """Weights that `load_weights` has kept, by their address. InputError when they are gone or damaged."""
+    """Open weights that `load_weights` has kept, by their address. Raises InputError when they are gone or damaged."""
     state, labels = _from_file(uri, backbone, "")
     return Weights(backbone, uri.rpartition("/")[2].removesuffix(".safetensors"), uri, labels, state)
 
@@ -117,11 +117,11 @@ def _from_file(source: str, backbone: str, sha256: str) -> tuple[dict[str, Tenso
     try:
         return _read_safetensors(path, backbone) if path.suffix == ".safetensors" else (_read_torch(path), ())
     except _UNREADABLE as error:
-        raise InputError(f"{source} is no readable weight file (.pth state dict or .safetensors): {_reason(error)}") from None
+        raise InputError(f"{source} is not a readable weight file (.pth state dict or .safetensors): {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error. torch's own advice, to read the file without weights_only, is not passed on."""
+    """Return the first line of an error, but never torch's advice to read the file without weights_only."""
     if isinstance(error, pickle.UnpicklingError):
         return "it holds something other than tensors, which is never run"
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
@@ -137,7 +137,7 @@ def _read_safetensors(path: Path, backbone: str) -> tuple[dict[str, Tensor], tup
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's remarks on a strange file; what is wrong with it is said below in one line
+        warnings.simplefilter("ignore")  # torch comments on strange files; the error below says what is wrong in one line
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -1,6 +1,6 @@
-"""A model card in Hugging Face's form (README.md with YAML front matter), of a Report, its Run and its data set alone.
+"""A model card in Hugging Face's form (README.md with YAML front matter), made from a Report, its Run and its data set.
 
-Everything in it is read from their manifests and from report.json: nobody types a number.
+Every number in it is read from their manifests and from report.json.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TASK = "Zero-shot sketch-based image retrieval"
 
 @dataclass(frozen=True)
 class Subject:
-    """What a card is about. model: the registered model's name; encoder: backbone, embedding_dim and image_px.
+    """The model that a card describes. model: its registered name; encoder: backbone, embedding_dim and image_px.
 
     changed: the fields in which the training's configuration differs from its recipe.
     """
@@ -35,14 +35,14 @@ class Subject:
 
 
 def card(subject: Subject) -> str:
-    """README.md: front matter and text. InputError when the report's own file is gone or damaged."""
+    """Return README.md: front matter and text. Raises InputError when report.json is gone or damaged."""
     summary = _summary(subject)
     front = yaml.safe_dump(front_matter(subject, summary), sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n{card_text(subject)}"
 
 
 def card_text(subject: Subject) -> str:
-    """The card for a page that would show its front matter as text, as MLflow's does."""
+    """Return the card without front matter, for pages that would show it as text, as MLflow's does."""
     summary = _summary(subject)
     parts = [
         f"# {subject.model}",
@@ -69,7 +69,7 @@ def _summary(subject: Subject) -> dict[str, Any]:
 
 
 def front_matter(subject: Subject, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The YAML that Hugging Face's hub reads: what the model is for, and its results with their conventions as names."""
+    """Return the YAML that Hugging Face's hub reads: the model's task, and its results with their conventions as names."""
     trained = summary["models"]["trained"]
     name = " ".join(summary["dataset"].split())  # a line of dashes in it would end the front matter
     results = {
@@ -166,6 +166,6 @@ def _provenance(subject: Subject) -> str:
 
 
 def _code(value: Any) -> str:
-    """As code in Markdown, whatever is in it."""
+    """Format a value as code in Markdown, whatever characters it holds."""
     text = " ".join(str(value).replace("`", "'").replace("|", "/").split())
     return f"`{text}`" if text else "none"

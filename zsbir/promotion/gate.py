@@ -1,8 +1,8 @@
 """Whether a model may take the champion's place: two Reports of one protocol and one data set, compared query by query.
 
 The challenger passes when the lower bound of the paired bootstrap interval of its gain lies above the margin. Where there is no
-champion yet, it is compared with the frozen backbone that it started from, which its own Report has measured too: this project's
-choice.
+champion yet, it is compared with the frozen backbone that it started from, which its own Report has measured too (this project's
+choice).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from zsbir.evaluation.metrics import METRICS, paired_bootstrap
 from zsbir.evaluation.protocol import Protocol, find_protocol
 
 RESAMPLES = 10_000
-"""Of the bootstrap: a verdict hangs on a single quantile of them, which 1,000 leave a little loose."""
+"""Resamples of the bootstrap. The verdict depends on a single quantile, which 1,000 would estimate too roughly."""
 
 QUERY = ("path", "class_id", "sha256")
-"""What tells one query from another in a report."""
+"""The columns that identify a query in a report."""
 
 TRAINED, FROZEN = "trained", "frozen"
 """The two models of a report."""
 
 
 class GateConfig(Config):
-    """What the challenger has to show."""
+    """What the challenger has to reach."""
 
     metric: str = Field("", description=f"one of {', '.join(METRICS)}; none: the protocol's own")
     margin: float = Field(0.0, ge=0, lt=1, description="gain above which the interval's lower bound must lie")
@@ -62,21 +62,21 @@ class Comparison:
         return self.low > self.margin
 
     def reason(self) -> str:
-        """The verdict in one sentence, with its numbers."""
+        """Return the verdict in one sentence, with its numbers."""
         means = f"{self.metric} {self.challenger_mean:.4f} against {self.opponent_mean:.4f} of {self.opponent}"
         interval = f"{100 * self.level:g} % interval {self.low:+.4f} to {self.high:+.4f} over {self.queries} queries"
         verdict = f"the lower bound is {'' if self.passed else 'not '}above the margin {self.margin:g}"
         return f"{means}, gain {self.difference:+.4f}, {interval} ({self.protocol}); {verdict}"
 
     def as_json(self) -> dict[str, Any]:
-        """All numbers, and the verdict, as plain values."""
+        """Return all numbers and the verdict as plain values."""
         return {**vars(self), "passed": self.passed, "resamples": RESAMPLES}
 
 
 def compare(challenger: Artifact, champion: Artifact | None, config: GateConfig, *, opponent: str) -> Comparison:
-    """A challenger's Report against the champion's, or (None) against the frozen backbone in its own.
+    """Compare a challenger's Report with the champion's, or (None) with the frozen backbone in its own.
 
-    opponent: how the other model is called in the verdict. Raises InputError where the two were not asked the same questions.
+    opponent: the name of the other model in the verdict. Raises InputError where the Reports do not answer the same queries.
     """
     protocol = protocol_of(challenger)
     metric = config.metric or protocol.primary
@@ -104,7 +104,7 @@ def compare(challenger: Artifact, champion: Artifact | None, config: GateConfig,
 
 
 def protocol_of(report: Artifact) -> Protocol:
-    """The protocol a Report was made under. InputError for `dev`: training chose the checkpoint by those classes."""
+    """Return the protocol of a Report. Raises InputError for `dev`, since training chose the checkpoint by those classes."""
     protocol = find_protocol(report.manifest.config["protocol"])
     if protocol.split == "dev":
         raise InputError(
@@ -115,12 +115,12 @@ def protocol_of(report: Artifact) -> Protocol:
 
 
 def label_of(report: Artifact) -> str:
-    """Name and version of the protocol as it was when the Report was made."""
+    """Return name and version of the protocol as it was when the Report was made."""
     return str(report.manifest.facts["protocol"])
 
 
 def check_comparable(challenger: Artifact, champion: Artifact) -> None:
-    """InputError, with the way out, where two Reports are of different protocols, data sets or queries."""
+    """Raise InputError, with the way out, where two Reports are of different protocols, data sets or queries."""
     mine, other = label_of(challenger), label_of(champion)
     if mine != other:
         raise InputError(
@@ -130,15 +130,15 @@ def check_comparable(challenger: Artifact, champion: Artifact) -> None:
         )
     mine, other = (report.manifest.inputs["dataset"]["digest"] for report in (challenger, champion))
     if mine != other:
-        # `evaluate` knows a run on the data set it was trained on alone, so there is no command that would compare these two.
+        # `evaluate` measures a run only on the data set that it was trained on, so no command compares these two.
         raise InputError(
             f"the challenger was measured on data {mine[:16]}, the champion on {other[:16]}: their queries differ; train the"
             f" challenger on {champion.manifest.inputs['dataset']['uri']}, or promote it with --force --reason"
         )
     if _queries(challenger) != _queries(champion):
         raise InputError(
-            f"{challenger.uri} and {champion.uri} do not have the same queries in the same order, though protocol and data are one:"
-            " make both again with python -m zsbir.evaluate"
+            f"{challenger.uri} and {champion.uri} do not have the same queries in the same order, though protocol and data are"
+            " the same: make both again with python -m zsbir.evaluate"
         )
 
 
@@ -151,7 +151,7 @@ def _values(report: Artifact, model: str, metric: str) -> Float[np.ndarray, "q"]
     name = f"{model}/{metric}"
     values: np.ndarray = _per_query(report, [name])[name].to_numpy().astype(np.float64)
     if not np.isfinite(values).all():
-        raise InputError(f"{report.uri}: {name} of some query is no number; make the report again with python -m zsbir.evaluate")
+        raise InputError(f"{report.uri}: {name} of some query is not a number; make the report again with python -m zsbir.evaluate")
     return values
 
 

@@ -1,6 +1,6 @@
-"""A trial of an index before it is put to work: photos and sketches are embedded anew, and must be found as they should be.
+"""A check of an index before it serves: photos and sketches are embedded anew, and search must find what it should.
 
-A checksum says that the files are those that were written. Only this says that what was written is right.
+A checksum shows that the files are those that were written; this check shows that what was written is right.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from zsbir.retrieval.exact import search
 from zsbir.retrieval.recall import find_themselves, recall_at
 
 SAMPLE = 64
-"""Photos and sketches tried, at most."""
+"""Photos, and sketches, that are checked at most."""
 
 K = 10
-"""Results compared."""
+"""Results compared for each sketch."""
 
 TOLERANCE = {"fp32": 1e-5}
 OTHER_TOLERANCE = 1e-3
-"""Of a cosine, between an index and its photos embedded anew: in bfloat16, here or where the index was made, more."""
+"""Tolerance of a cosine between an index and its photos embedded anew; bfloat16, here or where it was made, needs more."""
 
 Arithmetic = Callable[[Any, torch.device], AbstractContextManager[object]]
-"""The autocast of a precision on a device: training's, which stands above this module."""
+"""A function from precision and device to an autocast context; the implementation is `zsbir.training.precision`."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How an index did: the share of photos that found themselves, and recall@10 of sketches against a slow ranking.
+    """The result of the check: the share of photos that found themselves, and recall@10 of sketches against a slow ranking.
 
-    first_lost: path of the first photo that did not.
+    first_lost: path of the first photo that did not find itself.
     """
 
     photos: int
@@ -56,11 +56,11 @@ class Verdict:
     first_lost: str = ""
 
     def passed(self, least: float) -> bool:
-        """Whether every photo found itself, and recall@10 is at least `least`."""
+        """Return whether every photo found itself, and recall@10 is at least `least`."""
         return self.photos_found_frac == 1 and self.recall_at_10 >= least
 
     def reason(self) -> str:
-        """What was found, in one sentence."""
+        """Return the result in one sentence."""
         lost = f" (first lost: {self.first_lost})" if self.first_lost else ""
         return (
             f"{round(self.photos * self.photos_found_frac)} of {self.photos} photos find themselves in the index{lost};"
@@ -68,21 +68,21 @@ class Verdict:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """All numbers as plain values."""
+        """Return all numbers as plain values."""
         return dict(vars(self))
 
 
 def try_index(
     index: Artifact, run: Artifact, protocol: Protocol, *, seed: int, device: torch.device, arithmetic: Arithmetic
 ) -> Verdict:
-    """Put photos of the index's gallery, and sketches of a protocol in the run's data set, to the index.
+    """Search the index for photos of its own gallery, and for a protocol's sketches from the run's data set.
 
     Raises InputError where the index was made by another run or encoder, its files do not belong together, or its gallery is gone.
     """
     encoder = _same_encoder(index, run).eval().to(device)
     vectors, paths = _contents(index, encoder)
     random = np.random.default_rng(seed)
-    places = _sample(len(vectors), random)
+    positions = _sample(len(vectors), random)
     photos = _photos(index, [paths[position] for position in positions])
     precision = str(index.manifest.config["precision"])
 
@@ -90,12 +90,12 @@ def try_index(
         with torch.inference_mode(), arithmetic(precision, device):
             return _embed(encoder, images, device)
 
-    found = find_themselves(embed(photos), places, vectors, TOLERANCE.get(precision, OTHER_TOLERANCE))
+    found = find_themselves(embed(photos), positions, vectors, TOLERANCE.get(precision, OTHER_TOLERANCE))
     sketches = embed(_sketches(run, protocol, random))
     ranked, _ = search(sketches, vectors, K)
-    lost = places[~found]
+    lost = positions[~found]
     return Verdict(
-        photos=len(places),
+        photos=len(positions),
         photos_found_frac=float(found.mean()),
         sketches=len(sketches),
         recall_at_10=float(recall_at(ranked, sketches, vectors).mean()),
@@ -109,34 +109,34 @@ def _same_encoder(index: Artifact, run: Artifact) -> Encoder:
             f"{index.uri} was made by {index.manifest.inputs['run']['uri']}, not by {run.uri}: pass as --index what"
             f" python -m zsbir.index {run.uri} prints"
         )
-    ours, theirs = run.verified("encoder.safetensors"), index.verified("encoder.safetensors")
-    mine, other = load_file(ours), load_file(theirs)
-    same = saved_facts(ours) == saved_facts(theirs) and mine.keys() == other.keys()
-    if not same or not all(torch.equal(mine[name], other[name]) for name in mine):
+    of_run, of_index = run.verified("encoder.safetensors"), index.verified("encoder.safetensors")
+    wanted, found = load_file(of_run), load_file(of_index)
+    same = saved_facts(of_run) == saved_facts(of_index) and wanted.keys() == found.keys()
+    if not same or not all(torch.equal(wanted[name], found[name]) for name in wanted):
         raise InputError(
-            f"{index.uri} holds another encoder than {run.uri}, by whose name it goes:"
+            f"{index.uri} names {run.uri} as its run, but holds another encoder:"
             f" remove it, and make it again with python -m zsbir.index {run.uri}"
         )
-    return Encoder.load(ours)
+    return Encoder.load(of_run)
 
 
 def _contents(index: Artifact, encoder: Encoder) -> tuple[Float[np.ndarray, "g d"], list[str]]:
-    """Its vectors and the paths of their photos."""
+    """Return the vectors of the index and the paths of their photos."""
     try:
         vectors = np.load(index.verified("vectors.npy"), mmap_mode="r")
     except ValueError as error:
-        raise InputError(f"{index.address('vectors.npy')} is no array: {error}") from None
+        raise InputError(f"{index.address('vectors.npy')} is not an array: {error}") from None
     paths = pq.read_table(index.verified("items.parquet"), columns=["path"])["path"].to_pylist()
     if vectors.shape != (len(paths), encoder.embedding_dim) or not np.isfinite(vectors).all():
         raise InputError(
             f"{index.uri} holds vectors of shape {vectors.shape} for {len(paths)} photos and an encoder of"
-            f" {encoder.embedding_dim} dimensions, or some are no numbers; make the index again with python -m zsbir.index"
+            f" {encoder.embedding_dim} dimensions, or some are not numbers; make the index again with python -m zsbir.index"
         )
     return vectors, paths
 
 
 def _photos(index: Artifact, paths: list[str]) -> list[bytes | None]:
-    """Encoded bytes of photos from where the index had them; None of what is no longer there."""
+    """Read the encoded bytes of photos from the index's gallery; None for those that are gone."""
     gallery = _gallery(index)
     numbers = {path: number for number, (path, _) in enumerate(gallery.entries)}
     return [_read(gallery, numbers.get(path)) for path in paths]
@@ -168,7 +168,7 @@ def _sample(total: int, random: np.random.Generator) -> Int[np.ndarray, "n"]:
 
 
 def _embed(encoder: Encoder, images: Sequence[bytes | None], device: torch.device) -> Float[np.ndarray, "n d"]:
-    """Embeddings; zeros, which nothing is like, of what is gone or no longer a picture."""
+    """Embed images; those that are gone or no longer readable become zeros, which match nothing."""
     pixels = np.zeros((len(images), 3, encoder.image_px, encoder.image_px), np.uint8)
     readable = np.zeros(len(images), bool)
     for number, data in enumerate(images):
@@ -176,7 +176,7 @@ def _embed(encoder: Encoder, images: Sequence[bytes | None], device: torch.devic
             if data is not None:
                 pixels[number], readable[number] = eval_image(data, encoder.image_px), True
         except BadImage:
-            continue  # what an index holds could be read once: its photo is another one now, and does not find itself
+            continue  # the photo was readable when the index was made, so it has changed since, and must not find itself
     starts = range(0, len(images), EMBED_BATCH)
     parts = [encoder(torch.from_numpy(pixels[start : start + EMBED_BATCH]).to(device))[0].float().cpu().numpy() for start in starts]
     vectors: np.ndarray = np.concatenate(parts) * readable[:, None]

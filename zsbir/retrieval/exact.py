@@ -36,14 +36,14 @@ RANK_PAIRS = 1 << 17
 """Query-photo pairs ranked at a time by one thread, about 30 bytes each in flight: they stay in the processor's cache."""
 
 BUCKETS = 1 << 16
-"""Buckets of scores a query at most: more make fewer photos share one with a relevant photo, and cost memory traffic."""
+"""Buckets of scores a query at most: with more, fewer photos share one with a relevant photo, at the cost of memory traffic."""
 
 NORMALISE_ROWS = 256
 """Rows normalised at a time, in float64."""
 
 
 class Ranked(NamedTuple):
-    """Where the relevant photos of some queries of one class stand in their rankings."""
+    """Ranks of the relevant photos for some queries of one class."""
 
     rows: Int64[np.ndarray, "q"]
     """Positions of these queries in the input."""
@@ -54,7 +54,7 @@ class Ranked(NamedTuple):
 
 
 def on_grid(embeddings: Float[np.ndarray, "n d"], *, name: str = "embeddings") -> Int32[np.ndarray, "n d"]:
-    """Rows scaled to length 1 and rounded to integers, in units of 2^-26. A row of zeros stays zero: its cosine counts as 0.
+    """Scale rows to length 1 and round them to integers, in units of 2^-26. A row of zeros stays zero: its cosine counts as 0.
 
     Raises InputError for anything but a matrix of finite numbers with at least one row and column.
     """
@@ -73,7 +73,7 @@ def on_grid(embeddings: Float[np.ndarray, "n d"], *, name: str = "embeddings") -
 
 
 def grid_scores(queries: Int32[np.ndarray, "q d"], gallery: Int32[np.ndarray, "g d"]) -> Float32[np.ndarray, "q g"]:
-    """Cosines of rows that `on_grid` made. Exact sums, each rounded once."""
+    """Return cosines of rows that `on_grid` made: exact sums, each rounded once."""
     result = np.empty((len(queries), len(gallery)), np.float32)
     left = queries * 2.0 ** (-2 * GRID_BITS)
     for start in range(0, len(gallery), TILE_PHOTOS):
@@ -83,7 +83,7 @@ def grid_scores(queries: Int32[np.ndarray, "q d"], gallery: Int32[np.ndarray, "g
 
 
 def scores(queries: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"]) -> Float32[np.ndarray, "q g"]:
-    """Cosine similarity of every query with every photo, in [-1, 1]. All q x g at once: `search` is the one with bounded memory.
+    """Return the cosine similarity of every query with every photo, in [-1, 1]: all q x g at once (`search` bounds its memory).
 
     Raises InputError as `on_grid` does, and where the dimensions differ.
     """
@@ -94,9 +94,9 @@ def scores(queries: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"])
 def search(
     queries: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"], k: int
 ) -> tuple[Int64[np.ndarray, "q k"], Float32[np.ndarray, "q k"]]:
-    """The k best photos of each query (all g where k is larger): gallery positions, and scores, best first.
+    """Find the k best photos of each query (all g where k is larger): gallery positions and scores, best first.
 
-    Equal scores stand in gallery order. Raises InputError as `scores` does, and for k below 1.
+    Equal scores are ranked in gallery order. Raises InputError as `scores` does, and for k below 1.
     """
     if k < 1:
         raise InputError(f"k must be at least 1, got {k}")
@@ -123,7 +123,7 @@ def relevant_positions(
     *,
     chunk_pairs: int = CHUNK_PAIRS,
 ) -> Iterator[Ranked]:
-    """The ranks of all relevant photos (those of the query's class), for every query, class by class.
+    """Yield the ranks of all relevant photos (those of the query's class), for every query, class by class.
 
     Every metric of a ranking follows from these. Raises InputError as `scores` does.
     """
@@ -147,10 +147,10 @@ def relevant_positions(
 def positions_in(
     block: Float32[np.ndarray, "q g"], relevant: Bool[np.ndarray, "g"]
 ) -> tuple[Int64[np.ndarray, "q r"], Int64[np.ndarray, "q"]]:
-    """Ranks (from 1, ascending) of the photos marked in `relevant`, for each row of scores, and how many of them are tied.
+    """Return the ranks (from 1, ascending) of the photos marked in `relevant`, for each row of scores, and how many are tied.
 
-    Sorting whole rows would cost more than the matrix product. But a rank is a count: all scores are counted into narrow
-    buckets, best first, and sorted only where a bucket holds a relevant photo. The others just push back what follows them.
+    Sorting whole rows would cost more than the matrix product. A rank is a count, so all scores are counted into narrow
+    buckets, best first, and sorted only where a bucket holds a relevant photo. The others only add to the ranks behind them.
     Rows times photos must stay below 2^30, or be one row: a sort key has 64 bits.
     """
     queries, photos = block.shape
@@ -175,19 +175,19 @@ def positions_in(
 
 
 def _buckets(block: Float32[np.ndarray, "q g"], count: int) -> Int64[np.ndarray, "q g"]:
-    """A bucket for each score: row times `count`, plus its place between the row's best (0) and worst score.
+    """Return a bucket for each score: row times `count`, plus its position between the row's best (0) and worst score.
 
-    Subtracting, scaling and truncating never turn the order of two scores around, so equal scores share a bucket.
+    Subtracting, scaling and truncating never reverse the order of two scores, and equal scores share a bucket.
     """
     best = block.max(axis=1, keepdims=True)
     span = np.maximum(best - block.min(axis=1, keepdims=True), np.float32(1e-30))
-    place: np.ndarray = ((best - block) * (np.float32(count - 1) / span)).astype(np.int64)
-    place += np.arange(len(block))[:, None] * count
-    return place
+    bucket: np.ndarray = ((best - block) * (np.float32(count - 1) / span)).astype(np.int64)
+    bucket += np.arange(len(block))[:, None] * count
+    return bucket
 
 
 def _tied(values: Int64[np.ndarray, "n"], hits: Int64[np.ndarray, "h"]) -> Bool[np.ndarray, "h"]:
-    """For each hit, a position in the ascending `values`: whether something that is no hit has the same value."""
+    """Return for each hit, a position in the ascending `values`, whether a value beside the hits equals it."""
     tied, twin = np.zeros(len(hits), bool), np.zeros(len(values), bool)
     pairs = np.flatnonzero(values[1:] == values[:-1])
     twin[pairs], twin[pairs + 1] = True, True
@@ -199,7 +199,7 @@ def _tied(values: Int64[np.ndarray, "n"], hits: Int64[np.ndarray, "h"]) -> Bool[
 
 
 def chunks(queries: int, gallery: int, chunk_pairs: int = CHUNK_PAIRS) -> Iterator[slice]:
-    """Slices of the queries of at most `chunk_pairs` query-photo pairs and CHUNK_QUERIES queries, at least one query each."""
+    """Yield slices of the queries of at most `chunk_pairs` query-photo pairs and CHUNK_QUERIES queries, at least one query each."""
     step = min(CHUNK_QUERIES, max(1, chunk_pairs // max(1, gallery)))
     for start in range(0, queries, step):
         yield slice(start, min(queries, start + step))
@@ -217,7 +217,7 @@ def _on_one_grid(queries: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, 
 def _sort_keys(
     rows: Int64[np.ndarray, "*#n"], scores: Float32[np.ndarray, "*#n"], columns: Int64[np.ndarray, "*#n"], column_bits: int
 ) -> Int64[np.ndarray, "*n"]:
-    """One integer a pair whose ascending order is: row, then score descending, then gallery order."""
+    """Return an integer for each pair whose ascending order is: row, then score descending, then gallery order."""
     bits = (scores + np.float32(0.0)).view(np.int32)  # + 0.0 turns -0.0, which has other bits, into 0.0
     ascending = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)
     descending = np.int64(0x7FFFFFFF) - ascending

@@ -1,6 +1,6 @@
 """Photos and sketches drawn by program: a whole ZS-SBIR task without a download.
 
-One list of parts (`toy_objects`) renders as a photo (filled, lit, coloured, before a cluttered ground) or as a sketch
+One list of parts (`zsbir.toys.objects`) renders as a photo (filled, lit, coloured, before a cluttered ground) or as a sketch
 (wobbling dark strokes on white). `draw_pretext` makes photos of other, made-up objects, on which a small backbone can be
 pre-trained: it stands in for ImageNet in the offline demonstration.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from zsbir.base.storage import Folder
 
 DRAWING_VERSION = 1
-"""Counted up whenever a change makes the same seed draw something else."""
+"""Raised whenever a change makes the same seed draw something else."""
 
 TOY_CLASSES: tuple[str, ...] = tuple(sorted(OBJECTS))
 TOY_UNSEEN: tuple[str, ...] = ("bicycle", "castle", "fish", "lamp", "mushroom", "snowman", "sword")
@@ -61,7 +61,7 @@ _BACKDROPS: tuple[tuple[Material, Material], ...] = (
 
 
 def draw(class_name: str, domain: str, rng: np.random.Generator, size_px: int = 96) -> Image.Image:
-    """One drawing of a toy class: RGB for a photo, grey for a sketch. InputError for a class there is not."""
+    """Draw an image of a toy class: RGB for a photo, grey for a sketch. Raises InputError for an unknown class."""
     if class_name not in OBJECTS:
         raise InputError(unknown_name("toy class", class_name, OBJECTS))
     parts = OBJECTS[class_name](Vary(rng))
@@ -69,7 +69,10 @@ def draw(class_name: str, domain: str, rng: np.random.Generator, size_px: int = 
 
 
 def draw_pretext(class_name: str, rng: np.random.Generator, size_px: int = 96) -> Image.Image:
-    """A photo of a made-up object; classes are told apart by form alone, since colours are drawn anew each time."""
+    """Draw a photo of a made-up object; classes differ in form alone, since colours are drawn anew each time.
+
+    Raises InputError for an unknown class.
+    """
     if class_name not in PRETEXT_CLASSES:
         raise InputError(unknown_name("pretext class", class_name, PRETEXT_CLASSES))
     return _photo(_composer(class_name)(Vary(rng)), rng, size_px, any_material=True)
@@ -91,20 +94,20 @@ class ToySource:
     size_px: int
     split_hint: str | None = None
 
-    def read(self, place: Folder) -> bytes:
-        """The drawing as JPEG (photo) or PNG (sketch)."""
-        del place
+    def read(self, folder: Folder) -> bytes:
+        """Return the drawing as JPEG (photo) or PNG (sketch)."""
+        del folder
         image = draw(self.class_name, self.domain, np.random.default_rng(self.seed), self.size_px)
         return encode_photo(image) if self.domain == "photo" else encode_sketch(image)
 
     def stamp(self, tree: Tree) -> tuple[int, ...]:
-        """What decides the drawing."""
+        """Return what decides the drawing."""
         del tree
         return (DRAWING_VERSION, self.size_px, *self.seed)
 
 
 def toy_sources(photos_per_class: int, sketches_per_class: int, size_px: int, seed: int) -> list[ToySource]:
-    """Every drawing of the toy dataset. Each has its own seed: more of them leave the first ones as they were."""
+    """List every drawing of the toy data set. Each has its own seed, so more of them leave the first ones as they were."""
     return [
         ToySource(f"{domain}/{name}/{number:04d}", domain, name, (seed, row, kind, number), size_px)
         for row, name in enumerate(TOY_CLASSES)
@@ -137,7 +140,7 @@ def _pose(rng: np.random.Generator, *, turn_deg: float, smallest: float) -> _Pos
 
 
 def _loosened(parts: list[Part], rng: np.random.Generator, amount: float) -> list[Points]:
-    """Each part a little off its place and size."""
+    """Move and scale each part a little."""
     moved = []
     for part in parts:
         centre = part.points.mean(0)
@@ -147,7 +150,7 @@ def _loosened(parts: list[Part], rng: np.random.Generator, amount: float) -> lis
 
 
 def _sketch(parts: list[Part], rng: np.random.Generator, size_px: int) -> Image.Image:
-    """Grey, strokes on white."""
+    """Draw strokes on white, as a grey image."""
     side = size_px * _SKETCH_SCALE
     pose = _pose(rng, turn_deg=12.0, smallest=0.7)
     image = Image.new("L", (side, side), 255)
@@ -164,7 +167,7 @@ def _sketch(parts: list[Part], rng: np.random.Generator, size_px: int) -> Image.
 
 
 def _by_hand(points: Points, rng: np.random.Generator, *, closed: bool) -> Points:
-    """The path a hand takes: an outline starts anywhere, and ends short of its start or beyond it."""
+    """Return the path of a hand: an outline starts anywhere, and ends short of its start or beyond it."""
     if not closed:
         return _dense(points)
     start = int(rng.integers(len(points)))
@@ -174,7 +177,7 @@ def _by_hand(points: Points, rng: np.random.Generator, *, closed: bool) -> Point
 
 
 def _dense(points: Points) -> Points:
-    """The same path with a point about every 0.03."""
+    """Return the same path with a point about every 0.03."""
     lengths = np.hypot(*np.diff(points, axis=0).T)
     along = np.concatenate([[0.0], np.cumsum(lengths)])
     count = max(3, int(along[-1] / 0.03))
@@ -184,7 +187,7 @@ def _dense(points: Points) -> Points:
 
 
 def _wobbled(points: Points, rng: np.random.Generator, amount: float) -> Points:
-    """A slow drift to either side along the path."""
+    """Add a slow drift to either side along the path."""
     knots = max(2, len(points) // 4 + 1)
     noise = rng.normal(0, amount, (2, knots))
     at, grid = np.linspace(0, knots - 1, len(points)), np.arange(knots)
@@ -194,7 +197,7 @@ def _wobbled(points: Points, rng: np.random.Generator, amount: float) -> Points:
 
 
 def _photo(parts: list[Part], rng: np.random.Generator, size_px: int, *, any_material: bool = False) -> Image.Image:
-    """RGB: parts filled, lit from one side, before a ground, with grain."""
+    """Draw an RGB image: parts filled, lit from one side, before a background, with grain."""
     side = size_px * _PHOTO_SCALE
     pose = _pose(rng, turn_deg=16.0, smallest=0.55)
     image = _ground(rng, side)
@@ -209,7 +212,7 @@ def _photo(parts: list[Part], rng: np.random.Generator, size_px: int, *, any_mat
 def _fill(
     image: Image.Image, part: Part, points: Points, colour: tuple[int, int, int], light: Image.Image, *, outlined: bool
 ) -> None:
-    """One part into the picture: a shadowed colour everywhere, the lit colour as far as the light reaches."""
+    """Paint one part: a shadowed colour everywhere, the lit colour as far as the light reaches."""
     width = 2 if part.closed else max(2, round(part.width * image.width * 0.8))
     # Only the part's own frame is worked on: most parts are small.
     left, top = np.maximum(np.floor(points.min(0)).astype(int) - width, 0).tolist()
@@ -237,7 +240,7 @@ def _mixed(colour: tuple[int, int, int], other: tuple[int, int, int], share: flo
 
 
 def _light(rng: np.random.Generator, side: int) -> Image.Image:
-    """How brightly each place is lit: a ramp in a random direction, with the fine streaks of a material."""
+    """Return how brightly each pixel is lit: a ramp in a random direction, with the fine streaks of a material."""
     angle = float(rng.uniform(0, 2 * math.pi))
     grid = np.linspace(-0.7, 0.7, 32, dtype=np.float32)
     ramp = 0.55 + 0.5 * (math.cos(angle) * grid[None] + math.sin(angle) * grid[:, None]) + rng.normal(0, 0.06, (32, 32))
@@ -245,7 +248,7 @@ def _light(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _colour(material: Material, rng: np.random.Generator, *, free: bool = False) -> tuple[int, int, int]:
-    """A random colour of a material; `free`: any colour at all."""
+    """Draw a random colour of a material; `free`: any colour at all."""
     hue0, hue1, sat0, sat1, val0, val1 = (0.0, 1.0, 0.1, 0.9, 0.25, 0.95) if free else _HUES[material]
     hue, sat, val = rng.uniform((hue0, sat0, val0), (hue1, sat1, val1))
     turns = (np.array([0.0, 2 / 3, 1 / 3]) + hue) % 1.0
@@ -255,7 +258,7 @@ def _colour(material: Material, rng: np.random.Generator, *, free: bool = False)
 
 
 def _ground(rng: np.random.Generator, side: int) -> Image.Image:
-    """What stands behind the object: two soft colours, a horizon now and then, blurred clutter."""
+    """Draw the background: two soft colours, a horizon now and then, blurred clutter."""
     small = side // 4
     above, below = _BACKDROPS[int(rng.integers(len(_BACKDROPS)))]
     top, bottom = (np.array(_colour(material, rng), dtype=np.float32) for material in (above, below))
@@ -274,7 +277,7 @@ def _ground(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _grained(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Sensor noise, exposure and a slight tint."""
+    """Add sensor noise, exposure and a slight tint."""
     pixels = np.asarray(image, dtype=np.float32) * rng.uniform(0.85, 1.12, 3).astype(np.float32)
     pixels += rng.standard_normal(pixels.shape[:2], dtype=np.float32)[..., None] * float(rng.uniform(1, 6))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

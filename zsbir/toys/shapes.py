@@ -13,7 +13,7 @@ from jaxtyping import Float
 Material = Literal["wood", "leaf", "metal", "cloth", "stone", "glass", "clay", "dark", "light"]
 Points = Float[np.ndarray, "_ 2"]
 Number = int | float
-"""Coordinates are often whole; the shape checks of the tests take `float` at its word."""
+"""Coordinates are often whole numbers, which the shape checks of the tests would refuse as `float`."""
 
 
 @dataclass(frozen=True)
@@ -27,46 +27,46 @@ class Part:
 
 
 class Vary:
-    """The chance of one drawing: `vary(low, high)` is a number between the two."""
+    """The randomness of one drawing: `vary(low, high)` is a number between the two."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
 
     def __call__(self, low: Number, high: Number) -> float:
-        """A number between the two."""
+        """Return a number between the two."""
         return low + (high - low) * float(self.rng.random())
 
     def count(self, low: int, high: int) -> int:
-        """A whole number, both ends included."""
+        """Return a whole number from `low` to `high`, both included."""
         return int(self.rng.integers(low, high + 1))
 
 
 def shape(material: Material, *points: tuple[Number, Number]) -> Part:
-    """A closed outline through corners."""
+    """Make a closed outline through corners."""
     return Part(np.array(points, dtype=float), closed=True, material=material)
 
 
 def box(material: Material, left: Number, top: Number, right: Number, bottom: Number) -> Part:
-    """A rectangle."""
+    """Make a rectangle."""
     return shape(material, (left, top), (right, top), (right, bottom), (left, bottom))
 
 
 def line(material: Material, *points: tuple[Number, Number], width: Number = 0.03) -> Part:
-    """A line through points."""
+    """Make a line through points."""
     return Part(np.array(points, dtype=float), closed=False, material=material, width=width)
 
 
 def round_shape(
     material: Material, x: Number, y: Number, rx: Number, ry: Number, *, span: tuple[Number, Number] = (0, 360)
 ) -> Part:
-    """An ellipse, or the closed piece of it over the degrees of `span` (0 right, 90 down)."""
+    """Make an ellipse, or the closed piece of it over the degrees of `span` (0 right, 90 down)."""
     return Part(_arc(x, y, rx, ry, span), closed=True, material=material)
 
 
 def arc(
     material: Material, x: Number, y: Number, rx: Number, ry: Number, *, span: tuple[Number, Number], width: Number = 0.03
 ) -> Part:
-    """A piece of an ellipse as a line."""
+    """Make a piece of an ellipse as a line."""
     return Part(_arc(x, y, rx, ry, span), closed=False, material=material, width=width)
 
 
@@ -76,12 +76,12 @@ def _arc(x: Number, y: Number, rx: Number, ry: Number, span: tuple[Number, Numbe
 
 
 def wheel(x: Number, y: Number, radius: Number) -> list[Part]:
-    """A tyre with its hub."""
+    """Make a tyre with its hub."""
     return [round_shape("dark", x, y, radius, radius), round_shape("metal", x, y, radius * 0.5, radius * 0.5)]
 
 
 def roof(material: Material, left: Number, right: Number, top: Number, bottom: Number) -> Part:
-    """A gable."""
+    """Make a gable."""
     return shape(material, (left, bottom), ((left + right) / 2, top), (right, bottom))
 
 
@@ -89,7 +89,7 @@ _MATERIALS: tuple[Material, ...] = ("wood", "metal", "cloth", "stone", "clay")
 
 
 def compose(seed: int) -> Callable[[Vary], list[Part]]:
-    """A made-up object: body, attachments and their places follow from `seed`, their proportions vary with each drawing."""
+    """Make up an object: body, attachments and their positions follow from `seed`, their proportions vary with each drawing."""
 
     def draw(v: Vary) -> list[Part]:
         plan = np.random.default_rng([seed, 7])
@@ -101,27 +101,27 @@ def compose(seed: int) -> Callable[[Vary], list[Part]]:
 
 
 def _attached(plan: np.random.Generator, v: Vary, arrangement: int) -> list[Part]:
-    """Two sides mirrored, a stack, a ring or a row of limbs around the body."""
+    """Attach parts to the body: two mirrored sides, a stack, a ring or a row of limbs."""
     count, size = int(plan.integers(3, 7)), float(plan.uniform(0.07, 0.12))
     kind = int(plan.integers(1 << 30))
     match arrangement:
         case 0:
-            places: Sequence[tuple[Number, Number]] = [
+            centres: Sequence[tuple[Number, Number]] = [
                 (0.5 + s * 0.3, y) for s in (-1, 1) for y in np.linspace(0.35, 0.65, max(1, count // 2))
             ]
         case 1:
-            places = [(0.5, 0.14), (0.5, 0.86), (0.5 + float(plan.choice([-0.2, 0.2])), 0.8)]
+            centres = [(0.5, 0.14), (0.5, 0.86), (0.5 + float(plan.choice([-0.2, 0.2])), 0.8)]
         case 2:
-            places = [(0.5 + 0.33 * math.cos(a), 0.5 + 0.33 * math.sin(a)) for a in np.arange(count) * 2 * math.pi / count]
+            centres = [(0.5 + 0.33 * math.cos(a), 0.5 + 0.33 * math.sin(a)) for a in np.arange(count) * 2 * math.pi / count]
         case _:
             row = float(plan.choice([0.2, 0.8]))
             limbs = [line("wood", (x, 0.5), (x + v(-0.03, 0.03), row), width=0.05) for x in np.linspace(0.25, 0.75, count)]
             return [*limbs, _block(plan, v, (0.5, row), (0.3, 0.06))]
-    return [_block(np.random.default_rng(kind), v, place, (size, size)) for place in places]
+    return [_block(np.random.default_rng(kind), v, centre, (size, size)) for centre in centres]
 
 
 def _marks(plan: np.random.Generator, v: Vary) -> list[Part]:
-    """Something on the body that tells this class from a likely twin."""
+    """Draw marks on the body that distinguish this class from a similar one."""
     match int(plan.integers(4)):
         case 0:
             return [line("dark", (0.36, y), (0.64, y), width=0.02) for y in np.linspace(0.42, 0.58, int(plan.integers(2, 4)))]
@@ -133,10 +133,10 @@ def _marks(plan: np.random.Generator, v: Vary) -> list[Part]:
             return [_block(plan, v, (0.5, 0.5), (0.09, 0.09))]
 
 
-def _block(plan: np.random.Generator, v: Vary, place: tuple[Number, Number], radii: tuple[Number, Number]) -> Part:
-    """One of eight plain outlines around `place`."""
+def _block(plan: np.random.Generator, v: Vary, centre: tuple[Number, Number], radii: tuple[Number, Number]) -> Part:
+    """Make one of eight plain outlines around `centre`."""
     material = _MATERIALS[int(plan.integers(len(_MATERIALS)))]
-    (x, y), rx, ry = place, radii[0] * v(0.85, 1.15), radii[1] * v(0.85, 1.15)
+    (x, y), rx, ry = centre, radii[0] * v(0.85, 1.15), radii[1] * v(0.85, 1.15)
     corners = int(plan.integers(8))
     if corners < 2:
         return round_shape(material, x, y, rx, ry)

@@ -1,4 +1,4 @@
-"""What batch normalisation does in fine-tuning: keep the pre-trained statistics, or take them over the global batch."""
+"""Batch normalisation in fine-tuning: keep the pre-trained statistics, or compute them over the global batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zsbir.training.gather import AllReduceSum, world_size
 
 
 def prepare_batch_norm(network: nn.Module, mode: BatchNormMode, device: torch.device) -> nn.Module:
-    """`network` ready for training in that mode. torch's own SyncBatchNorm needs a GPU; on CPU ours does the same."""
+    """Return `network` ready for training in that mode; on CPU by SyncedBatchNorm2d, since torch's SyncBatchNorm needs a GPU."""
     if mode == "sync" and world_size() > 1:
         if device.type == "cuda":
             converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -21,7 +21,7 @@ def prepare_batch_norm(network: nn.Module, mode: BatchNormMode, device: torch.de
 
 
 def set_train_mode(network: nn.Module, mode: BatchNormMode) -> None:
-    """Training mode, except that frozen batch normalisation keeps its statistics (scale and shift still learn)."""
+    """Set training mode, except that frozen batch normalisation keeps its statistics (scale and shift still learn)."""
     network.train()
     if mode == "frozen":
         for module in network.modules():

@@ -1,8 +1,7 @@
 """Checkpoints: artifacts under `<run>/checkpoints/`, committed by their manifest, without pickle, written while training goes on.
 
 `step-000500` holds everything a resumed run needs (network, heads, optimiser, history); `best-000500` the encoder alone. `save`
-takes a snapshot and returns; a thread writes and uploads it. One that still waits when the next is due is left out: the newer
-says more.
+takes a snapshot and returns; a thread writes and uploads it. A snapshot that still waits when the next is due is dropped.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from zsbir.model.encoder import Encoder, save_encoder
 from zsbir.training.gather import from_first
 
 RETRY_S = (5.0, 15.0, 60.0)
-"""Seconds between tries to save while a store is away; the last one goes on."""
+"""Seconds between attempts to save while a store is unavailable; the last one repeats."""
 
 GIVE_UP_S = 900.0
-"""Seconds without a saved checkpoint after one was due, after which training ends rather than go on without a net."""
+"""Seconds that a due checkpoint may stay unsaved before training ends."""
 
 CLOSING_S = 120.0
-"""The same when training has ended and only the last checkpoint is waited for."""
+"""The same once training has ended and only the last checkpoint is waited for."""
 
 
 @dataclass
 class TrainState:
-    """How far a run is: optimiser steps done, the best dev score and its step, and the rows logged so far."""
+    """Progress of a run: optimiser steps done, the best dev score and its step, and the rows logged so far."""
 
     step: int = 0
     best_score: float = -1.0
@@ -52,14 +51,14 @@ class TrainState:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """What is to be written, as it was when it was taken."""
+    """The state of one moment, and a function that writes it."""
 
     step: int
     write: Callable[[], None]
 
 
 class Checkpoints:
-    """The checkpoints of one run. One process saves; all load. Use as a context: leaving it waits for what is not written yet.
+    """The checkpoints of one run. One process saves; all load. As a context manager it waits at its end for pending writes.
 
     made_from: what the run reads, by role, as manifests name it.
     """
@@ -79,8 +78,8 @@ class Checkpoints:
     def save(self, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, progress: TrainState) -> None:
         """Write `step-N` soon and, once it is committed, remove older ones, and every best encoder but the one it names.
 
-        Until then the encoder that the last checkpoint names stays: a run that goes on from there may not find the newer one again.
-        Raises what kept earlier ones from being written for too long.
+        Until then the encoder that the last checkpoint names stays, since a run that resumes from there may not reach the newer
+        one again. Raises the error that kept earlier checkpoints from being written for too long.
         """
         tensors = _copied(_module_tensors(modules) | _optimiser_tensors(modules, optimiser))
         state = json.dumps(asdict(progress)).encode()
@@ -113,7 +112,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Wait for what is not written yet; where an error is on its way already, one more is not what its reader needs."""
+        """Wait for pending writes; an error of theirs does not replace one that is being raised already."""
         if kind is None or issubclass(kind, Interrupted):
             self.wait()
         elif issubclass(kind, RunError):
@@ -121,7 +120,7 @@ class Checkpoints:
                 self.wait()
 
     def wait(self) -> None:
-        """Until all that was to be saved is. RunError or InputError when it cannot be."""
+        """Wait until all pending writes are done. Raises RunError or InputError when they cannot be."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -131,9 +130,9 @@ class Checkpoints:
         self._raise()
 
     def load(self, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer) -> TrainState:
-        """Put the newest whole checkpoint into the modules and the optimiser; a fresh TrainState where there is none.
+        """Load the newest complete checkpoint into the modules and the optimiser; a fresh TrainState where there is none.
 
-        The same one on every worker: the first chooses.
+        Every worker loads the same one, which the first worker chooses.
         """
         newest = newest_checkpoint(self.folder)
         uri = from_first(newest.uri if newest else "", next(modules["encoder"].parameters()).device)
@@ -151,7 +150,7 @@ class Checkpoints:
         return TrainState(**json.loads(checkpoint.file("progress.json").read_text("utf-8")))
 
     def best_encoder(self, progress: TrainState) -> Path:
-        """The file of the best encoder so far."""
+        """Return the file of the best encoder so far."""
         return Artifact(join(self.folder.uri, f"best-{progress.best_step:06d}"), "checkpoint").verified("encoder.safetensors")
 
     def _put(self, slot: str, snapshot: _Snapshot) -> None:
@@ -168,7 +167,7 @@ class Checkpoints:
             raise self._error
 
     def _work(self) -> None:
-        """The thread: the best encoder first, then the checkpoint that names it."""
+        """Write snapshots as they come: the best encoder first, then the checkpoint that names it. Runs in the thread."""
         while self._error is None:
             with self._changed:
                 while not (self._best or self._step):
@@ -184,11 +183,11 @@ class Checkpoints:
                 self._changed.notify_all()
 
     def _write(self, slot: str, snapshot: _Snapshot) -> bool:
-        """Whether it was written; not when it is given up, or something newer is there instead."""
+        """Write a snapshot, again and again if need be. Return False when it was given up or a newer one replaced it."""
         for number in range(10**6):
             try:
                 snapshot.write()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the trainer, not to a thread that dies in silence
+            except Exception as error:  # noqa: BLE001 - every error must reach the trainer; the thread would lose it
                 if self._give_up(error):
                     return False
                 events.warn(f"checkpoint of step {snapshot.step} is not saved yet, training goes on: {error}")
@@ -202,7 +201,7 @@ class Checkpoints:
         raise AssertionError("unreachable")
 
     def _give_up(self, error: Exception) -> bool:
-        """Whether there is no more hope: a disk says no for good, a store may come back."""
+        """Return whether to stop trying: errors of a disk are final, a store may come back."""
         self._failed_since = self._failed_since or time.monotonic()
         patience_s = CLOSING_S if self._closing else GIVE_UP_S
         known = isinstance(error, RunError | InputError) and is_remote(self.folder.uri)
@@ -214,15 +213,15 @@ class Checkpoints:
         return True
 
     def _remove_older(self, prefix: str, step: int) -> None:
-        """Also what killed processes began and never committed."""
+        """Remove older checkpoints, and what killed processes began and never committed."""
         for name, number in _numbered(self.folder, prefix).items():
             if number < step:
-                with suppress(OSError, InputError, RunError):  # it costs room, no more; the next one tries again
+                with suppress(OSError, InputError, RunError):  # it only takes space; the next save tries again
                     remove(join(self.folder.uri, name))
 
 
 def newest_checkpoint(folder: Folder) -> Artifact | None:
-    """The newest whole checkpoint in a run's `checkpoints` that can be resumed from."""
+    """Return the newest complete checkpoint in a run's `checkpoints` that can be resumed from."""
     numbers = _numbered(folder, "step")
     steps = sorted(numbers, key=lambda name: numbers[name], reverse=True)
     whole = next((uri for name in steps if exists(uri := join(folder.uri, name))), None)
@@ -230,13 +229,13 @@ def newest_checkpoint(folder: Folder) -> Artifact | None:
 
 
 def _numbered(folder: Folder, prefix: str) -> dict[str, int]:
-    """The folders "step-000500" and their numbers; what else somebody put there is none of ours."""
+    """Return the folders named like "step-000500" and their numbers; others are ignored."""
     found = {name: re.fullmatch(rf"{prefix}-(\d+)", name) for name in folder.names()}
     return {name: int(match[1]) for name, match in found.items() if match}
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, and no longer what training changes."""
+    """Copy tensors to the CPU, so that training does not change them."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
 

@@ -1,4 +1,4 @@
-"""What a training run is: one flat configuration, whose fields are declared beside the component that reads them."""
+"""The configuration of a training: one flat value, whose fields are declared beside the component that reads them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class OptimiserConfig(Config):
 
 
 class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
-    """Everything that decides what a training computes. Where it runs is not in here (see zsbir.train.Settings)."""
+    """Everything that decides what a training computes; where it runs is in `zsbir.train.Settings`."""
 
     recipe: str = Field("custom", pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="name of the recipe this came from")
     backbone: Backbone = Field("resnet50", description="torchvision network that is fine-tuned")

@@ -1,4 +1,4 @@
-"""The world a training runs in, as the loop sees it: which worker it is, on which device, and whom to tell."""
+"""The surroundings of a training as the loop sees them: rank, device, reports to the outside, requests to stop."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from torch import nn
 from zsbir.training.gather import world_size
 
 SAME_REQUEST_S = 2.0
-"""Seconds in which further signals say what the first one said: whoever stops a job may tell a command and its wrapper, which
-passes it on."""
+"""Seconds in which further signals count as the first one: a stopped job may signal a command and its wrapper, which passes it
+on."""
 
 
 class Context(Protocol):
-    """What the loop is handed. Implementations: LocalContext, and RayContext in `zsbir.edge.ray_train`."""
+    """What the loop is given. Implementations: LocalContext, and RayContext in `zsbir.edge.ray_train`."""
 
     rank: int
     world_size: int
     device: torch.device
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, its gradients averaged over workers where there are several."""
+        """Return the module, its gradients averaged over workers where there are several."""
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Tell the world outside; called by every worker equally often."""
+        """Report metrics to the outside; called by every worker equally often."""
 
     def stop_requested(self) -> bool:
-        """Whether to save a checkpoint and leave."""
+        """Return whether to save a checkpoint and leave."""
 
 
 def default_device() -> torch.device:
-    """The first GPU, else the CPU."""
+    """Return the first GPU, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
-    """DistributedDataParallel where there are several workers. Buffers are equal on all of them already."""
+    """Wrap in DistributedDataParallel where there are several workers. Buffers are equal on all of them already."""
     if world_size() == 1:
         return module
     ids = [device.index or 0] if device.type == "cuda" else None
@@ -51,21 +51,21 @@ def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 class StopSignals:
-    """Whether the user asked to stop, by SIGINT or SIGTERM."""
+    """Requests to stop by SIGINT or SIGTERM."""
 
     def __init__(self) -> None:
-        # No threading.Event: a handler that comes while another one sets it would wait for its lock for ever.
+        # Not a threading.Event: a handler that interrupts another one setting it would wait for its lock for ever.
         self._asked_s: float | None = None
 
     def asked(self) -> bool:
-        """Whether a signal came inside `heard`."""
+        """Return whether a signal came inside `heard`."""
         return self._asked_s is not None
 
     @contextmanager
     def heard(self) -> Iterator[None]:
-        """While inside, the first signal asks to stop; one that comes SAME_REQUEST_S later or more raises KeyboardInterrupt.
+        """Take the first signal inside as a request to stop; one SAME_REQUEST_S later or more raises KeyboardInterrupt.
 
-        Only the main thread is told of signals: in another one nothing changes.
+        Only the main thread receives signals: in another one nothing changes.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -85,7 +85,7 @@ class StopSignals:
 
 
 class LocalContext:
-    """The process alone, or one of a torch.distributed group that was set up before (torchrun, tests)."""
+    """A single process, or one of a torch.distributed group that was set up before (torchrun, tests)."""
 
     def __init__(self, device: torch.device | None = None):
         self.rank = dist.get_rank() if world_size() > 1 else 0
@@ -94,16 +94,16 @@ class LocalContext:
         self._stop = StopSignals()
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """See Context."""
+        """Wrap a module as Context says."""
         return data_parallel(module, self.device)
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Nobody else to tell."""
+        """Do nothing: nothing outside listens."""
 
     def stop_requested(self) -> bool:
-        """Whether SIGINT or SIGTERM came inside `signals`."""
+        """Return whether SIGINT or SIGTERM came inside `signals`."""
         return self._stop.asked()
 
     def signals(self) -> AbstractContextManager[None]:
-        """While inside, the first SIGINT or SIGTERM asks for a final checkpoint; a later one ends at once."""
+        """Take the first SIGINT or SIGTERM inside as a request for a final checkpoint; a later one ends at once."""
         return self._stop.heard()

@@ -11,12 +11,12 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Workers in the process group; 1 where there is none."""
+    """Return the number of workers in the process group; 1 where there is none."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class _Gather(torch.autograd.Function):
-    """all_gather whose backward adds up what every worker's copy of the loss says of this worker's rows.
+    """all_gather whose backward sums the gradients of this worker's rows over all workers' copies of the loss.
 
     Each of W workers computes the whole loss, so the sum is W times the gradient; DistributedDataParallel then averages the
     parameters' gradients over the W workers, which leaves exactly the gradient of the one global loss.
@@ -38,7 +38,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(local: Shaped[Tensor, "local ..."]) -> Shaped[Tensor, "global ..."]:
-    """Rows of all workers in rank order; every worker must bring equally many. Differentiable for floating tensors."""
+    """Gather the rows of all workers in rank order, equally many of each. Differentiable for floating tensors."""
     if world_size() == 1:
         return local
     gathered: Tensor = _Gather.apply(local)
@@ -46,39 +46,39 @@ def gather(local: Shaped[Tensor, "local ..."]) -> Shaped[Tensor, "global ..."]:
 
 
 class AllReduceSum(torch.autograd.Function):
-    """Sum over workers, whose backward is the sum over workers too."""
+    """A sum over workers whose backward is a sum over workers too."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:  # noqa: ARG004 - autograd's signature
-        """The sum, on every worker."""
+        """Return the sum, on every worker."""
         total = value.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ARG004 - autograd's signature
-        """The sum of what every worker's loss says."""
+        """Return the sum of all workers' gradients."""
         total = grads[0].contiguous().clone()
         dist.all_reduce(total)
         return total
 
 
 def any_worker(flag: bool, device: torch.device) -> bool:
-    """Whether any worker says yes: all of them hear the same answer."""
+    """Return on every worker whether the flag is set on any."""
     if world_size() == 1:
         return flag
-    votes = torch.tensor([float(flag)], device=device)
-    dist.all_reduce(votes)
-    return bool(votes.item() > 0)
+    flags = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(flags)
+    return bool(flags.item() > 0)
 
 
 def from_first(text: str, device: torch.device) -> str:
-    """What worker 0 says, on every worker."""
+    """Return worker 0's text on every worker."""
     if world_size() == 1:
         return text
-    said: list[Any] = [text]
-    dist.broadcast_object_list(said, device=device)
-    return str(said[0])
+    texts: list[Any] = [text]
+    dist.broadcast_object_list(texts, device=device)
+    return str(texts[0])
 
 
 def barrier() -> None:

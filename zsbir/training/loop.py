@@ -1,4 +1,4 @@
-"""The training loop. It is handed its world (Context) and has never heard of Ray, MLflow or S3."""
+"""The training loop. It is given its surroundings (Context) and knows nothing of Ray, MLflow or S3."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from zsbir.training.precision import autocast
 
 DEV_METRIC = "map_all"
 DEV_SCORE = f"dev/{DEV_METRIC}"
-"""What the score on the dev classes is called in histories, reports to the context, and trackers."""
+"""Name of the score on the dev classes in histories, reports to the context, and trackers."""
 
 Log = Callable[[int, dict[str, float]], None]
-"""Takes (step, metrics); called on rank 0 alone."""
+"""A function of (step, metrics), called on rank 0 alone."""
 
 
 @dataclass(frozen=True)
 class TrainInputs:
     """What a training reads: samples with their images, pre-trained weights, and the teacher's knowledge by class id.
 
-    same_labels: the weights' own classifier speaks of the teacher's labels, so the preservation head starts from it.
+    same_labels: the weights' own classifier has the teacher's labels, so the preservation head starts from it.
     """
 
     samples: Samples
@@ -56,13 +56,13 @@ class TrainInputs:
 
 
 def train_positions(config: TrainConfig, samples: Samples) -> Int[np.ndarray, "n"]:
-    """The samples that are trained on: the train split, and dev's where the recipe is final."""
+    """Return the samples that are trained on: the train split, and with `train_on_dev` the dev split too, ascending."""
     splits = ("train", "dev") if config.train_on_dev else ("train",)
     return np.sort(np.concatenate([samples.select(split=split) for split in splits]))
 
 
 def plan_training(config: TrainConfig, samples: Samples, workers: int) -> BatchPlan:
-    """All batches of a training. InputError when the data has too few classes for them, or workers cannot share them."""
+    """Plan all batches of a training. Raises InputError when there are too few classes, or the workers cannot share a batch."""
     if config.batch_images % workers:
         raise InputError(
             f"a batch of {config.batch_images} images cannot be dealt to {workers} workers; "
@@ -80,7 +80,7 @@ def plan_training(config: TrainConfig, samples: Samples, workers: int) -> BatchP
 
 
 class Trainer:
-    """One training on one worker. `run` goes from the newest checkpoint, or from the start, to the end."""
+    """One training on one worker. `run` trains from the newest checkpoint, or from the start, to the end."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Trainer:
         self.network = context.wrap(self.encoder)
 
     def _build_networks(self) -> tuple[Encoder, Heads, Objective]:
-        """Equal on every worker: the seed decides each new parameter, the weight file all others."""
+        """Build the same networks on every worker: the seed decides each new parameter, the weight file all others."""
         config, inputs, device = self.config, self.inputs, self.context.device
         torch.manual_seed(config.seed)
         encoder = Encoder(config.backbone, config.embedding_dim, config.image_px)
@@ -152,7 +152,7 @@ class Trainer:
         """Train to the end. Raises Interrupted when asked to stop, RunError when the loss is no longer finite."""
         done = self.checkpoints.load(self.modules, self.optimiser)
         if done.step:
-            self._say_again(done)
+            self._repeat_history(done)
         loud = self.context.rank == 0
         bar = events.Progress("train", total=self.steps, unit="step", start=done.step) if loud else None
         clock = _Clock(self.config.batch_images)
@@ -168,8 +168,8 @@ class Trainer:
             self._save(done)
         return done
 
-    def _say_again(self, done: TrainState) -> None:
-        """What a killed process had not sent is gone with it. A tracker, and a sweep, drop what they have."""
+    def _repeat_history(self, done: TrainState) -> None:
+        """Log and report the history again: a killed process may not have sent it all. Receivers drop what they have already."""
         if self.context.rank == 0:
             events.say(f"resuming at step {done.step} of {self.steps}")
             watch.facts(resumed_from=f"step {done.step}")
@@ -240,7 +240,7 @@ class Trainer:
                 self.checkpoints.save_best(self.encoder, done)
 
     def dev_score(self) -> float | None:
-        """mAP@all of dev sketches against dev photos, or None where there are no dev classes to look at."""
+        """Return mAP@all of dev sketches against dev photos, or None where there are no dev classes to score."""
         samples = self.inputs.samples
         queries, gallery = (samples.select(split="dev", domain=domain) for domain in ("sketch", "photo"))
         if self.config.train_on_dev or not len(queries) or not len(gallery):
@@ -265,23 +265,23 @@ class Trainer:
 
 
 def tracked_names(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics by the names trackers know them by: what is not `dev/...` is `train/...`."""
+    """Rename metrics for trackers: those without a `/` become `train/...`."""
     return {name if "/" in name else f"train/{name}": value for name, value in metrics.items()}
 
 
 class _Clock:
-    """Images a second, and the share of the time in which the step waited for data, since last read."""
+    """Measures images a second, and the share of the time in which steps waited for data, since it was last read."""
 
     def __init__(self, batch_images: int):
         self._batch_images = batch_images
         self.forget()
 
     def forget(self) -> None:
-        """Start measuring anew: what was between belongs to no training step."""
+        """Start measuring anew, without the time since the last step."""
         self._began, self._waited_s, self._steps = time.monotonic(), 0.0, 0
 
     def wait_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """`batches`, the time until each comes counted as waiting."""
+        """Yield `batches`, counting the time until each comes as waiting."""
         while True:
             asked = time.monotonic()
             batch = next(batches, None)
@@ -292,7 +292,7 @@ class _Clock:
             yield batch
 
     def read(self) -> dict[str, float]:
-        """The figures, and start anew."""
+        """Return the figures and start measuring anew."""
         elapsed_s = max(time.monotonic() - self._began, 1e-9)
         figures = {"images_per_s": self._steps * self._batch_images / elapsed_s, "data_wait_frac": self._waited_s / elapsed_s}
         self.forget()

@@ -12,7 +12,7 @@ from zsbir.training.config import OptimiserConfig
 
 
 def build_optimiser(config: OptimiserConfig, encoder: nn.Module, heads: nn.Module) -> torch.optim.AdamW:
-    """Groups: backbone, embedding and classifier, teacher-label head; each with and without weight decay."""
+    """Build AdamW with groups for backbone, embedding and classifier, teacher-label head, each with and without weight decay."""
     peaks = {"trunk": config.lr_backbone, "preserver": config.lr if config.lr_preserver is None else config.lr_preserver}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in _named(encoder, heads):
@@ -31,7 +31,7 @@ def _named(*modules: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
 
 
 def rate(config: OptimiserConfig, step: int, steps: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then cosine to zero."""
+    """Return the share of the peak learning rate at a step: linear warm-up, then cosine to zero."""
     warmup = round(config.warmup_frac * steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -39,6 +39,6 @@ def rate(config: OptimiserConfig, step: int, steps: int) -> float:
 
 
 def set_rate(optimiser: torch.optim.Optimizer, share: float) -> None:
-    """Every group at that share of its peak."""
+    """Set every group to that share of its peak learning rate."""
     for group in optimiser.param_groups:
         group["lr"] = group["peak_lr"] * share

@@ -1,4 +1,4 @@
-"""Which arithmetic the network runs in."""
+"""The arithmetic that the network runs in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zsbir.training.config import Precision
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 autocast where asked for or, with `auto`, where the hardware computes in it; float32 otherwise.
+    """Return bfloat16 autocast where asked for or, with `auto`, where the hardware computes in it; else a context for float32.
 
     Without AVX512-BF16 a CPU emulates bfloat16 at a fraction of float32's speed.
     """

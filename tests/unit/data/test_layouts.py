@@ -278,7 +278,7 @@ def test_a_list_that_cannot_be_used_is_named_with_the_line(tmp_path, opened, cha
 @either
 def test_a_list_of_other_bytes_than_text_is_refused(tmp_path, opened):
     (with_lists(tmp_path) / "zeroshot1/all_photo_filelist_zero.txt").write_bytes(b"\xff\xfe 0")
-    with pytest.raises(InputError, match=r"all_photo_filelist_zero\.txt is no text list"):
+    with pytest.raises(InputError, match=r"all_photo_filelist_zero\.txt is not a text file"):
         scan("lists", opened(tmp_path))
 
 
@@ -294,7 +294,7 @@ def test_two_folders_of_lists_must_be_told_apart(tmp_path, opened):
     with pytest.raises(InputError, match=r"'zeroshot0', 'zeroshot1'.*--lists-dir"):
         scan("lists", opened(tmp_path))
     assert len(scan("lists", opened(tmp_path), lists_dir="./zeroshot0/")) == 6
-    with pytest.raises(InputError, match=r"--lists-dir: '\.\./zeroshot0' is no path below"):
+    with pytest.raises(InputError, match=r"--lists-dir: '\.\./zeroshot0' is not a path below"):
         scan("lists", opened(tmp_path), lists_dir="../zeroshot0")
     with pytest.raises(InputError, match=f"no list ending in _train.txt or _zero.txt in '{tmp_path}/nowhere'"):
         scan("lists", opened(tmp_path), lists_dir="nowhere")

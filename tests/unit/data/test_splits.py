@@ -23,7 +23,7 @@ def test_a_json_file_may_also_name_seen_and_dev_classes(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[1]", "must be"),
         ('{"seen": []}', "must be"),
         ('{"unseen": "cat"}', "list of class names"),
@@ -104,5 +104,5 @@ def test_a_share_of_unseen_classes_is_drawn_by_the_seed():
 def test_hints_of_lists_become_the_split():
     assert hinted([("cat", "unseen"), ("dog", "seen"), ("dog", "seen")]) == ClassLists(unseen=("cat",))
     assert hinted([("cat", None)]) is None
-    with pytest.raises(InputError, match="'cat' stands in a list of seen and in one of unseen"):
+    with pytest.raises(InputError, match="'cat' is in a list of seen and in one of unseen"):
         hinted([("cat", "unseen"), ("cat", "seen")])

@@ -58,7 +58,7 @@ def test_classes_come_in_the_order_of_their_ids():
 
 
 def test_a_class_with_nothing_left_is_an_error():
-    with pytest.raises(InputError, match="all sketches of class 'ant' are bad"):
+    with pytest.raises(InputError, match="class 'ant' has no usable sketches"):
         class_rows(samples({("ant", "photo"): 3}), {"ant": (0, "train")})
 
 

@@ -135,7 +135,7 @@ def test_keys_that_are_no_paths_are_left_out_and_counted(bucket, tmp_path, capsy
     folder = open_folder(bucket.uri)
     folder.walk = lambda: sorted([*open_folder(bucket.uri).walk(), *(Entry(key, 9, 1.0) for key in odd)])
     assert scan("folder", ListedTree(folder)) == scan("folder", open_tree(tmp_path))
-    assert capsys.readouterr().err.startswith(f"warning: left out {len(odd)} objects below {bucket.uri} whose keys are no paths")
+    assert capsys.readouterr().err.startswith(f"warning: left out {len(odd)} objects below {bucket.uri} whose keys are not paths")
 
 
 def test_a_bucket_or_prefix_that_is_not_there_is_an_input_error(bucket):
@@ -182,7 +182,7 @@ def test_a_listing_shows_whatever_a_disk_shows(paths):
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../a.png", "a/../../b.png", "a\\b.png", "a\0b.png"])
 def test_a_path_that_leads_elsewhere_is_no_key(path):
-    with pytest.raises(InputError, match=r"list\.txt: .* is no path below"):
+    with pytest.raises(InputError, match=r"list\.txt: .* is not a path below"):
         key_of(path, "list.txt")
 
 

@@ -79,7 +79,7 @@ def test_what_is_no_encoder_is_refused_in_one_line(encoder, tmp_path):
     (tmp_path / "cut").write_bytes(_copy(encoder, tmp_path).read_bytes()[:100_000])
     save_file({"x": torch.zeros(1)}, tmp_path / "tensor")
     for name in ("text", "empty", "cut", "tensor", "missing", "."):
-        with pytest.raises(InputError, match="is no encoder saved by zsbir") as caught:
+        with pytest.raises(InputError, match="is not an encoder saved by zsbir") as caught:
             Encoder.load(tmp_path / name)
         assert "\n" not in str(caught.value)
 

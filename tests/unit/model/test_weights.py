@@ -169,14 +169,14 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(state, tmp_path):
 def test_a_file_that_is_no_weights_is_one_line(tmp_path, ending, content):
     file = tmp_path / f"net.{ending}"
     file.write_bytes(content)
-    assert f"{file} is no readable weight file" in refused(file, tmp_path / "root")
+    assert f"{file} is not a readable weight file" in refused(file, tmp_path / "root")
 
 
 def test_random_bytes_are_one_line(tmp_path):
     random = np.random.default_rng(0)
     for number in range(300):
         (tmp_path / "net.pth").write_bytes((b"\x80\x02" if number % 2 else b"") + random.bytes(40))
-        assert "is no readable weight file" in refused(tmp_path / "net.pth", tmp_path / "root")
+        assert "is not a readable weight file" in refused(tmp_path / "net.pth", tmp_path / "root")
 
 
 def test_a_truncated_file_is_one_line(state, tmp_path):
@@ -185,7 +185,7 @@ def test_a_truncated_file_is_one_line(state, tmp_path):
     for name in ("net.pth", "net.safetensors"):
         file = tmp_path / name
         file.write_bytes(file.read_bytes()[:100_000])
-        assert "is no readable weight file" in refused(file, tmp_path / "root")
+        assert "is not a readable weight file" in refused(file, tmp_path / "root")
 
 
 def test_a_missing_file_is_an_input_error_and_never_random_weights(tmp_path):
