@@ -1,8 +1,12 @@
-"""Storage roots on disk and in object storage, empty."""
+"""Storage roots on disk and in object storage, empty; and no deadline for an example, which a busy machine misses."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no deadline", settings.default, deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ IMAGE_FIELD = pa.field("image", pa.struct([pa.field("bytes", pa.binary()), pa.fi
 SHARD_SCHEMA = pa.schema([*SAMPLE_FIELDS, IMAGE_FIELD])
 """One row an image. Rows are ordered by sample_id over all shards together.
 
-sample_id: the image's place in the plan that ingest made before it opened one. Unique and ascending; numbers are missing where an
-image was refused or repeated another one, and the shard whose every image was is missing too.
+sample_id: the image's position in the plan that ingest made before it opened any. Unique and ascending; numbers are missing where
+an image was refused or repeated another one. A shard without any image left is missing too.
 """
 
 SAMPLES_SCHEMA = pa.schema([*SAMPLE_FIELDS, pa.field("shard", pa.int32()), pa.field("row", pa.int32())])

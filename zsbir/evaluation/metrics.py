@@ -90,7 +90,7 @@ class Evaluation:
         return micro | macro
 
     def confidence(self, name: str, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-        """Return the percentile bootstrap interval of metric `name`'s mean over queries. Raises InputError for an unknown metric."""
+        """Return the percentile bootstrap interval of the mean of metric `name`. Raises InputError for an unknown metric."""
         if name not in self.per_query:
             raise InputError(unknown_name("metric", name, self.per_query))
         return _interval(self.per_query[name], level, resamples, seed)

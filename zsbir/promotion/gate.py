@@ -1,4 +1,4 @@
-"""Whether a model may take the champion's place: two Reports of one protocol and one data set, compared query by query.
+"""The gate of promotion: two Reports of one protocol and one data set, compared query by query.
 
 The challenger passes when the lower bound of the paired bootstrap interval of its gain lies above the margin. Where there is no
 champion yet, it is compared with the frozen backbone that it started from, which its own Report has measured too (this project's

@@ -1,4 +1,4 @@
-"""A check of an index before it serves: photos and sketches are embedded anew, and search must find what it should.
+"""A check of an index before it serves: photos and sketches are embedded again, and search must find what it should.
 
 A checksum shows that the files are those that were written; this check shows that what was written is right.
 """
@@ -36,7 +36,7 @@ K = 10
 
 TOLERANCE = {"fp32": 1e-5}
 OTHER_TOLERANCE = 1e-3
-"""Tolerance of a cosine between an index and its photos embedded anew; bfloat16, here or where it was made, needs more."""
+"""Tolerance of a cosine between an index and its photos embedded again; bfloat16, here or where it was made, needs more."""
 
 Arithmetic = Callable[[Any, torch.device], AbstractContextManager[object]]
 """A function from precision and device to an autocast context; the implementation is `zsbir.training.precision`."""

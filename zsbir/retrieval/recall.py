@@ -32,14 +32,14 @@ def recall_at(
 
 
 def find_themselves(
-    anew: Float[np.ndarray, "n d"], positions: Int[np.ndarray, "n"], gallery: Float[np.ndarray, "g d"], tolerance: float
+    embedded: Float[np.ndarray, "n d"], positions: Int[np.ndarray, "n"], gallery: Float[np.ndarray, "g d"], tolerance: float
 ) -> Bool[np.ndarray, "n"]:
-    """Return whether the gallery's vector at its position is each photo's own: their cosine is 1, up to `tolerance`.
+    """Return whether each photo, embedded again, equals the gallery's vector at its position: cosine 1, up to `tolerance`.
 
     Such a photo finds itself first, since no cosine is larger; a duplicate may rank beside it. To rank first would prove less:
     where all vectors are the same, every photo ranks first.
     """
-    own = np.einsum("nd,nd->n", _unit(anew.astype(np.float64)), _unit(gallery[positions].astype(np.float64)))
+    own = np.einsum("nd,nd->n", _unit(embedded.astype(np.float64)), _unit(gallery[positions].astype(np.float64)))
     result: np.ndarray = own >= 1 - tolerance
     return result
 

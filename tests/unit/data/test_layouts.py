@@ -38,7 +38,7 @@ def found(root, layout="folder", **options):
 
 
 @pytest.mark.parametrize(("photo", "sketch"), [("photo", "sketch"), ("photos", "sketches"), ("images", "sketches")])
-def test_a_plain_folder_is_read_in_one_order_whatever_the_disk_says(tmp_path, photo, sketch):
+def test_a_plain_folder_is_read_in_the_same_order_whatever_order_the_disk_lists(tmp_path, photo, sketch):
     tree(tmp_path, f"{sketch}/cat/2.png", f"{photo}/dog/b.JPEG", f"{photo}/cat/z.jpg", f"{sketch}/dog/1.webp", f"{photo}/dog/a.gif")
     assert found(tmp_path) == [
         ("photo", "cat", f"{photo}/cat/z.jpg"),
@@ -261,9 +261,9 @@ def test_the_other_communities_list_names_are_understood(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"all_photo_filelist_zero.txt": "../../etc/passwd.jpg 0\n"}, "no path below"),
-        ({"all_photo_filelist_zero.txt": "/etc/passwd.jpg 0\n"}, "no path below"),
-        ({"all_photo_filelist_zero.txt": "photos\\\\cat.jpg 0\n"}, "no path below"),
+        ({"all_photo_filelist_zero.txt": "../../etc/passwd.jpg 0\n"}, "not a path below"),
+        ({"all_photo_filelist_zero.txt": "/etc/passwd.jpg 0\n"}, "not a path below"),
+        ({"all_photo_filelist_zero.txt": "photos\\\\cat.jpg 0\n"}, "not a path below"),
         ({"all_photo_filelist_zero.txt": "photos/cat/c.jpg\n"}, "line 1.*not '<path> <label>'"),
         ({"all_photo_filelist_zero.txt": "photos/cat/c.jpg 7\n"}, "label 7"),
         ({"mystery_zero.txt": "a/b.jpg 0\n"}, "photos or sketches"),

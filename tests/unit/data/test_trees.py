@@ -104,7 +104,7 @@ def test_a_changed_file_has_another_stamp_and_one_that_is_gone_has_none(bucket, 
     assert source.stamp(open_tree(bucket.uri)) == (0, 0)
 
 
-def test_sources_are_read_by_many_threads_from_a_place_that_has_travelled(bucket, tmp_path):
+def test_many_threads_read_sources_from_a_folder_that_was_sent_to_another_process(bucket, tmp_path):
     both(bucket, tmp_path, FILES["folder"])
     sources = scan("folder", open_tree(bucket.uri))
     folder, sources = pickle.loads(pickle.dumps((open_folder(bucket.uri), sources)))
@@ -195,4 +195,4 @@ def test_a_long_listing_says_how_far_it_is(tmp_path, monkeypatch, capsys):
     for name in "abc":
         (tmp_path / name).write_text(name)
     assert ListedTree(open_folder(tmp_path)).stamp("c")[0] == 1
-    assert capsys.readouterr().err == f"listed 2 files below {folder(tmp_path).uri}\n"
+    assert capsys.readouterr().err == f"listed 2 files below {open_folder(tmp_path).uri}\n"

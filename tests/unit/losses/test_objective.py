@@ -75,6 +75,10 @@ def test_the_figures_are_named_as_the_quadruplet_loss_names_them():
     assert not any(figure.requires_grad for figure in figures.values())
 
 
+def test_only_the_heads_are_state_of_the_objective():
+    assert {name.partition(".")[0] for name in objective().state_dict()} == {"heads"}
+
+
 def test_losses_of_weight_zero_are_reported_and_pull_at_nothing():
     ours = objective(weight_quadruplet=0.0, weight_preservation=0.0, preservation_place="features")
     embeddings, features, class_id, domain = batch()

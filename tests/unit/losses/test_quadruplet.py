@@ -65,9 +65,10 @@ def test_distances_at_known_angles():
     assert pairwise_distances(points)[0, 1:].tolist() == pytest.approx([1.0, math.sqrt(2), 2.0])
 
 
-def test_perfect_clusters_cost_nothing_and_violate_nothing():
+@pytest.mark.parametrize("mining", ["hard", "all"])
+def test_perfect_clusters_cost_nothing_and_violate_nothing(mining):
     label, domain = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
-    result = quadruplet(torch.eye(2)[label], label, domain)
+    result = quadruplet(torch.eye(2)[label], label, domain, mining=mining)
     assert result.loss == 0
     assert result.violate_cross_frac == result.violate_same_frac == 0
     assert result.distance_negative_cross == pytest.approx(math.sqrt(2))

@@ -116,7 +116,7 @@ def test_images_of_another_size_or_type_are_refused(form, shape, dtype, files):
         runner(form, files[form])(np.zeros(shape, dtype))
 
 
-def test_a_difference_is_found_in_whatever_batch_it_is_and_a_number_that_is_none_is_infinitely_far_off(encoder):
+def test_a_difference_is_found_in_every_batch_and_nan_is_infinitely_far_off(encoder):
     images, seen = noise(8), []
 
     def wrong(value):

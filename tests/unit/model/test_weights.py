@@ -194,7 +194,7 @@ def test_a_missing_file_is_an_input_error_and_never_random_weights(tmp_path):
 
 
 @pytest.mark.parametrize("facts", ["[]", "{", '{"backbone": "resnet18", "labels": ["a", "b"]}', '{"labels": 3}'])
-def test_a_file_whose_notes_about_itself_make_no_sense_is_one_line(state, tmp_path, facts):
+def test_a_file_with_malformed_metadata_is_refused_in_one_line(state, tmp_path, facts):
     save_file(state, tmp_path / "net.safetensors", {"zsbir": facts})
     refused(tmp_path / "net.safetensors", tmp_path / "root")
 

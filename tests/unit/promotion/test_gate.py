@@ -152,11 +152,11 @@ def test_a_report_of_dev_promotes_nobody(tmp_path):
         judged(report(tmp_path, "a", BASE, label="dev v1", protocol="dev"), report(tmp_path, "b", BASE))
 
 
-def test_a_damaged_report_and_one_with_nan_are_told(tmp_path):
+def test_a_damaged_report_and_one_with_nan_are_refused(tmp_path):
     spoilt = BASE.copy()
     spoilt[4] = np.nan
     champion = report(tmp_path, "b", BASE)
-    with pytest.raises(InputError, match="trained/map_all of some query is no number"):
+    with pytest.raises(InputError, match="trained/map_all of some query is not a number"):
         judged(report(tmp_path, "a", spoilt), champion)
     champion.file("per_query.parquet").write_bytes(b"other bytes")
     with pytest.raises(InputError, match="differs from its manifest"):
