@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from zsbir.base.errors import InputError
+from zsbir.evaluation import metrics
 from zsbir.evaluation.metrics import (
     METRICS,
     chance_ap,
@@ -191,6 +192,10 @@ def test_the_class_table_counts_queries_and_relevant_photos():
     for row in evaluate_embeddings(query, query_labels, gallery, gallery_labels).per_class():
         assert row["queries"] == (query_labels == row["class_id"]).sum()
         assert row["relevant"] == (gallery_labels == row["class_id"]).sum()
+
+
+def test_the_curve_has_a_hundred_steps_of_recall_from_zero_to_one():
+    assert metrics.RECALLS.tolist() == [step / 100 for step in range(101)]
 
 
 def test_the_curve_equals_mean_precision_at_each_recall_computed_by_hand():
