@@ -13,7 +13,7 @@ from servers.postgres import new_database
 from starlette.testclient import TestClient
 
 from services.jobs.http.api import create_app
-from services.jobs.http.auth import ApiSettings
+from services.jobs.http.state import ApiSettings
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import Attempt, Lease
 from services.jobs.queue.store import Store
@@ -36,7 +36,7 @@ class Served:
 
     @property
     def store(self) -> Store:
-        return self.app.state.service.service.store
+        return self.app.state.jobs.store
 
     def client(self, token: str = "", **headers: str) -> TestClient:
         """Somebody's; a word of `tokens`, or a token itself."""
@@ -75,7 +75,7 @@ def settings(url: str, tmp_path: Path) -> ApiSettings:
 @pytest.fixture
 def served(settings: ApiSettings) -> Iterator[Served]:
     app = create_app(settings)
-    store: Store = app.state.service.service.store
+    store: Store = app.state.jobs.store
     tokens = Tokens(store)
     made = {role: tokens.make(role, role, "test") for role in ("viewer", "submitter", "operator")}
     made |= {"other": tokens.make("other", "submitter", "test"), "revoked": tokens.make("gone", "operator", "test")}

@@ -10,11 +10,11 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from services.common.limits import MAX_BODY
 from services.jobs.http import api
 from services.jobs.http.api import create_app
-from services.jobs.http.auth import ApiSettings
-from services.jobs.http.bodies import MAX_BODY
-from services.jobs.http.metrics import ALIVE_S, Watch
+from services.jobs.http.metrics import ALIVE_S, DispatcherMonitor
+from services.jobs.http.state import ApiSettings
 from services.jobs.queue.limits import Limits, ProjectLimits
 from services.jobs.queue.states import STATES
 from services.jobs.runs.attempt_dir import LOG_PIECE, End
@@ -117,7 +117,7 @@ def test_without_tokens_everybody_is_the_operator_on_a_loopback_address_and_nowh
         assert served.client().get("/api/me").json() == {"name": "local", "role": "operator", "auth": "off"}
         assert served.client().get("/api/audit").status_code == 200
         assert served.client().get("/metrics").status_code == 200
-        app.state.service.service.store.engine.dispose()
+        app.state.jobs.store.engine.dispose()
     for host in ("0.0.0.0", "::", "10.0.0.1", "jobs.example.org", ""):
         with pytest.raises(InputError, match="loopback"):
             create_app(ApiSettings(**store, host=host))
@@ -140,7 +140,7 @@ def test_a_name_that_the_operator_gave_is_known(settings, served):
     app = create_app(settings.replace(hosts=("jobs.example.org",)))
     served.app = app
     assert served.client("operator", Host="jobs.example.org").get("/api/me").status_code == 200
-    app.state.service.service.store.engine.dispose()
+    app.state.jobs.store.engine.dispose()
 
 
 def test_another_sites_page_changes_nothing(served):
@@ -510,21 +510,21 @@ def test_limits_are_set_and_who_did_it_is_written_down(served):
 
 def test_a_dispatcher_is_alive_as_long_as_its_beats_move(served):
     now = [100.0]
-    watch = Watch(served.store, clock=lambda: now[0])
-    assert (watch.look().alive, watch.look().seen_s_ago) == (False, None)
+    monitor = DispatcherMonitor(served.store, clock=lambda: now[0])
+    assert (monitor.check().alive, monitor.check().seen_s_ago) == (False, None)
     served.store.heartbeat(served.lease)
     now[0] += ALIVE_S - 1
-    assert watch.look().alive
+    assert monitor.check().alive
     now[0] += ALIVE_S - 1
-    assert watch.look().alive
+    assert monitor.check().alive
     now[0] += 1
-    assert (watch.look().alive, watch.look().seen_s_ago) == (False, ALIVE_S)
+    assert (monitor.check().alive, monitor.check().seen_s_ago) == (False, ALIVE_S)
     served.store.heartbeat(served.lease)
     now[0] += 3600
-    assert (watch.look().alive, watch.look().seen_s_ago) == (False, None), "it has beaten some time in this hour"
+    assert (monitor.check().alive, monitor.check().seen_s_ago) == (False, None), "it has beaten some time in this hour"
     served.store.heartbeat(served.lease)
     now[0] += 2
-    assert watch.look().alive
+    assert monitor.check().alive
 
 
 def test_metrics_are_in_prometheus_format_and_name_no_job(served):
@@ -564,7 +564,7 @@ def test_a_store_that_is_away_is_told_in_one_line(tmp_path, served):
     app = create_app(ApiSettings(store=f"sqlite:///{tmp_path / 'away' / 'jobs.db'}", root=str(tmp_path), auth="off"))
     served.app = app
     assert served.client().get("/healthz").json() == {"ok": True}
-    app.state.service.service.store.engine.dispose()
+    app.state.jobs.store.engine.dispose()
     (tmp_path / "away").rename(tmp_path / "gone")
     for path in ("/healthz", "/api/jobs", "/api/queue", "/metrics", "/api/jobs/1"):
         answer = served.client().get(path)

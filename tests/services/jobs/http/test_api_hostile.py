@@ -15,7 +15,7 @@ import uvicorn
 from servers.processes import HOST, free_ports
 
 from services.jobs.http.api import create_app
-from services.jobs.http.auth import ApiSettings
+from services.jobs.http.state import ApiSettings
 from services.jobs.queue.tokens import Tokens
 
 SECRET = "the bytes of a file that lies outside"
@@ -147,7 +147,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     yield port
     server.should_exit = True
     thread.join()
-    app.state.service.service.store.engine.dispose()
+    app.state.jobs.store.engine.dispose()
 
 
 def raw(port: int, request: bytes) -> bytes:

@@ -11,7 +11,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
 from services.jobs.http.api import create_app
-from services.jobs.http.auth import ApiSettings
+from services.jobs.http.state import ApiSettings
 from services.jobs.queue.records import JobRequest
 from services.jobs.queue.store import Store
 from services.jobs.queue.tokens import Tokens
@@ -49,7 +49,7 @@ def some_jobs(store: Store, root: str) -> None:
 @pytest.mark.slow
 def test_the_service_does_what_its_description_says(settings: ApiSettings):
     app = create_app(settings.replace(hosts=("testserver",)))
-    store = app.state.service.service.store
+    store = app.state.jobs.store
     some_jobs(store, settings.root)
     token = Tokens(store).make("operator", "operator", "test")
     config = {
