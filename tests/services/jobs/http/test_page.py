@@ -271,7 +271,7 @@ def test_ended_jobs_are_filtered_and_paged(queue: Queue, visit) -> None:
     expect(rows).to_have_count(15)
     expect(rows.first).to_contain_text("error: no such dataset")
     page.get_by_label("kind").select_option("evaluate")
-    expect(page.get_by_text("Nothing has ended that fits.")).to_be_visible()
+    expect(page.get_by_text("No job that has ended matches.")).to_be_visible()
     there.check()
 
 
