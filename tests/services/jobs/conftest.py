@@ -1,4 +1,4 @@
-"""A job service over a real store, spoken to as its people do."""
+"""A job service over a real store, asked over HTTP as its users do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOY = {"kind": "ingest", "config": {"layout": "toy"}}
 
 @dataclass
 class Served:
-    """A service with a token for each role, and the dispatcher's side of its store."""
+    """A service with a token for each role, and a dispatcher's lease of its store."""
 
     app: FastAPI
     root: str
@@ -39,7 +39,7 @@ class Served:
         return self.app.state.jobs.store
 
     def client(self, token: str = "", **headers: str) -> TestClient:
-        """Somebody's; a word of `tokens`, or a token itself."""
+        """A client with a token: a name in `tokens`, or the token itself."""
         bearer = {"Authorization": f"Bearer {self.tokens.get(token, token)}"} if token else {}
         return TestClient(self.app, base_url=HERE, headers={**bearer, **headers}, raise_server_exceptions=False)
 
@@ -49,14 +49,14 @@ class Served:
         return answer.json()["id"]
 
     def run(self) -> tuple[Attempt, AttemptDir]:
-        """An attempt of the job whose turn it is, started, with its folder."""
+        """Start an attempt of the next job; the attempt and its folder."""
         attempt = self.store.claim(self.lease, MANY)
         assert attempt
         assert self.store.started(self.lease, attempt)
         return attempt, attempt_dir_of(self.root, attempt.submission_id)
 
-    def end(self, attempt: Attempt, cause: Any = "user_error", **words: str) -> None:
-        self.store.end(self.lease, attempt, cause, **words)
+    def end(self, attempt: Attempt, cause: Any = "user_error", **fields: str) -> None:
+        self.store.end(self.lease, attempt, cause, **fields)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
