@@ -23,7 +23,8 @@ class User:
     def require_role(self, role: Role) -> None:
         """Raise Forbidden unless the user's role is at least this one."""
         if ROLES.index(self.role) < ROLES.index(role):
-            raise Forbidden(f"{self.name!r} is a {self.role}, this needs a token of a {role}; ask the service's operator for one")
+            needed = f"an {role}" if role == "operator" else f"a {role}"
+            raise Forbidden(f"{self.name!r} is a {self.role}, this needs a token of {needed}; ask the service's operator for one")
 
 
 class UserSource(Protocol):

@@ -8,12 +8,11 @@ const STEP = 64 * 1024;
 const bytesOf = (text) => new TextEncoder().encode(text);
 const textOf = (bytes) => new TextDecoder().decode(bytes);
 
-/** A piece of a log. from: the offset of its first byte; next: the offset behind its last one. */
+/** A piece of a log. next: the offset behind its last byte; ended: there will be no more. */
 async function piece(id, offset, attempt) {
   const reply = await request(`/jobs/${id}/log?offset=${offset}${attempt ? `&attempt=${attempt}` : ""}`);
   const bytes = new Uint8Array(await read(reply, (each) => each.arrayBuffer()));
-  const next = Number(reply.headers.get("X-Next-Offset"));
-  return { bytes, next, from: Math.max(0, next - bytes.length), ended: reply.headers.get("X-Log-End") === "true" };
+  return { bytes, next: Number(reply.headers.get("X-Next-Offset")), ended: reply.headers.get("X-Log-End") === "true" };
 }
 
 export class Log {
