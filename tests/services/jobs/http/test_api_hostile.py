@@ -75,6 +75,7 @@ def is_project(text):
     return re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", text) is not None
 
 
+@pytest.mark.slow
 def test_a_submission_is_refused_or_kept_as_it_is(served, outside):
     client, kept = served.client("operator"), 0
     for text in PAYLOADS:
@@ -91,6 +92,7 @@ def test_a_submission_is_refused_or_kept_as_it_is(served, outside):
     assert kept > len(PAYLOADS) / 2
 
 
+@pytest.mark.slow
 def test_paths_queries_and_other_bodies_take_any_text(served, outside):
     served.submit()
     client = served.client("operator")
