@@ -1,1 +1,1 @@
-"""What every service of this project shares: who asks, limits on requests, errors as JSON, the look of the pages."""
+"""What the services of this project share: users and roles, limits on requests, errors as JSON, and the look of the pages."""

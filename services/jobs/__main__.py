@@ -18,8 +18,8 @@ from typing import Any, get_args
 
 from pydantic import Field
 
+from services.common.auth import Role
 from services.jobs.local.paths import PORT, absolute_root, default_store
-from services.jobs.queue.states import Role
 from zsbir.base import cli, events
 from zsbir.base.config import Config, read_yaml, unknown_name
 from zsbir.base.errors import InputError
@@ -111,7 +111,7 @@ def _serve(argv: Sequence[str]) -> None:
     import uvicorn
 
     from services.jobs.http.api import create_app
-    from services.jobs.http.auth import ApiSettings
+    from services.jobs.http.state import ApiSettings
 
     told = how.model_dump(exclude={"port"})
     app = create_app(ApiSettings.of({**told, "store": where.store, "root": where.root}))

@@ -16,7 +16,7 @@ from servers.job_queue import job_queue
 from starlette.testclient import TestClient
 
 from services.jobs.http.api import create_app
-from services.jobs.http.auth import ApiSettings
+from services.jobs.http.state import ApiSettings
 from services.jobs.queue.store import open_store
 from zsbir import artifacts, evaluate, index, promote, search, train
 from zsbir.base.artifact import Artifact

@@ -1,1 +1,1 @@
-"""The queue over HTTP: the API, its models, its metrics and its web page."""
+"""The queue over HTTP: the service behind the API, the API, its models, its metrics and its web page."""

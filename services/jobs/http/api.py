@@ -1,7 +1,7 @@
 """The queue over HTTP: `create_app(settings)`. Who may do what is checked before a request's body is read.
 
-Every answer that is no success is {"error": "one line"}. The same things can be done with or without a browser; the pages are
-plain files, served without a token, that ask for one when the API does.
+Every answer that is not a success is {"error": "one line"}. Browsers and programs use the same API; the pages are plain files,
+served without a token, that ask for one when the API does.
 """
 
 from __future__ import annotations
@@ -9,118 +9,128 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Header, HTTPException, Query, Response
+import sqlalchemy.exc
+from fastapi import APIRouter, Body, FastAPI, Header, Query, Response
 from fastapi import Path as InPath
 from fastapi.responses import PlainTextResponse
 
 import zsbir
+from services.common.answers import add_error_handlers, error_responses
 from services.common.auth import is_loopback
-from services.jobs.http import models as messages
-from services.jobs.http.auth import ApiSettings, Operator, Parts, RequestGuard, Service, Submitter, Viewer
-from services.jobs.http.bodies import body, takes, with_bodies
-from services.jobs.http.errors import refusals, refuse
-from services.jobs.http.metrics import Metrics, Watch
-from services.jobs.http.models import (
-    Cancelled,
-    Curve,
-    Dispatcher,
-    Explained,
-    Filter,
-    Health,
-    Me,
-    Queue,
-    Selection,
-    Submission,
-    Summary,
-)
+from services.common.guard import RequestGuard
+from services.common.pages import html_page, load_pages, static_file
+from services.common.routes import GuardedRoute, Operator, Submitter, Viewer
+from services.jobs.http import models
+from services.jobs.http.metrics import DispatcherMonitor, Metrics
+from services.jobs.http.requests import LARGEST_ID, Filter, Selection, Submission
 from services.jobs.http.service import JobService
+from services.jobs.http.state import ApiSettings, App, AppState, LocalUser, TokenUsers
+from services.jobs.http.views import JobView
 from services.jobs.queue.limits import Limits
-from services.jobs.queue.store import open_store
+from services.jobs.queue.store import KeyTaken, open_store
 from services.jobs.queue.tokens import Tokens
-from services.jobs.runs import validation as schemas
 from services.jobs.runs.allowed_paths import AllowedPaths
-from zsbir.base.errors import InputError, RunError
+from services.jobs.runs.validation import described
+from zsbir.base.errors import InputError
 
 PAGES = Path(__file__).parent / "pages"
-PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".png": "image/png"}
+
+ERROR_STATUSES = {
+    KeyTaken: 409,
+    sqlalchemy.exc.TimeoutError: 503,  # more readers at once than the store has connections
+}
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """The service. InputError for settings that let everybody in from elsewhere, RunError when the store is away."""
+    """Return the application. InputError for settings that would let everybody in from elsewhere, RunError without the store."""
     if settings.auth == "off" and not is_loopback(settings.host):
         raise InputError(f"without tokens the service listens on a loopback address only, not on {settings.host!r}; use tokens")
     store = open_store(settings.store)
-    watch = Watch(store)
-    front = JobService(store, settings.root, AllowedPaths([settings.root, *settings.places]), settings.mlflow_url)
-    files = [path for path in PAGES.glob("*") if path.suffix in PAGE_TYPES]
-    pages = {path.name: path.read_bytes() for path in files}
-    service = Service(settings, front, Tokens(store), watch, Metrics(store, watch), pages)
-    title, version = "zsbir jobs", zsbir.__version__
-    app = FastAPI(title=title, version=version, docs_url=None, redoc_url=None, redirect_slashes=False, responses=refusals(421))
-    app.state.service = service
+    monitor = DispatcherMonitor(store)
+    service = JobService(store, settings.root, AllowedPaths([settings.root, *settings.places]), settings.mlflow_url)
+    state = AppState(settings, store, service, monitor, Metrics(store, monitor), load_pages(PAGES))
+    app = FastAPI(
+        title="zsbir jobs",
+        version=zsbir.__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.state.jobs = state
+    app.state.users = LocalUser() if settings.auth == "off" else TokenUsers(Tokens(store))
     app.include_router(ROUTES)
-    app.add_middleware(RequestGuard, service=service)
-    refuse(app, ROUTES.routes)
-    described = app.openapi
-    app.openapi = lambda: with_bodies(described())  # type: ignore[method-assign]
+    app.add_middleware(RequestGuard, hosts=(settings.host, *settings.hosts), on_served=state.metrics.served)
+    add_error_handlers(app, ROUTES.routes, ERROR_STATUSES)
     return app
 
 
-ROUTES = APIRouter()
-JobId = Annotated[int, InPath(ge=1, le=messages.LARGEST_ID, description="a job's number")]
-Number = Annotated[int | None, Query(ge=1, le=messages.LARGEST_ID)]
+ROUTES = APIRouter(route_class=GuardedRoute)
+JobId = Annotated[int, InPath(ge=1, le=LARGEST_ID, description="a job's number")]
+Number = Annotated[int | None, Query(ge=1, le=LARGEST_ID)]
 Limit = Annotated[int, Query(ge=1, le=500)]
 Offset = Annotated[int, Query(ge=-(2**40), le=2**40, description="bytes; below 0: from the end")]
 Key = Annotated[
     str | None,
     Header(alias="Idempotency-Key", max_length=200, pattern=r"^[!-~]([ -~]*[!-~])?$", description="the same key: the same job"),
 ]
-READ = refusals(401, 403, 422, 503)
-READ_ONE = refusals(401, 403, 404, 422, 503)
-CHANGE = refusals(400, 401, 403, 413, 422, 503)
+NewJob = Annotated[Submission, Body(examples=[{"kind": "ingest", "config": {"layout": "toy"}}])]
+SelectedJobs = Annotated[Selection, Body(examples=[{"project": "default", "states": ["queued"]}])]
+NewLimits = Annotated[Limits, Body(examples=[{"running": 2, "projects": {"vision": {"gpus": 1}}}])]
+
+READ = error_responses(401, 403, 422, 503)
+READ_ONE = error_responses(401, 403, 404, 422, 503)
+CHANGE = error_responses(400, 401, 403, 413, 422, 503)
 
 
-@ROUTES.get("/api/me", responses=refusals(401, 403, 503))
-def me(parts: Parts, person: Viewer) -> Me:
-    """Who asks, as the service knows him."""
-    return Me(name=person.name, role=person.role, auth=parts.settings.auth)
+@ROUTES.get("/api/me", responses=error_responses(401, 403, 503))
+def me(app: App, user: Viewer) -> models.Me:
+    """Return the user who asks, as the service knows them."""
+    return models.Me(name=user.name, role=user.role, auth=app.settings.auth)
 
 
-@ROUTES.get("/api/kinds", responses=refusals(401, 403, 503))
-def kinds(_person: Viewer) -> dict[str, Any]:
-    """What can be submitted: the JSON schema of every kind's configuration, and what each recipe stands for."""
-    return schemas.described()
+@ROUTES.get("/api/kinds", responses=error_responses(401, 403, 503))
+def kinds(_user: Viewer) -> dict[str, Any]:
+    """Return what can be submitted: the JSON schema of every kind's configuration, and what each recipe stands for."""
+    return described()
 
 
-@ROUTES.get("/api/jobs", responses=READ | refusals(400))
-def jobs(parts: Parts, _person: Viewer, which: Annotated[Filter, Query()]) -> messages.Page:
-    """Jobs, the newest first."""
-    return parts.service.jobs(which)
+@ROUTES.get("/api/jobs", responses=READ | error_responses(400))
+def jobs(app: App, _user: Viewer, wanted: Annotated[Filter, Query()]) -> models.Page:
+    """Return jobs, the newest first."""
+    page = app.service.jobs(wanted)
+    return models.Page(jobs=[_summary(view) for view in page.jobs], next=page.next)
 
 
 @ROUTES.post(
     "/api/jobs",
     status_code=201,
-    responses=CHANGE | refusals(409) | {200: {"model": Summary, "description": "the key was used for this job before"}},
-    openapi_extra=takes(Submission, {"kind": "ingest", "config": {"layout": "toy"}}),
+    responses=CHANGE
+    | error_responses(409)
+    | {200: {"model": models.Summary, "description": "the key was used for this job before"}},
 )
-def submit(
-    parts: Parts,
-    person: Submitter,
-    asked: Annotated[Submission, body(Submission)],
-    response: Response,
-    key: Key = None,
-) -> Summary:
-    """A new job, or the one that the key was used for before."""
-    job, new = parts.service.submit(person, asked, key)
-    response.status_code = 201 if new else 200
-    return job
+def submit(app: App, user: Submitter, submission: NewJob, response: Response, key: Key = None) -> models.Summary:
+    """Submit a job, or find the one that the key was used for before."""
+    view, is_new = app.service.submit(user, submission, key)
+    response.status_code = 201 if is_new else 200
+    return _summary(view)
 
 
 @ROUTES.get("/api/jobs/{job_id}", responses=READ_ONE)
-def job(parts: Parts, _person: Viewer, job_id: JobId) -> Explained:
-    """All that is known of a job."""
-    return parts.service.explain(job_id)
+def job(app: App, _user: Viewer, job_id: JobId) -> models.Explained:
+    """Return all that is known of a job."""
+    details = app.service.explain(job_id)
+    return models.Explained(
+        **vars(_summary(details.view)),
+        config=details.view.job.config,
+        attempts_made=[models.AttemptMade(**vars(attempt)) for attempt in details.attempts],
+        events=[models.Event(**event) for event in details.events],
+        steps=[models.Step(**vars(step)) for step in details.steps],
+        links={"mlflow_run": details.mlflow_run},
+        pictures=[
+            models.Picture(name=name, title=_title(name), url=f"/api/jobs/{job_id}/pictures/{name}") for name in details.pictures
+        ],
+    )
 
 
 LOG_HEADERS = {
@@ -134,20 +144,23 @@ LOG_HEADERS = {
 }
 
 
-@ROUTES.get("/api/jobs/{job_id}/log", response_class=PlainTextResponse, responses=READ_ONE | {200: {"headers": LOG_HEADERS}})
-def log(parts: Parts, _person: Viewer, job_id: JobId, offset: Offset = 0, attempt: Number = None) -> PlainTextResponse:
-    """A part of an attempt's log, the newest one's by default."""
-    part = parts.service.log(job_id, offset, attempt)
-    ends = "true" if part.end else "false"
-    return PlainTextResponse(
-        part.text, headers={"X-Next-Offset": str(part.next), "X-Log-End": ends, "X-Attempt": str(part.attempt)}
-    )
+@ROUTES.get(
+    "/api/jobs/{job_id}/log",
+    response_class=PlainTextResponse,
+    responses=error_responses(401, 403, 404, 422, 503, of_json=False) | {200: {"headers": LOG_HEADERS}},
+)
+def log(app: App, _user: Viewer, job_id: JobId, offset: Offset = 0, attempt: Number = None) -> PlainTextResponse:
+    """Return a part of an attempt's log, the newest attempt's by default."""
+    part = app.service.log(job_id, offset, attempt)
+    end = "true" if part.end else "false"
+    headers = {"X-Next-Offset": str(part.next), "X-Log-End": end, "X-Attempt": str(part.attempt)}
+    return PlainTextResponse(part.text, headers=headers)
 
 
 @ROUTES.get("/api/jobs/{job_id}/curve", responses=READ_ONE)
-def curve(parts: Parts, _person: Viewer, job_id: JobId) -> Curve:
-    """Metrics by optimiser step."""
-    return parts.service.curve(job_id)
+def curve(app: App, _user: Viewer, job_id: JobId) -> models.Curve:
+    """Return metrics by optimiser step."""
+    return models.Curve(**vars(app.service.curve(job_id)))
 
 
 class Png(Response):
@@ -159,67 +172,81 @@ class Png(Response):
 PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 
 
-@ROUTES.get("/api/jobs/{job_id}/pictures/{name}", response_class=Png, responses=READ_ONE | {200: {"content": PNG}})
-def picture(parts: Parts, _person: Viewer, job_id: JobId, name: str) -> Png:
-    """One of the pictures that the job lists."""
-    return Png(parts.service.picture(job_id, name))
+@ROUTES.get(
+    "/api/jobs/{job_id}/pictures/{name}",
+    response_class=Png,
+    responses=error_responses(401, 403, 404, 422, 503, of_json=False) | {200: {"content": PNG}},
+)
+def picture(app: App, _user: Viewer, job_id: JobId, name: str) -> Png:
+    """Return one of the pictures that the job lists."""
+    return Png(app.service.picture(job_id, name))
 
 
 @ROUTES.post("/api/jobs/{job_id}/cancel", responses=READ_ONE)
-def cancel(parts: Parts, person: Submitter, job_id: JobId) -> Summary:
-    """Cancel it; a running one saves its work first. One that has ended stays as it is."""
-    return parts.service.cancel(person, job_id)
+def cancel(app: App, user: Submitter, job_id: JobId) -> models.Summary:
+    """Cancel a job; a running one saves its work first. One that has ended stays as it is."""
+    return _summary(app.service.cancel(user, job_id))
 
 
-@ROUTES.post("/api/jobs/{job_id}/retry", status_code=201, responses=READ_ONE | refusals(409))
-def retry(parts: Parts, person: Submitter, job_id: JobId) -> Summary:
-    """A new job with the same configuration that goes on with the work of one that did not succeed."""
-    return parts.service.retry(person, job_id)
+@ROUTES.post("/api/jobs/{job_id}/retry", status_code=201, responses=READ_ONE | error_responses(409))
+def retry(app: App, user: Submitter, job_id: JobId) -> models.Summary:
+    """Submit a job with the same configuration that goes on with the work of one that did not succeed."""
+    return _summary(app.service.retry(user, job_id))
 
 
-@ROUTES.post("/api/cancel", responses=CHANGE, openapi_extra=takes(Selection, {"project": "default", "states": ["queued"]}))
-def cancel_many(parts: Parts, person: Submitter, what: Annotated[Selection, body(Selection)]) -> Cancelled:
-    """Cancel many."""
-    return parts.service.cancel_many(person, what)
+@ROUTES.post("/api/cancel", responses=CHANGE)
+def cancel_many(app: App, user: Submitter, selection: SelectedJobs) -> models.Cancelled:
+    """Cancel many jobs."""
+    done = app.service.cancel_many(user, selection)
+    refused = [models.NotCancelled(id=job_id, error=error) for job_id, error in done.refused.items()]
+    return models.Cancelled(cancelled=list(done.cancelled), refused=refused)
 
 
-@ROUTES.get("/api/queue", responses=refusals(401, 403, 503))
-def queue(parts: Parts, _person: Viewer) -> Queue:
-    """Limits, what is in use, who waits and why, and who dispatches."""
-    limits, counts = parts.service.store.limits(), parts.service.store.counts()
-    seen = Dispatcher(**vars(parts.watch.look()))
-    line = parts.service.line(limits)
-    return Queue.model_validate(
-        {"limits": limits, "usage": parts.service.usage(), "counts": counts, "line": line, "dispatcher": seen}
+@ROUTES.get("/api/queue", responses=error_responses(401, 403, 503))
+def queue(app: App, _user: Viewer) -> models.Queue:
+    """Return limits, usage, who waits and why, and the dispatcher."""
+    view = app.service.queue()
+    usage = models.Usage(running=len(view.usage.jobs), cpus=view.usage.cpus, gpus=view.usage.gpus)
+    line = [models.QueuedJob(**vars(turn.job), place=turn.place, reason=turn.reason) for turn in view.turns]
+    dispatcher = models.Dispatcher(**vars(app.monitor.check()))
+    return models.Queue.model_validate(
+        {"limits": view.limits, "usage": usage, "counts": view.counts, "line": line, "dispatcher": dispatcher}
     )
 
 
-@ROUTES.put("/api/limits", responses=CHANGE, openapi_extra=takes(Limits, {"running": 2, "projects": {"vision": {"gpus": 1}}}))
-def set_limits(parts: Parts, person: Operator, limits: Annotated[Limits, body(Limits)]) -> Limits:
-    """From now on; what runs already goes on."""
-    return parts.service.set_limits(person, limits)
+@ROUTES.put("/api/limits", responses=CHANGE)
+def set_limits(app: App, user: Operator, limits: NewLimits) -> Limits:
+    """Set what the queue may use from now on; jobs that run already go on."""
+    return app.service.set_limits(user, limits)
 
 
 @ROUTES.get("/api/audit", responses=READ)
-def audit(parts: Parts, _person: Operator, before: Number = None, limit: Limit = 100) -> messages.Audit:
-    """Who did what."""
-    return messages.Audit(events=[messages.AuditEvent(**event) for event in parts.service.store.audit(before=before, limit=limit)])
+def audit(app: App, _user: Operator, before: Number = None, limit: Limit = 100) -> models.Audit:
+    """Return who did what, the newest first."""
+    return models.Audit(events=[models.AuditEvent(**event) for event in app.service.audit(before, limit)])
 
 
-@ROUTES.get("/healthz", responses=refusals(503))
-def health(parts: Parts) -> Health:
-    """Whether the store answers. Why not, is for those who may ask."""
-    try:
-        parts.service.store.seen_lease()
-    except RunError:
-        raise RunError("the job store does not answer") from None
-    return Health()
+@ROUTES.get("/healthz", responses=error_responses(503))
+def health(app: App) -> models.Health:
+    """Answer 200 if the store answers."""
+    app.service.check_store()
+    return models.Health()
 
 
-@ROUTES.get("/metrics", response_class=PlainTextResponse, responses=refusals(401, 403, 503))
-def metrics(parts: Parts, _person: Viewer) -> PlainTextResponse:
-    """For Prometheus."""
-    return PlainTextResponse(parts.metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
+@ROUTES.get("/metrics", response_class=PlainTextResponse, responses=error_responses(401, 403, 503, of_json=False))
+def metrics(app: App, _user: Viewer) -> PlainTextResponse:
+    """Return metrics for Prometheus."""
+    return PlainTextResponse(app.metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
+
+
+def _summary(view: JobView) -> models.Summary:
+    standing = {"attempts": view.attempts, "started_s": view.started_s, "place": view.position, "reason": view.reason}
+    return models.Summary(**vars(view.job), **standing)
+
+
+def _title(picture_name: str) -> str:
+    step, _, file = picture_name.removesuffix(".png").partition("-")
+    return f"{step}: {file.replace('_', ' ')}"
 
 
 # --- the pages
@@ -228,17 +255,12 @@ def metrics(parts: Parts, _person: Viewer) -> PlainTextResponse:
 @ROUTES.get("/", include_in_schema=False)
 @ROUTES.get("/submit", include_in_schema=False)
 @ROUTES.get("/jobs/{job_id:int}", include_in_schema=False)
-def page(parts: Parts) -> Response:
-    """The page's frame; it asks the API for everything in it."""
-    html = parts.pages.get("index.html")
-    return (
-        Response(html, media_type="text/html") if html else PlainTextResponse("This service was installed without its pages.", 503)
-    )
+def page(app: App) -> Response:
+    """Return the page; it asks the API for everything in it."""
+    return html_page(app.pages)
 
 
 @ROUTES.get("/static/{name}", include_in_schema=False)
-def static(parts: Parts, name: str) -> Response:
-    """A file of the pages; only those that were there when the service began."""
-    if name not in parts.pages:
-        raise HTTPException(404)
-    return Response(parts.pages[name], media_type=PAGE_TYPES[Path(name).suffix])
+def static(app: App, name: str) -> Response:
+    """Return a file of the pages, as it was when the service started."""
+    return static_file(app.pages, name)

@@ -1,4 +1,4 @@
-"""The queue as numbers for Prometheus: read from the store when they are asked for; and what this process itself has served."""
+"""Metrics for Prometheus: of the queue, read from the store at each scrape, and of the requests that this process has served."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from services.jobs.queue.states import FORGIVEN, STATES
 from services.jobs.queue.store import Store
 
 ALIVE_S = 15.0
-"""Seconds without a beat after which a dispatcher counts as gone."""
+"""Seconds without a heartbeat after which a dispatcher counts as dead."""
 
 LONG_S = 120.0
-"""Seconds between two looks, as of a slow scraper, within which a beat still counts as seen."""
+"""The largest interval between two checks, as of a slow scraper, after which a heartbeat between them still counts as recent."""
 
 WAIT_BOUNDS_S = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 CAUSES = ("succeeded", "cancelled", "timed_out", *FORGIVEN)
@@ -27,7 +27,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 @dataclass(frozen=True)
 class Dispatcher:
-    """Who dispatches, as far as this process has seen. seen_s_ago: since its last beat; None before the first one seen."""
+    """The dispatcher as far as this process has seen. seen_s_ago: seconds since its last heartbeat; None before the first one."""
 
     holder: str
     epoch: int
@@ -35,25 +35,25 @@ class Dispatcher:
     seen_s_ago: float | None
 
 
-class Watch:
-    """Looks at the dispatcher's lease now and then; that its beats move between two looks says that it lives.
+class DispatcherMonitor:
+    """Tells from the dispatcher's lease whether it is alive: its count of heartbeats grows between two checks.
 
-    clock: seconds of this process alone, for tests. No other clock is believed.
+    clock: this process's monotonic seconds, replaced in tests. Clocks of other machines are not trusted.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic):
         self._store, self._clock = store, clock
         self._seen: Lease | None = store.seen_lease()
         self._moved_s: float | None = None
-        self._looked_s = clock()
+        self._checked_s = clock()
 
-    def look(self) -> Dispatcher:
-        """As it is now."""
+    def check(self) -> Dispatcher:
+        """Return the dispatcher as it is now."""
         lease, now_s = self._store.seen_lease(), self._clock()
         if lease != self._seen:
-            # When it moved, nobody knows who has not looked for long: it may have stood still ever since.
-            self._seen, self._moved_s = lease, now_s if now_s - self._looked_s < LONG_S else None
-        self._looked_s = now_s
+            # After a long interval nobody knows when the count grew: the dispatcher may have died right after.
+            self._seen, self._moved_s = lease, now_s if now_s - self._checked_s < LONG_S else None
+        self._checked_s = now_s
         if lease is None:
             return Dispatcher("", 0, alive=False, seen_s_ago=None)
         ago_s = None if self._moved_s is None else now_s - self._moved_s
@@ -61,18 +61,18 @@ class Watch:
         return Dispatcher(lease.holder, lease.epoch, alive, ago_s)
 
 
-class _Queue(Collector):
-    """The store's numbers, at the moment of a scrape."""
+class _QueueCollector(Collector):
+    """Metrics of the store at the moment of a scrape."""
 
-    def __init__(self, store: Store, watch: Watch):
-        self._store, self._watch = store, watch
+    def __init__(self, store: Store, monitor: DispatcherMonitor):
+        self._store, self._monitor = store, monitor
 
     def describe(self) -> list[Metric]:
-        """Nothing is read before somebody asks."""
+        """Return nothing, so that registering this collector reads nothing."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Each family once."""
+        """Yield each metric family once."""
         jobs, counts = GaugeMetricFamily("zsbir_jobs", "Jobs by state.", labels=["state"]), self._store.counts()
         for state in STATES:
             jobs.add_metric([state], counts.get(state, 0))
@@ -85,8 +85,8 @@ class _Queue(Collector):
         yield self._waits()
         limit = GaugeMetricFamily("zsbir_running_limit", "Attempts that may run at a time.", value=self._store.limits().running)
         yield limit
-        alive = float(self._watch.look().alive)
-        yield GaugeMetricFamily("zsbir_dispatcher_alive", "Whether a dispatcher's beats move.", value=alive)
+        alive = float(self._monitor.check().alive)
+        yield GaugeMetricFamily("zsbir_dispatcher_alive", "Whether a dispatcher is alive.", value=alive)
 
     def _waits(self) -> Metric:
         counts, sum_s = self._store.waits(WAIT_BOUNDS_S)
@@ -97,20 +97,20 @@ class _Queue(Collector):
 
 
 class Metrics:
-    """All that /metrics says."""
+    """All metrics of one application."""
 
-    def __init__(self, store: Store, watch: Watch):
+    def __init__(self, store: Store, monitor: DispatcherMonitor):
         self._registry = CollectorRegistry()
-        self._registry.register(_Queue(store, watch))
-        words = ["route", "method", "status"]
-        self._requests = Counter("zsbir_http_requests_total", "Requests served.", words, registry=self._registry)
+        self._registry.register(_QueueCollector(store, monitor))
+        labels = ["route", "method", "status"]
+        self._requests = Counter("zsbir_http_requests_total", "Requests served.", labels, registry=self._registry)
         self._seconds = Histogram("zsbir_http_request_seconds", "Time to serve one.", ["route"], registry=self._registry)
 
     def served(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request. route: its template; what a client can make up freely is no label."""
+        """Count a request. route: its template. Text that a client can choose freely never becomes a label."""
         self._requests.labels(route, method if method in METHODS else "other", str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:
-        """In Prometheus's text format. RunError when the store is away."""
+        """Return all metrics in Prometheus's text format. RunError if the store does not answer."""
         return generate_latest(self._registry)

@@ -1,59 +1,18 @@
-"""What people send to the queue and what it answers, as JSON: the API's models. They say what is valid, not what may be done."""
+"""What the queue's API answers, as JSON."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
+from services.common.auth import Role
 from services.jobs.queue.limits import Limits
-from services.jobs.queue.states import Cause, Kind, Role, State, StopReason
-from zsbir.base.config import Config
-
-LARGEST_ID = 2**31 - 1
-MOST = 10**6
-"""CPUs or GPUs that a job can ask for: more is a slip, and sums of them stay finite."""
-
-LATEST_S = 1e11
-Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
-UnfinishedState = Literal["queued", "starting", "running"]
-
-
-class Submission(Config):
-    """A job as it is asked for."""
-
-    kind: Kind = Field(description="what is to be done")
-    config: dict[str, Any] = Field({}, description="its arguments, by the schema of its kind: see /api/kinds")
-    project: str = Field("default", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="whose limits and budget it counts for")
-    priority: int = Field(0, ge=-100, le=100, description="higher ones first")
-    cpus: float | None = Field(None, ge=0, le=MOST, description="CPUs that it holds; none: what its configuration takes")
-    gpus: float | None = Field(None, ge=0, le=MOST, description="GPUs that it holds; none: what its configuration takes")
-    start_by_s: float | None = Field(None, ge=0, le=LATEST_S, description="seconds since 1970 by which it must have started")
-    time_limit_s: float | None = Field(None, gt=0, le=LATEST_S, description="seconds that an attempt may run")
-
-
-class Selection(Config):
-    """Jobs to cancel: these ids, or all that have not ended of a project, of some states, of an owner."""
-
-    ids: list[Id] = Field([], max_length=1000)
-    project: str = Field("", pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")
-    states: list[UnfinishedState] = Field([], max_length=10)
-    owner: str = Field("", max_length=100)
-
-
-class Filter(Config):
-    """Which jobs to list, the newest first. before: an id, for the next page."""
-
-    state: list[State] = Field([], max_length=10)
-    kind: Kind | None = None
-    project: str = Field("", pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")
-    owner: str = Field("", max_length=100, pattern=r"^[^\x00]*$")
-    before: Id | None = None
-    limit: int = Field(100, ge=1, le=500)
+from services.jobs.queue.states import Cause, Kind, State, StopReason
 
 
 class Summary(BaseModel):
-    """A job in a list. place, reason: where it stands in line, and why it waits."""
+    """A job in a list. place, reason: its position in the queue, and why it waits."""
 
     id: int
     kind: Kind
@@ -80,7 +39,7 @@ class Summary(BaseModel):
 
 
 class AttemptMade(BaseModel):
-    """One try."""
+    """One attempt at a job."""
 
     number: int
     submission_id: str
@@ -94,7 +53,7 @@ class AttemptMade(BaseModel):
 
 
 class Event(BaseModel):
-    """Who did what."""
+    """One change: who did what, and when."""
 
     at_s: float
     actor: str
@@ -145,7 +104,7 @@ class NotCancelled(BaseModel):
 
 
 class Cancelled(BaseModel):
-    """What became of a bulk cancellation."""
+    """The outcome of cancelling many jobs."""
 
     cancelled: list[int]
     refused: list[NotCancelled]
@@ -178,14 +137,8 @@ class Usage(BaseModel):
     gpus: float
 
 
-class Error(BaseModel):
-    """What was wrong, with which value, and the way out."""
-
-    error: str
-
-
 class Me(BaseModel):
-    """Who asks."""
+    """The user who asks."""
 
     name: str
     role: Role
@@ -193,7 +146,7 @@ class Me(BaseModel):
 
 
 class Dispatcher(BaseModel):
-    """Who dispatches. seen_s_ago: since its beats moved before the eyes of this process; null when they have not yet."""
+    """The dispatcher. seen_s_ago: seconds since this process saw its last heartbeat; null before the first one."""
 
     holder: str
     epoch: int
@@ -212,14 +165,14 @@ class Queue(BaseModel):
 
 
 class AuditEvent(Event):
-    """Who did what, to which job if to one."""
+    """One change, and the job that it was made to, if any."""
 
     id: int
     job_id: int | None
 
 
 class Audit(BaseModel):
-    """The newest events first."""
+    """Changes, the newest first."""
 
     events: list[AuditEvent]
 

@@ -16,7 +16,7 @@ MOST = 1_000_000
 ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
-class ProjectLimits(Config):
+class ProjectLimits(Config, strict=True):
     """What one project may use at a time, and altogether."""
 
     cpus: float | None = Field(None, ge=0, le=MOST, description="CPUs at a time; none: no limit of its own")
@@ -24,7 +24,7 @@ class ProjectLimits(Config):
     gpu_hours: float | None = Field(None, ge=0, le=MOST, description="GPU-hours altogether; none: no budget")
 
 
-class Limits(Config):
+class Limits(Config, strict=True):
     """What the queue may use at a time."""
 
     running: int = Field(2, ge=0, le=MOST, description="attempts at a time")

@@ -8,8 +8,9 @@ from typing import Any, Self
 from pydantic import Field
 from sqlalchemy import Row
 
+from services.common.auth import Role
 from services.jobs.queue.limits import MOST, ProjectName
-from services.jobs.queue.states import Cause, Kind, Role, State, StopReason
+from services.jobs.queue.states import Cause, Kind, State, StopReason
 from zsbir.base.config import Config
 
 LATEST_S = 1e11

@@ -63,10 +63,6 @@ StopReason = Literal["cancelled", "timed_out", "preempted"]
 
 STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
 
-Role = Literal["viewer", "submitter", "operator"]
-ROLES: tuple[Role, ...] = get_args(Role)
-"""Who sees; who also submits, and cancels what is his; who may do everything."""
-
 
 def after(cause: Cause, ends: Mapping[str, int], *, cancelling: bool) -> State:
     """The state of a job whose attempt ended by `cause`. ends: how many attempts ended by each cause, this one included.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import JSON, Boolean, CheckConstraint, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from services.jobs.queue.states import KINDS, LIVE, ROLES, STATES
+from services.common.auth import ROLES
+from services.jobs.queue.states import KINDS, LIVE, STATES
 
 METADATA = MetaData(
     naming_convention={

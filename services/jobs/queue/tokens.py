@@ -7,8 +7,8 @@ import secrets
 
 from sqlalchemy import insert, select, update
 
+from services.common.auth import Role
 from services.jobs.queue.records import Token
-from services.jobs.queue.states import Role
 from services.jobs.queue.store import Store
 from services.jobs.queue.tables import TOKENS
 from zsbir.base.errors import InputError

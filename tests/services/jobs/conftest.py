@@ -1,4 +1,4 @@
-"""A job service over a real store, spoken to as its people do."""
+"""A job service over a real store, asked over HTTP as its users do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from servers.postgres import new_database
 from starlette.testclient import TestClient
 
 from services.jobs.http.api import create_app
-from services.jobs.http.auth import ApiSettings
+from services.jobs.http.state import ApiSettings
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import Attempt, Lease
 from services.jobs.queue.store import Store
@@ -27,7 +27,7 @@ TOY = {"kind": "ingest", "config": {"layout": "toy"}}
 
 @dataclass
 class Served:
-    """A service with a token for each role, and the dispatcher's side of its store."""
+    """A service with a token for each role, and a dispatcher's lease of its store."""
 
     app: FastAPI
     root: str
@@ -36,10 +36,10 @@ class Served:
 
     @property
     def store(self) -> Store:
-        return self.app.state.service.service.store
+        return self.app.state.jobs.store
 
     def client(self, token: str = "", **headers: str) -> TestClient:
-        """Somebody's; a word of `tokens`, or a token itself."""
+        """A client with a token: a name in `tokens`, or the token itself."""
         bearer = {"Authorization": f"Bearer {self.tokens.get(token, token)}"} if token else {}
         return TestClient(self.app, base_url=HERE, headers={**bearer, **headers}, raise_server_exceptions=False)
 
@@ -49,14 +49,14 @@ class Served:
         return answer.json()["id"]
 
     def run(self) -> tuple[Attempt, AttemptDir]:
-        """An attempt of the job whose turn it is, started, with its folder."""
+        """Start an attempt of the next job; the attempt and its folder."""
         attempt = self.store.claim(self.lease, MANY)
         assert attempt
         assert self.store.started(self.lease, attempt)
         return attempt, attempt_dir_of(self.root, attempt.submission_id)
 
-    def end(self, attempt: Attempt, cause: Any = "user_error", **words: str) -> None:
-        self.store.end(self.lease, attempt, cause, **words)
+    def end(self, attempt: Attempt, cause: Any = "user_error", **fields: str) -> None:
+        self.store.end(self.lease, attempt, cause, **fields)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -75,7 +75,7 @@ def settings(url: str, tmp_path: Path) -> ApiSettings:
 @pytest.fixture
 def served(settings: ApiSettings) -> Iterator[Served]:
     app = create_app(settings)
-    store: Store = app.state.service.service.store
+    store: Store = app.state.jobs.store
     tokens = Tokens(store)
     made = {role: tokens.make(role, role, "test") for role in ("viewer", "submitter", "operator")}
     made |= {"other": tokens.make("other", "submitter", "test"), "revoked": tokens.make("gone", "operator", "test")}

@@ -1,19 +1,20 @@
-// What a reader may do: cancel, retry, copy, use as a template. Buttons name it (data-act), so that they outlive a redrawn list.
+// What a user can do with a job: cancel, retry, copy, use as a template. Buttons name their action (data-act) and one listener
+// hears them all, so that a list may be redrawn at any time.
 
-import { post, Refused } from "./api.js";
+import { ApiError, post } from "./api.js";
 import { plural } from "./format.js";
 
 const LIVE = ["queued", "starting", "running"];
 
-/** Whether the service would let me change this job. It decides; this only spares vain buttons. */
+/** Whether to offer changes to this job. The service decides; this only hides buttons that it would refuse. */
 export const mayChange = (me, job) => me.role === "operator" || (me.role === "submitter" && job.owner === me.name);
 
 export const mayCancel = (me, job) => mayChange(me, job) && LIVE.includes(job.state) && !job.cancelling;
 
 export const mayRetry = (me, job) => mayChange(me, job) && ["failed", "cancelled", "timed_out"].includes(job.state);
 
-/** Asks in the page's dialog. */
-export function sure(title, text, verb) {
+/** Asks in the page's dialog; true for yes. */
+export function confirmed(title, text, verb) {
   const dialog = document.getElementById("ask");
   document.getElementById("ask-title").textContent = title;
   document.getElementById("ask-text").textContent = text;
@@ -25,9 +26,9 @@ export function sure(title, text, verb) {
 
 async function cancel(ids) {
   const one = ids.length === 1;
-  const text = "What runs saves its work first, so that a retry can go on from there; what waits leaves the line.";
+  const text = "A running job saves its work first, so that a retry can go on from there; a waiting job leaves the queue.";
   const title = one ? `Cancel job ${ids[0]}?` : `Cancel ${plural(ids.length, "job")}?`;
-  if (!(await sure(title, text, one ? "Cancel the job" : "Cancel the jobs"))) return "";
+  if (!(await confirmed(title, text, one ? "Cancel the job" : "Cancel the jobs"))) return "";
   if (one) {
     await post(`/jobs/${ids[0]}/cancel`, {});
     return "";
@@ -38,12 +39,12 @@ async function cancel(ids) {
 
 async function retry(id) {
   const text = "A new job with the same configuration goes on with the work of this one.";
-  if (!(await sure(`Retry job ${id}?`, text, "Retry"))) return;
+  if (!(await confirmed(`Retry job ${id}?`, text, "Retry"))) return;
   const job = await post(`/jobs/${id}/retry`, {});
   location.assign(`/jobs/${job.id}`);
 }
 
-/** To the clipboard; where the browser has none to offer (plain http), it is at least selected. */
+/** Copies to the clipboard; where the browser offers none (plain http), it selects the text instead. */
 async function copy(button) {
   const code = button.parentElement.querySelector("code");
   try {
@@ -56,7 +57,7 @@ async function copy(button) {
   setTimeout(() => (button.textContent = "copy"), 1500);
 }
 
-/** Hear all buttons of a page. page: {chosen(): ids, changed(): look again, said(text): an error, template()}. */
+/** Listens to all buttons of a page. page: {chosen(): ids, changed(): asks again, say(text): shows an error, template()}. */
 export function listen(main, page) {
   const acts = {
     copy: (button) => copy(button),
@@ -69,10 +70,10 @@ export function listen(main, page) {
     const button = event.target.closest("[data-act]");
     if (!button || !acts[button.dataset.act]) return;
     try {
-      page.said((await acts[button.dataset.act](button)) ?? "");
+      page.say((await acts[button.dataset.act](button)) ?? "");
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
-      page.said(error.message);
+      if (!(error instanceof ApiError)) throw error;
+      page.say(error.message);
     }
     if (button.dataset.act !== "copy") page.changed();
   });

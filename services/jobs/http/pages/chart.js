@@ -1,4 +1,4 @@
-// Lines over optimiser steps, drawn as SVG at the width there is. Points that lack a value are passed over; one point is a dot.
+// Lines over optimiser steps, drawn as SVG in the available width. Missing values are skipped; few points are shown as dots.
 
 import { h, show, svg } from "./dom.js";
 import { number } from "./format.js";
@@ -14,24 +14,24 @@ export function ticks(low, high, about = 6) {
   const step = power * [1, 2, 2.5, 5, 10].find((each) => each * power >= rough);
   const first = Math.ceil(low / step - 1e-9);
   const last = Math.floor(high / step + 1e-9);
-  return Array.from({ length: last - first + 1 }, (_, place) => Number(((first + place) * step).toPrecision(10)));
+  return Array.from({ length: last - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(10)));
 }
 
-/** Lowest and highest, never the same, with some air. */
-function range(values, air) {
+/** The lowest and the highest value with some margin; never the same. */
+function range(values, margin) {
   const low = Math.min(...values);
   const high = Math.max(...values);
-  const more = low === high ? Math.abs(low) * 0.1 || 1 : (high - low) * air;
+  const more = low === high ? Math.abs(low) * 0.1 || 1 : (high - low) * margin;
   return [low - more, high + more];
 }
 
 const isNumber = (value) => typeof value === "number" && isFinite(value);
 
-/** A picture that can be handed new rows again and again. names: which of their metrics. */
+/** A chart whose rows can be replaced again and again. */
 export class Chart {
   #rows = [];
   #names = [];
-  #at = null; // where the reader points: a place among the steps
+  #at = null; // the index of the row that the user points at
 
   constructor(title, xTitle) {
     this.drawing = h("div", { class: "drawing" });
@@ -42,8 +42,8 @@ export class Chart {
     this.xTitle = xTitle;
     this.node = h("figure", { class: "chart", hidden: true, tabindex: 0, "aria-label": `${title}: arrow keys read out points` },
       h("figcaption", { class: "row" }, this.name, this.where), this.drawing, this.legend);
-    for (const name of ["pointermove", "pointerdown"]) this.drawing.addEventListener(name, (event) => this.#point(event));
-    this.drawing.addEventListener("pointerleave", () => this.#read(null));
+    for (const name of ["pointermove", "pointerdown"]) this.drawing.addEventListener(name, (event) => this.#pointAtNearest(event));
+    this.drawing.addEventListener("pointerleave", () => this.#pointAt(null));
     this.node.addEventListener("keydown", (event) => this.#key(event));
     new ResizeObserver(() => this.#draw()).observe(this.node);
   }
@@ -71,9 +71,9 @@ export class Chart {
   #draw() {
     if (!this.#rows.length || !this.drawing.clientWidth) return;
     const scales = this.#scales();
-    show(this.drawing, svg("svg", { viewBox: `0 0 ${scales.width} ${HEIGHT}`, width: scales.width, height: HEIGHT, role: "img", "aria-label": this.#said() },
-      this.#axes(scales), this.#names.map((name, place) => this.#line(name, place, scales)), this.#pointer(scales)));
-    this.#say();
+    show(this.drawing, svg("svg", { viewBox: `0 0 ${scales.width} ${HEIGHT}`, width: scales.width, height: HEIGHT, role: "img", "aria-label": this.#label() },
+      this.#axes(scales), this.#names.map((name, index) => this.#line(name, index, scales)), this.#pointer(scales)));
+    this.#drawLegend();
   }
 
   #axes({ width, left, right, low, high, x, y }) {
@@ -88,53 +88,53 @@ export class Chart {
     ];
   }
 
-  #line(name, place, { x, y }) {
+  #line(name, index, { x, y }) {
     const points = this.#rows.filter((row) => isNumber(row[name])).map((row) => [x(row.step), y(row[name])]);
     const path = points.map(([px, py]) => `${px.toFixed(1)},${py.toFixed(1)}`).join(" ");
     const dots = points.length <= DOTS_UP_TO ? points.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.5 })) : [];
-    return svg("g", { class: `line-${place % 6}`, "data-name": name, "data-points": points.length }, svg("polyline", { points: path }), dots);
+    return svg("g", { class: `line-${index % 6}`, "data-name": name, "data-points": points.length }, svg("polyline", { points: path }), dots);
   }
 
   #pointer({ x, y }) {
     const row = this.#rows[this.#at];
     if (!row) return null;
-    const dots = this.#names.map((name, place) => isNumber(row[name]) && svg("circle", { cx: x(row.step), cy: y(row[name]), r: 4.5, class: `line-${place % 6}` }));
+    const dots = this.#names.map((name, index) => isNumber(row[name]) && svg("circle", { cx: x(row.step), cy: y(row[name]), r: 4.5, class: `line-${index % 6}` }));
     return svg("g", { class: "pointer" }, svg("line", { x1: x(row.step), x2: x(row.step), y1: EDGE.top, y2: HEIGHT - EDGE.bottom }), dots);
   }
 
-  /** The legend is the read-out: each line with its value where the reader points, else with its last one. */
-  #say() {
+  /** Each line with its value at the row that the user points at, else with its last one. */
+  #drawLegend() {
     const row = this.#rows[this.#at];
     const last = (name) => this.#rows.findLast((each) => isNumber(each[name]))?.[name];
     this.name.textContent = this.title;
     this.where.textContent = row ? `${this.xTitle} ${row.step}` : "last values";
-    show(this.legend, this.#names.map((name, place) => h("span", {},
-        svg("svg", { viewBox: "0 0 22 8", class: `swatch line-${place % 6}`, "aria-hidden": "true" }, svg("polyline", { points: "1,4 21,4" })),
+    show(this.legend, this.#names.map((name, index) => h("span", {},
+        svg("svg", { viewBox: "0 0 22 8", class: `swatch line-${index % 6}`, "aria-hidden": "true" }, svg("polyline", { points: "1,4 21,4" })),
         `${name} `, h("b", {}, number(row ? row[name] ?? "–" : last(name))))));
   }
 
-  #said() {
+  #label() {
     const first = this.#rows[0].step;
     const last = this.#rows.at(-1).step;
     return `${this.title}, ${this.#rows.length} points from ${this.xTitle} ${first} to ${last}`;
   }
 
-  #point(event) {
+  #pointAtNearest(event) {
     const { x } = this.#scales();
     const at = event.clientX - this.drawing.getBoundingClientRect().left;
     const far = this.#rows.map((row) => Math.abs(x(row.step) - at));
-    this.#read(far.indexOf(Math.min(...far)));
+    this.#pointAt(far.indexOf(Math.min(...far)));
   }
 
   #key(event) {
     const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (event.key === "Escape") this.#read(null);
+    if (event.key === "Escape") this.#pointAt(null);
     if (!move) return;
     event.preventDefault();
-    this.#read(Math.min(this.#rows.length - 1, Math.max(0, (this.#at ?? this.#rows.length) + move)));
+    this.#pointAt(Math.min(this.#rows.length - 1, Math.max(0, (this.#at ?? this.#rows.length) + move)));
   }
 
-  #read(at) {
+  #pointAt(at) {
     if (at === this.#at) return;
     this.#at = at;
     this.#draw();

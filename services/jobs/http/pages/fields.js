@@ -1,4 +1,4 @@
-// A control for each field of a schema. Empty means: not given; what stands there in grey is what holds then.
+// A control for each field of a schema. An empty one is not sent; its placeholder is the value that holds then.
 
 import { h } from "./dom.js";
 
@@ -6,11 +6,11 @@ const isNone = (value) => value === null || value === undefined || value === "" 
 
 const shown = (value) => (isNone(value) ? "none" : typeof value === "boolean" ? (value ? "yes" : "no") : Array.isArray(value) ? value.join(", ") : String(value));
 
-/** {"anyOf": [{number}, {null}]} is a number that may be left out. */
+/** The schema of the value itself: {"anyOf": [{number}, {null}]} is a number that may be left out. */
 const plain = (schema) => ({ ...(schema.anyOf?.find((each) => each.type !== "null") ?? {}), ...schema });
 
 export class Field {
-  /** fed: in a pipeline, it may come from elsewhere. */
+  /** fed: in a pipeline, an earlier step or the recipe may give it. */
   constructor(step, name, given, { required = false, fed = false } = {}) {
     const schema = plain(given);
     Object.assign(this, { step, name, schema, required, fed });
@@ -24,7 +24,7 @@ export class Field {
     this.showDefault(schema.default);
   }
 
-  /** What holds where nothing is given: the schema's default, or the recipe's. */
+  /** Shows the value that holds where nothing is given: the schema's default, or the recipe's. */
   showDefault(value) {
     const isSelect = this.control.localName === "select";
     const text = this.required ? (isSelect ? "choose" : "") : this.fed ? "from the recipe, or an earlier step" : shown(value);
@@ -67,7 +67,7 @@ function controlOf(schema, attributes) {
     ...(isNumber ? { ...bounds, step: schema.type === "integer" ? 1 : "any" } : {}) });
 }
 
-/** The fields of one command: required ones open, all others folded with a filter. A pipeline's step requires none. */
+/** The fields of one command: required ones open, the others folded, with a filter. A step of a pipeline requires none. */
 export class Section {
   constructor(step, schema, { isStep = false, title = "All settings" } = {}) {
     const isRequired = (name) => (schema.required ?? []).includes(name);

@@ -1,11 +1,11 @@
-// The form of a new job, made from what the service says of its kinds. Only what was filled in is sent.
+// The form of a new job, made from the service's schema of each kind. Only fields that were filled in are sent.
 
-import { get, post, Refused } from "./api.js";
+import { ApiError, get, post } from "./api.js";
 import { h } from "./dom.js";
 import { Section } from "./fields.js";
 
 const TEMPLATE = "zsbir-template";
-export const ASKED_FOR = ["pretrain", "sweep"]; // steps that a pipeline takes only where they are asked for, or its recipe has them
+export const ASKED_FOR = ["pretrain", "sweep"]; // steps that a pipeline has only where its recipe or its user asks for them
 
 const ABOUT = {
   project: { type: "string", default: "default", description: "whose limits and budget it counts for" },
@@ -16,11 +16,11 @@ const ABOUT = {
   start_by: { type: "string", description: "the time by which it must have started, else it is given up" },
 };
 
-/** The job whose form is to be filled in next. */
+/** Remembers a job, so that the next form is filled in like it. */
 export const keepTemplate = ({ kind, config, project, priority, cpus, gpus, time_limit_s }) =>
   sessionStorage.setItem(TEMPLATE, JSON.stringify({ kind, config, project, priority, ...held({ cpus, gpus }), time_limit_s }));
 
-/** CPUs and GPUs to ask for again; one CPU alone is what a job holds anyhow. */
+/** CPUs and GPUs to ask for again; nothing for one CPU alone, which is the default. */
 export const held = ({ cpus, gpus }) => (cpus === 1 && gpus === 0 ? { cpus: "", gpus: "" } : { cpus, gpus });
 
 function takeTemplate() {
@@ -59,7 +59,7 @@ class Configuration {
   }
 
   get values() {
-    const steps = this.steps.map((step) => [step.name, step.section.values]).filter(([name, values], place) => Object.keys(values).length || this.steps[place].wanted);
+    const steps = this.steps.map((step) => [step.name, step.section.values]).filter(([name, values], index) => Object.keys(values).length || this.steps[index].wanted);
     return { ...this.own.values, ...Object.fromEntries(steps) };
   }
 
@@ -70,7 +70,7 @@ class Configuration {
   }
 }
 
-/** A step of a pipeline. Its inputs come from the steps before it, so none of its fields must be filled in. */
+/** A step of a pipeline. Its inputs come from the steps before it, so none of its fields is required. */
 class Step {
   constructor(name, schema) {
     this.name = name;
@@ -90,15 +90,15 @@ class Step {
   }
 }
 
-/** The field that an error line speaks of: the first one it names. */
+/** The field that an error line is about: the first one it names. */
 export function fieldOf(message, fields) {
   const step = message.match(/^(\w+): /)?.[1];
   const inStep = fields.filter((field) => !field.step || field.step === step);
-  const places = inStep.map((field) => [message.search(new RegExp(`(^|[^\\w])${field.name}([^\\w]|$)`)), field]).filter(([place]) => place >= 0);
-  return places.sort(([one], [other]) => one - other)[0]?.[1];
+  const found = inStep.map((field) => [message.search(new RegExp(`(^|[^\\w])${field.name}([^\\w]|$)`)), field]).filter(([at]) => at >= 0);
+  return found.sort(([one], [other]) => one - other)[0]?.[1];
 }
 
-/** A key for what is sent: the same as long as that is the same, so that a second click makes no second job. */
+/** Makes an idempotency key for each body: the same for the same body, so that a second click submits no second job. */
 function keys() {
   let last = "";
   let key = "";
@@ -112,33 +112,33 @@ function keys() {
 export async function formPage({ main, me, poll }) {
   document.title = "Submit a job";
   if (me.role === "viewer") {
-    main.append(h("p", { class: "empty" }, "Your token lets you look, not submit."));
+    main.append(h("p", { class: "empty" }, "Your token lets you see jobs, not submit them."));
     return;
   }
   const asking = poll(async () => {
-    const said = await get("/kinds");
+    const schemas = await get("/kinds");
     asking.stop();
-    build(main, said);
+    build(main, schemas);
   });
 }
 
-function build(main, said) {
+function build(main, schemas) {
   const template = takeTemplate();
-  const kind = h("select", { id: "kind" }, Object.keys(said.kinds).map((each) => h("option", { value: each }, each)));
+  const kind = h("select", { id: "kind" }, Object.keys(schemas.kinds).map((each) => h("option", { value: each }, each)));
   const about = h("p", { class: "quiet", id: "kind-about" });
-  const place = h("div");
+  const configurationNode = h("div");
   const job = new Section("", { properties: ABOUT }, { title: "Project, priority, resources, time" });
   job.field("start_by").control.type = "datetime-local";
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
   const send = h("button", { class: "main" }, "Submit the job");
   let configuration;
   const choose = () => {
-    configuration = new Configuration(kind.value, said);
-    about.textContent = said.kinds[kind.value].description;
-    place.replaceChildren(configuration.node);
+    configuration = new Configuration(kind.value, schemas);
+    about.textContent = schemas.kinds[kind.value].description;
+    configurationNode.replaceChildren(configuration.node);
   };
   const form = h("form", { class: "submit" }, h("h1", {}, "Submit a job"),
-    h("div", { class: "field" }, h("label", { for: "kind" }, "Kind"), kind, about), place, job.node, problem,
+    h("div", { class: "field" }, h("label", { for: "kind" }, "Kind"), kind, about), configurationNode, job.node, problem,
     h("div", { class: "buttons" }, send));
   const keyOf = keys();
 
@@ -166,7 +166,7 @@ function build(main, said) {
       const made = await post("/jobs", body, { "Idempotency-Key": keyOf(JSON.stringify(body)) });
       location.assign(`/jobs/${made.id}`);
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
+      if (!(error instanceof ApiError)) throw error;
       complain(error.status ? error.message : `${error.message}: nothing is lost, submit again`);
     }
     send.disabled = false;

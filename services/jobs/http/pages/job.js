@@ -1,17 +1,19 @@
-// One job: how far it is, what it says, what it was asked for, and what became of each attempt.
+// One job: its progress, log, configuration and attempts.
 
 import { listen, mayCancel, mayRetry } from "./actions.js";
 import { get, picture } from "./api.js";
 import { Chart } from "./chart.js";
-import { bar, copied, h, show, stateOf, table, WORDS } from "./dom.js";
+import { bar, copied, h, show, table } from "./dom.js";
 import { ASKED_FOR, held, keepTemplate } from "./form.js";
-import { ago, duration, isKnown, metricWords, number, ordinal, percent, plural, progressWords } from "./format.js";
+import { ago, duration, isKnown, number, ordinal, percent, plural } from "./format.js";
 import { Log } from "./log.js";
+import { metricWords, progressWords } from "./progress.js";
+import { stateOf, WORDS } from "./states.js";
 
 const LIVE = ["starting", "running"];
 const isOver = (job) => !LIVE.includes(job.state) && job.state !== "queued";
 
-/** The parts of the page, in the order they are read. Charts, log and pictures keep themselves; the others are drawn anew. */
+/** The parts of the page in reading order. Charts, log and pictures keep their own state; the others are redrawn. */
 function parts(id) {
   const part = (name) => h("div", { class: name });
   const made = { head: part("head"), steps: part("steps"), facts: part("facts"), config: part("config"), attempts: part("attempts"), events: part("events") };
@@ -48,7 +50,7 @@ export function jobPage({ main, me, poll, say }, id) {
   });
   listen(main, {
     chosen: () => [],
-    said: say,
+    say,
     changed: () => polling.now(),
     template: () => {
       keepTemplate(job);
@@ -70,7 +72,7 @@ function drawAll(page, job, me) {
 function headOf(job, me) {
   const { frac, metrics } = job.progress;
   const state = job.cancelling && !isOver(job) ? "cancelling" : job.state;
-  const waits = job.state === "queued" && [job.place && `${ordinal(job.place)} in line`, job.reason || (job.place ? "its turn comes next" : "")].filter(Boolean).join(": ");
+  const waits = job.state === "queued" && [job.place && `${ordinal(job.place)} in line`, job.reason || (job.place ? "it starts next" : "")].filter(Boolean).join(": ");
   return [
     h("div", { class: "row title" },
       h("h1", {}, `Job ${job.id}`), h("span", { class: "kind" }, job.kind), h("span", { "aria-live": "polite" }, stateOf(state)),
@@ -81,7 +83,7 @@ function headOf(job, me) {
     waits && h("p", { class: "reason" }, waits),
     job.message && h("p", { class: ["failed", "timed_out"].includes(job.state) ? "problem" : "quiet" }, job.message),
     LIVE.includes(job.state) && h("div", { class: "progress" },
-      h("div", { class: "row" }, h("span", { class: "quiet" }, progressWords(job.progress) || "no word from it yet"), h("b", { class: "end" }, isKnown(frac) ? percent(frac) : "")),
+      h("div", { class: "row" }, h("span", { class: "quiet" }, progressWords(job.progress) || "no progress reported yet"), h("b", { class: "end" }, isKnown(frac) ? percent(frac) : "")),
       bar(frac, `Progress of job ${job.id}`)),
     h("p", { class: "metrics" }, metricWords(metrics).map((each) => h("span", {}, each))),
   ];
@@ -104,7 +106,7 @@ function factsOf(job) {
   return section("Facts", h("dl", {}, facts.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
 }
 
-/** Only what was given; in a pipeline, under each step. */
+/** The fields that were given; in a pipeline, by step. */
 function configOf(job) {
   const shown = (value) => (Array.isArray(value) ? value.join(", ") : typeof value === "object" && value !== null ? JSON.stringify(value) : String(value));
   const list = (values) => h("dl", {}, Object.entries(values).map(([name, value]) => [h("dt", {}, name), h("dd", {}, h("code", {}, shown(value)))]));
@@ -119,13 +121,13 @@ function configOf(job) {
   ];
 }
 
-/** What submits the same job. Steps that are asked for without a word of their own have no flag, but a file has room for them. */
+/** The command line that submits the same job. A step without any field has no flag, so it is given in a file. */
 export function commandLine({ kind, config, project, priority, cpus, gpus, time_limit_s }) {
   const terms = { project: project === "default" ? "" : project, priority: priority || "", ...held({ cpus, gpus }), "time-limit": time_limit_s ? `${time_limit_s}s` : "" };
-  const said = Object.entries(terms).filter(([, value]) => value !== "").map(([name, value]) => flag(name, value));
+  const options = Object.entries(terms).filter(([, value]) => value !== "").map(([name, value]) => flag(name, value));
   const bare = kind === "pipeline" ? ASKED_FOR.filter((step) => config[step] && !Object.keys(config[step]).length) : [];
   const file = bare.length ? ` <<'YAML'\n${bare.map((step) => `${step}: {}`).join("\n")}\nYAML` : "";
-  return [`python -m services.jobs submit ${kind}`, ...(bare.length ? ["--config=/dev/stdin"] : []), ...flags(config), ...said].join(" \\\n  ") + file;
+  return [`python -m services.jobs submit ${kind}`, ...(bare.length ? ["--config=/dev/stdin"] : []), ...flags(config), ...options].join(" \\\n  ") + file;
 }
 
 /** --lr=0.003, and --train.lr=0.003 for a field of a pipeline's step. */
@@ -138,7 +140,7 @@ function flag(name, value) {
   return `--${name}=${/^[\w./:,@%+-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`}`;
 }
 
-/** The end of an address; the whole one to hover over. */
+/** The end of an address, with the whole one as its tooltip. */
 const short = (uri) => h("span", { class: "message", title: uri || null }, uri.split("/").length > 3 ? `…/${uri.split("/").slice(-2).join("/")}` : uri);
 
 function stepsOf(job) {
@@ -150,16 +152,16 @@ function stepsOf(job) {
 function attemptsOf(job) {
   if (!job.attempts_made.length) return [];
   const rows = job.attempts_made.map((attempt) => [attempt.number, [
-    attempt.number, attempt.cause ? (attempt.cause.replaceAll("_", " ")) : attempt.stop_reason ? `asked to end: ${attempt.stop_reason}` : "under way",
+    attempt.number, attempt.cause ? (attempt.cause.replaceAll("_", " ")) : attempt.stop_reason ? `asked to end: ${attempt.stop_reason}` : "running",
     h("span", { class: "message" }, attempt.message), ago(attempt.started_s ?? attempt.claimed_s),
     attempt.ended_s ? duration(attempt.ended_s - (attempt.started_s ?? attempt.claimed_s)) : "", short(attempt.resumed_from)]]);
   return section("Attempts", table("Attempts", ["attempt", "end", "message", "started", "took", "resumed from"], rows));
 }
 
 function eventsOf(job) {
-  const told = (detail) => Object.entries(detail ?? {}).filter(([, value]) => value !== "").map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+  const detailText = (detail) => Object.entries(detail ?? {}).filter(([, value]) => value !== "").map(([name, value]) => `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
   return section("History", h("ol", { class: "history" }, job.events.map((event) =>
-    h("li", {}, ago(event.at_s), h("span", {}, h("b", {}, event.actor), ` ${event.what} `, h("span", { class: "quiet" }, told(event.detail)))))));
+    h("li", {}, ago(event.at_s), h("span", {}, h("b", {}, event.actor), ` ${event.what} `, h("span", { class: "quiet" }, detailText(event.detail)))))));
 }
 
 async function drawCurves(page, job) {

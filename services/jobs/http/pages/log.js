@@ -1,6 +1,6 @@
-// The end of a log: it follows while its reader looks at the end, and earlier parts come when they are asked for.
+// The end of a log: it follows new lines while the user looks at the end, and loads earlier lines on request.
 
-import { log as piece } from "./api.js";
+import { read, request } from "./api.js";
 import { h } from "./dom.js";
 
 const MOST_LINES = 2000;
@@ -8,10 +8,17 @@ const STEP = 64 * 1024;
 const bytesOf = (text) => new TextEncoder().encode(text);
 const textOf = (bytes) => new TextDecoder().decode(bytes);
 
+/** A piece of a log. next: the offset behind its last byte; ended: there will be no more. */
+async function piece(id, offset, attempt) {
+  const reply = await request(`/jobs/${id}/log?offset=${offset}${attempt ? `&attempt=${attempt}` : ""}`);
+  const bytes = new Uint8Array(await read(reply, (each) => each.arrayBuffer()));
+  return { bytes, next: Number(reply.headers.get("X-Next-Offset")), ended: reply.headers.get("X-Log-End") === "true" };
+}
+
 export class Log {
   #text = "";
-  #next = null; // the byte after what is shown; null: nothing was read yet
-  #behind = false; // earlier parts are shown, and the end is not
+  #next = null; // the offset behind the shown bytes; null: nothing was read yet
+  #behind = false; // earlier lines are shown, and the end is not
   #attempt = 0;
 
   constructor(job) {
@@ -24,14 +31,14 @@ export class Log {
     this.node = h("div", {}, h("div", { class: "row" }, this.earlier, h("span", { class: "end" }, this.toEnd)), this.pre);
   }
 
-  /** Another attempt's log. */
+  /** Shows another attempt's log. */
   async choose(attempt) {
     if (attempt === this.#attempt) return;
     this.#attempt = attempt;
     await this.follow();
   }
 
-  /** The end, whatever is shown now. */
+  /** Shows the end, whatever is shown now. */
   async follow() {
     Object.assign(this, { ended: false });
     [this.#text, this.#next, this.#behind] = ["", null, false];
@@ -39,12 +46,12 @@ export class Log {
     this.pre.scrollTop = this.pre.scrollHeight;
   }
 
-  /** What has come since. */
+  /** Shows the lines that were added since. */
   async more() {
     if (this.ended || this.#behind) return;
     const [attempt, at] = [this.#attempt, this.#next];
     const { bytes, next, ended } = await piece(this.job, at ?? -STEP, attempt);
-    if (attempt !== this.#attempt || at !== this.#next) return; // meanwhile another one was chosen, or this was shown
+    if (attempt !== this.#attempt || at !== this.#next) return; // meanwhile another attempt was chosen, or this piece was shown
     const first = at === null;
     this.#next = next;
     this.ended = ended;
@@ -57,12 +64,12 @@ export class Log {
     if (!ended && bytes.length >= STEP) await this.more();
   }
 
-  /** Half a page of earlier lines; what is read now stays where it is, and what is too much goes at the end. */
+  /** Loads earlier lines above those being read, which keep their position, and drops surplus lines at the end. */
   async #back() {
     const [attempt, from] = [this.#attempt, this.#from()];
     const start = Math.max(0, from - STEP);
     const { bytes } = await piece(this.job, start, attempt);
-    if (attempt !== this.#attempt || from !== this.#from()) return; // meanwhile another one was chosen, or this was shown
+    if (attempt !== this.#attempt || from !== this.#from()) return; // meanwhile another attempt was chosen, or this piece was shown
     const earlier = textOf(bytes.slice(0, from - start)).split("\n");
     if (start > 0 && earlier.length > 1) earlier.shift();
     const lines = (earlier.slice(-MOST_LINES / 2).join("\n") + this.#text).split("\n");
@@ -76,16 +83,16 @@ export class Log {
     this.#buttons();
   }
 
-  /** The byte that what is shown begins with. */
+  /** The offset of the first byte shown. */
   #from() {
     return Math.max(0, (this.#next ?? 0) - bytesOf(this.#text).length);
   }
 
   #put(text, added = "", onlyAdded = false) {
-    const some = this.#text !== "";
+    const hadText = this.#text !== "";
     this.#text = text;
-    if (onlyAdded && some) this.pre.append(added); // a selection stays
-    else this.pre.textContent = text || (this.ended ? "It said nothing." : "Nothing yet.");
+    if (onlyAdded && hadText) this.pre.append(added); // so that a selection stays
+    else this.pre.textContent = text || (this.ended ? "The log is empty." : "Nothing yet.");
   }
 
   #atEnd() {

@@ -1,9 +1,11 @@
-// The queue: who runs, who waits and why, what has ended.
+// The queue: running jobs, waiting jobs and why they wait, jobs that have ended.
 
 import { listen, mayCancel, mayRetry } from "./actions.js";
 import { get, query } from "./api.js";
-import { bar, h, show, stateOf, table, WORDS } from "./dom.js";
-import { ago, duration, isKnown, metricWords, number, percent, plural, progressWords } from "./format.js";
+import { bar, h, show, table } from "./dom.js";
+import { ago, duration, isKnown, number, percent, plural } from "./format.js";
+import { metricWords, progressWords } from "./progress.js";
+import { stateOf, WORDS } from "./states.js";
 
 const LIVE = ["running", "starting"];
 const ENDED = ["succeeded", "failed", "cancelled", "timed_out"];
@@ -11,7 +13,7 @@ const KINDS = ["pipeline", "ingest", "pretrain", "teacher", "sweep", "train", "e
 const PAGE = 25;
 const MOST = 500;
 
-/** What the page knows, and what its reader has asked for. */
+/** What the page shows, and which filters its user has set. */
 class Queue {
   constructor({ main, me, say }) {
     Object.assign(this, { main, me, say, chosen: new Set(), ended: [], endedMore: false, endedShown: PAGE, lineShown: PAGE });
@@ -25,14 +27,14 @@ class Queue {
     this.queue = queue;
     this.live = live.jobs;
     const states = ENDED.includes(state) ? [state] : ENDED;
-    // What has ended changes no more: asked for again only where there is more of it, or another part is wanted.
+    // Jobs that have ended do not change: they are asked for again only where there are more of them, or the filter is another.
     const wanted = JSON.stringify([states, whose, this.endedShown, states.map((each) => queue.counts[each])]);
     if (wanted === this.endedWanted) return;
     const { jobs, next } = await get(`/jobs${query({ state: states, ...whose, limit: this.endedShown })}`);
     Object.assign(this, { ended: jobs, endedMore: next !== null && this.endedShown < MOST, endedWanted: wanted });
   }
 
-  /** The part of the line that is asked for. */
+  /** The waiting jobs that match the filter. */
   get line() {
     const { state: _, ...whose } = this.filter;
     return this.queue.line.filter((job) => Object.entries(whose).every(([name, value]) => !value || job[name] === value));
@@ -43,9 +45,9 @@ class Queue {
   }
 }
 
-export function queuePage(world) {
-  const queue = new Queue(world);
-  const { main, poll, say } = world;
+export function queuePage(context) {
+  const queue = new Queue(context);
+  const { main, poll, say } = context;
   const head = h("div");
   const body = h("div");
   main.append(h("h1", { class: "hidden" }, "Queue"), head, filters(queue, () => changed()), body);
@@ -65,7 +67,7 @@ export function queuePage(world) {
 
   listen(main, {
     chosen: () => [...queue.chosen],
-    said: say,
+    say,
     changed: () => {
       queue.chosen.clear();
       changed();
@@ -115,23 +117,23 @@ function headOf({ queue, filter }) {
       h("b", {}, count), stateOf(name));
   };
   return [
-    !dispatcher?.alive && h("p", { class: "banner", role: "status" }, sleeping(dispatcher)),
+    !dispatcher?.alive && h("p", { class: "banner", role: "status" }, noDispatcher(dispatcher)),
     h("nav", { class: "counts", "aria-label": "Jobs by state" },
       counter("running", LIVE), counter("queued"), ENDED.map((name) => counter(name))),
     h("p", { class: "quiet" }, usageWords(limits, usage, dispatcher)),
   ];
 }
 
-const sleeping = (dispatcher) =>
+const noDispatcher = (dispatcher) =>
   dispatcher?.holder
-    ? `The dispatcher has not been seen ${isKnown(dispatcher.seen_s_ago) ? `for ${duration(dispatcher.seen_s_ago)}` : "since this service began"}: jobs wait.`
+    ? `The dispatcher has not been seen ${isKnown(dispatcher.seen_s_ago) ? `for ${duration(dispatcher.seen_s_ago)}` : "since this service started"}: jobs wait.`
     : "No dispatcher has been seen yet: jobs wait until one is started (python -m services.jobs up).";
 
 function usageWords(limits, usage, dispatcher) {
   const used = (name, now, limit) => `${name} ${number(now)}${limit === null || limit === undefined ? ", no limit" : ` of ${number(limit)}`}`;
   const projects = Object.entries(limits.projects ?? {}).map(([name, own]) => {
-    const said = Object.entries(own).filter(([, value]) => value !== null).map(([what, value]) => `${number(value)} ${{ cpus: "CPUs", gpus: "GPUs", gpu_hours: "GPU-hours" }[what] ?? what}`);
-    return `project ${name} at most ${said.join(", ") || "what all may"}`;
+    const shown = Object.entries(own).filter(([, value]) => value !== null).map(([what, value]) => `${number(value)} ${{ cpus: "CPUs", gpus: "GPUs", gpu_hours: "GPU-hours" }[what] ?? what}`);
+    return `project ${name} at most ${shown.join(", ") || "what the queue may use"}`;
   });
   return [used("Running", usage.running, limits.running), used("CPUs", usage.cpus, limits.cpus), used("GPUs", usage.gpus, limits.gpus),
     ...projects, dispatcher?.alive ? "dispatcher alive" : ""].filter(Boolean).join(" · ");
@@ -166,32 +168,32 @@ export const nameOf = (job) => h("a", { class: "name", href: `/jobs/${job.id}` }
 const whose = (job) => h("span", { class: "whose", title: `project ${job.project}, owner ${job.owner}` }, `${job.project} · ${job.owner}`);
 
 function running(queue) {
-  if (!queue.live.length) return nothing("Nothing runs.");
+  if (!queue.live.length) return nothing("No job is running.");
   return h("ul", { class: "cards" }, queue.live.map((job) => {
     const { frac, metrics } = job.progress;
     return h("li", { class: "panel", "data-key": job.id },
       h("div", { class: "row" }, box(queue, job), nameOf(job), stateOf(job.cancelling ? "cancelling" : job.state), whose(job),
         h("span", { class: "end" }, h("b", {}, isKnown(frac) ? percent(frac) : ""), mayCancel(queue.me, job) && button("cancel", job, "Cancel"))),
       bar(frac, `Progress of job ${job.id}`),
-      h("p", { class: "quiet" }, progressWords(job.progress) || "no word from it yet"),
+      h("p", { class: "quiet" }, progressWords(job.progress) || "no progress reported yet"),
       h("p", { class: "metrics" }, metricWords(metrics).map((each) => h("span", {}, each))));
   }));
 }
 
 function waiting(queue) {
   const line = queue.line;
-  if (!line.length) return nothing("Nobody waits.");
+  if (!line.length) return nothing("No job is waiting.");
   const rows = line.slice(0, queue.lineShown).map((job) => {
     const mine = { ...job, state: "queued" };
     return [job.id, [box(queue, mine), h("span", { class: "place" }, job.place), nameOf(job), whose(job),
-      h("span", { class: "message" }, job.reason || "its turn comes next"), job.priority ? number(job.priority) : "", mayCancel(queue.me, mine) && button("cancel", job, "Cancel")]];
+      h("span", { class: "message" }, job.reason || "it starts next"), job.priority ? number(job.priority) : "", mayCancel(queue.me, mine) && button("cancel", job, "Cancel")]];
   });
   const more = line.length > queue.lineShown && moreOf("lineShown", `Show more of ${line.length}`);
-  return [table("Jobs in line", [hidden("choose"), "place", "job", "project · owner", "why it waits", "priority", hidden("actions")], rows), more];
+  return [table("Waiting jobs", [hidden("choose"), "place", "job", "project · owner", "why it waits", "priority", hidden("actions")], rows), more];
 }
 
 function ended(queue) {
-  if (!queue.ended.length) return nothing("Nothing has ended that fits.");
+  if (!queue.ended.length) return nothing("No job that has ended matches.");
   const rows = queue.ended.map((job) => [job.id, [nameOf(job), stateOf(job.state), whose(job), ago(job.ended_s),
     duration(job.ended_s - (job.started_s ?? job.ended_s)), h("span", { class: "message" }, job.state === "succeeded" ? metricWords(job.progress.metrics).slice(0, 2).join(" · ") : job.message),
     mayRetry(queue.me, job) && button("retry", job, "Retry")]]);
@@ -205,7 +207,7 @@ const moreOf = (what, text) => h("button", { type: "button", class: "more", "dat
 
 function firstJob(me) {
   return h("div", { class: "empty", "data-key": "empty" },
-    h("h2", {}, "No job was ever submitted here"),
+    h("h2", {}, "No job was submitted here yet"),
     h("p", {}, "The demo's pipeline takes a minute or two on two CPU cores. From the command line:"),
     h("pre", {}, "python -m services.jobs submit pipeline --recipe toy"),
     me.role !== "viewer" && h("p", {}, "Or ", h("a", { href: "/submit" }, "fill in the form"), "."));

@@ -21,6 +21,7 @@ from servers.faults import Fault, FaultProxy
 from servers.processes import HOST, free_ports
 from servers.s3 import S3Server
 
+from services.common.auth import Role
 from services.jobs.cli import format as telling
 from services.jobs.cli import submit as submitting
 from services.jobs.cli.client import Client
@@ -28,11 +29,10 @@ from services.jobs.cli.commands import COMMANDS
 from services.jobs.cli.format import Look
 from services.jobs.cli.options import moment_s, span_s
 from services.jobs.http.api import create_app
-from services.jobs.http.auth import ApiSettings
+from services.jobs.http.state import ApiSettings
 from services.jobs.local.paths import remember, server
 from services.jobs.queue.limits import Limits, ProjectLimits
 from services.jobs.queue.records import Attempt, JobRequest
-from services.jobs.queue.states import Role
 from services.jobs.queue.store import open_store
 from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.attempt_dir import AttemptDir, attempt_dir_of

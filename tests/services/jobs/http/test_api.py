@@ -1,4 +1,4 @@
-"""Every endpoint of the job service, for everybody who may use it and everybody who may not."""
+"""Every endpoint of the job service, for users who may use it and users who may not."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
+from services.common.auth import ROLES
+from services.common.limits import MAX_BODY
 from services.jobs.http import api
 from services.jobs.http.api import create_app
-from services.jobs.http.auth import ApiSettings
-from services.jobs.http.bodies import MAX_BODY
-from services.jobs.http.metrics import ALIVE_S, Watch
+from services.jobs.http.metrics import ALIVE_S, DispatcherMonitor
+from services.jobs.http.state import ApiSettings
 from services.jobs.queue.limits import Limits, ProjectLimits
 from services.jobs.queue.states import STATES
 from services.jobs.runs.attempt_dir import LOG_PIECE, End
@@ -23,7 +24,7 @@ from zsbir.base.errors import InputError
 
 TOY = {"kind": "ingest", "config": {"layout": "toy"}}
 
-WHO = {
+LEAST_ROLE = {
     "GET /api/me": "viewer",
     "GET /api/kinds": "viewer",
     "GET /api/jobs": "viewer",
@@ -47,9 +48,7 @@ WHO = {
     "GET /openapi.json": "",
     "HEAD /openapi.json": "",
 }
-"""Who may do what; empty: everybody."""
-
-RANKS = ("viewer", "submitter", "operator")
+"""The lowest role that may use each endpoint; empty: no token is needed."""
 
 
 def routes_of(app: FastAPI) -> list[str]:
@@ -63,7 +62,7 @@ def routes_of(app: FastAPI) -> list[str]:
 
 
 def error_of(answer) -> str:
-    """The one line of an answer that is no success."""
+    """The one line of an error answer."""
     assert list(answer.json()) == ["error"]
     line = answer.json()["error"]
     assert line
@@ -74,21 +73,21 @@ def error_of(answer) -> str:
 # --- who may do what
 
 
-def test_everybody_may_do_what_the_table_says_and_no_route_is_missing_from_it(served):
-    assert sorted(routes_of(served.app)) == sorted(WHO)
-    for words, least in WHO.items():
-        method, path = words.split()
+def test_each_role_may_use_the_endpoints_of_the_table_and_no_route_is_missing_from_it(served):
+    assert sorted(routes_of(served.app)) == sorted(LEAST_ROLE)
+    for endpoint, least in LEAST_ROLE.items():
+        method, path = endpoint.split()
         path = re.sub(r"\{job_id(:int)?\}", "1", path).replace("{name}", "app.js")
-        for token in ("", "zsbir_wrong", "revoked", *RANKS):
+        for token in ("", "zsbir_wrong", "revoked", *ROLES):
             code = served.client(token).request(method, path).status_code
             if not least:
-                assert code in (200, 404, 503), (words, token)
-            elif token not in RANKS:
-                assert code == 401, (words, token)
-            elif RANKS.index(token) < RANKS.index(least):
-                assert code == 403, (words, token)
+                assert code in (200, 404, 503), (endpoint, token)
+            elif token not in ROLES:
+                assert code == 401, (endpoint, token)
+            elif ROLES.index(token) < ROLES.index(least):
+                assert code == 403, (endpoint, token)
             else:
-                assert code not in (401, 403, 500), (words, token)
+                assert code not in (401, 403, 500), (endpoint, token)
 
 
 def test_whatever_is_wrong_with_a_token_the_answer_is_the_same(served):
@@ -99,7 +98,7 @@ def test_whatever_is_wrong_with_a_token_the_answer_is_the_same(served):
     assert served.client().get("/api/me").headers["www-authenticate"] == "Bearer"
 
 
-def test_who_may_not_is_told_so_before_his_words_are_read(served):
+def test_a_user_who_may_not_is_refused_before_the_body_is_read(served):
     assert served.client().post("/api/jobs", content=b"{").status_code == 401
     assert served.client("viewer").post("/api/jobs", content=b"x" * (MAX_BODY + 1)).status_code == 403
     assert served.client("submitter").put("/api/limits", json={"nonsense": 1}).status_code == 403
@@ -117,14 +116,14 @@ def test_without_tokens_everybody_is_the_operator_on_a_loopback_address_and_nowh
         assert served.client().get("/api/me").json() == {"name": "local", "role": "operator", "auth": "off"}
         assert served.client().get("/api/audit").status_code == 200
         assert served.client().get("/metrics").status_code == 200
-        app.state.service.service.store.engine.dispose()
+        app.state.jobs.store.engine.dispose()
     for host in ("0.0.0.0", "::", "10.0.0.1", "jobs.example.org", ""):
         with pytest.raises(InputError, match="loopback"):
             create_app(ApiSettings(**store, host=host))
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "x@127.0.0.1", "", "[::1", "a b"])
-def test_a_name_that_is_not_this_services_is_refused_for_pages_and_api_alike(served, host):
+def test_a_foreign_host_name_is_refused_for_pages_and_api_alike(served, host):
     for path in ("/", "/api/me", "/openapi.json", "/nowhere"):
         answer = served.client("operator", Host=host).get(path)
         assert answer.status_code == 421
@@ -140,10 +139,10 @@ def test_a_name_that_the_operator_gave_is_known(settings, served):
     app = create_app(settings.replace(hosts=("jobs.example.org",)))
     served.app = app
     assert served.client("operator", Host="jobs.example.org").get("/api/me").status_code == 200
-    app.state.service.service.store.engine.dispose()
+    app.state.jobs.store.engine.dispose()
 
 
-def test_another_sites_page_changes_nothing(served):
+def test_a_page_of_another_site_changes_nothing(served):
     for origin in ("http://evil.example", "null", "http://127.0.0.1:9999", "http://127.0.0.1", "", "file://"):
         answer = served.client("operator", Origin=origin).post("/api/jobs", json=TOY)
         assert answer.status_code == 403
@@ -152,7 +151,7 @@ def test_another_sites_page_changes_nothing(served):
     assert served.client("operator", Origin="http://127.0.0.1:8080").post("/api/jobs", json=TOY).status_code == 201
 
 
-def test_every_answer_tells_browsers_to_be_careful(served):
+def test_every_answer_has_security_headers(served):
     for path in ("/", "/api/me", "/nowhere", "/static/nothing", "/openapi.json", "/healthz"):
         headers = served.client().get(path).headers
         assert "frame-ancestors 'none'" in headers["content-security-policy"]
@@ -168,9 +167,9 @@ def test_a_job_is_submitted_with_what_its_configuration_takes(served):
     answer = served.client("submitter").post("/api/jobs", json={**TOY, "project": "vision", "priority": 3})
     assert answer.status_code == 201
     job = answer.json()
-    said = {name: job[name] for name in ("kind", "project", "owner", "priority", "state", "cpus", "gpus", "place", "attempts")}
+    shown = {name: job[name] for name in ("kind", "project", "owner", "priority", "state", "cpus", "gpus", "place", "attempts")}
     expected = {"kind": "ingest", "project": "vision", "owner": "submitter", "priority": 3, "state": "queued"}
-    assert said == {**expected, "cpus": 1.0, "gpus": 0.0, "place": 1, "attempts": 0}
+    assert shown == {**expected, "cpus": 1.0, "gpus": 0.0, "place": 1, "attempts": 0}
     many = served.client("submitter").post("/api/jobs", json={**TOY, "cpus": 4, "gpus": 0.5, "time_limit_s": 60}).json()
     assert (many["cpus"], many["gpus"], many["time_limit_s"], many["place"]) == (4.0, 0.5, 60.0, 2)
 
@@ -224,7 +223,7 @@ def test_a_filter_that_cannot_be_is_refused(served, query, code):
     assert query.split("=")[0] in error_of(answer)
 
 
-def test_why_a_job_waits_is_said(served):
+def test_a_waiting_job_says_why_it_waits(served):
     assert served.client("operator").put("/api/limits", json={"running": 1}).status_code == 200
     served.submit()
     waiting = served.submit()
@@ -234,26 +233,26 @@ def test_why_a_job_waits_is_said(served):
 
 
 def test_a_job_is_cancelled_by_its_owner_or_an_operator(served):
-    mine, his = served.submit("submitter"), served.submit("other")
+    mine, theirs = served.submit("submitter"), served.submit("other")
     assert served.client("submitter").post(f"/api/jobs/{mine}/cancel").json()["state"] == "cancelled"
-    refused = served.client("submitter").post(f"/api/jobs/{his}/cancel")
+    refused = served.client("submitter").post(f"/api/jobs/{theirs}/cancel")
     assert refused.status_code == 403
     assert "'other'" in error_of(refused)
     attempt, _ = served.run()
-    shown = served.client("operator").post(f"/api/jobs/{his}/cancel").json()
+    shown = served.client("operator").post(f"/api/jobs/{theirs}/cancel").json()
     assert (shown["state"], shown["cancelling"]) == ("running", True)
     served.end(attempt, "succeeded")
-    assert served.client("operator").post(f"/api/jobs/{his}/cancel").json()["state"] == "succeeded"
+    assert served.client("operator").post(f"/api/jobs/{theirs}/cancel").json()["state"] == "succeeded"
 
 
 def test_many_jobs_are_cancelled_at_once(served):
     mine = [served.submit("submitter", project="a"), served.submit("submitter", project="b")]
-    his = [served.submit("other", project="a"), served.submit("other", project="b")]
+    theirs = [served.submit("other", project="a"), served.submit("other", project="b")]
     cancel = served.client("submitter").post
-    done = cancel("/api/cancel", json={"ids": [mine[0], his[0], 999, mine[0]]}).json()
+    done = cancel("/api/cancel", json={"ids": [mine[0], theirs[0], 999, mine[0]]}).json()
     assert done["cancelled"] == [mine[0]]
     assert [(each["id"], each["error"].split(";")[0]) for each in done["refused"]] == [
-        (his[0], f"job {his[0]} belongs to 'other'"),
+        (theirs[0], f"job {theirs[0]} belongs to 'other'"),
         (999, "there is no job 999"),
     ]
     assert (
@@ -262,13 +261,13 @@ def test_many_jobs_are_cancelled_at_once(served):
     assert cancel("/api/cancel", json={"project": "b"}).json() == {"cancelled": [mine[1]], "refused": []}
     assert cancel("/api/cancel", json={"owner": "other"}).json()["cancelled"] == []
     done = served.client("operator").post("/api/cancel", json={"states": ["queued"], "owner": "other"}).json()
-    assert sorted(done["cancelled"]) == his
+    assert sorted(done["cancelled"]) == theirs
 
 
 @pytest.mark.parametrize(
     "body", [{}, {"ids": []}, {"ids": [1], "project": "a"}, {"ids": [0]}, {"ids": [2**31]}, {"states": ["failed"]}, {"ids": ["1"]}]
 )
-def test_what_names_no_jobs_cancels_none(served, body):
+def test_a_selection_of_no_jobs_cancels_none(served, body):
     job = served.submit()
     answer = served.client("operator").post("/api/cancel", json=body)
     assert answer.status_code == 422
@@ -286,8 +285,8 @@ def test_a_job_that_failed_is_tried_again_as_a_new_one(served):
     made = served.client("submitter").post(retry)
     assert made.status_code == 201
     again = made.json()
-    said = [again[name] for name in ("retry_of", "project", "priority", "time_limit_s", "state", "owner")]
-    assert said == [job, "vision", 7, 60.0, "queued", "submitter"]
+    kept = [again[name] for name in ("retry_of", "project", "priority", "time_limit_s", "state", "owner")]
+    assert kept == [job, "vision", 7, 60.0, "queued", "submitter"]
     twice = served.client("submitter").post(retry)
     assert twice.status_code == 409
     assert f"job {again['id']} goes on" in error_of(twice)
@@ -304,7 +303,7 @@ def test_a_job_that_succeeded_is_not_tried_again(served):
 
 
 @pytest.mark.parametrize("path", ["", "/log", "/curve", "/pictures/x.png"])
-def test_a_job_that_is_not_there_is_not_found(served, path):
+def test_a_job_that_does_not_exist_is_not_found(served, path):
     assert "no job 77" in error_of(served.client("viewer").get(f"/api/jobs/77{path}"))
     assert served.client("viewer").get(f"/api/jobs/77{path}").status_code == 404
 
@@ -335,7 +334,7 @@ def test_a_body_must_say_that_it_is_json(served):
         assert "application/json" in error_of(answer)
 
 
-def test_a_body_that_is_too_large_is_refused_whether_its_length_is_told_or_not(served):
+def test_a_body_that_is_too_large_is_refused_whether_or_not_its_length_is_announced(served):
     headers = {"Content-Type": "application/json"}
     body = json.dumps({**TOY, "project": "x" * MAX_BODY}).encode()
     assert served.client("operator").post("/api/jobs", content=body, headers=headers).status_code == 413
@@ -343,7 +342,7 @@ def test_a_body_that_is_too_large_is_refused_whether_its_length_is_told_or_not(s
     assert served.client("operator").post("/api/jobs", content=pieces, headers=headers).status_code == 413
 
 
-def test_more_than_anybody_has_is_refused(served):
+def test_absurd_resources_and_times_are_refused(served):
     for words in ({"cpus": 1e9}, {"gpus": -1}, {"time_limit_s": 0}, {"start_by_s": 1e300}):
         assert served.client("operator").post("/api/jobs", json={**TOY, **words}).status_code == 422
     wide = {"kind": "pipeline", "config": {"recipe": "toy", "train": {"num_workers": 2**50}}}
@@ -419,7 +418,7 @@ def test_each_attempt_has_its_own_log_and_the_newest_comes_first(served):
     assert [(each["number"], each["cause"]) for each in made] == [(1, "preempted"), (2, None)]
 
 
-def test_steps_curve_links_and_pictures_tell_what_a_job_did(served):
+def test_steps_curve_links_and_pictures_show_what_a_job_did(served):
     job = served.submit(kind="pipeline", config={"recipe": "toy"})
     attempt, attempt_dir = served.run()
     status = Path(attempt_dir.uri, "train")
@@ -466,7 +465,7 @@ def test_an_artifact_outside_of_what_the_service_reads_shows_no_pictures(served,
     assert served.client("viewer").get("/api/jobs/1").json()["pictures"] == []
 
 
-def test_a_link_is_made_of_words_alone(served):
+def test_a_link_is_made_of_word_characters_alone(served):
     job = served.submit()
     _, attempt_dir = served.run()
     Path(attempt_dir.uri, "ingest").mkdir(parents=True)
@@ -495,7 +494,7 @@ def test_the_queue_is_shown_as_a_whole(served):
     assert (shown["dispatcher"]["holder"], shown["dispatcher"]["epoch"]) == ("dispatcher", 1)
 
 
-def test_limits_are_set_and_who_did_it_is_written_down(served):
+def test_limits_are_set_and_the_audit_names_who_did_it(served):
     wanted = Limits(running=3, cpus=8, projects={"vision": ProjectLimits(gpus=1, gpu_hours=10)}).model_dump()
     assert served.client("operator").put("/api/limits", json=wanted).json() == wanted
     assert served.client("viewer").get("/api/queue").json()["limits"] == wanted
@@ -508,23 +507,23 @@ def test_limits_are_set_and_who_did_it_is_written_down(served):
     assert [each["id"] for each in before] == [event["id"] - 1]
 
 
-def test_a_dispatcher_is_alive_as_long_as_its_beats_move(served):
+def test_a_dispatcher_is_alive_as_long_as_its_heartbeats_continue(served):
     now = [100.0]
-    watch = Watch(served.store, clock=lambda: now[0])
-    assert (watch.look().alive, watch.look().seen_s_ago) == (False, None)
+    monitor = DispatcherMonitor(served.store, clock=lambda: now[0])
+    assert (monitor.check().alive, monitor.check().seen_s_ago) == (False, None)
     served.store.heartbeat(served.lease)
     now[0] += ALIVE_S - 1
-    assert watch.look().alive
+    assert monitor.check().alive
     now[0] += ALIVE_S - 1
-    assert watch.look().alive
+    assert monitor.check().alive
     now[0] += 1
-    assert (watch.look().alive, watch.look().seen_s_ago) == (False, ALIVE_S)
+    assert (monitor.check().alive, monitor.check().seen_s_ago) == (False, ALIVE_S)
     served.store.heartbeat(served.lease)
     now[0] += 3600
-    assert (watch.look().alive, watch.look().seen_s_ago) == (False, None), "it has beaten some time in this hour"
+    assert (monitor.check().alive, monitor.check().seen_s_ago) == (False, None), "its last heartbeat was some time in this hour"
     served.store.heartbeat(served.lease)
     now[0] += 2
-    assert watch.look().alive
+    assert monitor.check().alive
 
 
 def test_metrics_are_in_prometheus_format_and_name_no_job(served):
@@ -555,16 +554,16 @@ def test_metrics_are_in_prometheus_format_and_name_no_job(served):
 
 
 def test_kinds_are_described_for_forms(served):
-    said = served.client("viewer").get("/api/kinds").json()
-    assert set(said) == {"kinds", "recipes", "about_recipes", "order"}
-    assert said["kinds"]["train"]["required"] == ["dataset"]
+    kinds = served.client("viewer").get("/api/kinds").json()
+    assert set(kinds) == {"kinds", "recipes", "about_recipes", "order"}
+    assert kinds["kinds"]["train"]["required"] == ["dataset"]
 
 
-def test_a_store_that_is_away_is_told_in_one_line(tmp_path, served):
+def test_a_store_that_does_not_answer_is_reported_in_one_line(tmp_path, served):
     app = create_app(ApiSettings(store=f"sqlite:///{tmp_path / 'away' / 'jobs.db'}", root=str(tmp_path), auth="off"))
     served.app = app
     assert served.client().get("/healthz").json() == {"ok": True}
-    app.state.service.service.store.engine.dispose()
+    app.state.jobs.store.engine.dispose()
     (tmp_path / "away").rename(tmp_path / "gone")
     for path in ("/healthz", "/api/jobs", "/api/queue", "/metrics", "/api/jobs/1"):
         answer = served.client().get(path)
@@ -573,7 +572,7 @@ def test_a_store_that_is_away_is_told_in_one_line(tmp_path, served):
     assert served.client().post("/api/jobs", json=TOY).status_code == 503
 
 
-def test_a_method_that_is_not_there_names_those_that_are(served):
+def test_a_method_that_is_not_allowed_names_those_that_are(served):
     answer = served.client("operator").put("/api/jobs")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
     assert served.client("operator").get("/api/jobs/1/cancel").headers["allow"] == "POST"
@@ -582,7 +581,7 @@ def test_a_method_that_is_not_there_names_those_that_are(served):
 # --- the pages
 
 
-def test_pages_are_those_that_were_there_when_the_service_began(served, settings, tmp_path, monkeypatch):
+def test_pages_are_served_as_they_were_when_the_service_started(served, settings, tmp_path, monkeypatch):
     pages = tmp_path / "pages"
     pages.mkdir()
     monkeypatch.setattr(api, "PAGES", pages)

@@ -1,4 +1,4 @@
-"""Schemathesis against the whole job service: what its OpenAPI says is what it does, whatever it is sent."""
+"""Schemathesis against the whole job service: it behaves as its OpenAPI description says, whatever it is sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
 from services.jobs.http.api import create_app
-from services.jobs.http.auth import ApiSettings
+from services.jobs.http.state import ApiSettings
 from services.jobs.queue.records import JobRequest
 from services.jobs.queue.store import Store
 from services.jobs.queue.tokens import Tokens
@@ -21,13 +21,13 @@ from zsbir.base.artifact import draft
 EXAMPLES = 25
 """Requests of each operation, besides the corners of its parameters."""
 
-REFUSES_FOR_REASONS = {"positive_data_acceptance": {"expected-statuses": ["2xx", "404", "409", "422"]}}
-"""No schema can say whether a configuration can run; nor that ids and a project are two ways to name jobs; nor how large a number
-is too large for a reader of JSON."""
+MAY_REFUSE = {"positive_data_acceptance": {"expected-statuses": ["2xx", "404", "409", "422"]}}
+"""No schema can say whether a configuration can run; nor that ids and a project exclude each
+other; nor how large a number JSON readers understand."""
 
 
 def some_jobs(store: Store, root: str) -> None:
-    """One of each fate, with a log and a picture."""
+    """One job in each state, with a log and a picture."""
     lease = store.take_lease("dispatcher", None)
     assert lease
     for number in range(6):
@@ -49,16 +49,14 @@ def some_jobs(store: Store, root: str) -> None:
 @pytest.mark.slow
 def test_the_service_does_what_its_description_says(settings: ApiSettings):
     app = create_app(settings.replace(hosts=("testserver",)))
-    store = app.state.service.service.store
+    store = app.state.jobs.store
     some_jobs(store, settings.root)
     token = Tokens(store).make("operator", "operator", "test")
     config = {
         "headers": {"Authorization": f"Bearer {token}"},
         "generation": {"max-examples": EXAMPLES, "deterministic": True, "database": "none"},
         "phases": {"stateful": {"enabled": False}},
-        "operations": [
-            {"include-path": path, "checks": REFUSES_FOR_REASONS} for path in ("/api/jobs", "/api/cancel", "/api/limits")
-        ],
+        "operations": [{"include-path": path, "checks": MAY_REFUSE} for path in ("/api/jobs", "/api/cancel", "/api/limits")],
     }
     service = schemathesis.openapi.from_asgi("/openapi.json", app, config=SchemathesisConfig.from_dict(config))
     tested, statuses, wrong = set(), Counter[int](), []
@@ -79,7 +77,7 @@ def test_the_service_does_what_its_description_says(settings: ApiSettings):
 
 
 def failures(recorder) -> list[str]:
-    """What its checks found, with the request that shows it."""
+    """The failed checks, each with its request."""
     found = []
     for case, checks in recorder.checks.items():
         for check in checks:

@@ -1,4 +1,4 @@
-"""The queue's page in a real browser: over the real service, its real store, and folders as attempts leave them."""
+"""The queue's page in a real browser, over the real service with its real store and attempts' folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from services.jobs.cli.client import Client
 from services.jobs.http.api import create_app
-from services.jobs.http.auth import ApiSettings
+from services.jobs.http.state import ApiSettings
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import Attempt, Job, JobRequest, Lease
 from services.jobs.queue.store import Store, open_store
@@ -34,7 +34,7 @@ from zsbir.base.storage import join, open_folder
 pytestmark = pytest.mark.slow
 
 SEEN_MS = 15_000
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 EVIL = "<img src=x onerror='window.cracked=1'><script>window.cracked=1</script>\"'><svg onload=window.cracked=1>"
 WATCHED = """
     window.violations = [];
@@ -57,12 +57,12 @@ TOO_FAINT = """() => {
         return [node.textContent, (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05)];
     }).filter(([, contrast]) => contrast < 4.5);
 }"""
-"""Texts whose contrast to what they stand on is below WCAG's AA."""
+"""Texts whose contrast to their background is below WCAG's AA."""
 
 
 @dataclass
 class Queue:
-    """A service over a store of its own, and a dispatcher's hand."""
+    """A service over a store of its own, with a dispatcher's lease."""
 
     store: Store
     root: str
@@ -79,7 +79,7 @@ class Queue:
         return self.store.submit(JobRequest.of({"kind": kind, "config": given, **more}))
 
     def start(self, *steps: str) -> Attempt:
-        """An attempt of the job whose turn it is, which runs."""
+        """Start an attempt of the next job."""
         attempt = self.store.claim(self.lease, Limits(running=99))
         assert attempt
         job = self.store.job(attempt.job_id)
@@ -93,9 +93,9 @@ class Queue:
     def report(self, attempt: Attempt, frac: float, *, resumed_from: str = "", **more: Any) -> None:
         done = round(200 * frac)
         metrics = {"step": done, "train/loss": 2.51 - frac, "dev/map_all": 0.312345 + frac / 5}
-        said = {"step": "train", "steps": "", "label": "train", "done": done, "total": 200, "unit": "steps", "per_s": 4.1234}
+        progress = {"step": "train", "steps": "", "label": "train", "done": done, "total": 200, "unit": "steps", "per_s": 4.1234}
         now = {"left_s": (200 - done) / 4, "frac": frac, "metrics": metrics, "updated_s": time.time()}
-        self.store.report(self.lease, attempt, {**said, **now, **more}, resumed_from=resumed_from)
+        self.store.report(self.lease, attempt, {**progress, **now, **more}, resumed_from=resumed_from)
 
     def say(self, attempt: Attempt, text: str) -> None:
         attempt_dir_of(self.root, attempt.submission_id).write_log(0, text.encode())
@@ -114,7 +114,7 @@ class Queue:
 
 @contextmanager
 def served(settings: ApiSettings) -> Iterator[str]:
-    """The service's address while it runs, in a thread of its own."""
+    """Serve from a thread; the address."""
     config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -127,8 +127,8 @@ def served(settings: ApiSettings) -> Iterator[str]:
     thread.join(10)
 
 
-def opened(folder_: Path, **more: Any) -> Iterator[Queue]:
-    url, root = f"sqlite:///{folder_ / 'jobs.db'}", str(folder_ / "root")
+def opened(folder: Path, **more: Any) -> Iterator[Queue]:
+    url, root = f"sqlite:///{folder / 'jobs.db'}", str(folder / "root")
     Path(root).mkdir()
     with closing(open_store(url).engine.raw_connection()):
         queue = Queue(open_store(url), root)
@@ -139,19 +139,19 @@ def opened(folder_: Path, **more: Any) -> Iterator[Queue]:
 
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[Queue]:
-    """One where everybody is operator."""
+    """A queue where everybody is operator."""
     yield from opened(tmp_path, auth="off")
 
 
 @pytest.fixture
 def closed_queue(tmp_path: Path) -> Iterator[Queue]:
-    """One that wants tokens."""
+    """A queue that needs tokens."""
     yield from opened(tmp_path)
 
 
 @dataclass
 class Visit:
-    """A new user's pages, and all that must not happen on them."""
+    """A new user's pages, and a record of what must not happen on them."""
 
     context: BrowserContext
     address: str
@@ -178,7 +178,7 @@ class Visit:
         return page
 
     def check(self, *, refusals: bool = False) -> None:
-        """refusals: a test that lets the service refuse sees the browser's own line about it."""
+        """Check that none of it happened. refusals: the browser's own lines about refused requests are expected."""
         for page in self.context.pages:
             assert page.evaluate("window.cracked") is None
             assert page.evaluate("window.violations") == []
@@ -189,12 +189,12 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    """Makes visits to an address, and closes them."""
+    """Make visits to an address, and close them."""
     expect.set_options(timeout=SEEN_MS)
     made: list[BrowserContext] = []
 
     def to(queue: Queue, **options: Any) -> Visit:
-        context = browser.new_context(**{"viewport": DESK, "reduced_motion": "reduce", "locale": "en-GB", **options})
+        context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", "locale": "en-GB", **options})
         made.append(context)
         return Visit(context, queue.address)
 
@@ -212,7 +212,7 @@ def rows_of(count: int) -> list[dict[str, float | None]]:
     return rows
 
 
-def test_an_empty_queue_says_how_to_submit_the_first_job(queue: Queue, visit) -> None:
+def test_an_empty_queue_explains_how_to_submit_the_first_job(queue: Queue, visit) -> None:
     there = visit(queue)
     page = there.open()
     expect(page.get_by_text("python -m services.jobs submit pipeline")).to_be_visible()
@@ -221,7 +221,7 @@ def test_an_empty_queue_says_how_to_submit_the_first_job(queue: Queue, visit) ->
     there.check()
 
 
-def test_the_queue_says_who_runs_who_waits_and_why(queue: Queue, visit) -> None:
+def test_the_queue_shows_running_and_waiting_jobs_and_why_they_wait(queue: Queue, visit) -> None:
     jobs = [queue.submit(owner="ann", project="vision") for _ in range(4)]
     attempts = [queue.start(), queue.start()]
     queue.report(attempts[0], 0.4)
@@ -237,7 +237,7 @@ def test_the_queue_says_who_runs_who_waits_and_why(queue: Queue, visit) -> None:
     expect(line.nth(1)).to_contain_text("2 of 2 jobs are running: jobs 1, 2")
     expect(line.nth(2)).to_contain_text(f"job {jobs[2].id} is first in line, and waits for room")
     expect(page.get_by_text("Running 2 of 2")).to_be_visible()
-    expect(page.get_by_text("jobs wait")).to_be_visible()  # nobody beats
+    expect(page.get_by_text("jobs wait")).to_be_visible()  # no heartbeat yet
     queue.store.heartbeat(queue.lease)
     expect(page.get_by_text("dispatcher alive")).to_be_visible()
 
@@ -271,7 +271,7 @@ def test_ended_jobs_are_filtered_and_paged(queue: Queue, visit) -> None:
     expect(rows).to_have_count(15)
     expect(rows.first).to_contain_text("error: no such dataset")
     page.get_by_label("kind").select_option("evaluate")
-    expect(page.get_by_text("Nothing has ended that fits.")).to_be_visible()
+    expect(page.get_by_text("No job that has ended matches.")).to_be_visible()
     there.check()
 
 
@@ -319,20 +319,20 @@ def test_a_sweep_s_page_shows_its_trials(queue: Queue, visit) -> None:
 def test_the_log_follows_only_while_its_reader_is_at_the_end(queue: Queue, visit) -> None:
     job = queue.submit()
     attempt = queue.start()
-    said = "".join(f"line {number:06d} of the log\n" for number in range(9000))
-    queue.say(attempt, said)
+    text = "".join(f"line {number:06d} of the log\n" for number in range(9000))
+    queue.say(attempt, text)
     there = visit(queue)
     page = there.open(f"/jobs/{job.id}")
     log = page.get_by_role("log")
     expect(log).to_contain_text("line 008999")
     assert log.evaluate("log => log.scrollHeight - log.scrollTop - log.clientHeight") < 24
     assert log.evaluate("log => log.textContent.split('\\n').length") <= 2001
-    queue.say(attempt, said + "and then\n")
+    queue.say(attempt, text + "and then\n")
     expect(log).to_contain_text("and then")
     assert log.evaluate("log => log.scrollHeight - log.scrollTop - log.clientHeight") < 24
 
     log.evaluate("log => log.scrollTop = 100")
-    queue.say(attempt, said + "and then\nmuch later\n")
+    queue.say(attempt, text + "and then\nmuch later\n")
     expect(log).to_contain_text("much later")
     assert log.evaluate("log => log.scrollTop") < 200
     first = log.evaluate("log => log.textContent.split('\\n')[1]")
@@ -348,7 +348,7 @@ def test_the_log_follows_only_while_its_reader_is_at_the_end(queue: Queue, visit
     there.check()
 
 
-def test_a_log_that_comes_slowly_shows_each_line_once(queue: Queue, visit) -> None:
+def test_a_log_that_arrives_slowly_shows_each_line_once(queue: Queue, visit) -> None:
     """Another attempt is chosen, and the page's next look at the log is on its way before the first one has answered."""
     job = queue.submit()
     first = queue.start()
@@ -373,7 +373,7 @@ def test_a_log_that_comes_slowly_shows_each_line_once(queue: Queue, visit) -> No
     there.check()
 
 
-def test_attempts_events_and_the_way_to_the_same_job_again_are_told(queue: Queue, visit) -> None:
+def test_attempts_events_and_the_command_line_for_the_same_job_are_shown(queue: Queue, visit) -> None:
     config = {"recipe": "toy", "lr": 0.003, "experiment": "it's", "train_on_dev": False}
     job = queue.submit(config=config, owner="ann", project="vision", priority=5, cpus=2, gpus=1)
     first = queue.start()
@@ -391,10 +391,10 @@ def test_attempts_events_and_the_way_to_the_same_job_again_are_told(queue: Queue
     expect(rows.nth(1)).to_contain_text("preempted")
     expect(rows.nth(2)).to_contain_text("…/x/step-150")
     expect(page.locator(".head")).to_contain_text("error: lr is too large")
-    told = page.get_by_text("python -m services.jobs submit").inner_text()
+    command = page.get_by_text("python -m services.jobs submit").inner_text()
     flags = ["--recipe=toy", "--lr=0.003", "--experiment=it's", "--no-train-on-dev", "--project=vision", "--priority=5"]
     flags += ["--cpus=2", "--gpus=1"]
-    assert shlex.split(told.replace("\\\n", "")) == ["python", "-m", "services.jobs", "submit", "train", *flags]
+    assert shlex.split(command.replace("\\\n", "")) == ["python", "-m", "services.jobs", "submit", "train", *flags]
     expect(page.get_by_role("link", name="its run")).to_have_attribute("href", "http://mlflow.test/#/experiments/1/runs/abc")
     expect(page.get_by_text("attempt ended", exact=False).first).to_be_visible()
     expect(page.get_by_role("log")).to_contain_text("the second attempt's words")
@@ -423,9 +423,9 @@ def test_the_command_line_that_is_shown_submits_the_same_job(queue: Queue, visit
     with Client(queue.address) as client:
         job = queue.store.job(client.submit({"kind": "pipeline", "config": config, **terms}, "first")[0]["id"])
     page = visit(queue).open(f"/jobs/{job.id}")
-    told = page.get_by_text("python -m services.jobs submit").inner_text()
+    command = page.get_by_text("python -m services.jobs submit").inner_text()
     env = {**os.environ, "ZSBIR_JOBS_URL": queue.address, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(["sh", "-c", told], cwd=tmp_path, env=env, text=True, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env, text=True, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     again = queue.store.job(int(done.stdout))
     for name in ("kind", "config", "project", "priority", "cpus", "gpus", "time_limit_s"):
@@ -506,7 +506,7 @@ def test_lists_and_whole_numbers_arrive_as_what_they_are(queue: Queue, visit) ->
     there.check()
 
 
-def test_what_the_service_refuses_is_said_at_the_form_and_its_field(queue: Queue, visit) -> None:
+def test_a_refusal_is_shown_at_the_form_and_its_field(queue: Queue, visit) -> None:
     there = visit(queue)
     page = there.open("/submit")
     page.get_by_label("Kind").select_option("train")
@@ -550,7 +550,7 @@ def test_jobs_are_cancelled_through_the_page_one_and_many(queue: Queue, visit) -
     there.check()
 
 
-def test_a_token_lets_in_and_its_role_decides_what_can_be_pressed(closed_queue: Queue, visit) -> None:
+def test_a_token_signs_in_and_its_role_decides_which_buttons_there_are(closed_queue: Queue, visit) -> None:
     queue = closed_queue
     queue.submit(owner="ann")
     queue.submit(owner="bob")
@@ -581,7 +581,7 @@ def test_a_token_lets_in_and_its_role_decides_what_can_be_pressed(closed_queue: 
     there.check(refusals=True)
 
 
-def test_a_service_that_is_away_is_waited_for(queue: Queue, visit) -> None:
+def test_the_page_waits_for_a_service_that_does_not_answer(queue: Queue, visit) -> None:
     queue.submit()
     there = visit(queue)
     page = there.open()
@@ -598,7 +598,7 @@ def test_a_service_that_is_away_is_waited_for(queue: Queue, visit) -> None:
 
 
 def test_an_answer_that_breaks_off_is_asked_for_again(queue: Queue, visit) -> None:
-    """Also one that is somebody else's: a proxy's page, with status 200."""
+    """So is an answer of something else, such as a proxy's page with status 200."""
     queue.submit()
     there = visit(queue)
     page = there.open()
@@ -612,7 +612,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(queue: Queue, visit) -> No
     there.check(refusals=True)
 
 
-def test_a_page_that_nobody_sees_asks_for_nothing(queue: Queue, visit) -> None:
+def test_a_hidden_page_asks_for_nothing(queue: Queue, visit) -> None:
     there = visit(queue)
     page = there.open()
     expect(page).to_have_title("0 running, 0 waiting — queue")
@@ -630,7 +630,7 @@ def test_a_page_that_nobody_sees_asks_for_nothing(queue: Queue, visit) -> None:
     there.check()
 
 
-def test_what_users_write_is_only_text(queue: Queue, visit) -> None:
+def test_text_of_users_is_never_run_as_code(queue: Queue, visit) -> None:
     job = queue.submit(config={"recipe": "toy", EVIL: EVIL}, owner=EVIL[:100])
     attempt = queue.start()
     queue.report(attempt, 0.3, resumed_from=EVIL, label=EVIL, unit=EVIL, metrics={EVIL: 1.0})
@@ -652,7 +652,7 @@ def test_what_users_write_is_only_text(queue: Queue, visit) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("name", "size"), [("desk", DESK), ("phone", PHONE)])
+@pytest.mark.parametrize(("name", "size"), [("desktop", DESKTOP), ("phone", PHONE)])
 def test_every_page_fits_its_window(queue: Queue, visit, tmp_path: Path, scheme: str, name: str, size: dict[str, int]) -> None:
     lived_in(queue)
     there = visit(queue, viewport=size, color_scheme=scheme)

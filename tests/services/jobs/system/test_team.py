@@ -13,7 +13,7 @@ from servers.mlflow_server import mlflow_server
 from servers.postgres import new_database
 
 from services.jobs.http.api import create_app
-from services.jobs.http.auth import ApiSettings
+from services.jobs.http.state import ApiSettings
 from services.jobs.queue.tokens import Tokens
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.storage import join, open_folder

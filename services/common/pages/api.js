@@ -1,4 +1,4 @@
-// The service's HTTP API: a token that lives as long as the tab, errors as the service words them, and asking again and again.
+// A service's HTTP API: a token that is kept until the tab is closed, errors in the service's own words, and polling.
 
 const TOKEN = "zsbir-token";
 const LONGEST_S = 30;
@@ -9,58 +9,51 @@ export const token = {
   forget: () => sessionStorage.removeItem(TOKEN),
 };
 
-/** What the service refused. status 0: it could not be asked. */
-export class Refused extends Error {
+/** An error answer of the service. status 0: the service could not be reached. */
+export class ApiError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
   }
 }
 
-async function ask(path, options = {}) {
+/** The answer to a request below /api. ApiError for anything but success. */
+export async function request(path, options = {}) {
   const headers = { ...options.headers, ...(token.get() ? { Authorization: `Bearer ${token.get()}` } : {}) };
   let reply;
   try {
     reply = await fetch(`/api${path}`, { ...options, headers, cache: "no-store" });
   } catch {
-    throw new Refused(0, "the service cannot be reached");
+    throw new ApiError(0, "the service cannot be reached");
   }
   if (reply.ok) return reply;
-  const said = await reply.json().catch(() => ({}));
-  throw new Refused(reply.status, said?.error ?? `the service answered ${reply.status}`);
+  const body = await reply.json().catch(() => ({}));
+  throw new ApiError(reply.status, body?.error ?? `the service answered ${reply.status}`);
 }
 
-/** What an answer holds. Half an answer, or somebody else's, is none. */
-async function read(reply, how) {
+/** The content of an answer. ApiError where it broke off, or came from something else than the service, such as a proxy. */
+export async function read(reply, how) {
   try {
     return await how(reply);
   } catch {
-    throw new Refused(0, "the service's answer cannot be read");
+    throw new ApiError(0, "the service's answer cannot be read");
   }
 }
 
 const json = (reply) => reply.json();
 
-export const get = async (path) => read(await ask(path), json);
+export const get = async (path) => read(await request(path), json);
 
 /** A picture as a data: URL: an img element could not send the token. */
 export async function picture(path) {
   const reader = new FileReader();
-  reader.readAsDataURL(await read(await ask(path), (reply) => reply.blob()));
+  reader.readAsDataURL(await read(await request(path), (reply) => reply.blob()));
   await new Promise((resolve) => reader.addEventListener("loadend", resolve, { once: true }));
   return reader.result;
 }
 
 export const post = async (path, body, headers = {}) =>
-  read(await ask(path, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) }), json);
-
-/** A piece of a log. from: the byte it begins with; next: the byte after it. */
-export async function log(id, offset, attempt) {
-  const reply = await ask(`/jobs/${id}/log?offset=${offset}${attempt ? `&attempt=${attempt}` : ""}`);
-  const bytes = new Uint8Array(await read(reply, (each) => each.arrayBuffer()));
-  const next = Number(reply.headers.get("X-Next-Offset"));
-  return { bytes, next, from: Math.max(0, next - bytes.length), ended: reply.headers.get("X-Log-End") === "true" };
-}
+  read(await request(path, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) }), json);
 
 /** Query parameters from values; lists repeat, empty ones are left out. */
 export function query(values) {
@@ -68,17 +61,17 @@ export function query(values) {
   return parts.length ? `?${new URLSearchParams(parts)}` : "";
 }
 
-/** Asks now and then again: while the tab is seen, less often when it fails, and at once when somebody acts. */
+/** Asks at intervals while the tab is visible, less often after failures, and at once when the user acts. */
 export class Poll {
   #timer = 0;
   #failures = 0;
   #busy = false;
   #again = false;
 
-  /** work: asks and shows; may return the seconds until the next time. told: hears of each error, and null when all is well. */
-  constructor(work, told, every_s = 2) {
+  /** work: asks and shows; may return the seconds until the next time. onResult: called with each ApiError, or null for success. */
+  constructor(work, onResult, every_s = 2) {
     this.work = work;
-    this.told = told;
+    this.onResult = onResult;
     this.every_s = every_s;
     document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(this.#timer) : this.now()));
     window.addEventListener("online", () => this.now());
@@ -108,13 +101,13 @@ export class Poll {
     try {
       const wait_s = await this.work();
       this.#failures = 0;
-      this.told(null);
+      this.onResult(null);
       return wait_s ?? this.every_s;
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
+      if (!(error instanceof ApiError)) throw error;
       this.#failures += 1;
       const wait_s = Math.min(LONGEST_S, this.every_s * 2 ** (this.#failures - 1));
-      this.told(error, wait_s);
+      this.onResult(error, wait_s);
       return wait_s;
     }
   }

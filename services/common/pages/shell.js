@@ -1,0 +1,92 @@
+// The frame of a service's pages: who is signed in, what to say when the service does not answer, and signing in.
+// index.html has elements with the ids main, banner, who and log-out.
+
+import { ApiError, get, Poll, token } from "./api.js";
+import { h, show } from "./dom.js";
+import { duration } from "./format.js";
+
+const main = document.getElementById("main");
+const banner = document.getElementById("banner");
+
+function say(text) {
+  banner.textContent = text;
+  banner.hidden = !text;
+}
+
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(/[.\s]*$/, ".");
+
+/** Opens the page as soon as the service says who the user is.
+ *
+ * openPage({main, me, poll, say}): fills a page for that user. tokenCommand: the command line that makes a token.
+ */
+export function start({ openPage, tokenCommand }) {
+  let polling = null;
+
+  /** Pages poll through this, so that a page that is left asks no more. */
+  function poll(work, every_s) {
+    polling?.stop();
+    polling = new Poll(work, onResult, every_s);
+    polling.now();
+    return polling;
+  }
+
+  function onResult(error, wait_s) {
+    if (!error) say("");
+    else if (error.status === 401) signIn(token.get() ? "This token is unknown here, or was revoked." : "");
+    else if (error.status && error.status < 500) say(sentence(error.message));
+    else say(`${sentence(error.message)} Trying again in ${duration(wait_s)}.`);
+  }
+
+  function signIn(problem) {
+    polling?.stop();
+    say("");
+    document.title = "Sign in";
+    const field = h("input", { id: "token", type: "password", required: true, autocomplete: "off", spellcheck: "false", placeholder: "zsbir_…" });
+    const enter = (event) => {
+      event.preventDefault();
+      token.set(field.value.trim());
+      askWho();
+    };
+    main.replaceChildren(
+      h("form", { class: "panel sign-in", onsubmit: enter },
+        h("h1", {}, "Sign in"),
+        h("p", { class: "quiet" }, "This service needs a token. It is kept until this tab is closed, and nowhere else."),
+        problem && h("p", { class: "problem", role: "alert" }, problem),
+        h("label", { for: "token" }, "Token"), field,
+        h("button", { class: "main" }, "Sign in"),
+        h("p", { class: "quiet" }, "An operator makes one: ", h("code", {}, tokenCommand))));
+    field.focus();
+  }
+
+  function open(me) {
+    document.getElementById("who").textContent = me.auth === "off" ? "" : `${me.name}, ${me.role}`;
+    const logOut = document.getElementById("log-out");
+    logOut.hidden = !token.get();
+    logOut.onclick = () => {
+      token.forget();
+      location.assign("/");
+    };
+    for (const link of document.querySelectorAll("nav a")) {
+      if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
+    }
+    const page = h("div"); // a new one each time, so that the listeners of an old one go with it
+    main.replaceChildren(page);
+    openPage({ main: page, me, poll, say: (text) => say(text && sentence(text)) });
+  }
+
+  function askWho() {
+    show(main, h("p", { class: "quiet" }, "Asking the service …"));
+    const asking = poll(async () => {
+      const me = await get("/me");
+      asking.stop();
+      setTimeout(() => open(me)); // after this poll has reported its success
+    });
+  }
+
+  window.addEventListener("unhandledrejection", (event) => {
+    if (!(event.reason instanceof ApiError)) return;
+    event.preventDefault();
+    say(sentence(event.reason.message));
+  });
+  askWho();
+}

@@ -1,0 +1,65 @@
+"""Routes that check who asks before a request's body is read: 401 for an unknown user, 403 for a role that is too low."""
+
+# Without `from __future__ import annotations`: FastAPI reads the annotations of AtLeast.__call__, and could not resolve texts.
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Request, Response
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
+
+from services.common.auth import Role, User, UserSource
+from services.common.limits import LimitedRequest
+
+BEARER = HTTPBearer(auto_error=False, description="an API token; the service's operator makes one")
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """A dependency: the user who asks, whose role is at least this one. GuardedRoute has authenticated them by then."""
+
+    role: Role
+
+    def __call__(self, request: Request, _token: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]) -> User:
+        """Return the user. The token is only named here so that OpenAPI says that the route needs one."""
+        user: User = request.state.user
+        return user
+
+
+Viewer = Annotated[User, Depends(AtLeast("viewer"))]
+Submitter = Annotated[User, Depends(AtLeast("submitter"))]
+Operator = Annotated[User, Depends(AtLeast("operator"))]
+
+
+class GuardedRoute(APIRoute):
+    """A route that authenticates its user, then reads the body within the limits, then lets FastAPI validate the request.
+
+    FastAPI reads the body before it calls dependencies, so these cannot keep an unknown user's bytes out; middleware in front of
+    the application could, but does not know which role the route needs. The application's `state.users` is a UserSource.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, with these steps in front of FastAPI's."""
+        handle = super().get_route_handler()
+        roles = [dependency.call.role for dependency in self.dependant.dependencies if isinstance(dependency.call, AtLeast)]
+
+        async def guarded(request: Request) -> Response:
+            for role in roles:
+                request.state.user = await _authenticate(request, role)
+            return await handle(LimitedRequest(request.scope, request.receive))
+
+        return guarded
+
+
+async def _authenticate(request: Request, role: Role) -> User:
+    """Return the user of the request's token. The answer is the same whatever is wrong with a token."""
+    users: UserSource = request.app.state.users
+    sent = await BEARER(request)
+    user = await run_in_threadpool(users.user_of, sent.credentials if sent else None)
+    if user is None:
+        headers = {"WWW-Authenticate": "Bearer"}
+        raise HTTPException(401, "this needs a valid token; ask the service's operator for one", headers)
+    user.require_role(role)
+    return user

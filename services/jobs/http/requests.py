@@ -1,0 +1,52 @@
+"""What users ask of the queue, as values. The API reads bodies and queries into them; the service takes them, from anywhere.
+
+They say what is valid, not what the user may do.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from services.jobs.queue.limits import MOST, ProjectName
+from services.jobs.queue.records import LATEST_S
+from services.jobs.queue.states import Kind, State
+from zsbir.base.config import Config
+
+LARGEST_ID = 2**31 - 1
+Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+UnfinishedState = Literal["queued", "starting", "running"]
+
+
+class Submission(Config, strict=True):
+    """A job as a user submits it."""
+
+    kind: Kind = Field(description="what is to be done")
+    config: dict[str, Any] = Field({}, description="its arguments, by the schema of its kind: see /api/kinds")
+    project: ProjectName = Field("default", description="whose limits and budget it counts for")
+    priority: int = Field(0, ge=-100, le=100, description="higher ones first")
+    cpus: float | None = Field(None, ge=0, le=MOST, description="CPUs that it holds; none: what its configuration takes")
+    gpus: float | None = Field(None, ge=0, le=MOST, description="GPUs that it holds; none: what its configuration takes")
+    start_by_s: float | None = Field(None, ge=0, le=LATEST_S, description="seconds since 1970 by which it must have started")
+    time_limit_s: float | None = Field(None, gt=0, le=LATEST_S, description="seconds that an attempt may run")
+
+
+class Selection(Config, strict=True):
+    """Jobs to cancel: those with these ids, or all unfinished ones of a project, in some states, of an owner."""
+
+    ids: list[Id] = Field([], max_length=1000)
+    project: str = Field("", pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")
+    states: list[UnfinishedState] = Field([], max_length=10)
+    owner: str = Field("", max_length=100)
+
+
+class Filter(Config):
+    """Which jobs to list, the newest first. before: an id, for the next page."""
+
+    state: list[State] = Field([], max_length=10)
+    kind: Kind | None = None
+    project: str = Field("", pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")
+    owner: str = Field("", max_length=100, pattern=r"^[^\x00]*$")
+    before: Id | None = None
+    limit: int = Field(100, ge=1, le=500)
