@@ -38,9 +38,10 @@ from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say, warn
 from zsbir.base.storage import Folder, default_root, folder_name, join, open_folder
 from zsbir.data import blocks, doctor, layouts, splits, summary
+from zsbir.data.domains import DOMAINS, SPLITS
 from zsbir.data.packing import PARTS, OtherForm, Packer, Packing, Record, found_records
 from zsbir.data.preparing import Source
-from zsbir.data.schema import DOMAINS, QUARANTINE_SCHEMA, SAMPLES_SCHEMA, SPLITS, shard_name
+from zsbir.data.schema import QUARANTINE_SCHEMA, SAMPLES_SCHEMA, shard_name
 from zsbir.data.trees import Tree, open_tree
 from zsbir.toys import draw as toys
 

@@ -21,7 +21,8 @@ from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config
 from zsbir.base.fetch import fetch
 from zsbir.base.storage import default_root, join
-from zsbir.model.encoder import Backbone, Normalise, build_trunk
+from zsbir.model.choices import Backbone
+from zsbir.model.encoder import Normalise, build_trunk
 from zsbir.model.weights import save_weights
 from zsbir.toys.draw import PRETEXT_CLASSES, draw_pretext
 from zsbir.training.config import Precision

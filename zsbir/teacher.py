@@ -27,7 +27,8 @@ from zsbir.data.knowledge import KNOWLEDGE_SCHEMA, ClassKnowledge
 from zsbir.data.loader import eval_batches
 from zsbir.data.samples import Samples, load_samples
 from zsbir.data.shards import Images
-from zsbir.model.encoder import Backbone, Normalise, build_trunk
+from zsbir.model.choices import Backbone
+from zsbir.model.encoder import Normalise, build_trunk
 from zsbir.model.weights import Weights, load_weights, open_weights
 from zsbir.training.config import Precision
 from zsbir.training.context import default_device

@@ -10,7 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
-from zsbir.losses.objective import Objective, ObjectiveConfig
+from zsbir.losses.objective import Objective
+from zsbir.losses.objective_config import ObjectiveConfig
 from zsbir.model.encoder import Encoder
 from zsbir.model.heads import Heads
 from zsbir.training.batchnorm import prepare_batch_norm, set_train_mode

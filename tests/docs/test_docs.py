@@ -23,8 +23,8 @@ from services.jobs import __main__ as jobs_main
 from services.jobs.runs import validation as schemas
 from zsbir.base import cli
 from zsbir.base.config import Config
-from zsbir.data.images import Augmentation
-from zsbir.losses.objective import ObjectiveConfig
+from zsbir.data.augmentation import Augmentation
+from zsbir.losses.objective_config import ObjectiveConfig
 from zsbir.training.config import OptimiserConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,9 +116,9 @@ def python_blocks(path):
 def field_table():
     """Return the fields of TrainConfig with default and meaning, grouped by the class that declares them."""
     groups = [
-        ("Losses", ObjectiveConfig, "zsbir/losses/objective.py"),
+        ("Losses", ObjectiveConfig, "zsbir/losses/objective_config.py"),
         ("Optimiser", OptimiserConfig, "zsbir/training/config.py"),
-        ("Augmentation", Augmentation, "zsbir/data/images.py"),
+        ("Augmentation", Augmentation, "zsbir/data/augmentation.py"),
         ("Everything else", TrainConfig, "zsbir/training/config.py"),
     ]
     lines, written = ["<!-- fields -->"], set()

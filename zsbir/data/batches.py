@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from zsbir.base.errors import InputError
+from zsbir.data.domains import DOMAINS
 from zsbir.data.samples import Samples
-from zsbir.data.schema import DOMAINS
 
 BatchPlan = Int32[np.ndarray, "steps classes domains per_class"]
 """Positions in the sample table; the domains in the order of DOMAINS."""

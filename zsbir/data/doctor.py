@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zsbir.base.config import Config
+from zsbir.data.domains import DOMAINS
 from zsbir.data.layouts import fold
-from zsbir.data.schema import DOMAINS
 
 FEW_IMAGES = 10
 TRAIN_PX = 224

@@ -15,11 +15,11 @@ from PIL import Image
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
+from zsbir.data.domains import SPLITS
 from zsbir.data.images import BadImage, decode, encode_photo, eval_array
 from zsbir.data.layouts import IMAGE_SUFFIXES
 from zsbir.data.loader import default_threads
 from zsbir.data.samples import load_samples
-from zsbir.data.schema import SPLITS
 from zsbir.data.shards import Images
 from zsbir.data.trees import open_tree
 

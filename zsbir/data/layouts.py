@@ -21,7 +21,7 @@ from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError
 from zsbir.base.storage import join
 from zsbir.data import strokes
-from zsbir.data.schema import DOMAINS
+from zsbir.data.domains import DOMAINS
 from zsbir.data.trees import Stamp, Tree, key_of
 
 if TYPE_CHECKING:

@@ -18,10 +18,11 @@ import torch
 from jaxtyping import Int, Int64, UInt8
 from torch import Tensor
 
+from zsbir.data.augmentation import Augmentation, augment_image
 from zsbir.data.batches import BatchPlan
-from zsbir.data.images import Augmentation, augment_image, eval_image
+from zsbir.data.domains import DOMAINS
+from zsbir.data.images import eval_image
 from zsbir.data.samples import Samples
-from zsbir.data.schema import DOMAINS
 from zsbir.data.shards import Images
 
 Item = TypeVar("Item")

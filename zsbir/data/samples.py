@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int, Int8, Int32
 
 from zsbir.base.artifact import Artifact
-from zsbir.data.schema import DOMAINS, SPLITS
+from zsbir.data.domains import DOMAINS, SPLITS
 
 
 @dataclass(frozen=True)

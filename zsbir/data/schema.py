@@ -9,12 +9,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-DOMAINS = ("photo", "sketch")
-"""Position in this tuple = domain id."""
-
-SPLITS = ("train", "dev", "unseen")
-"""`train` and `dev` are seen classes; `dev` = held out as pseudo-unseen; `unseen` is opened by evaluation alone."""
-
 ROW_GROUP_ROWS = 100
 """Images a row group: about 2 MB, the unit of a ranged read."""
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from zsbir.base.config import streamed_digest
 from zsbir.base.errors import InputError
 from zsbir.data import splits
-from zsbir.data.schema import DOMAINS, SPLITS
+from zsbir.data.domains import DOMAINS, SPLITS
 
 _PLURAL = {"photo": "photos", "sketch": "sketches"}
 _CONTENT = ["path", "domain", "class_name", "split", "sha256"]

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from zsbir.base.config import Config, unknown_name
 from zsbir.base.errors import InputError
-from zsbir.data.schema import DOMAINS, SPLITS
+from zsbir.data.domains import DOMAINS, SPLITS
 
 SEM_PCYC_SHARE = 0.2
 """Seen samples added for each unseen one, rounded down (SEM-PCYC's code)."""

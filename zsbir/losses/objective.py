@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor, nn
 
-from zsbir.base.config import Config
-from zsbir.data.schema import DOMAINS
+from zsbir.data.domains import DOMAINS
 from zsbir.losses.classification import classification
+from zsbir.losses.objective_config import ObjectiveConfig
 from zsbir.losses.preservation import preservation
-from zsbir.losses.quadruplet import Mining, quadruplet
-from zsbir.model.heads import HeadPlace, Heads
-
-
-class ObjectiveConfig(Config):
-    """Weights, margins and forms of the losses: what sweeps vary."""
-
-    weight_quadruplet: float = Field(1.0, ge=0, description="weight of the domain-aware quadruplet loss")
-    weight_classification: float = Field(1.0, ge=0, description="weight of the semantic classification loss")
-    weight_preservation: float = Field(0.3, ge=0, description="weight of the semantic knowledge preservation loss")
-    margin_cross: float = Field(0.2, ge=0, description="quadruplet margin against negatives of the other domain")
-    margin_same: float = Field(0.2, ge=0, description="quadruplet margin against negatives of the anchor's own domain")
-    mining: Mining = Field("hard", description="quadruplets of each anchor: the hardest, or the mean over all")
-    temperature: float = Field(0.05, gt=0, description="temperature of the cosine classifiers")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the classification loss")
-    preservation_place: HeadPlace = Field("embedding", description="where the teacher-label head sits")
-    preservation_domains: Literal["both", "photo", "sketch"] = Field("both", description="domains taught by preservation")
-    preservation_schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="preservation weight over training: constant, or falling to zero along a cosine"
-    )
+from zsbir.losses.quadruplet import quadruplet
+from zsbir.model.heads import Heads
 
 
 class Objective(nn.Module):

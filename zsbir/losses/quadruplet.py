@@ -5,13 +5,13 @@ The idea is the paper's; the formula, the margins and the mining are this projec
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Mining = Literal["hard", "all"]
+from zsbir.losses.objective_config import Mining
 
 
 class Quadruplets(NamedTuple):

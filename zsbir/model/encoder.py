@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torchvision
@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from zsbir.base.errors import InputError
+from zsbir.model.choices import Backbone
 from zsbir.model.weights import Weights
-
-Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

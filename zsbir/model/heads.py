@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-HeadPlace = Literal["features", "embedding"]
+from zsbir.model.choices import HeadPlace
 
 
 class CosineClassifier(nn.Module):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from jaxtyping import Float
 from pydantic import Field
 
@@ -144,13 +143,19 @@ def check_comparable(challenger: Artifact, champion: Artifact) -> None:
 
 
 def _queries(report: Artifact) -> list[tuple[Any, ...]]:
-    table = pq.read_table(report.verified("per_query.parquet"), columns=list(QUERY))
+    table = _per_query(report, list(QUERY))
     return list(zip(*(table[name].to_pylist() for name in QUERY), strict=True))
 
 
 def _values(report: Artifact, model: str, metric: str) -> Float[np.ndarray, "q"]:
     name = f"{model}/{metric}"
-    values: np.ndarray = pq.read_table(report.verified("per_query.parquet"), columns=[name])[name].to_numpy().astype(np.float64)
+    values: np.ndarray = _per_query(report, [name])[name].to_numpy().astype(np.float64)
     if not np.isfinite(values).all():
         raise InputError(f"{report.uri}: {name} of some query is no number; make the report again with python -m zsbir.evaluate")
     return values
+
+
+def _per_query(report: Artifact, columns: list[str]) -> Any:
+    import pyarrow.parquet as pq  # loaded here: the gate's configuration is read by command lines that open no report
+
+    return pq.read_table(report.verified("per_query.parquet"), columns=columns)

@@ -16,7 +16,6 @@ from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32, Int, Int32, Int64
 
 from zsbir.base.errors import InputError
@@ -128,6 +127,8 @@ def relevant_positions(
 
     Every metric of a ranking follows from these. Raises InputError as `scores` does.
     """
+    import torch
+
     query_grid, gallery_grid = _on_one_grid(queries, gallery)
     order = np.argsort(query_labels, kind="stable")
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:

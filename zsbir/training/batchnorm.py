@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from zsbir.training.config import BatchNormMode
 from zsbir.training.gather import AllReduceSum, world_size
-
-BatchNormMode = Literal["frozen", "sync"]
 
 
 def prepare_batch_norm(network: nn.Module, mode: BatchNormMode, device: torch.device) -> nn.Module:

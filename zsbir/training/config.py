@@ -7,12 +7,15 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from zsbir.base.config import Config
-from zsbir.data.images import Augmentation
-from zsbir.losses.objective import ObjectiveConfig
-from zsbir.model.encoder import Backbone
-from zsbir.training.batchnorm import BatchNormMode
+from zsbir.data.augmentation import Augmentation
+from zsbir.losses.objective_config import ObjectiveConfig
+from zsbir.model.choices import Backbone
 
 Precision = Literal["auto", "bf16", "fp32"]
+"""Autocast to bfloat16, or not; `auto` decides by the hardware (`zsbir.training.precision`)."""
+
+BatchNormMode = Literal["frozen", "sync"]
+"""Statistics of batch normalisation: the pre-trained ones, or those of the global batch (`zsbir.training.batchnorm`)."""
 
 
 class OptimiserConfig(Config):

@@ -8,11 +8,13 @@ import torch
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
+from zsbir.data.augmentation import Augmentation
 from zsbir.data.batches import plan_batches
-from zsbir.data.images import Augmentation, eval_image
+from zsbir.data.domains import DOMAINS
+from zsbir.data.images import eval_image
 from zsbir.data.loader import TrainLoader, eval_batches
 from zsbir.data.samples import Samples, load_samples
-from zsbir.data.schema import DOMAINS, shard_name
+from zsbir.data.schema import shard_name
 from zsbir.data.shards import Images
 from zsbir.ingest import IngestConfig, Settings, ingest
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from zsbir.losses.classification import classification
-from zsbir.losses.objective import Objective, ObjectiveConfig
+from zsbir.losses.objective import Objective
+from zsbir.losses.objective_config import ObjectiveConfig
 from zsbir.losses.preservation import preservation
 from zsbir.losses.quadruplet import quadruplet
 from zsbir.model.heads import Heads
