@@ -22,7 +22,7 @@ from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import default_root, join
-from zsbir.model.choices import FILES, NEWEST_OPSET, OLDEST_OPSET, Format
+from zsbir.model.export_format import FILES, NEWEST_OPSET, OLDEST_OPSET, Format
 
 if TYPE_CHECKING:
     from zsbir.model.encoder import Encoder

@@ -127,12 +127,12 @@ class Releases:
             for name, text in files.items():
                 client.log_text(release.run_id, text, f"promotion/{name}")
 
-    def challenge(self, release: Release) -> None:
+    def set_challenger(self, release: Release) -> None:
         """The alias challenger: the version that was refused last."""
         with self._answering():
             self._client().set_registered_model_alias(self.model, CHALLENGER, release.version)
 
-    def crown(self, release: Release, expected: Release | None) -> None:
+    def set_champion(self, release: Release, expected: Release | None) -> None:
         """The alias champion, in place of `expected`: RunError when another has it by now."""
         self._check(expected)
         with self._answering():

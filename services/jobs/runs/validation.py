@@ -1,7 +1,4 @@
-"""What a job's configuration may be: the commands' own fields, checked by the commands' own classes. One schema for everybody.
-
-Importing this imports the commands, and torch with them: only the service does.
-"""
+"""What a job's configuration may be: the fields of the commands, checked by their own configuration classes."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import tuning.config
 import tuning.sweep
 from services.jobs.queue.states import KINDS, Kind
 from services.jobs.runs.allowed_paths import AllowedPaths
@@ -75,7 +73,7 @@ SCHEMAS: Mapping[str, Schema] = {
         (evaluate.EvaluateConfig, evaluate.Settings), ("run",), (("run", "URI of a Run artifact, as train makes it"),)
     ),
     "sweep": Schema(
-        (TrainConfig, tuning.sweep.SweepConfig, tuning.sweep.SweepSettings, train.InputUris, train.Settings),
+        (TrainConfig, tuning.config.SweepConfig, tuning.config.SweepSettings, train.InputUris, train.Settings),
         ("dataset",),
         (RECIPE,),
     ),
