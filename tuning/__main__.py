@@ -26,7 +26,11 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_argument("recipe", nargs="?", help=f"recipe that trial 0 trains and the space varies: {', '.join(RECIPES)}")
     parser.add_config_file()
     parser.add_argument(
-        "--start-from", action="append", default=[], metavar="FILE", help="YAML file of a configuration to try first; may be given several times"
+        "--start-from",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML file of a configuration to try first; may be given several times",
     )
     parser.add_fields(SweepConfig, title="sweep")
     parser.add_fields(SweepSettings, title="trials")

@@ -25,8 +25,9 @@ from zsbir.training_run.plan import resolve
 class Plan:
     """What a sweep does, apart from how its trials train.
 
-    known: points to start from. trials: the largest number of them. steps: of a whole trial. grace: steps before the first decision,
-    0 for no early stopping. reduction: one in this many trials goes on at a decision. budget_s: seconds for all trials, 0 for no limit.
+    known: points to start from. trials: the largest number of them. steps: of a whole trial. grace: steps before the first
+    decision, 0 for no early stopping. reduction: one in this many trials goes on at a decision. budget_s: seconds for all trials,
+    0 for no limit.
     """
 
     space: Space
@@ -101,7 +102,7 @@ class Ledger:
         return True
 
     def _copy_scores(self, number: int) -> None:
-        """Copy the scores of a finished run that are not in the table: it was trained earlier, or its sweep was killed at the end."""
+        """Copy the scores of a finished run that are not in the table: trained earlier, or just before its sweep was killed."""
         trial = self.table.trial(number)
         known = {step for step, _ in trial.scores}
         history = pq.read_table(Artifact(trial.run, "run").file("history.parquet")).to_pylist()

@@ -69,7 +69,7 @@ def run_trials(ledger: Ledger, folder: Folder, *, at_once: int) -> None:
 
 
 def _resources(settings: Settings) -> dict[str, float]:
-    """Return what a trial itself holds: its CPUs and GPUs, or nothing if Ray workers train it, which would wait for them for ever."""
+    """Return what a trial itself holds: its CPUs and GPUs, or nothing if Ray workers, which need them, train it."""
     if settings.num_workers:
         return {"cpu": 0, "node:__internal_head__": 0.001}
     return {"cpu": settings.cpus_per_worker, **({"gpu": settings.gpus_per_worker} if settings.gpus_per_worker else {})}

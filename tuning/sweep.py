@@ -130,7 +130,8 @@ def _parent_run(found: Resolved, request: SweepRequest) -> Parent | None:
 
 def _run_trials(found: Resolved, request: SweepRequest, table: Table, parent: Parent | None) -> None:
     """Train on Ray until the sweep's trials or its time are used up."""
-    from tuning.study import Ledger, Plan, run_trials, trials_at_once  # Ray takes seconds to load
+    from tuning.ledger import Ledger, Plan
+    from tuning.study import run_trials, trials_at_once  # Ray takes seconds to load
     from tuning.trial import TrialTask
     from zsbir.edge.ray_cluster import connected
 

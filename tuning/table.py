@@ -1,7 +1,7 @@
 """The record of a sweep: one row a trial, in one small Parquet file that is replaced as a whole at every change.
 
-Whichever process is killed, the table says which configurations were begun, what each scored so far and how it ended; the same command
-reads it and goes on. It is written before a trial starts; a decision is written together with the score it rests on.
+Whichever process is killed, the table says which configurations were begun, what each scored so far and how it ended; the same
+command reads it and goes on. It is written before a trial starts; a decision is written together with the score it rests on.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ State = Literal["begun", "finished", "stopped", "failed"]
 Origin = Literal["base", "warm", "random", "grid", "tpe"]
 
 TABLE = "table.parquet"
+
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

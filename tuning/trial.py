@@ -18,7 +18,7 @@ from zsbir.training.loop import DEV_SCORE
 from zsbir.training_run.plan import InputUris, Settings
 
 BUSY_S = 90.0
-"""Seconds a trial waits for another process to release its run: after a kill one may still be ending, or its lease not yet stale."""
+"""Seconds a trial waits for another process to release its run: one may be ending after a kill, or its lease not yet stale."""
 
 ERROR = "error"
 """The key under which a trial reports, last of all, an error that trying again would not fix."""

@@ -3,8 +3,8 @@
     python -m zsbir.evaluate artifacts/runs/toy-0123456789ab --protocol zero_shot
 
 This is the only stage that measures anything on the unseen classes. The report has all metrics in all conventions, exact (see
-docs/evaluation.md), a table by class, a retrieval grid and a precision-recall curve. Costs two forward passes an image. Prints the URI
-of the report; a table of the metrics goes to standard error, and the whole report to the run's MLflow run.
+docs/evaluation.md), a table by class, a retrieval grid and a precision-recall curve. Costs two forward passes an image. Prints the
+URI of the report; a table of the metrics goes to standard error, and the whole report to the run's MLflow run.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python -m zsbir.export artifacts/runs/toy-0123456789ab
     python -m zsbir.export artifacts/runs/toy-0123456789ab --formats onnx --opset 18
 
-Writes encoder.pt2 (torch.export) and encoder.onnx, both for batches of any size, preprocessing.json, which says exactly how an image
-becomes their input, and a README.md with code that runs. Both files are compared with the encoder on images of the run's data set
-before the export is committed. Costs ten seconds for a ResNet18. Prints the URI of the export.
+Writes encoder.pt2 (torch.export) and encoder.onnx, both for batches of any size, preprocessing.json, which says exactly how an
+image becomes their input, and a README.md with code that runs. Both files are compared with the encoder on images of the run's
+data set before the export is committed. Costs ten seconds for a ResNet18. Prints the URI of the export.
 """
 
 from __future__ import annotations

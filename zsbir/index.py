@@ -3,8 +3,8 @@
     python -m zsbir.index artifacts/runs/toy-0123456789ab                     the unseen photos of the run's data set
     python -m zsbir.index artifacts/runs/toy-0123456789ab --gallery photos/   every image below a folder
 
-Costs one forward pass a photo. The index holds its encoder and a thumbnail of each photo, so that searching needs nothing else. Prints
-the URI of the index.
+Costs one forward pass a photo. The index holds its encoder and a thumbnail of each photo, so that searching needs nothing else.
+Prints the URI of the index.
 """
 
 from __future__ import annotations

@@ -9,10 +9,11 @@ or nothing: the layout `toy` draws its own. Out: datasets/<name>/<fingerprint>/ 
 manifest. Unseen classes are opened by evaluation alone; dev classes are taken out of the seen ones, to choose settings on. Every
 image is opened and checked: a bad one is quarantined with its reason and counted, and too many of them fail the command.
 
-The images are cut into blocks of about 64 MB. Each block becomes a shard as soon as it is packed, in this process or by Ray workers;
-the files are the same for any number of workers. After an interruption the same command goes on where it was, and it returns at once
-if nothing has changed. Two CPU cores take about 3,000 photos of 10 kB a second from disk, and 300 a second from object storage, where
-each photo is a request (more workers share them); memory is 200 MB and 1 kB an image. Prints the URI of the dataset.
+The images are cut into blocks of about 64 MB. Each block becomes a shard as soon as it is packed, in this process or by Ray
+workers; the files are the same for any number of workers. After an interruption the same command goes on where it was, and it
+returns at once if nothing has changed. Two CPU cores take about 3,000 photos of 10 kB a second from disk, and 300 a second from
+object storage, where each photo is a request (more workers share them); memory is 200 MB and 1 kB an image. Prints the URI of the
+dataset.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def ingest(config: IngestConfig, images: str, settings: Settings) -> Artifact:
 
 def _parse(argv: Sequence[str]) -> str:
     parser = cli.Parser("zsbir.ingest", __doc__ or "")
-    parser.add_argument("layout", help="how the images lie in their folder: folder, sketchy, tuberlin, quickdraw, lists; or toy, which draws them")
+    parser.add_argument(
+        "layout", help="how the images lie in their folder: folder, sketchy, tuberlin, quickdraw, lists; or toy, which draws them"
+    )
     parser.add_argument("path", nargs="?", default="", help="the folder of the images (not for toy)")
     parser.add_config_file()
     parser.add_fields(IngestConfig, title="data set", skip=frozenset({"layout"}))

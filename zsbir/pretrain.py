@@ -1,4 +1,4 @@
-"""Train a small classifier on drawn photos: nothing in, a weight file out, where ImageNet weights cannot be downloaded.
+"""Train a small classifier on drawn photos: nothing in, a weight file out.
 
     python -m zsbir.pretrain
 
@@ -62,7 +62,8 @@ def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
     train, test = draw_photos(config, config.photos_per_class, 0), draw_photos(config, config.photos_per_class // 4, 1)
     network = _fit(config, train)
     accuracy = _accuracy(network, test, config)
-    events.say(f"classifies {accuracy:.0%} of new photos of its {len(PRETEXT_CLASSES)} classes correctly (chance {1 / len(PRETEXT_CLASSES):.0%})")
+    chance = 1 / len(PRETEXT_CLASSES)
+    events.say(f"classifies {accuracy:.0%} of new photos of its {len(PRETEXT_CLASSES)} classes correctly (chance {chance:.0%})")
     with draft(uri, "weights", f"pretext-{config.backbone}") as work:
         state = {name.removeprefix("1."): value.cpu() for name, value in network.state_dict().items() if name.startswith("1.")}
         kept, sha256 = save_weights(state, backbone=config.backbone, labels=PRETEXT_CLASSES, root=settings.root)

@@ -1,13 +1,14 @@
-"""Make a model the champion if it is better than the present one: Report and Index in, a registered model version out.
+"""Make a model the champion if it beats the present one: Report and Index in, a model version in MLflow out.
 
     python -m zsbir.promote artifacts/reports/0123456789abcdef --index artifacts/indexes/toy/0123456789abcdef
     python -m zsbir.promote rollback zsbir-resnet18-128 --reason "misses bicycles"
     python -m zsbir.promote list
 
-The model behind the report becomes a version of the registered model zsbir-<backbone>-<dim> in MLflow. It gets the alias champion if
-two checks pass: by the lower bound of a paired bootstrap over queries it beats the champion's report of the same protocol and data (the
-first champion: its own frozen backbone), and a search in its index finds photos and sketches as an exact ranking does. Otherwise it
-gets the alias challenger, its numbers are recorded, and the exit code is 1. Prints models:/NAME/VERSION. See docs/promotion.md.
+The model behind the report becomes a version of the registered model zsbir-<backbone>-<dim> in MLflow. It gets the alias champion
+if two checks pass: by the lower bound of a paired bootstrap over queries it beats the champion's report of the same protocol and
+data (the first champion: its own frozen backbone), and a search in its index finds photos and sketches as an exact ranking does.
+Otherwise it gets the alias challenger, its numbers are recorded, and the exit code is 1. Prints models:/NAME/VERSION. See
+docs/promotion.md.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ _MODEL = re.compile(r"zsbir-[a-z0-9]+-[0-9]+")
 class PromoteConfig(GateConfig):
     """What decides whether the model is promoted."""
 
-    min_recall: float = Field(0.99, ge=0, le=1, description="lowest recall@10 of sketches in the index, compared with a slow exact ranking, that passes")
+    min_recall: float = Field(
+        0.99, ge=0, le=1, description="lowest recall@10 of sketches in the index, compared with a slow exact ranking, that passes"
+    )
 
 
 class Settings(Config):
@@ -284,7 +287,9 @@ def _parse_promote(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, di
     parser = cli.Parser("zsbir.promote", __doc__ or "")
     parser.add_argument("report", help="URI of a Report artifact, as zsbir.evaluate prints it")
     parser.add_argument("--index", default="", metavar="URI", help="Index artifact of the same run, as zsbir.index prints it")
-    parser.add_argument("--champion-report", default="", metavar="URI", help="Report of the champion; default: the one it was promoted by")
+    parser.add_argument(
+        "--champion-report", default="", metavar="URI", help="Report of the champion; default: the one it was promoted by"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would happen and change nothing")
     parser.add_argument("--force", action="store_true", help="promote even if the comparison says no; needs --reason")
     parser.add_argument("--reason", default=None, metavar="TEXT", help="why the promotion is forced; recorded with the version")
@@ -304,7 +309,10 @@ def _do_promote(parsed: argparse.Namespace, values: dict[str, Any]) -> str:
 
 
 def _parse_rollback(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[str, Any]]:
-    parser = cli.Parser("zsbir.promote rollback", "Give the alias champion back to the version that had it before. The rollback and its reason are recorded.")
+    parser = cli.Parser(
+        "zsbir.promote rollback",
+        "Give the alias champion back to the version that had it before. The rollback and its reason are recorded.",
+    )
     parser.add_argument("model", help="registered model, zsbir-<backbone>-<dim>")
     parser.add_argument("--reason", default=None, metavar="TEXT", help="why the champion is rolled back; recorded with the version")
     parser.add_fields(Settings, title="where models are registered")
@@ -316,7 +324,9 @@ def _do_rollback(parsed: argparse.Namespace, values: dict[str, Any]) -> str:
 
 
 def _parse_list(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[str, Any]]:
-    parser = cli.Parser("zsbir.promote list", "List every version with its aliases, its run, its metric and the result of the checks.")
+    parser = cli.Parser(
+        "zsbir.promote list", "List every version with its aliases, its run, its metric and the result of the checks."
+    )
     parser.add_argument("model", nargs="?", default="", help="list this registered model alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_fields(Settings, title="where models are registered")

@@ -41,7 +41,9 @@ class TeacherConfig(Config):
     weights_sha256: str = Field("", description="expected sha256 of the weight file; none: not checked")
     image_px: int = Field(224, ge=16, description="side of the photos the teacher sees, pixels")
     temperature: float = Field(1.0, gt=0, description="T of the teacher's softmax")
-    precision: Precision = Field("auto", description="autocast of the teacher's forward pass; auto: bf16 where the hardware gains by it")
+    precision: Precision = Field(
+        "auto", description="autocast of the teacher's forward pass; auto: bf16 where the hardware gains by it"
+    )
 
 
 class Settings(Config):

@@ -3,10 +3,10 @@
     python -m zsbir.train caltech_qd60_r18 --dataset DATASET --knowledge KNOWLEDGE --margin-cross 0.3
     ray job submit --working-dir . -- python -m zsbir.train sketchy_ext --dataset DATASET --num-workers 8
 
-The configuration starts from a recipe (see zsbir.recipes); --config FILE.yaml changes it, and flags change it last. The run's folder
-is named by what the run computes: after an interruption the same command goes on from the last checkpoint, and once the run is
-finished it returns at once. The checkpoint is chosen on the `dev` classes; `unseen` classes are never opened here. Prints the URI of
-the run.
+The configuration starts from a recipe (see zsbir.recipes); --config FILE.yaml changes it, and flags change it last. The run's
+folder is named by what the run computes: after an interruption the same command goes on from the last checkpoint, and once the run
+is finished it returns at once. The checkpoint is chosen on the `dev` classes; `unseen` classes are never opened here. Prints the
+URI of the run.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_config_file()
     parser.add_fields(InputUris, title="inputs")
     parser.add_fields(Settings, title="where it runs")
-    parser.add_fields(
-        TrainConfig, title="training (a recipe changes the defaults shown here)", skip=frozenset({"recipe"})
-    )
+    parser.add_fields(TrainConfig, title="training (a recipe changes the defaults shown here)", skip=frozenset({"recipe"}))
     parsed, values = parser.values(argv)
     changes, uris, settings = cli.split_fields(values, TrainConfig, InputUris, Settings)
     start = recipe(parsed.recipe or changes.pop("recipe", "custom"))

@@ -406,7 +406,7 @@ def test_rollback_passes_over_versions_that_were_deleted(root, good, bad, capsys
     do(good, root)
     client(root).delete_model_version(MODEL, "2")
     assert promote._parse(["rollback", MODEL, "--reason", "x", "--root", str(root)]) == f"models:/{MODEL}/1"
-    assert "version 2 of zsbir-resnet18-128 was champion, and is deleted" in capsys.readouterr().err
+    assert "version 2 of zsbir-resnet18-128 was champion before, but was deleted" in capsys.readouterr().err
 
 
 def test_a_champion_made_by_hand_is_replaced_only_with_a_report_of_it(root, good, fair):

@@ -38,16 +38,22 @@ class IngestConfig(Config):
     """What decides the contents of the data set."""
 
     layout: Layout = Field(description="how the images lie in their folder; toy: drawn by program")
-    name: str = Field("", pattern=r"^([a-z0-9][a-z0-9_.-]*)?$", description="name of the data set; none: made from the folder's name")
+    name: str = Field(
+        "", pattern=r"^([a-z0-9][a-z0-9_.-]*)?$", description="name of the data set; none: made from the folder's name"
+    )
     unseen_classes: tuple[str, ...] = Field(
         (), description="unseen classes, or one file: a class a line, or JSON with the keys unseen, seen, dev"
     )
     unseen_frac: float = Field(0.0, ge=0, lt=1, description="share of the classes to draw as unseen, instead of naming them")
-    seen_classes: tuple[str, ...] = Field((), description="seen classes; if given, classes that are neither seen nor unseen are left out")
+    seen_classes: tuple[str, ...] = Field(
+        (), description="seen classes; if given, classes that are neither seen nor unseen are left out"
+    )
     dev_classes: tuple[str, ...] = Field((), description="seen classes held out to choose settings on; none: drawn at random")
     dev_frac: float = Field(0.15, ge=0, lt=1, description="share of the seen classes to draw as dev classes; 0: no dev classes")
     seed: int = Field(0, ge=0, description="seed of everything drawn at random")
-    short_side_px: int = Field(256, ge=0, description="larger images are reduced to this length of the short side, pixels; 0: kept as they are")
+    short_side_px: int = Field(
+        256, ge=0, description="larger images are reduced to this length of the short side, pixels; 0: kept as they are"
+    )
     max_bad_frac: float = Field(0.01, ge=0, le=1, description="share of bad images above which the command fails")
     dedup: bool = Field(False, description="leave out photos that repeat in their class, by file name or bytes")
     skip_incomplete: bool = Field(False, description="leave out classes that lack photos or sketches instead of failing")
@@ -175,5 +181,3 @@ def _split(config: IngestConfig, sources: Sequence[Source]) -> dict[str, str]:
     if len(split_of) < len(present):
         say(f"{len(present) - len(split_of)} classes that are neither seen nor unseen are left out")
     return split_of
-
-

@@ -65,7 +65,7 @@ class Decision:
 
 
 def decide(comparison: Comparison | None, why: str, trial: Verdict, *, min_recall: float, force_reason: str) -> Decision:
-    """Decide by the comparison and the recall check. Forcing overrides the comparison alone, because an index is soon made again."""
+    """Decide by the comparison and the recall check. Forcing overrides the comparison alone: an index can be made again."""
     if not trial.passed(min_recall):
         why = f"the index failed its recall check: {trial.reason()}; at least {min_recall:g} is asked for. {why}"
         return Decision("refused", why, comparison, trial)

@@ -26,7 +26,8 @@ class InputUris(Config):
         "", description="URI of a Knowledge artifact, as zsbir.teacher prints it; not needed if the preservation weight is 0"
     )
     weights: str = Field(
-        "", description="backbone weights to start from: imagenet, a file or s3://...; none: the teacher's if it is the same network"
+        "",
+        description="backbone weights to start from: imagenet, a file or s3://...; none: the teacher's if it is the same network",
     )
     weights_sha256: str = Field("", description="expected sha256 of the weight file; none: not checked")
 
@@ -62,10 +63,6 @@ class Job(Config):
 
 def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     """Check every input and return the job, its run named by what it will compute. Raises InputError for a bad input."""
-    from zsbir.data.knowledge import load_knowledge
-    from zsbir.data.samples import load_samples
-    from zsbir.training.loop import plan_training
-
     _check_lasting(settings)
     if not uris.dataset:
         raise InputError("no data set: pass --dataset URI, as python -m zsbir.ingest prints it")
@@ -73,9 +70,7 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     knowledge = Artifact(uris.knowledge, "knowledge") if uris.knowledge else None
     if config.weight_preservation and knowledge is None:
         raise InputError("no knowledge: pass --knowledge URI, as python -m zsbir.teacher prints it, or --weight-preservation 0")
-    if knowledge:
-        load_knowledge(knowledge, dataset)
-    plan_training(config, load_samples(dataset), max(1, settings.num_workers))
+    _check_contents(config, dataset, knowledge, workers=max(1, settings.num_workers))
     weights = _starting_weights(config, uris, knowledge, settings.root)
     identity = [config.model_dump(mode="json"), dataset.digest, knowledge.digest if knowledge else "", weights.sha256]
     run = open_folder(join(settings.root, "runs", f"{config.recipe}-{digest_of(identity)[:12]}"))
@@ -104,6 +99,17 @@ def _check_lasting(settings: Settings) -> None:
         raise InputError(
             "no MLFLOW_TRACKING_URI: MLflow's database would vanish with the job's folder; name a server, or pass --no-tracking"
         )
+
+
+def _check_contents(config: TrainConfig, dataset: Artifact, knowledge: Artifact | None, workers: int) -> None:
+    """Check that the data set has enough classes for the batches, and that the knowledge is about this data set."""
+    from zsbir.data.knowledge import load_knowledge
+    from zsbir.data.samples import load_samples
+    from zsbir.training.loop import plan_training  # torch takes seconds to load
+
+    if knowledge:
+        load_knowledge(knowledge, dataset)
+    plan_training(config, load_samples(dataset), workers)
 
 
 def _prepared_store(settings: Settings) -> str:
