@@ -37,7 +37,8 @@ def toy() -> TrainConfig:
 def caltech_qd60_r18() -> TrainConfig:
     """Train on 60 classes of real photos and sketches, ResNet18 at 128 px. About five minutes on one CPU core.
 
-    With --train-on-dev mAP@all .400 on the 15 unseen classes; .212 with the frozen backbone (docs/benchmarks/2026-11-22-caltech_qd60_r18.md).
+    With --train-on-dev mAP@all .400 on the 15 unseen classes; .212 with the frozen backbone
+    (docs/benchmarks/2026-11-22-caltech_qd60_r18.md).
     """
     return TrainConfig(
         recipe="caltech_qd60_r18",
