@@ -17,11 +17,11 @@ from tuning.table import Trial
 COLOURS = colormaps["viridis"]
 BEST = "#d62728"
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
-"""Behind the numbers on an axis, so that lines do not strike them out."""
+"""Background of the numbers on an axis, so that lines do not cross them out."""
 
 
 def learning_curves(outcome: Outcome, best: Trial) -> Figure:
-    """Dev mAP@all over steps, a line a trial; a cross where it was stopped early."""
+    """Draw dev mAP@all over steps, a line a trial, with a cross where a trial was stopped early."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     colour_of = _colours(outcome)
@@ -59,7 +59,7 @@ def _label(trial: Trial, best: Trial) -> str | None:
 
 
 def parallel_coordinates(outcome: Outcome, best: Trial) -> Figure:
-    """A line a trial through its values, coloured by its best score; the best red, trials that were stopped early dashed."""
+    """Draw a line a trial through its values, coloured by its best score; the best red, trials that were stopped early dashed."""
     space = outcome.space
     scored = sorted(((trial.score, trial) for trial in outcome.trials if trial.score is not None), key=lambda pair: pair[0])
     figure = Figure(figsize=(1.6 * len(space) + 3, 4.4), layout="constrained")
@@ -67,22 +67,22 @@ def parallel_coordinates(outcome: Outcome, best: Trial) -> Figure:
     norm, colour_of = _norm(outcome.trials), _colours(outcome)
     fields = list(space)
     for score, trial in scored:
-        places = [_place(space[field], trial.point[field]) for field in fields] + [float(norm(score))]
+        heights = [_axis_share(space[field], trial.point[field]) for field in fields] + [float(norm(score))]
         first = trial.number == best.number
         axes.plot(
-            range(len(places)),
-            places,
+            range(len(heights)),
+            heights,
             color=BEST if first else colour_of(trial),
             lw=2.6 if first else 1.4,
             ls="--" if trial.state != "finished" else "-",
             alpha=1.0 if first else 0.8,
             zorder=3 if first else 2,
         )
-    for folder, field in enumerate(fields):
-        axes.axvline(folder, color="0.7", lw=0.8)
+    for column, field in enumerate(fields):
+        axes.axvline(column, color="0.7", lw=0.8)
         for height, label in _ticks(space[field]):
             axes.annotate(
-                label, (folder, height), (4, 0), textcoords="offset points", fontsize=8, va="center", zorder=4, bbox=PAPER
+                label, (column, height), (4, 0), textcoords="offset points", fontsize=8, va="center", zorder=4, bbox=PAPER
             )
     axes.axvline(len(fields), color="0.7", lw=0.8)
     for share in np.linspace(0, 1, 5):
@@ -99,7 +99,7 @@ def parallel_coordinates(outcome: Outcome, best: Trial) -> Figure:
 
 
 def importance_bars(importance: Mapping[str, float], step: int) -> Figure:
-    """A bar a field, the most important above."""
+    """Draw a bar a field, the most important at the top."""
     figure = Figure(figsize=(6.4, 0.36 * len(importance) + 1.2), layout="constrained")
     axes = figure.subplots()
     fields = list(importance)[::-1]
@@ -117,7 +117,7 @@ def _title(outcome: Outcome) -> str:
 
 
 def _colours(outcome: Outcome) -> Callable[[Trial], Any]:
-    """A trial's colour by its best score."""
+    """Return a function that gives a trial's colour by its best score."""
     norm = _norm(outcome.trials)
     return lambda trial: COLOURS(norm(trial.score or 0.0))
 
@@ -128,8 +128,8 @@ def _norm(trials: Sequence[Trial]) -> Normalize:
     return Normalize(low, high if high > low else low + 1e-3)
 
 
-def _place(dimension: Dimension, value: object) -> float:
-    """Where a value stands on its axis, 0 to 1; a warm start's value from outside at the nearer end."""
+def _axis_share(dimension: Dimension, value: object) -> float:
+    """Return the position of a value on its axis, 0 to 1; a value from outside the range is put at the nearer end."""
     if isinstance(dimension, Choice):
         if value not in dimension.values:
             return 0.0
@@ -139,5 +139,5 @@ def _place(dimension: Dimension, value: object) -> float:
 
 def _ticks(dimension: Dimension) -> list[tuple[float, str]]:
     if isinstance(dimension, Choice):
-        return [(_place(dimension, value), str(value)) for value in dimension.values]
+        return [(_axis_share(dimension, value), str(value)) for value in dimension.values]
     return [(share, f"{dimension.at(share):.3g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]

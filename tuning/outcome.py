@@ -1,4 +1,4 @@
-"""What came out of a sweep: the best trial, which fields mattered, and all of it as a table."""
+"""The outcome of a sweep: the best trial, which fields mattered, and all trials as a table."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from zsbir.base import events
 from zsbir.training.config import TrainConfig
 
 MIN_FOR_IMPORTANCE = 4
-"""Scored trials below which nothing can be said of which field matters."""
+"""Scored trials that are needed to estimate which fields matter."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A sweep that has ended: what it varied, every trial, and the best of those that trained to their end."""
+    """A sweep that has ended: the base configuration, the space and every trial."""
 
     base: TrainConfig
     space: Space
@@ -26,33 +26,33 @@ class Outcome:
 
     @cached_property
     def best(self) -> Trial | None:
-        """The finished trial with the best dev score, of equal ones the first; None where none finished."""
+        """The finished trial with the best dev score, of equal scores the first; None if no trial finished."""
         finished = [trial for trial in self.trials if trial.state == "finished" and trial.score is not None]
         return max(finished, key=lambda trial: (trial.score, -trial.number), default=None)
 
     @cached_property
     def importance(self) -> tuple[int, dict[str, float]]:
-        """See `importances`."""
+        """The step and the importance of each field; see `importances`."""
         return importances(self.space, self.trials)
 
     def verdict(self) -> str:
-        """The result in a line: the best beside the recipe as it is."""
+        """Return the result as one line: the best trial beside the recipe as it is."""
         base, best = self.trials[0], self.best
         if best is None:
             return "no trial finished"
-        said = f"best: trial {best.number}, dev mAP@all {best.score:.3f}"
+        line = f"best: trial {best.number}, dev mAP@all {best.score:.3f}"
         if base.state != "finished" or base.score is None:
-            return f"{said}; the recipe as it is {base.state} ({base.error or 'early'})"
+            return f"{line}; the recipe as it is {base.state} ({base.error or 'early'})"
         if best.number == base.number:
             return f"no trial is better on dev than the recipe as it is, {base.score:.3f}"
-        return f"{said}; the recipe as it is {base.score:.3f} ({(best.score or 0) - base.score:+.3f})"
+        return f"{line}; the recipe as it is {base.score:.3f} ({(best.score or 0) - base.score:+.3f})"
 
 
 def importances(space: Space, trials: Sequence[Trial]) -> tuple[int, dict[str, float]]:
-    """(step, share of each field), the most important first: functional ANOVA (Hutter et al. 2014, in Optuna).
+    """Return (step, share of each field), the most important field first, by functional ANOVA (Hutter et al. 2014, Optuna's).
 
-    Over the scores at the latest step that every scored trial has reached, so that no trial looks good for having trained longer.
-    Empty where there are too few trials, or all scored the same.
+    The scores are those at the latest step that every scored trial has reached, so that no trial looks better for having trained
+    longer. Empty if there are too few trials, or all scored the same.
     """
     scored = [trial for trial in trials if trial.scores and contains(space, trial.point)]
     if len(scored) < MIN_FOR_IMPORTANCE:
@@ -72,13 +72,13 @@ def importances(space: Space, trials: Sequence[Trial]) -> tuple[int, dict[str, f
     try:
         found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
     except (ValueError, RuntimeError, ImportError) as error:
-        events.warn(f"no importance of the fields: {error}")
+        events.warn(f"the importance of the fields could not be computed: {error}")
         return step, {}
     return step, {field: float(share) for field, share in found.items()}
 
 
 def table_text(space: Space, trials: Sequence[Trial]) -> str:
-    """The trials as lines of text, the best first, failed ones with their error."""
+    """Return the trials as lines of text, the best first, failed ones with their error."""
     ranked = sorted(trials, key=lambda trial: (trial.state != "finished", -(trial.score or -1.0), trial.number))
     width = {field: max(len(field), 8) for field in space}
     head = f"{'trial':>5}  {'state':8}  {'step':>5}  {'dev mAP':>7}  " + "  ".join(f"{field:>{width[field]}}" for field in space)
@@ -93,5 +93,5 @@ def _line(trial: Trial, width: dict[str, int]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in three digits."""
+    """Return a value as text, numbers with three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""A sweep as one HTML page: the same pictures to hover over and filter, the table, and everything it needs inside it."""
+"""A sweep as one self-contained HTML page: the pictures to hover over and filter, and the table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ td.error {{ text-align: left; white-space: normal; color: #a33; }} tr.best {{ ba
 
 
 def page(outcome: Outcome, best: Trial) -> str:
-    """The whole page as text (about 5 MB: the library that draws is in it, so that it opens without network)."""
+    """Return the whole page as text, about 5 MB: it contains the plotting library, so that it opens without network."""
     base, space, trials = outcome.base, outcome.space, outcome.trials
     figures = [_parallel(space, trials), _curves(trials, best)]
     step, importance = outcome.importance
@@ -60,12 +60,12 @@ def _parallel(space: Space, trials: Sequence[Trial]) -> go.Figure:
 def _axis(field: str, dimension: Dimension, trials: Sequence[Trial]) -> dict[str, Any]:
     values = [trial.point[field] for trial in trials]
     if isinstance(dimension, Choice):
-        places = {str(value): folder for folder, value in enumerate(dimension.values)}
+        ticks_by_value = {str(value): tick for tick, value in enumerate(dimension.values)}
         return {
             "label": field,
-            "values": [places.get(str(value), 0) for value in values],
-            "tickvals": [*places.values()],
-            "ticktext": [*places],
+            "values": [ticks_by_value.get(str(value), 0) for value in values],
+            "tickvals": [*ticks_by_value.values()],
+            "ticktext": [*ticks_by_value],
         }
     if not dimension.log:
         return {"label": field, "values": values, "range": [dimension.low, dimension.high]}
@@ -90,8 +90,8 @@ def _curves(trials: Sequence[Trial], best: Trial) -> go.Figure:
                 + (", stopped" if trial.state == "stopped" else "")
             )
             width = 4 if trial.number == best.number else 1.5
-            said = "<br>".join(f"{field}: {shown(value)}" for field, value in trial.point.items())
-            figure.add_scatter(x=steps, y=scores, name=name, mode="lines+markers", line={"width": width}, hovertext=said)
+            hover = "<br>".join(f"{field}: {shown(value)}" for field, value in trial.point.items())
+            figure.add_scatter(x=steps, y=scores, name=name, mode="lines+markers", line={"width": width}, hovertext=hover)
     figure.update_layout(title="Learning curves", xaxis_title="optimiser step", yaxis_title="dev mAP@all", height=430)
     return figure
 

@@ -1,4 +1,4 @@
-"""What a sweep leaves to look at: the best configuration as YAML, pictures as PNG and as one page that needs no network."""
+"""The report of a sweep: the best configuration as YAML, pictures as PNG, and one HTML page that needs no network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tuning.table import Trial
 
 
 def write_report(file: Callable[[str], Path], outcome: Outcome, best: Trial) -> None:
-    """best.yaml, space.yaml, curves.png, parallel.png, importance.png and sweep.html, each where `file(name)` says."""
+    """Write best.yaml, space.yaml, curves.png, parallel.png, importance.png and sweep.html, each to the path `file(name)`."""
     winner = outcome.base.replace(**best.point)
     file("best.yaml").write_text(yaml.safe_dump(winner.model_dump(mode="json"), sort_keys=False), "utf-8")
     file("space.yaml").write_text(as_yaml(outcome.space), "utf-8")

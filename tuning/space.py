@@ -25,10 +25,10 @@ from zsbir.base.errors import InputError
 from zsbir.training.config import TrainConfig
 
 DIGITS = 6
-"""Significant digits of a sampled number: it goes into files and tables that people read."""
+"""Significant digits of a sampled number, which goes into files and tables that people read."""
 
 EDGE = 1e-5
-"""How far beyond its end, as a share of a range, a value may lie by rounding."""
+"""How far a value may lie beyond the end of a range by rounding, as a share of the range."""
 
 NOT_VARIED = frozenset(
     {"recipe", "steps", "epochs", "eval_every_steps", "checkpoint_every_steps", "log_every_steps", "train_on_dev"}
@@ -37,14 +37,14 @@ NOT_VARIED = frozenset(
 
 
 class Range(Config):
-    """Numbers from `low` to `high`, both included. `relative`: times what the base configuration has."""
+    """Numbers from `low` to `high`, both included. relative: bounds are factors of the base configuration's value."""
 
     low: float = Field(description="smallest value")
     high: float = Field(description="largest value")
-    log: bool = Field(False, description="even in the logarithm")
+    log: bool = Field(False, description="sample evenly in the logarithm")
     relative: bool = Field(False, description="bounds are factors of the base configuration's value")
     points: int = Field(3, ge=1, description="values in a grid search")
-    whole: bool = Field(False, description="whole numbers; by itself for fields that hold them")
+    whole: bool = Field(False, description="whole numbers; set automatically for fields that hold them")
 
     @model_validator(mode="after")
     def _in_order(self) -> Range:
@@ -55,7 +55,7 @@ class Range(Config):
         return self
 
     def at(self, share: float) -> float:
-        """The value a share in [0, 1] of the way from low to high."""
+        """Return the value at a share in [0, 1] of the way from low to high."""
         if self.log:
             value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
         else:
@@ -63,34 +63,34 @@ class Range(Config):
         return round(value) if self.whole else rounded(value)
 
     def share_of(self, value: float) -> float:
-        """The inverse of `at`; outside of [0, 1] for a value out of range."""
+        """Return the share of a value, the inverse of `at`; outside [0, 1] for a value out of range."""
         if self.log:
             return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low)) if value > 0 else -1.0
         return (value - self.low) / (self.high - self.low)
 
     def grid(self) -> list[float]:
-        """`points` values, evenly from low to high."""
-        values = [self.at(folder / (self.points - 1) if self.points > 1 else 0.5) for folder in range(self.points)]
+        """Return `points` values, evenly spaced from low to high."""
+        values = [self.at(number / (self.points - 1) if self.points > 1 else 0.5) for number in range(self.points)]
         return list(dict.fromkeys(values))
 
 
 class Choice(Config):
-    """One of some values."""
+    """One of several values."""
 
     values: tuple[Any, ...] = Field(min_length=1, description="the values")
 
     def at(self, share: float) -> Any:
-        """The value at a share in [0, 1) of the list."""
+        """Return the value at a share in [0, 1) of the list."""
         return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
 
     def grid(self) -> list[Any]:
-        """All of them."""
+        """Return all values."""
         return list(self.values)
 
 
 Dimension = Range | Choice
 Space = dict[str, Dimension]
-"""Dimensions by the field they vary, absolute: bounds that were relative are resolved."""
+"""Dimensions by the field they vary, with absolute bounds: relative ones are resolved."""
 
 _WEIGHT = {"low": 0.3, "high": 3.0, "log": True}
 _MARGIN = {"low": 0.05, "high": 0.6}
@@ -118,13 +118,13 @@ SPACES["all"] = SPACES["training"] | {
     "stroke_width_prob": {"low": 0.0, "high": 0.6},
     "stroke_erase_prob": {"low": 0.0, "high": 0.5},
 }
-"""Spaces by name: the weights and margins of the losses; with temperature and learning rates; with augmentation too."""
+"""Spaces by name. losses: weights and margins; training: also temperature and learning rates; all: also augmentation."""
 
 
 def open_space(name: str, base: TrainConfig) -> Space:
-    """The space of that name or in that YAML file, for a base configuration.
+    """Return the space of that name or in that YAML file, for a base configuration.
 
-    InputError for an unknown name, a field that is none or may not vary, and bounds that the configuration refuses.
+    Raises InputError for an unknown name, a field that does not exist or may not vary, and bounds that the configuration rejects.
     """
     if name in SPACES:
         return read_space(SPACES[name], base, where=f"space {name!r}")
@@ -134,7 +134,7 @@ def open_space(name: str, base: TrainConfig) -> Space:
 
 
 def read_space(values: Mapping[str, Any], base: TrainConfig, *, where: str = "space") -> Space:
-    """A space from plain data. InputError as `open_space`."""
+    """Return a space from plain data. Raises InputError as `open_space` does."""
     if not values:
         raise InputError(f"{where}: nothing varies; name a field, {{low, high}} or a list of values")
     space = {field: _dimension(field, value, base, where) for field, value in values.items()}
@@ -169,24 +169,24 @@ def _dimension(field: str, value: Any, base: TrainConfig, where: str) -> Dimensi
 
 
 def rounded(value: float) -> float:
-    """To DIGITS significant digits."""
+    """Round to DIGITS significant digits."""
     return float(f"{value:.{DIGITS}g}")
 
 
 def random_point(space: Space, *, seed: int, number: int) -> dict[str, Any]:
-    """The random configuration of that number: a pure function, so that a sweep that goes on draws the same ones."""
+    """Return the random configuration of a number: a pure function, so that a sweep that goes on draws the same ones."""
     random = np.random.default_rng([seed, number])
     return {field: dimension.at(float(random.random())) for field, dimension in space.items()}
 
 
 def grid_points(space: Space) -> Iterator[dict[str, Any]]:
-    """Every combination, the last field varying fastest."""
+    """Yield every combination, the last field varying fastest."""
     for values in product(*(dimension.grid() for dimension in space.values())):
         yield dict(zip(space, values, strict=True))
 
 
 def contains(space: Space, point: Mapping[str, Any]) -> bool:
-    """Whether every field of the space has a value of it in `point`."""
+    """Return whether `point` has a value within the space for every field of it."""
     return all(
         field in point
         and (
@@ -199,7 +199,7 @@ def contains(space: Space, point: Mapping[str, Any]) -> bool:
 
 
 def as_yaml(space: Space) -> str:
-    """The space as text that `open_space` reads."""
+    """Return the space as YAML text that `open_space` reads."""
     plain = {
         field: list(dimension.values) if isinstance(dimension, Choice) else dimension.model_dump(exclude_defaults=True)
         for field, dimension in space.items()

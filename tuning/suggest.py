@@ -1,6 +1,6 @@
-"""Which configuration a sweep tries next: a pure function of its space, its seed, its table so far and the trial's number.
+"""The next configuration of a sweep: a pure function of its space, its seed, its table so far and the trial's number.
 
-Nothing is remembered beside the table, so a sweep that was killed suggests what it would have suggested.
+Nothing but the table is remembered, so a sweep that goes on after a kill suggests the same as one that was not killed.
 """
 
 from __future__ import annotations
@@ -8,21 +8,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from tuning.config import Search
 from tuning.space import Dimension, Range, Space, contains, grid_points, random_point, rounded
 from tuning.table import Origin, Trial
 
-Search = Literal["tpe", "random", "grid"]
-
 TRIES = 100
-"""Draws after which a space counts as used up, when each repeats a configuration that was tried."""
+"""Draws after which a space counts as used up if each one repeats a configuration that was tried."""
 
 STARTUP_TRIALS = 6
-"""Random trials before TPE has something to go by (Optuna's default is 10; sweeps of trainings are short)."""
+"""Random trials before TPE models anything (Optuna's default is 10; sweeps of trainings are short)."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -31,7 +30,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 def suggest(
     search: Search, space: Space, known: Sequence[dict[str, Any]], trials: Sequence[Trial], *, seed: int
 ) -> tuple[Origin, dict[str, Any]] | None:
-    """Origin and point of the next trial, or None when the space is used up.
+    """Return the origin and point of the next trial, or None when the space is used up.
 
     known: points to start from, that of the base configuration first, tried before anything is searched. trials: all so far.
     """
@@ -43,7 +42,7 @@ def suggest(
         point = next((point for point in grid_points(space) if point not in tried), None)
         return None if point is None else ("grid", point)
     for turn in range(TRIES):
-        # Later draws of one number start where no other number does.
+        # The further draws of a trial use numbers that no other trial uses.
         point = (
             random_point(space, seed=seed, number=number + turn * 10**6) if search == "random" else _tpe(space, trials, seed, turn)
         )
@@ -53,12 +52,12 @@ def suggest(
 
 
 def grid_size(space: Space) -> int:
-    """Points of a grid search, at most a million."""
+    """Return the number of points of a grid search, counting up to a million."""
     return sum(1 for _ in islice(grid_points(space), 10**6))
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """The space as Optuna has it."""
+    """Return the space as Optuna's distributions."""
     return {field: _distribution(dimension) for field, dimension in space.items()}
 
 
@@ -71,7 +70,7 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def frozen_trial(space: Space, trial: Trial) -> optuna.trial.FrozenTrial:
-    """A trial as Optuna remembers it: running, complete, pruned with what it scored on the way, or failed."""
+    """Return a trial as Optuna stores it: running, complete, pruned with its scores so far, or failed."""
     state = {
         "begun": optuna.trial.TrialState.RUNNING,
         "finished": optuna.trial.TrialState.COMPLETE,
@@ -88,8 +87,8 @@ def frozen_trial(space: Space, trial: Trial) -> optuna.trial.FrozenTrial:
 
 
 def _tpe(space: Space, trials: Sequence[Trial], seed: int, turn: int) -> dict[str, Any]:
-    """The tree-structured Parzen estimator's choice (Bergstra et al. 2011, in Optuna), made anew from the table each time."""
-    # A seed of its own for every number: Optuna's sampler would go on from a state that a killed process takes with it.
+    """Return the choice of the tree-structured Parzen estimator (Bergstra et al. 2011, Optuna's), fitted to the table each time."""
+    # Every trial has its own seed: the state of one sampler for all of them would be lost with a killed process.
     sampler = optuna.samplers.TPESampler(
         seed=(seed * 10007 + len(trials) * 101 + turn) % 2**32,
         n_startup_trials=STARTUP_TRIALS,

@@ -1,7 +1,7 @@
-"""The truth about a sweep: one row a trial, in one small Parquet file that is replaced whole at every change.
+"""The record of a sweep: one row a trial, in one small Parquet file that is replaced as a whole at every change.
 
-Whoever is killed, the table says which configurations were begun, what each scored so far and how it ended; the same command
-reads it and goes on. It is written before a trial starts, and a decision together with the score it rests on.
+Whichever process is killed, the table says which configurations were begun, what each scored so far and how it ended; the same
+command reads it and goes on. It is written before a trial starts; a decision is written together with the score it rests on.
 """
 
 from __future__ import annotations
@@ -11,37 +11,20 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, Literal
 
 from zsbir.base.errors import InputError
 from zsbir.base.storage import Folder
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 State = Literal["begun", "finished", "stopped", "failed"]
-"""begun: to be trained, or in the middle of it. stopped: ended early, by the scheduler. The other three never change again."""
+"""begun: to be trained, or being trained. stopped: ended early by the scheduler. All but `begun` are final."""
 
 Origin = Literal["base", "warm", "random", "grid", "tpe"]
 
 TABLE = "table.parquet"
-
-SCHEMA = pa.schema(
-    [
-        ("number", pa.int32()),
-        ("origin", pa.string()),
-        ("state", pa.string()),
-        ("point", pa.string()),
-        ("run", pa.string()),
-        ("score", pa.float64()),
-        ("best_step", pa.int32()),
-        ("scores", pa.list_(pa.struct([("step", pa.int32()), ("score", pa.float64())]))),
-        ("seconds", pa.float64()),
-        ("error", pa.string()),
-        ("began_utc", pa.string()),
-        ("ended_utc", pa.string()),
-    ]
-)
 
 
 def _now() -> str:
@@ -50,11 +33,10 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration and what became of it.
+    """One configuration, its scores and its state.
 
-    point: values of the fields of the space, and what else a warm start changes. run: URI of its Run. scores: (optimiser step,
-    dev mAP@all) in order.
-    seconds: of training, over all attempts.
+    point: values of the fields of the space, and of other fields that a configuration to start from changes. run: URI of its Run.
+    scores: (optimiser step, dev mAP@all) in order. seconds: of training, over all attempts.
     """
 
     number: int
@@ -70,7 +52,7 @@ class Trial:
 
     @property
     def best(self) -> tuple[int, float] | None:
-        """Step and score of its best evaluation so far; of equal ones the first."""
+        """Step and score of its best evaluation so far; of equal scores the first."""
         return max(self.scores, key=lambda pair: (pair[1], -pair[0])) if self.scores else None
 
     @property
@@ -80,16 +62,16 @@ class Trial:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will be trained for it any more."""
+        """Whether its state is final."""
         return self.state != "begun"
 
     def best_until(self, step: int) -> float | None:
-        """The best score among its evaluations up to a step."""
+        """Return the best score among its evaluations up to a step."""
         scores = [score for at, score in self.scores if at <= step]
         return max(scores) if scores else None
 
     def row(self) -> dict[str, Any]:
-        """As SCHEMA has it."""
+        """Return the trial as a row of the Parquet file."""
         step, score = self.best or (None, None)
         return {
             **{
@@ -104,10 +86,10 @@ class Trial:
 
 
 class Table:
-    """The trials of one sweep, kept in `place`. Every method that changes something has written it when it returns."""
+    """The trials of one sweep, stored in its folder. A method that changes something has written it when it returns."""
 
     def __init__(self, folder: Folder):
-        self._place = folder
+        self._folder = folder
         self._trials = {trial.number: trial for trial in _read(folder)}
 
     def __len__(self) -> int:
@@ -115,48 +97,72 @@ class Table:
 
     @property
     def trials(self) -> list[Trial]:
-        """All, by number."""
+        """All trials, by number."""
         return [self._trials[number] for number in sorted(self._trials)]
 
     def trial(self, number: int) -> Trial:
-        """The trial of that number."""
+        """Return the trial of this number."""
         return self._trials[number]
 
     def begin(self, trial: Trial) -> None:
-        """A new trial, before anything is done for it."""
+        """Add a new trial, before anything is done for it."""
         assert trial.number not in self._trials, f"trial {trial.number} was begun before"
         self._put(trial)
 
     def scored(self, number: int, step: int, score: float, *, stopped: bool) -> None:
-        """An evaluation, and whether the trial ends for it."""
+        """Add an evaluation, and whether the trial is stopped because of it."""
         trial = self._trials[number]
         self._put(replace(trial, scores=(*trial.scores, (step, score)), **_ending("stopped" if stopped else trial.state)))
 
     def end(self, number: int, state: State, *, error: str = "") -> None:
-        """A trial has ended. One that had ended before stays as it was."""
+        """End a trial; one that has ended already stays as it is."""
         trial = self._trials[number]
         if not trial.ended:
             self._put(replace(trial, error=error, **_ending(state)))
 
     def spent(self, number: int, seconds: float) -> None:
-        """More seconds of training."""
+        """Add seconds of training to a trial."""
         trial = self._trials[number]
         self._put(replace(trial, seconds=trial.seconds + seconds))
 
     def reopen(self, numbers: Iterable[int]) -> None:
-        """Failed trials that are to be tried again."""
+        """Set failed trials back, so that they are trained again."""
         for number in numbers:
             self._put(replace(self._trials[number], state="begun", error="", ended_utc=""))
 
     def _put(self, trial: Trial) -> None:
         self._trials[trial.number] = trial
-        self._place.replace(TABLE, as_parquet(self.trials))
+        self._folder.replace(TABLE, as_parquet(self.trials))
+
+
+def _schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("number", pa.int32()),
+            ("origin", pa.string()),
+            ("state", pa.string()),
+            ("point", pa.string()),
+            ("run", pa.string()),
+            ("score", pa.float64()),
+            ("best_step", pa.int32()),
+            ("scores", pa.list_(pa.struct([("step", pa.int32()), ("score", pa.float64())]))),
+            ("seconds", pa.float64()),
+            ("error", pa.string()),
+            ("began_utc", pa.string()),
+            ("ended_utc", pa.string()),
+        ]
+    )
 
 
 def as_parquet(trials: Iterable[Trial]) -> bytes:
-    """The table's file; `read_trials` is the inverse."""
+    """Return the contents of the table's file; `read_trials` is the inverse."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     out = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([trial.row() for trial in trials], SCHEMA), out)
+    pq.write_table(pa.Table.from_pylist([trial.row() for trial in trials], _schema()), out)
     return out.getvalue()
 
 
@@ -173,9 +179,12 @@ def _read(folder: Folder) -> list[Trial]:
 
 
 def read_trials(data: bytes, *, where: str = "") -> list[Trial]:
-    """The rows of a trial table's file. InputError when it is none."""
+    """Return the trials in a table's file. Raises InputError if it cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        rows = pq.read_table(io.BytesIO(data), schema=SCHEMA).to_pylist()
+        rows = pq.read_table(io.BytesIO(data), schema=_schema()).to_pylist()
         return [
             Trial(
                 number=row["number"],

@@ -1,4 +1,4 @@
-"""One trial: a training like any other, that tells Ray Tune its scores on the dev classes and ends when Tune says so."""
+"""One trial: a training that reports its scores on the dev classes to Ray Tune, and ends when Tune stops it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import torch
 from ray import tune
 
 from zsbir.base.errors import Busy, InputError, Interrupted, RunError
-from zsbir.train import InputUris, Settings, train
+from zsbir.train import train
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import LocalContext
 from zsbir.training.loop import DEV_SCORE
+from zsbir.training_run.plan import InputUris, Settings
 
 BUSY_S = 90.0
-"""Seconds a trial waits for the process that had its run before: a killed sweep's may be at its end, or its lease not yet stale."""
+"""Seconds a trial waits for another process to release its run: one may be ending after a kill, or its lease not yet stale."""
 
 ERROR = "error"
-"""The key under which a trial reports, as its last word, what trying again would not mend."""
+"""The key under which a trial reports, last of all, an error that trying again would not fix."""
 
 
 class TuneContext(LocalContext):
@@ -28,11 +29,11 @@ class TuneContext(LocalContext):
 
     def __init__(self) -> None:
         super().__init__()
-        # Ray says how many cores this trial holds; torch would take all of the machine.
+        # Ray sets how many cores this trial holds; torch would use all cores of the machine.
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
 
     def report(self, metrics: dict[str, float]) -> None:
-        """To Ray Tune, which answers a stopped trial by ending its thread."""
+        """Report to Ray Tune, which stops a trial by raising SystemExit here."""
         try:
             tune.report({"step": int(metrics["step"]), DEV_SCORE: metrics[DEV_SCORE]})
         except SystemExit:
@@ -41,18 +42,18 @@ class TuneContext(LocalContext):
 
 @dataclass(frozen=True)
 class TrialTask:
-    """What each trial trains: a point of the space over the base configuration. Plain values, so that it travels to any process."""
+    """What each trial trains: a point of the space over the base configuration. Plain values, which can be sent to any process."""
 
     base: TrainConfig
     uris: InputUris
     settings: Settings
 
     def config(self, point: dict[str, Any]) -> TrainConfig:
-        """The configuration of a point. InputError where it is none."""
+        """Return the configuration of a point. Raises InputError if it is not valid."""
         return self.base.replace(**point)
 
     def __call__(self, config: dict[str, Any]) -> None:
-        """Ray Tune's trainable: `config` holds the trial's point."""
+        """Train one trial, as Ray Tune's trainable. config: holds the trial's point."""
         try:
             self._train(self.config(config["point"]))
         except (InputError, RunError) as error:

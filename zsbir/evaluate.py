@@ -1,10 +1,10 @@
-"""A Run in, a Report out: how well it finds photos of classes it has never seen, beside the frozen backbone it started from.
+"""Measure retrieval on unseen classes: Run in, Report out, beside the frozen backbone that the run started from.
 
     python -m zsbir.evaluate artifacts/runs/toy-0123456789ab --protocol zero_shot
 
-The only stage that measures anything on the unseen classes. All metrics in all conventions, exact (see docs/evaluation.md), a
-table by class, a retrieval grid and a precision-recall curve. Costs two forward passes an image. Prints the URI of the report;
-its table goes to standard error, and all of it to the run's MLflow run.
+This is the only stage that measures anything on the unseen classes. The report has all metrics in all conventions, exact (see
+docs/evaluation.md), a table by class, a retrieval grid and a precision-recall curve. Costs two forward passes an image. Prints the
+URI of the report; a table of the metrics goes to standard error, and the whole report to the run's MLflow run.
 """
 
 from __future__ import annotations
@@ -12,56 +12,51 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int
-from PIL import Image
 from pydantic import Field
 
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.storage import default_root, join
-from zsbir.data.images import decode
-from zsbir.data.samples import Samples, load_samples
-from zsbir.data.shards import Images
-from zsbir.evaluation.embed import embed, embeddings_of, features_of
-from zsbir.evaluation.figures import per_class_bars, precision_recall_figure, retrieval_grid
 from zsbir.evaluation.metrics import METRICS, Evaluation, chance_map, evaluate_embeddings
 from zsbir.evaluation.protocol import PROTOCOLS, Protocol, find_protocol, select
-from zsbir.model.encoder import Encoder, saved_facts
-from zsbir.model.weights import open_weights
-from zsbir.retrieval.exact import search
 from zsbir.training.config import Precision
-from zsbir.training.context import default_device
-from zsbir.training.precision import autocast
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from zsbir.data.samples import Samples
+    from zsbir.data.shards import Images
+    from zsbir.evaluation.embed import Forward
+    from zsbir.model.encoder import Encoder
 
 SHOWN_METRICS = ("map_all", "map_all_voc", "map_at_200_min", "p_at_100", "p_at_200")
 
 
 class EvaluateConfig(Config):
-    """What decides the report."""
+    """What decides the contents of the report."""
 
-    protocol: str = Field("zero_shot", description=f"one of {', '.join(PROTOCOLS)}")
-    precision: Precision = Field("auto", description="autocast of the forward pass")
-    grid_rows: int = Field(12, ge=1, le=60, description="queries in the retrieval grid, dealt over the classes")
+    protocol: str = Field("zero_shot", description=f"evaluation protocol: {', '.join(PROTOCOLS)}")
+    precision: Precision = Field("auto", description="autocast of the forward pass; auto: bf16 where the hardware gains by it")
+    grid_rows: int = Field(12, ge=1, le=60, description="queries in the retrieval grid, taken from the classes in turn")
     seed: int = Field(0, ge=0, description="seed of the bootstrap and of the queries shown")
 
 
 class Settings(Config):
-    """Where it runs."""
+    """Where the report is stored and logged."""
 
-    root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
+    root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
     tracking: bool = Field(True, description="log the report to the run's MLflow run")
     experiment: str = Field("zsbir", description="MLflow experiment")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One model under evaluation: its embeddings of the queries and the gallery, and what they are worth."""
+    """One model under evaluation: its embeddings of the queries and the gallery, and the metrics of them."""
 
     name: str
     queries: Float[np.ndarray, "q d"]
@@ -71,7 +66,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Trial:
-    """What both models are asked: a protocol's queries and gallery in one data set."""
+    """The task that both models get: a protocol's queries and gallery in one data set."""
 
     run: Artifact
     dataset: Artifact
@@ -83,7 +78,7 @@ class Trial:
 
 
 def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings) -> Artifact:
-    """The Report artifact of a run under a protocol; the one already made where there is one."""
+    """Return the Report artifact of a run under a protocol; an existing one is found, not made again."""
     trial = _open(run_uri, config)
     digest = digest_of(
         [config.model_dump(mode="json"), trial.protocol.model_dump(mode="json"), trial.run.digest, trial.dataset.digest]
@@ -112,6 +107,9 @@ def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings) -> Artifa
 
 
 def _open(run_uri: str, config: EvaluateConfig) -> Trial:
+    from zsbir.data.samples import load_samples
+    from zsbir.data.shards import Images
+
     run = Artifact(run_uri, "run")
     dataset = run.input("dataset", "dataset")
     samples, protocol = load_samples(dataset), find_protocol(config.protocol)
@@ -120,22 +118,36 @@ def _open(run_uri: str, config: EvaluateConfig) -> Trial:
 
 
 def _frozen(trial: Trial, config: EvaluateConfig) -> Subject:
-    """The backbone the run started from, its pooled features as embedding."""
+    """Evaluate the backbone that the run started from, with its pooled features as embeddings."""
+    from zsbir.evaluation.embed import features_of
+    from zsbir.model.encoder import Encoder, saved_facts
+    from zsbir.model.weights import open_weights
+
     facts = saved_facts(trial.run.verified("encoder.safetensors"))
     encoder = Encoder(**facts)
     encoder.load_trunk(open_weights(trial.run.input_file("weights"), backbone=facts["backbone"]))
-    return _subject("frozen", trial, encoder, config)
+    return _subject("frozen", trial, encoder, features_of(encoder), config)
 
 
 def _trained(trial: Trial, config: EvaluateConfig) -> Subject:
-    return _subject("trained", trial, Encoder.load(trial.run.verified("encoder.safetensors")), config)
+    """Evaluate the run's own encoder."""
+    from zsbir.evaluation.embed import embeddings_of
+    from zsbir.model.encoder import Encoder
+
+    encoder = Encoder.load(trial.run.verified("encoder.safetensors"))
+    return _subject("trained", trial, encoder, embeddings_of(encoder), config)
 
 
-def _subject(name: str, trial: Trial, encoder: Encoder, config: EvaluateConfig) -> Subject:
+def _subject(name: str, trial: Trial, encoder: Encoder, output: Forward, config: EvaluateConfig) -> Subject:
+    """Embed queries and gallery, and evaluate them. output: what of the encoder's output is the embedding."""
+    from zsbir.evaluation.embed import embed
+    from zsbir.training.context import default_device
+    from zsbir.training.precision import autocast
+
     device = default_device()
     encoder.eval().to(device)
     both = embed(
-        features_of(encoder) if name == "frozen" else embeddings_of(encoder),
+        output,
         trial.images,
         np.concatenate([trial.queries, trial.gallery]),
         image_px=encoder.image_px,
@@ -149,8 +161,8 @@ def _subject(name: str, trial: Trial, encoder: Encoder, config: EvaluateConfig) 
 
 
 def _write(work: Draft, trial: Trial, subjects: list[Subject], config: EvaluateConfig) -> dict[str, Any]:
-    """All files of the report; returns what report.json says."""
-    labels, names = trial.samples.class_id, trial.samples.class_names
+    """Write all files of the report. Return the contents of report.json."""
+    labels = trial.samples.class_id
     chance = chance_map(labels[trial.queries], labels[trial.gallery])
     summary = {
         "protocol": trial.protocol.label(),
@@ -165,15 +177,21 @@ def _write(work: Draft, trial: Trial, subjects: list[Subject], config: EvaluateC
     work.file("report.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
     _write_tables(work, trial, subjects)
     title = f"{trial.run.manifest.name} on unseen classes, {trial.protocol.label()}"
+    _write_figures(work, trial, subjects, title, chance)
+    grid(trial, subjects[-1], config, title).save(work.file("grid.png"))
+    return summary
+
+
+def _write_figures(work: Draft, trial: Trial, subjects: list[Subject], title: str, chance: float) -> None:
+    from zsbir.evaluation.figures import per_class_bars, precision_recall_figure
+
     curves = {
         f"{s.name} ({s.result.summary()['map_all']:.3f})": (s.result.pr_curve.recall, s.result.pr_curve.interpolated)
         for s in subjects
     }
     precision_recall_figure(curves, title=title, chance=chance).savefig(work.file("precision_recall.png"), dpi=150)
     frozen, trained = (subject.result.per_class() for subject in subjects)
-    per_class_bars(frozen, trained, class_names=names).savefig(work.file("per_class.png"), dpi=150)
-    grid(trial, subjects[-1], config, title).save(work.file("grid.png"))
-    return summary
+    per_class_bars(frozen, trained, class_names=trial.samples.class_names).savefig(work.file("per_class.png"), dpi=150)
 
 
 def _figures(subject: Subject, config: EvaluateConfig) -> dict[str, Any]:
@@ -182,6 +200,9 @@ def _figures(subject: Subject, config: EvaluateConfig) -> dict[str, Any]:
 
 
 def _write_tables(work: Draft, trial: Trial, subjects: list[Subject]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     names = trial.samples.class_names
     per_class = [
         {"model": subject.name, "class_name": names[row["class_id"]], **row}
@@ -199,22 +220,25 @@ def _write_tables(work: Draft, trial: Trial, subjects: list[Subject]) -> None:
 
 
 def grid(trial: Trial, subject: Subject, config: EvaluateConfig, title: str) -> Image.Image:
-    """Queries dealt over the classes, drawn without looking at their scores, each with the first ten of its ranking."""
+    """Draw queries of all classes, chosen without looking at their scores, each with the first ten photos of its ranking."""
+    from zsbir.evaluation.figures import retrieval_grid
+    from zsbir.retrieval.exact import search
+
     labels = trial.samples.class_id
     rows = shown_queries(labels[trial.queries], config.grid_rows, config.seed)
     found, _ = search(subject.queries[rows], subject.gallery, 10)
     precision = subject.result.per_query["map_all"]
     return retrieval_grid(
         [_picture(trial, trial.queries[row]) for row in rows],
-        [[_picture(trial, trial.gallery[folder]) for folder in places] for places in found],
-        [(labels[trial.gallery[places]] == labels[trial.queries[row]]).tolist() for row, places in zip(rows, found, strict=True)],
+        [[_picture(trial, trial.gallery[column]) for column in columns] for columns in found],
+        [(labels[trial.gallery[columns]] == labels[trial.queries[row]]).tolist() for row, columns in zip(rows, found, strict=True)],
         [f"{trial.samples.class_names[labels[trial.queries[row]]]}\nAP {precision[row]:.2f}" for row in rows],
         title=title,
     )
 
 
 def shown_queries(labels: Int[np.ndarray, "q"], rows: int, seed: int) -> Int[np.ndarray, "rows"]:
-    """Query numbers for a picture: classes in turn, within a class by chance."""
+    """Return the numbers of queries to show: classes in turn, at random within a class."""
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(labels))
     turn = np.zeros(len(labels), np.int64)
@@ -226,11 +250,13 @@ def shown_queries(labels: Int[np.ndarray, "q"], rows: int, seed: int) -> Int[np.
 
 
 def _picture(trial: Trial, position: int) -> Image.Image:
+    from zsbir.data.images import decode
+
     return decode(trial.images.read(int(position)))
 
 
 def table(report: Artifact) -> str:
-    """The report as lines of text: frozen beside trained, chance for scale."""
+    """Return the report as lines of text: the frozen and the trained model, and chance for scale."""
     summary = json.loads(report.file("report.json").read_text("utf-8"))
     head = f"{summary['protocol']}: {summary['classes']} classes, {summary['queries']} sketches against {summary['gallery']} photos"
     lines = [head, f"{'':10}" + "".join(f"{name:>16}" for name in SHOWN_METRICS)]
@@ -242,6 +268,7 @@ def table(report: Artifact) -> str:
 
 
 def _track(report: Artifact, trial: Trial, settings: Settings) -> None:
+    """Log the report to the MLflow run of the training."""
     from zsbir.edge.tracking import log_report, tracking_uri  # MLflow takes seconds to load
 
     summary = json.loads(report.file("report.json").read_text("utf-8"))
@@ -264,7 +291,7 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it")
     parser.add_config_file()
     parser.add_fields(EvaluateConfig, title="evaluation")
-    parser.add_fields(Settings, title="where it runs")
+    parser.add_fields(Settings, title="where it is stored and logged")
     parsed, values = parser.values(argv)
     config, settings = cli.split_fields(values, EvaluateConfig, Settings)
     return evaluate(parsed.run, EvaluateConfig.of(config), Settings.of(settings)).uri

@@ -1,16 +1,17 @@
-"""A Run in, an Export out: its encoder as files that run without this project, in PyTorch and in ONNX Runtime.
+"""Export an encoder: Run in, files out that PyTorch and ONNX Runtime run without this project.
 
     python -m zsbir.export artifacts/runs/toy-0123456789ab
     python -m zsbir.export artifacts/runs/toy-0123456789ab --formats onnx --opset 18
 
-Holds encoder.pt2 (torch.export) and encoder.onnx, both for any number of images a batch, preprocessing.json, which says exactly how
-an image becomes their input, and a README.md with code that runs. Both files are checked against the encoder on images of the run's
-data set before the export is committed. Costs ten seconds for a ResNet18. Prints its URI.
+Writes encoder.pt2 (torch.export) and encoder.onnx, both for batches of any size, preprocessing.json, which says exactly how an
+image becomes their input, and a README.md with code that runs. Both files are compared with the encoder on images of the run's
+data set before the export is committed. Costs ten seconds for a ResNet18. Prints the URI of the export.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,43 +22,44 @@ from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import default_root, join
-from zsbir.data.images import eval_image
-from zsbir.data.samples import load_samples
-from zsbir.data.shards import Images
-from zsbir.model.encoder import Encoder
-from zsbir.model.export import FILES, NEWEST_OPSET, OLDEST_OPSET, Format, largest_difference, runner, write_onnx, write_pt2
-from zsbir.model.usage import preprocessing_text, readme
+from zsbir.model.export_format import FILES, NEWEST_OPSET, OLDEST_OPSET, Format
+
+if TYPE_CHECKING:
+    from zsbir.model.encoder import Encoder
 
 TOLERANCE = 1e-4
-"""Largest difference, in any value of a unit embedding, that is let pass."""
+"""Largest difference from the encoder that is accepted, in any value of a unit embedding."""
 BATCHES = (1, 2, 5)
-"""Batches that are tried."""
+"""Sizes of the batches on which the files are compared with the encoder."""
 
 
 class ExportConfig(Config):
     """What decides the export."""
 
-    formats: tuple[Format, ...] = Field(("pt2", "onnx"), min_length=1, description="what to write, of pt2 and onnx")
-    opset: int = Field(20, ge=OLDEST_OPSET, le=NEWEST_OPSET, description="version of ONNX's operators")
+    formats: tuple[Format, ...] = Field(("pt2", "onnx"), min_length=1, description="formats to write: pt2, onnx or both")
+    opset: int = Field(20, ge=OLDEST_OPSET, le=NEWEST_OPSET, description="version of the ONNX operator set")
 
     @field_validator("formats")
     @classmethod
     def _in_order(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
-        """Each once, in one order: the same files are the same export."""
+        """Put each format once, in one order, so that the same files are the same export."""
         return tuple(form for form in FILES if form in formats)
 
 
 class Settings(Config):
-    """Where it runs."""
+    """Where the export is stored."""
 
-    root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
+    root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
 
 
 def export(run_uri: str, config: ExportConfig, settings: Settings) -> Artifact:
-    """The Export artifact of a run's encoder; the one already made where there is one.
+    """Return the Export artifact of a run's encoder; an existing one is found, not made again.
 
-    Raises RunError when a file says anything else than the encoder.
+    Raises RunError when a file's embeddings differ from the encoder's by more than TOLERANCE.
     """
+    from zsbir.model.encoder import Encoder
+    from zsbir.model.usage import preprocessing_text, readme
+
     run = Artifact(run_uri, "run")
     digest = digest_of([config.model_dump(mode="json"), run.digest])
     uri = join(settings.root, "exports", digest[:16])
@@ -80,6 +82,8 @@ def export(run_uri: str, config: ExportConfig, settings: Settings) -> Artifact:
 
 
 def _write(work: Draft, encoder: Encoder, run: str, config: ExportConfig) -> None:
+    from zsbir.model.export import write_onnx, write_pt2
+
     for form in config.formats:
         events.say(f"export: {FILES[form]} of {run}, {encoder.backbone} at {encoder.image_px} px")
         if form == "pt2":
@@ -89,20 +93,26 @@ def _write(work: Draft, encoder: Encoder, run: str, config: ExportConfig) -> Non
 
 
 def _images(run: Artifact, image_px: int) -> tuple[UInt8[np.ndarray, "n 3 s s"], str]:
-    """Images for the check, spread over the run's data set, or noise where that is gone; and which of the two it was."""
+    """Return images for the comparison and their source: spread over the run's data set, or noise if that is no longer there."""
+    from zsbir.data.images import eval_image
+    from zsbir.data.samples import load_samples
+    from zsbir.data.shards import Images
+
     count = sum(BATCHES)
     try:
         dataset = run.input("dataset", "dataset")
         samples = load_samples(dataset)
-        places, images = np.linspace(0, len(samples) - 1, count).astype(int), Images(dataset, samples)
-        return np.stack([eval_image(images.read(folder), image_px) for folder in places.tolist()]), "data set"
+        positions, images = np.linspace(0, len(samples) - 1, count).astype(int), Images(dataset, samples)
+        return np.stack([eval_image(images.read(position), image_px) for position in positions.tolist()]), "data set"
     except InputError as gone:
         events.say(f"the export is checked on noise: {gone}")
         return np.random.default_rng(0).integers(0, 256, (count, 3, image_px, image_px), np.uint8), "noise"
 
 
 def _checked(work: Draft, form: Format, encoder: Encoder, images: UInt8[np.ndarray, "n 3 s s"]) -> float | None:
-    """The largest difference found, None where nothing here can run the file. RunError where it is too large."""
+    """Return the largest difference from the encoder, None if nothing here can run the file. RunError if it is too large."""
+    from zsbir.model.export import largest_difference, runner
+
     run = runner(form, work.path / FILES[form])
     if run is None:
         events.warn(f"{FILES[form]} was not checked: onnxruntime is not installed here; run the code of its README.md where it is")
@@ -122,7 +132,7 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it")
     parser.add_config_file()
     parser.add_fields(ExportConfig, title="export")
-    parser.add_fields(Settings, title="where it runs")
+    parser.add_fields(Settings, title="where it is stored")
     parsed, values = parser.values(argv)
     config, settings = cli.split_fields(values, ExportConfig, Settings)
     return export(parsed.run, ExportConfig.of(config), Settings.of(settings)).uri

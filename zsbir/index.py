@@ -1,19 +1,18 @@
-"""A Run and photos in, an Index out: what search looks through, with the encoder that made it.
+"""Embed photos for search: Run and photos in, Index out.
 
     python -m zsbir.index artifacts/runs/toy-0123456789ab                     the unseen photos of the run's data set
     python -m zsbir.index artifacts/runs/toy-0123456789ab --gallery photos/   every image below a folder
 
-Costs one forward pass a photo. The index needs nothing else later: it carries its encoder and small pictures. Prints its URI.
+Costs one forward pass a photo. The index holds its encoder and a thumbnail of each photo, so that searching needs nothing else.
+Prints the URI of the index.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from jaxtyping import Float
 from pydantic import Field
 
@@ -22,38 +21,39 @@ from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
 from zsbir.base.storage import default_root, join
-from zsbir.data.gallery import Gallery, Item, dataset_gallery, folder_gallery
 from zsbir.data.images import BadImage
-from zsbir.evaluation.embed import EMBED_BATCH
-from zsbir.model.encoder import Encoder
 from zsbir.training.config import Precision
-from zsbir.training.context import default_device
-from zsbir.training.precision import autocast
 
-ITEM_SCHEMA = pa.schema([("item_id", pa.int64()), ("path", pa.string()), ("class_name", pa.string()), ("thumbnail", pa.binary())])
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from zsbir.data.gallery import Gallery, Item
+    from zsbir.model.encoder import Encoder
 
 
 class IndexConfig(Config):
-    """What decides the index."""
+    """What decides the contents of the index."""
 
-    name: str = Field("", pattern=r"^([a-z0-9][a-z0-9_.-]*)?$", description="name of the index; none: the run's recipe")
+    name: str = Field("", pattern=r"^([a-z0-9][a-z0-9_.-]*)?$", description="name of the index; none: that of the run's recipe")
     gallery: str = Field("", description="folder of photos; none: the photos of the run's data set")
-    split: str = Field("unseen", description="without --gallery: photos of train, dev, unseen or all")
+    split: str = Field("unseen", description="photos to take without --gallery: train, dev, unseen or all")
     max_bad_frac: float = Field(0.01, ge=0, le=1, description="share of unreadable photos above which the command fails")
-    precision: Precision = Field("auto", description="autocast of the forward pass")
+    precision: Precision = Field("auto", description="autocast of the forward pass; auto: bf16 where the hardware gains by it")
 
 
 class Settings(Config):
-    """Where it runs."""
+    """Where the index is stored."""
 
-    root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
+    root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
 
 
 def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifact:
-    """The Index artifact of a gallery under a run's encoder; the one already made where nothing changed.
+    """Return the Index artifact of a gallery and a run's encoder; an existing one is found if no photo has changed.
 
     Raises InputError for an empty gallery or too many unreadable photos.
     """
+    from zsbir.model.encoder import Encoder
+
     run = Artifact(run_uri, "run")
     gallery, source = _gallery(run, config)
     digest = digest_of([config.model_dump(mode="json", exclude={"gallery"}), run.digest, source["digest"]])
@@ -73,6 +73,9 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
 
 
 def _gallery(run: Artifact, config: IndexConfig) -> tuple[Gallery, dict[str, str]]:
+    """Return the photos to index, and the address and digest of where they come from."""
+    from zsbir.data.gallery import dataset_gallery, folder_gallery
+
     if not config.gallery:
         dataset = run.input("dataset", "dataset")
         return dataset_gallery(dataset, config.split), dataset.reference()
@@ -82,12 +85,20 @@ def _gallery(run: Artifact, config: IndexConfig) -> tuple[Gallery, dict[str, str
 
 
 def _embed(encoder: Encoder, gallery: Gallery, work: Draft, config: IndexConfig, bad: list[BadImage]) -> Float[np.ndarray, "n d"]:
-    """Vectors of all readable photos; their rows go to items.parquet as they come, the unreadable ones into `bad`."""
+    """Return the vectors of all readable photos. Their rows are written to items.parquet; unreadable ones are appended to `bad`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import torch
+
+    from zsbir.training.context import default_device
+    from zsbir.training.precision import autocast
+
+    schema = _item_schema()
     device = default_device()
     encoder.to(device)
     vectors = [np.zeros((0, encoder.embedding_dim), np.float32)]
     with (
-        pq.ParquetWriter(work.file("items.parquet"), ITEM_SCHEMA) as writer,
+        pq.ParquetWriter(work.file("items.parquet"), schema) as writer,
         events.Progress("index", total=len(gallery.entries), unit="photo") as progress,
         torch.inference_mode(),
     ):
@@ -96,10 +107,17 @@ def _embed(encoder: Encoder, gallery: Gallery, work: Draft, config: IndexConfig,
             with autocast(config.precision, device):
                 pixels = torch.from_numpy(np.stack([item.pixels for item in items])).to(device)
                 vectors.append(encoder(pixels)[0].float().cpu().numpy())
-            writer.write_table(pa.Table.from_pylist([_row(done + folder, item) for folder, item in enumerate(items)], ITEM_SCHEMA))
+            rows = [_row(done + number, item) for number, item in enumerate(items)]
+            writer.write_table(pa.Table.from_pylist(rows, schema))
             done += len(items)
             progress.advance(len(items))
     return np.concatenate(vectors)
+
+
+def _item_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([("item_id", pa.int64()), ("path", pa.string()), ("class_name", pa.string()), ("thumbnail", pa.binary())])
 
 
 def _row(number: int, item: Item) -> dict[str, object]:
@@ -107,6 +125,9 @@ def _row(number: int, item: Item) -> dict[str, object]:
 
 
 def _batches(items: Iterator[Item | BadImage], bad: list[BadImage]) -> Iterator[list[Item]]:
+    """Yield readable items, EMBED_BATCH at a time; append the others to `bad`."""
+    from zsbir.evaluation.embed import EMBED_BATCH
+
     batch: list[Item] = []
     for item in items:
         if isinstance(item, BadImage):
@@ -134,7 +155,7 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it")
     parser.add_config_file()
     parser.add_fields(IndexConfig, title="index")
-    parser.add_fields(Settings, title="where it runs")
+    parser.add_fields(Settings, title="where it is stored")
     parsed, values = parser.values(argv)
     config, settings = cli.split_fields(values, IndexConfig, Settings)
     return build_index(parsed.run, IndexConfig.of(config), Settings.of(settings)).uri

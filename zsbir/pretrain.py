@@ -1,20 +1,20 @@
-"""Nothing in, a pre-trained classifier out: stands in for ImageNet's where nothing may be downloaded (the demo, the tests).
+"""Train a small classifier on drawn photos: nothing in, a weight file out.
 
     python -m zsbir.pretrain
 
-Draws photos of toy objects that the toy data set does not have, and teaches a small network to name them. What comes out is a
-weight file like any other: teacher and train take it as --weights. About a minute on two CPU cores. Prints the file's path.
+Draws photos of toy objects that the toy data set does not have, and trains a small network to classify them: the demo and the tests
+use it in place of an ImageNet classifier. The result is a weight file like any other; teacher and train take it as --weights. Costs
+about a minute on two CPU cores. Prints the file's path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 from jaxtyping import Int64, UInt8
 from pydantic import Field
-from torch import Tensor, nn
 
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, draft, exists
@@ -22,38 +22,39 @@ from zsbir.base.config import Config
 from zsbir.base.fetch import fetch
 from zsbir.base.storage import default_root, join
 from zsbir.model.choices import Backbone
-from zsbir.model.encoder import Normalise, build_trunk
-from zsbir.model.weights import save_weights
 from zsbir.toys.draw import PRETEXT_CLASSES, draw_pretext
 from zsbir.training.config import Precision
-from zsbir.training.context import default_device
-from zsbir.training.precision import autocast
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Photos: TypeAlias = tuple[UInt8[Tensor, "n 3 h w"], Int64[Tensor, "n"]]
+    """Images and the position of each one's class in PRETEXT_CLASSES."""
 
 
 class PretrainConfig(Config):
-    """What decides the weights."""
+    """What decides the weights that come out."""
 
     backbone: Backbone = Field("resnet18", description="torchvision network to train from scratch")
     image_px: int = Field(64, ge=16, description="side of the photos, pixels")
-    photos_per_class: int = Field(60, ge=4, description="photos drawn of each class; a quarter as many more to test on")
+    photos_per_class: int = Field(60, ge=4, description="photos drawn of each class to train on; a quarter as many more to test on")
     epochs: int = Field(5, ge=1, description="passes over the photos")
-    batch_images: int = Field(64, ge=2, description="photos a step")
+    batch_images: int = Field(64, ge=2, description="photos in each optimiser step")
     lr: float = Field(2e-3, gt=0, description="peak learning rate")
-    precision: Precision = Field("auto", description="autocast")
-    seed: int = Field(0, ge=0, description="seed of photos, initialisation and order")
+    precision: Precision = Field("auto", description="autocast of the forward pass; auto: bf16 where the hardware gains by it")
+    seed: int = Field(0, ge=0, description="seed of the photos, the initialisation and the order of training")
 
 
 class Settings(Config):
-    """Where it runs."""
+    """Where the weights are stored."""
 
-    root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
-
-
-Photos = tuple[UInt8[Tensor, "n 3 h w"], Int64[Tensor, "n"]]
+    root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
 
 
 def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
-    """The artifact whose `weights.safetensors` is the trained classifier; the one already made where there is one."""
+    """Return the artifact whose `weights.safetensors` is the trained classifier; an existing one is found, not made again."""
+    from zsbir.model.weights import save_weights
+
     digest = config.fingerprint()
     uri = join(settings.root, "pretrained", digest[:16])
     if exists(uri):
@@ -61,7 +62,8 @@ def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
     train, test = draw_photos(config, config.photos_per_class, 0), draw_photos(config, config.photos_per_class // 4, 1)
     network = _fit(config, train)
     accuracy = _accuracy(network, test, config)
-    events.say(f"names {accuracy:.0%} of new photos of its {len(PRETEXT_CLASSES)} classes (chance {1 / len(PRETEXT_CLASSES):.0%})")
+    chance = 1 / len(PRETEXT_CLASSES)
+    events.say(f"classifies {accuracy:.0%} of new photos of its {len(PRETEXT_CLASSES)} classes correctly (chance {chance:.0%})")
     with draft(uri, "weights", f"pretext-{config.backbone}") as work:
         state = {name.removeprefix("1."): value.cpu() for name, value in network.state_dict().items() if name.startswith("1.")}
         kept, sha256 = save_weights(state, backbone=config.backbone, labels=PRETEXT_CLASSES, root=settings.root)
@@ -70,7 +72,9 @@ def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
 
 
 def draw_photos(config: PretrainConfig, per_class: int, part: int) -> Photos:
-    """`per_class` photos of each pretext class; different parts share no drawing."""
+    """Draw `per_class` photos of each pretext class; different parts share no drawing."""
+    import torch
+
     items = [(label, number) for label in range(len(PRETEXT_CLASSES)) for number in range(per_class)]
     pixels = []
     for label, number in events.track(items, "draw pretext photos", total=len(items), unit="photo"):
@@ -80,6 +84,13 @@ def draw_photos(config: PretrainConfig, per_class: int, part: int) -> Photos:
 
 
 def _fit(config: PretrainConfig, photos: Photos) -> nn.Module:
+    import torch
+    from torch import nn
+
+    from zsbir.model.encoder import Normalise, build_trunk
+    from zsbir.training.context import default_device
+    from zsbir.training.precision import autocast
+
     torch.manual_seed(config.seed)
     device = default_device()
     network = nn.Sequential(Normalise(), build_trunk(config.backbone, len(PRETEXT_CLASSES)).to(memory_format=torch.channels_last))
@@ -101,7 +112,9 @@ def _fit(config: PretrainConfig, photos: Photos) -> nn.Module:
 
 
 def _batches(config: PretrainConfig, photos: Photos) -> Iterator[Photos]:
-    """Every epoch in a new order, each photo flipped and shifted by chance."""
+    """Yield the photos of every epoch in a new order, each flipped and shifted at random."""
+    import torch
+
     random = torch.Generator().manual_seed(config.seed)
     for _ in range(config.epochs):
         for chosen in torch.randperm(len(photos[0]), generator=random).split(config.batch_images):
@@ -114,11 +127,16 @@ def _batches(config: PretrainConfig, photos: Photos) -> Iterator[Photos]:
             yield torch.where(flip[:, None, None, None], images.flip(3), images), photos[1][chosen]
 
 
-@torch.inference_mode()
 def _accuracy(network: nn.Module, photos: Photos, config: PretrainConfig) -> float:
+    import torch
+
+    from zsbir.training.context import default_device
+    from zsbir.training.precision import autocast
+
     device, right = default_device(), 0
-    for images, labels in zip(photos[0].split(config.batch_images), photos[1].split(config.batch_images), strict=True):
-        with autocast(config.precision, device):
+    batches = zip(photos[0].split(config.batch_images), photos[1].split(config.batch_images), strict=True)
+    with torch.inference_mode(), autocast(config.precision, device):
+        for images, labels in batches:
             right += int((network(images.to(device)).argmax(dim=1).cpu() == labels).sum())
     return right / len(photos[1])
 
@@ -127,7 +145,7 @@ def _parse(argv: Sequence[str]) -> str:
     parser = cli.Parser("zsbir.pretrain", __doc__ or "")
     parser.add_config_file()
     parser.add_fields(PretrainConfig, title="pre-training")
-    parser.add_fields(Settings, title="where it runs")
+    parser.add_fields(Settings, title="where it is stored")
     _, values = parser.values(argv)
     config, settings = cli.split_fields(values, PretrainConfig, Settings)
     return pretrain(PretrainConfig.of(config), Settings.of(settings)).address("weights.safetensors")

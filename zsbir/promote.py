@@ -1,13 +1,14 @@
-"""A Report and an Index in, a new champion out, if its model is better than the present one.
+"""Make a model the champion if it beats the present one: Report and Index in, a model version in MLflow out.
 
     python -m zsbir.promote artifacts/reports/0123456789abcdef --index artifacts/indexes/toy/0123456789abcdef
     python -m zsbir.promote rollback zsbir-resnet18-128 --reason "misses bicycles"
     python -m zsbir.promote list
 
 The model behind the report becomes a version of the registered model zsbir-<backbone>-<dim> in MLflow. It gets the alias champion
-when the lower bound of a paired bootstrap over queries says that it beats the champion's report of the same protocol and data (the
-first champion: its own frozen backbone), and photos and sketches put to its index are found as they should be. Otherwise it gets
-the alias challenger, its numbers are recorded, and the exit code is 1. Prints models:/NAME/VERSION. See docs/promotion.md.
+if two checks pass: by the lower bound of a paired bootstrap over queries it beats the champion's report of the same protocol and
+data (the first champion: its own frozen backbone), and a search in its index finds photos and sketches as an exact ranking does.
+Otherwise it gets the alias challenger, its numbers are recorded, and the exit code is 1. Prints models:/NAME/VERSION. See
+docs/promotion.md.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from zsbir.base import cli, events
@@ -27,39 +27,41 @@ from zsbir.base.artifact import Artifact, below_root, exists
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import default_root, join
-from zsbir.model.encoder import saved_facts
 from zsbir.promotion.card import Subject, card, card_text
-from zsbir.promotion.gate import Comparison, GateConfig, compare, label_of, protocol_of
-from zsbir.promotion.index_check import Verdict, try_index
+from zsbir.promotion.decision import Candidate, Decision, decide
+from zsbir.promotion.gate import Comparison, GateConfig, compare, protocol_of
 from zsbir.recipes import RECIPES, recipe
 from zsbir.storage_admin.tables import table
 from zsbir.training.config import TrainConfig
-from zsbir.training.context import default_device
-from zsbir.training.precision import autocast
 
 if TYPE_CHECKING:
     from zsbir.edge.releases import Release, Releases
+    from zsbir.promotion.index_check import Verdict
 
 LONGEST_REASON = 500
+"""Characters of a reason that are recorded."""
+
 _MODEL = re.compile(r"zsbir-[a-z0-9]+-[0-9]+")
 
 
 class PromoteConfig(GateConfig):
-    """What decides."""
+    """What decides whether the model is promoted."""
 
-    min_recall: float = Field(0.99, ge=0, le=1, description="least recall@10 of sketches in the index against a slow exact ranking")
+    min_recall: float = Field(
+        0.99, ge=0, le=1, description="lowest recall@10 of sketches in the index, compared with a slow exact ranking, that passes"
+    )
 
 
 class Settings(Config):
-    """Where it looks."""
+    """Where the models are registered."""
 
-    root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
+    root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
     experiment: str = Field("zsbir", description="MLflow experiment of the runs")
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What the user asks for. force_reason: why it shall be champion whatever the comparison says; "": it shall not."""
+class PromotionRequest:
+    """What the user asks for. force_reason: why the model becomes champion whatever the comparison says; "": not forced."""
 
     report: str
     index: str
@@ -68,68 +70,45 @@ class Wish:
     dry_run: bool = False
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """The model that would be champion: what measured it, what it is, what searches by it."""
+def promote(request: PromotionRequest, config: PromoteConfig, settings: Settings) -> str:
+    """Return the URI of the version that is champion now; for a dry run, what would happen.
 
-    report: Artifact
-    run: Artifact
-    index: Artifact
-    encoder: dict[str, Any]
-
-    @property
-    def model(self) -> str:
-        """The registered model it is a version of."""
-        return f"zsbir-{self.encoder['backbone']}-{self.encoder['embedding_dim']}"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What came out, and why. comparison: None where the two could not be compared, and it was forced."""
-
-    outcome: Literal["passed", "refused", "forced"]
-    why: str
-    comparison: Comparison | None
-    trial: Verdict
-    force_reason: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
-        comparison = self.comparison.as_json() if self.comparison else None
-        return {**vars(self), "comparison": comparison, "trial": self.trial.as_json()}
-
-
-def promote(wish: Wish, config: PromoteConfig, settings: Settings) -> str:
-    """The URI of the version that is champion now; for a dry run what would happen. RunError, with numbers, for a refusal.
-
-    Raises InputError where report, index and the champion's report do not belong together.
+    Raises RunError with the numbers for a refusal, InputError where report, index and the champion's report do not belong together.
     """
-    candidate = _open(wish)
     from zsbir.edge.releases import Releases, is_of  # MLflow takes seconds to load
 
+    candidate = _open(request)
     releases = Releases(settings.root, settings.experiment, candidate.model)
     champion = releases.champion()
     if champion and is_of(champion, candidate.run):
-        return _again(releases, champion, candidate, wish, config)
-    comparison, why = _comparison(candidate, champion, wish, config, settings)
-    decision = _decide(comparison, why, _try(candidate, config), wish, config)
-    if wish.dry_run:
-        return _would(candidate, champion, decision)
+        return _update_index(releases, champion, candidate, request, config)
+    comparison, why = _comparison(candidate, champion, request, config, settings)
+    trial = _check_index(candidate, config)
+    decision = decide(comparison, why, trial, min_recall=config.min_recall, force_reason=request.force_reason)
+    if request.dry_run:
+        return _preview(candidate, champion, decision)
     with releases.changing(champion):
-        return _settle(releases, champion, candidate, decision)
+        return _carry_out(releases, champion, candidate, decision)
 
 
-def _open(wish: Wish) -> Candidate:
-    if not wish.index:
+def _open(request: PromotionRequest) -> Candidate:
+    """Open what the request names. Raises InputError where that is not a report and an index."""
+    from zsbir.model.encoder import saved_facts
+
+    if not request.index:
         raise InputError("no index: pass --index URI, as python -m zsbir.index prints it for the report's run")
-    report, index = Artifact(wish.report, "report"), Artifact(wish.index, "index")
+    report, index = Artifact(request.report, "report"), Artifact(request.index, "index")
     protocol_of(report)
     run = report.input("run", "run")
     return Candidate(report, run, index, saved_facts(run.verified("encoder.safetensors")))
 
 
-def _try(candidate: Candidate, config: PromoteConfig) -> Verdict:
-    """The recall check of its index."""
+def _check_index(candidate: Candidate, config: PromoteConfig) -> Verdict:
+    """Return the result of the recall check of the candidate's index."""
+    from zsbir.promotion.index_check import try_index
+    from zsbir.training.context import default_device
+    from zsbir.training.precision import autocast
+
     return try_index(
         candidate.index,
         candidate.run,
@@ -141,28 +120,32 @@ def _try(candidate: Candidate, config: PromoteConfig) -> Verdict:
 
 
 def _comparison(
-    candidate: Candidate, champion: Release | None, wish: Wish, config: PromoteConfig, settings: Settings
+    candidate: Candidate, champion: Release | None, request: PromotionRequest, config: PromoteConfig, settings: Settings
 ) -> tuple[Comparison | None, str]:
-    """How it compares, in numbers and in words. Where it cannot be: InputError, or None and the reason when it is forced."""
+    """Compare candidate and champion; return the numbers and the same in words.
+
+    Where they cannot be compared: None and the reason if the promotion is forced, else InputError.
+    """
     name = f"the champion (version {champion.version})" if champion else "its own frozen backbone"
     try:
-        other = _champion_report(champion, wish, settings) if champion else None
+        other = _champion_report(champion, request, settings) if champion else None
         comparison = compare(candidate.report, other, config, opponent=name)
     except InputError as error:
-        if not wish.force_reason or not champion:
+        if not request.force_reason or not champion:
             raise
         return None, f"not compared with {name}: {error}"
     return comparison, comparison.reason()
 
 
-def _champion_report(champion: Release, wish: Wish, settings: Settings) -> Artifact:
-    """The Report by which the champion was promoted, or the one that the user names. InputError where it is of another run."""
+def _champion_report(champion: Release, request: PromotionRequest, settings: Settings) -> Artifact:
+    """Return the Report that the user names, else the one that the champion was promoted by. InputError if it is of another run."""
     tagged = champion.tags.get("report", "")
-    places = [wish.champion_report] if wish.champion_report else [join(settings.root, *below_root(tagged).split("/")), tagged]
-    found = next((place for place in places if place and exists(place)), "")
+    named = request.champion_report
+    uris = [named] if named else [join(settings.root, *below_root(tagged).split("/")), tagged]
+    found = next((uri for uri in uris if uri and exists(uri)), "")
     if not found:
         raise InputError(
-            f"the report of {champion.uri} is not at {wish.champion_report or tagged or 'any known place'}: make one with"
+            f"the report of {champion.uri} is not at {named or tagged or 'any known place'}: make one with"
             f" python -m zsbir.evaluate {champion.tags.get('run_uri', 'RUN')}, and pass what it prints as --champion-report"
         )
     report = Artifact(found, "report")
@@ -172,47 +155,35 @@ def _champion_report(champion: Release, wish: Wish, settings: Settings) -> Artif
     return report
 
 
-def _decide(comparison: Comparison | None, why: str, trial: Verdict, wish: Wish, config: PromoteConfig) -> Decision:
-    """A forced promotion goes past the comparison alone: what searches wrongly helps nobody, and an index is soon made."""
-    if not trial.passed(config.min_recall):
-        why = f"the index failed its recall check: {trial.reason()}; at least {config.min_recall:g} is asked for. {why}"
-        return Decision("refused", why, comparison, trial)
-    if comparison and comparison.passed:
-        return Decision("passed", why, comparison, trial)
-    if wish.force_reason:
-        return Decision("forced", why, comparison, trial, wish.force_reason)
-    return Decision("refused", why, comparison, trial)
-
-
-def _would(candidate: Candidate, champion: Release | None, decision: Decision) -> str:
-    """A dry run's result. RunError where it would be refused."""
-    _tell(decision)
+def _preview(candidate: Candidate, champion: Release | None, decision: Decision) -> str:
+    """Return what a dry run says. Raises RunError where the model would be refused."""
+    _log_decision(decision)
     if decision.outcome == "refused":
         raise RunError(f"would be refused: {decision.why}")
-    place = f"in place of {champion.uri}" if champion else "as its first champion"
-    return f"would be promoted ({decision.outcome}): {candidate.run.uri} to {candidate.model}, {place}"
+    rank = f"in place of {champion.uri}" if champion else "as its first champion"
+    return f"would be promoted ({decision.outcome}): {candidate.run.uri} to {candidate.model}, {rank}"
 
 
-def _settle(releases: Releases, champion: Release | None, candidate: Candidate, decision: Decision) -> str:
-    """Register, record, and give the alias that the decision earns."""
+def _carry_out(releases: Releases, champion: Release | None, candidate: Candidate, decision: Decision) -> str:
+    """Register the model, record the decision, and set the alias champion or challenger."""
     from zsbir.edge.releases import stamp
 
-    release = releases.registered(candidate.run, _example(candidate.index))
-    subject = Subject(candidate.model, candidate.report, candidate.run, candidate.encoder, _changed(candidate.run))
-    facts = {"version": release.uri, "champion": champion.uri if champion else "", **_evidence(candidate), **decision.as_json()}
+    release = releases.registered(candidate.run, _example_image(candidate.index))
+    subject = Subject(candidate.model, candidate.report, candidate.run, candidate.encoder, _changed_fields(candidate.run))
+    facts = {"version": release.uri, "champion": champion.uri if champion else "", **candidate.evidence(), **decision.as_json()}
     files = {"README.md": card(subject), f"gate-{stamp()}.json": json.dumps(facts, indent=1)}
     releases.record(release, _tags(candidate, decision), files=files, description=card_text(subject))
-    _tell(decision)
+    _log_decision(decision)
     if decision.outcome == "refused":
-        releases.challenge(release)
-        raise RunError(f"refused: {decision.why}. {release.uri} is recorded as challenger; {_way_out(decision)}")
-    releases.crown(release, champion)
+        releases.set_challenger(release)
+        raise RunError(f"refused: {decision.why}. {release.uri} is recorded as challenger; {decision.way_out()}")
+    releases.set_champion(release, champion)
     events.say(f"{release.uri} is champion now" + (f", in place of {champion.uri}" if champion else ""))
     return release.uri
 
 
-def _tell(decision: Decision) -> None:
-    """The numbers, as the story; a refusal tells its own in the error line."""
+def _log_decision(decision: Decision) -> None:
+    """Print the numbers; the reason of a refusal is in its error line."""
     events.say(decision.trial.reason())
     if decision.outcome != "refused":
         events.say(decision.why)
@@ -220,30 +191,12 @@ def _tell(decision: Decision) -> None:
         events.say(f"forced: {decision.force_reason}")
 
 
-def _way_out(decision: Decision) -> str:
-    if decision.comparison and decision.comparison.passed:
-        return "make its index again with python -m zsbir.index"
-    return 'to promote it all the same, add --force --reason "..."'
-
-
-def _evidence(candidate: Candidate) -> dict[str, str]:
-    """What a version is promoted, or refused, by."""
-    return {
-        "run_uri": candidate.run.uri,
-        "report": candidate.report.uri,
-        "report_digest": candidate.report.digest,
-        "dataset_digest": candidate.report.manifest.inputs["dataset"]["digest"],
-        "protocol": label_of(candidate.report),
-        "index": candidate.index.uri,
-        "index_digest": candidate.index.digest,
-    }
-
-
 def _tags(candidate: Candidate, decision: Decision) -> dict[str, str]:
+    """Return the tags that record the decision on a version."""
     from zsbir.edge.releases import now_utc, user
 
     return {
-        **_evidence(candidate),
+        **candidate.evidence(),
         "gate": decision.outcome,
         "gate_numbers": json.dumps(decision.comparison.as_json() if decision.comparison else {}),
         "gate_reason": decision.why,
@@ -254,42 +207,45 @@ def _tags(candidate: Candidate, decision: Decision) -> dict[str, str]:
     }
 
 
-def _again(releases: Releases, champion: Release, candidate: Candidate, wish: Wish, config: PromoteConfig) -> str:
-    """The champion itself: nothing changes, but the index, where another one is given and passes."""
+def _update_index(
+    releases: Releases, champion: Release, candidate: Candidate, request: PromotionRequest, config: PromoteConfig
+) -> str:
+    """Return the URI of a candidate that is champion already; record its index if it is another one and passes the check."""
     if champion.tags.get("index_digest") == candidate.index.digest:
         events.say(f"{champion.uri} is champion already, with this index: nothing was changed")
         return champion.uri
-    trial = _try(candidate, config)
+    trial = _check_index(candidate, config)
     if not trial.passed(config.min_recall):
         raise RunError(
             f"refused: the new index failed its recall check: {trial.reason()}; make it again with python -m zsbir.index"
         )
-    if wish.dry_run:
+    if request.dry_run:
         return f"would be given a new index: {champion.uri}, {candidate.index.uri} ({trial.reason()})"
-    names = ("index", "index_digest")
-    tags = {name: value for name, value in _evidence(candidate).items() if name in names} | {"recall": json.dumps(trial.as_json())}
+    tags = {**candidate.index_evidence(), "recall": json.dumps(trial.as_json())}
     with releases.changing(champion):
         releases.record(champion, tags, files={})
     events.say(f"{champion.uri} is champion already; its index is {candidate.index.uri} now ({trial.reason()})")
     return champion.uri
 
 
-def _example(index: Artifact) -> bytes:
-    """An encoded picture of the gallery."""
+def _example_image(index: Artifact) -> bytes:
+    """Return the thumbnail of the first photo in an index."""
+    import pyarrow.parquet as pq
+
     rows = pq.ParquetFile(index.verified("items.parquet")).iter_batches(batch_size=1, columns=["thumbnail"])
     data: bytes = next(rows)["thumbnail"][0].as_py()
     return data
 
 
-def _changed(run: Artifact) -> dict[str, Any]:
-    """The fields of a training in which it differs from its recipe."""
+def _changed_fields(run: Artifact) -> dict[str, Any]:
+    """Return the fields in which a run's configuration differs from its recipe."""
     config = run.manifest.config
     base = (recipe(config["recipe"]) if config.get("recipe") in RECIPES else TrainConfig()).model_dump(mode="json")
     return {name: value for name, value in config.items() if name != "recipe" and base.get(name) != value}
 
 
 def rollback(model: str, reason: str, settings: Settings) -> str:
-    """Give the alias champion back to the version that had it before; its URI. RunError where there is none."""
+    """Give the alias champion back to the version that had it before, and return its URI. Raises RunError if there is none."""
     from zsbir.edge.releases import Releases
 
     releases = Releases(settings.root, settings.experiment, model)
@@ -303,7 +259,7 @@ def rollback(model: str, reason: str, settings: Settings) -> str:
 
 
 def listing(model: str, settings: Settings) -> list[dict[str, str]]:
-    """Every version of a registered model, or of all of this project, the oldest first."""
+    """Return a row for every version of a registered model, or of all models of this project, the oldest first."""
     from zsbir.edge.releases import Releases, models
 
     names = [model] if model else models(settings.root)
@@ -327,78 +283,85 @@ def _row(release: Release) -> dict[str, str]:
     }
 
 
-def _promote_words(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[str, Any]]:
+def _parse_promote(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[str, Any]]:
     parser = cli.Parser("zsbir.promote", __doc__ or "")
     parser.add_argument("report", help="URI of a Report artifact, as zsbir.evaluate prints it")
     parser.add_argument("--index", default="", metavar="URI", help="Index artifact of the same run, as zsbir.index prints it")
-    parser.add_argument("--champion-report", default="", metavar="URI", help="the champion's Report, where not the one it came by")
-    parser.add_argument("--dry-run", action="store_true", help="say what would happen, and change nothing")
-    parser.add_argument("--force", action="store_true", help="promote whatever the comparison says; needs --reason")
-    parser.add_argument("--reason", default=None, metavar="TEXT", help="why it is forced; recorded")
+    parser.add_argument(
+        "--champion-report", default="", metavar="URI", help="Report of the champion; default: the one it was promoted by"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would happen and change nothing")
+    parser.add_argument("--force", action="store_true", help="promote even if the comparison says no; needs --reason")
+    parser.add_argument("--reason", default=None, metavar="TEXT", help="why the promotion is forced; recorded with the version")
     parser.add_config_file()
-    parser.add_fields(PromoteConfig, title="gate")
-    parser.add_fields(Settings, title="where it looks")
+    parser.add_fields(PromoteConfig, title="checks")
+    parser.add_fields(Settings, title="where models are registered")
     return _do_promote, *parser.values(argv)
 
 
-def _do_promote(asked: argparse.Namespace, values: dict[str, Any]) -> str:
+def _do_promote(parsed: argparse.Namespace, values: dict[str, Any]) -> str:
     config, settings = cli.split_fields(values, PromoteConfig, Settings)
-    if asked.reason is not None and not asked.force:
+    if parsed.reason is not None and not parsed.force:
         raise InputError("--reason says why a promotion is forced: give it with --force, or leave it out")
-    reason = _reason(asked.reason, "--force") if asked.force else ""
-    wish = Wish(asked.report, asked.index, asked.champion_report, reason, asked.dry_run)
-    return promote(wish, PromoteConfig.of(config), Settings.of(settings))
+    reason = _reason(parsed.reason, "--force") if parsed.force else ""
+    request = PromotionRequest(parsed.report, parsed.index, parsed.champion_report, reason, parsed.dry_run)
+    return promote(request, PromoteConfig.of(config), Settings.of(settings))
 
 
-def _rollback_words(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[str, Any]]:
-    parser = cli.Parser("zsbir.promote rollback", "The alias champion goes back to the version that had it before; recorded.")
-    parser.add_argument("model", help="a registered model, zsbir-<backbone>-<dim>")
-    parser.add_argument("--reason", default=None, metavar="TEXT", help="why; recorded")
-    parser.add_fields(Settings, title="where it looks")
+def _parse_rollback(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[str, Any]]:
+    parser = cli.Parser(
+        "zsbir.promote rollback",
+        "Give the alias champion back to the version that had it before. The rollback and its reason are recorded.",
+    )
+    parser.add_argument("model", help="registered model, zsbir-<backbone>-<dim>")
+    parser.add_argument("--reason", default=None, metavar="TEXT", help="why the champion is rolled back; recorded with the version")
+    parser.add_fields(Settings, title="where models are registered")
     return _do_rollback, *parser.values(argv)
 
 
-def _do_rollback(asked: argparse.Namespace, values: dict[str, Any]) -> str:
-    return rollback(_model(asked.model), _reason(asked.reason, "a rollback"), Settings.of(values))
+def _do_rollback(parsed: argparse.Namespace, values: dict[str, Any]) -> str:
+    return rollback(_model(parsed.model), _reason(parsed.reason, "a rollback"), Settings.of(values))
 
 
-def _list_words(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[str, Any]]:
-    parser = cli.Parser("zsbir.promote list", "Every version with its aliases, its run, its numbers, and what the gate said.")
-    parser.add_argument("model", nargs="?", default="", help="only this registered model")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_fields(Settings, title="where it looks")
+def _parse_list(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[str, Any]]:
+    parser = cli.Parser(
+        "zsbir.promote list", "List every version with its aliases, its run, its metric and the result of the checks."
+    )
+    parser.add_argument("model", nargs="?", default="", help="list this registered model alone")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_fields(Settings, title="where models are registered")
     return _do_list, *parser.values(argv)
 
 
-def _do_list(asked: argparse.Namespace, values: dict[str, Any]) -> str:
-    rows = listing(_model(asked.model) if asked.model else "", Settings.of(values))
+def _do_list(parsed: argparse.Namespace, values: dict[str, Any]) -> str:
+    rows = listing(_model(parsed.model) if parsed.model else "", Settings.of(values))
     if not rows:
-        events.say(f"no version of {asked.model or 'any model'} is registered")
-    if asked.json or not rows:
+        events.say(f"no version of {parsed.model or 'any model'} is registered")
+    if parsed.json or not rows:
         return "\n".join(json.dumps(row) for row in rows)
     return table(list(rows[0]), [list(row.values()) for row in rows])
 
 
 Command = Callable[[argparse.Namespace, dict[str, Any]], str]
-OTHERS = {"rollback": _rollback_words, "list": _list_words}
+OTHERS = {"rollback": _parse_rollback, "list": _parse_list}
 
 
-def perform(command: Command, asked: argparse.Namespace, values: dict[str, Any]) -> str:
-    """Do what a command line asks for."""
-    return command(asked, values)
+def perform(command: Command, parsed: argparse.Namespace, values: dict[str, Any]) -> str:
+    """Carry out a parsed command line."""
+    return command(parsed, values)
 
 
 def _model(name: str) -> str:
     if not _MODEL.fullmatch(name):
-        raise InputError(f"{name[:80]!r} is no registered model of this project: they are called zsbir-<backbone>-<dim>")
+        raise InputError(f"{name[:80]!r} is not a registered model of this project: their names are zsbir-<backbone>-<dim>")
     return name
 
 
 def _reason(text: str | None, what: str) -> str:
-    """In one line, without what a terminal would take for a command."""
+    """Return the reason as one line of printable characters. Raises InputError if it is missing or too long."""
     plain = " ".join("".join(sign if sign.isprintable() else " " for sign in text or "").split())
     if not plain:
-        raise InputError(f'{what} needs --reason "...": who looks at the champion later will want to know')
+        raise InputError(f'{what} needs --reason "...", which is recorded for those who look at the champion later')
     if len(plain) > LONGEST_REASON:
         raise InputError(f"--reason has {len(plain)} characters, at most {LONGEST_REASON} are kept")
     return plain
@@ -406,7 +369,7 @@ def _reason(text: str | None, what: str) -> str:
 
 def _parse(argv: Sequence[str]) -> str:
     read = OTHERS.get(argv[0]) if argv else None
-    return perform(*(read(argv[1:]) if read else _promote_words(argv)))
+    return perform(*(read(argv[1:]) if read else _parse_promote(argv)))
 
 
 if __name__ == "__main__":

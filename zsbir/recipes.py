@@ -10,14 +10,14 @@ from zsbir.training.config import TrainConfig
 
 
 def custom() -> TrainConfig:
-    """The configuration's own defaults: the paper's ResNet50 at 224 px, ten epochs. Where a run of one's own starts."""
+    """Train with the configuration's own defaults: the paper's ResNet50 at 224 px, ten epochs. The start for your own data."""
     return TrainConfig()
 
 
 def toy() -> TrainConfig:
-    """The drawn toy data with its own pre-trained ResNet18 at 64 px: `make demo`. One to two minutes on two CPU cores.
+    """Train on the drawn toy data, as `make demo` does: its own ResNet18 at 64 px. One to two minutes on two CPU cores.
 
-    mAP@all about .68 on the 7 unseen classes, frozen about .54.
+    mAP@all about .68 on the 7 unseen classes; about .54 with the frozen backbone.
     """
     return TrainConfig(
         recipe="toy",
@@ -35,9 +35,10 @@ def toy() -> TrainConfig:
 
 
 def caltech_qd60_r18() -> TrainConfig:
-    """60 classes of real photos and sketches, ResNet18 at 128 px. About five minutes on one CPU core.
+    """Train on 60 classes of real photos and sketches, ResNet18 at 128 px. About five minutes on one CPU core.
 
-    With --train-on-dev mAP@all .400 on the 15 unseen classes, frozen .212 (docs/benchmarks/2026-11-22-caltech_qd60_r18.md).
+    With --train-on-dev mAP@all .400 on the 15 unseen classes; .212 with the frozen backbone
+    (docs/benchmarks/2026-11-22-caltech_qd60_r18.md).
     """
     return TrainConfig(
         recipe="caltech_qd60_r18",
@@ -55,24 +56,24 @@ def caltech_qd60_r18() -> TrainConfig:
 
 
 def caltech_qd60_r50() -> TrainConfig:
-    """The same data with the paper's ResNet50 at 224 px, for a GPU; on two CPU cores about 11 images/s."""
+    """Train on the same 60 classes with the paper's ResNet50 at 224 px, for a GPU; two CPU cores do about 11 images/s."""
     return caltech_qd60_r18().replace(
         recipe="caltech_qd60_r50", backbone="resnet50", image_px=224, steps=600, classes_per_batch=16, lr_backbone=3e-5
     )
 
 
 def sketchy_ext() -> TrainConfig:
-    """Sketchy Extended (Sketchy-25 or -21 by the data set's split), ResNet50 at 224 px, for GPUs. Not yet measured here."""
+    """Train on Sketchy Extended (Sketchy-25 or -21 by the data set's split), ResNet50 at 224 px, for GPUs. Not measured yet."""
     return TrainConfig(recipe="sketchy_ext", epochs=10, eval_every_steps=500, checkpoint_every_steps=500)
 
 
 def tuberlin_ext() -> TrainConfig:
-    """TU-Berlin Extended, 220 seen and 30 unseen classes, ResNet50 at 224 px, for GPUs. Not yet measured here."""
+    """Train on TU-Berlin Extended, 220 seen and 30 unseen classes, ResNet50 at 224 px, for GPUs. Not measured yet."""
     return TrainConfig(recipe="tuberlin_ext", epochs=10, eval_every_steps=500, checkpoint_every_steps=500)
 
 
 def quickdraw_ext() -> TrainConfig:
-    """QuickDraw Extended, 80 seen and 30 unseen classes, ResNet50 at 224 px, for GPUs. Not yet measured here."""
+    """Train on QuickDraw Extended, 80 seen and 30 unseen classes, ResNet50 at 224 px, for GPUs. Not measured yet."""
     return TrainConfig(recipe="quickdraw_ext", epochs=5, eval_every_steps=1000, checkpoint_every_steps=1000)
 
 
@@ -82,7 +83,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 
 
 def recipe(name: str) -> TrainConfig:
-    """The recipe of that name. InputError with a suggestion when there is none."""
+    """Return the recipe of that name. Raises InputError with a suggestion if there is none."""
     if name not in RECIPES:
         raise InputError(unknown_name("recipe", name, RECIPES))
     return RECIPES[name]()

@@ -1,4 +1,4 @@
-"""An Index and a drawing in, ranked photos out.
+"""Find photos by a drawing: Index and image file in, ranked photos out.
 
     python -m zsbir.search artifacts/indexes/toy/0123456789abcdef sketch.png -k 10 --grid found.png
 
@@ -16,23 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-import torch
 from PIL import Image
 
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.data.images import BadImage, decode, eval_array, is_blank
-from zsbir.evaluation.figures import retrieval_grid
-from zsbir.model.encoder import Encoder
-from zsbir.retrieval.exact import search as exact_search
-from zsbir.training.precision import autocast
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One photo found: rank from 1, cosine similarity to the drawing, its place in the index, class and path."""
+    """A photo that was found: rank from 1, cosine similarity to the drawing, row in the index, class and path."""
 
     rank: int
     score: float
@@ -45,6 +39,10 @@ class Searcher:
     """An opened index. `search` may be called from several threads."""
 
     def __init__(self, index_uri: str):
+        import pyarrow.parquet as pq
+
+        from zsbir.model.encoder import Encoder
+
         self.index = Artifact(index_uri, "index")
         self.encoder = Encoder.load(self.index.verified("encoder.safetensors")).eval()
         self.vectors = np.load(self.index.verified("vectors.npy"), mmap_mode="r")
@@ -53,22 +51,29 @@ class Searcher:
         self._lock = threading.Lock()
 
     def search(self, image: Image.Image, k: int) -> list[Hit]:
-        """The k photos nearest to a drawing, best first. InputError for an empty drawing or k below 1."""
+        """Return the k photos nearest to a drawing, best first. Raises InputError for a blank drawing or k below 1."""
+        import torch
+
+        from zsbir.retrieval.exact import search as exact_search
+        from zsbir.training.precision import autocast
+
         if is_blank(image):
             raise InputError("the drawing is empty: all of it has one colour")
         pixels = torch.from_numpy(eval_array(image.convert("RGB"), self.encoder.image_px)[None])
-        # In the arithmetic of the index: a drawing and the photos it is compared with must come from one and the same encoder.
+        # The same precision as for the index: drawing and photos must be embedded in the same way.
         with torch.inference_mode(), autocast(self.index.manifest.config["precision"], torch.device("cpu")):
             query = self.encoder(pixels)[0].float().numpy()
-        places, scores = exact_search(query, self.vectors, k)
+        found, scores = exact_search(query, self.vectors, k)
         paths, names = self._items["path"], self._items["class_name"]
         return [
-            Hit(rank, float(score), int(folder), names[int(folder)].as_py(), paths[int(folder)].as_py())
-            for rank, (folder, score) in enumerate(zip(places[0], scores[0], strict=True), start=1)
+            Hit(rank, float(score), row, names[row].as_py(), paths[row].as_py())
+            for rank, (row, score) in enumerate(zip(found[0].tolist(), scores[0], strict=True), start=1)
         ]
 
     def thumbnail(self, item_id: int) -> bytes:
-        """The small JPEG of a photo."""
+        """Return the thumbnail of a photo, a JPEG file. item_id: its row in the index."""
+        import pyarrow.parquet as pq
+
         with self._lock:
             if self._thumbnails is None:
                 self._thumbnails = pq.read_table(self.index.file("items.parquet"), columns=["thumbnail"])["thumbnail"]
@@ -77,7 +82,7 @@ class Searcher:
 
 
 def read_drawing(path: Path) -> Image.Image:
-    """An image file. InputError when it is none."""
+    """Decode an image file. Raises InputError if it is missing or not an image."""
     try:
         return decode(path.read_bytes())
     except FileNotFoundError:
@@ -87,13 +92,15 @@ def read_drawing(path: Path) -> Image.Image:
 
 
 def picture(searcher: Searcher, drawing: Image.Image, hits: list[Hit], title: str) -> Image.Image:
-    """The drawing and what was found for it, without right and wrong: nobody knows."""
+    """Return a picture of the drawing and the photos found for it, without marks for right and wrong, which nobody knows."""
+    from zsbir.evaluation.figures import retrieval_grid
+
     photos = [Image.open(io.BytesIO(searcher.thumbnail(hit.item_id))).convert("RGB") for hit in hits]
     return retrieval_grid([drawing], [photos], None, [""], title=title)
 
 
 def table(hits: list[Hit]) -> str:
-    """The hits as lines of text."""
+    """Return the hits as lines of text."""
     lines = [f"{'rank':>4}  {'score':>6}  {'class':20}  path"]
     lines += [f"{hit.rank:4}  {hit.score:6.3f}  {hit.class_name or '-':20}  {hit.path}" for hit in hits]
     return "\n".join(lines)
@@ -102,10 +109,10 @@ def table(hits: list[Hit]) -> str:
 def _parse(argv: Sequence[str]) -> str:
     parser = cli.Parser("zsbir.search", __doc__ or "")
     parser.add_argument("index", help="URI of an Index artifact, as zsbir.index prints it")
-    parser.add_argument("drawing", help="image file of the drawing: dark strokes on a light ground")
-    parser.add_argument("-k", type=int, default=10, help="photos to find [10]")
-    parser.add_argument("--grid", metavar="FILE", help="write a picture of the drawing and what was found")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("drawing", help="image file of the drawing: dark strokes on a light background")
+    parser.add_argument("-k", type=int, default=10, help="number of photos to find [10]")
+    parser.add_argument("--grid", metavar="FILE", help="write a picture of the drawing and the photos found for it")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parsed, _ = parser.values(argv)
     if parsed.grid and Path(parsed.grid).suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise InputError(f"--grid {parsed.grid}: a picture's name ends in .png, .jpg or .webp")

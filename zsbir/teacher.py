@@ -1,20 +1,18 @@
-"""Dataset in, Knowledge out: what an ImageNet classifier says of each seen class, once, before training.
+"""Ask an ImageNet classifier about each seen class: Dataset in, Knowledge out, once before training.
 
     python -m zsbir.teacher artifacts/datasets/toy/0123456789abcdef --backbone resnet50 --weights imagenet
 
 q_c = mean over class c's photos of softmax(teacher(x) / T), a distribution over the teacher's own labels. One pass over the
-seen classes' photos, bounded memory. Costs one forward pass a photo: about 20 photos/s on two busy CPU cores for a ResNet50
-at 224 px. The same result, bit for bit, on any number of workers. Prints the URI of the knowledge.
+seen classes' photos, in bounded memory. The result is the same, bit for bit, for any number of workers. Costs one forward pass a
+photo: a ResNet50 at 224 px does about 20 photos/s on two busy CPU cores. Prints the URI of the knowledge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 
@@ -23,48 +21,55 @@ from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
 from zsbir.base.storage import default_root, join
-from zsbir.data.knowledge import KNOWLEDGE_SCHEMA, ClassKnowledge
-from zsbir.data.loader import eval_batches
-from zsbir.data.samples import Samples, load_samples
-from zsbir.data.shards import Images
 from zsbir.model.choices import Backbone
-from zsbir.model.encoder import Normalise, build_trunk
-from zsbir.model.weights import Weights, load_weights, open_weights
 from zsbir.training.config import Precision
-from zsbir.training.context import default_device
-from zsbir.training.precision import autocast
+
+if TYPE_CHECKING:
+    from zsbir.data.knowledge import ClassKnowledge
+    from zsbir.data.samples import Samples
+    from zsbir.model.weights import Weights
 
 CHUNK = 64
-"""Photos a forward pass and a unit of distributed work. Fixed, so that the sums do not depend on the number of workers."""
+"""Photos in a forward pass and in a unit of distributed work. Fixed, so that the sums do not depend on the number of workers."""
 
 
 class TeacherConfig(Config):
     """What decides the knowledge."""
 
-    backbone: Backbone = Field("resnet50", description="torchvision classifier that teaches")
-    weights: str = Field("imagenet", description="its weights: imagenet, imagenet_v2, a file, or s3://bucket/key")
+    backbone: Backbone = Field("resnet50", description="torchvision network of the teacher")
+    weights: str = Field("imagenet", description="weights of the teacher: imagenet, imagenet_v2, a file, or s3://bucket/key")
     weights_sha256: str = Field("", description="expected sha256 of the weight file; none: not checked")
     image_px: int = Field(224, ge=16, description="side of the photos the teacher sees, pixels")
     temperature: float = Field(1.0, gt=0, description="T of the teacher's softmax")
-    precision: Precision = Field("auto", description="autocast of the teacher's forward pass")
+    precision: Precision = Field(
+        "auto", description="autocast of the teacher's forward pass; auto: bf16 where the hardware gains by it"
+    )
 
 
 class Settings(Config):
-    """Where it runs."""
+    """Where the teacher runs."""
 
-    root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
+    root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
     num_workers: int = Field(0, ge=0, description="Ray workers; 0: in this process")
     gpus_per_worker: float = Field(0, ge=0, description="GPUs each Ray worker holds")
 
 
 Sums = tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k"], Float[np.ndarray, "k t"]]
-"""One chunk's part of the result: class ids, photos of each, summed distributions."""
+"""One chunk's part of the result: class ids [k], number of photos of each [k], summed distributions [k t]."""
 
 
 class Teacher:
-    """The classifier over one data set's photos. Called with positions of a chunk; built once a worker."""
+    """The teacher with one data set's photos; each worker builds one."""
 
     def __init__(self, dataset_uri: str, weights_uri: str, config: TeacherConfig):
+        import torch
+
+        from zsbir.data.samples import load_samples
+        from zsbir.data.shards import Images
+        from zsbir.model.encoder import Normalise, build_trunk
+        from zsbir.model.weights import open_weights
+        from zsbir.training.context import default_device
+
         dataset = Artifact(dataset_uri, "dataset")
         self.samples = load_samples(dataset)
         self.images, self.config, self.device = Images(dataset, self.samples), config, default_device()
@@ -74,7 +79,12 @@ class Teacher:
         self.network = torch.nn.Sequential(Normalise(), trunk.to(memory_format=torch.channels_last)).eval().to(self.device)
 
     def sums(self, chunks: Sequence[Int[np.ndarray, "n"]]) -> Iterator[Sums]:
-        """Per chunk of at most CHUNK photos: (class ids [k], photos [k], summed distributions [k t] float64)."""
+        """Yield the sums of each chunk, in float64. chunks: positions in the sample table, at most CHUNK in each."""
+        import torch
+
+        from zsbir.data.loader import eval_batches
+        from zsbir.training.precision import autocast
+
         positions = np.concatenate(list(chunks))
         batches = eval_batches(self.images, positions, self.config.image_px, CHUNK)
         for chunk, batch in zip(chunks, batches, strict=True):
@@ -84,7 +94,7 @@ class Teacher:
 
 
 def sum_by_class(class_ids: Int[np.ndarray, "n"], probabilities: Float[np.ndarray, "n t"]) -> Sums:
-    """Distinct class ids, how often each comes, and the sum of each one's rows in row order."""
+    """Return the distinct class ids, how often each occurs, and the sum of the rows of each, added in row order."""
     ids, where, counts = np.unique(class_ids, return_inverse=True, return_counts=True)
     totals = np.zeros((len(ids), probabilities.shape[1]))
     np.add.at(totals, where, probabilities)
@@ -92,10 +102,17 @@ def sum_by_class(class_ids: Int[np.ndarray, "n"], probabilities: Float[np.ndarra
 
 
 def teach(dataset_uri: str, config: TeacherConfig, settings: Settings) -> Artifact:
-    """The Knowledge artifact of a data set; the one already made where there is one.
+    """Return the Knowledge artifact of a data set; an existing one is found, not made again.
 
     Raises InputError for a bad data set or weight file, or a seen class without photos.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from zsbir.data.knowledge import KNOWLEDGE_SCHEMA
+    from zsbir.data.samples import load_samples
+    from zsbir.model.weights import load_weights
+
     dataset = Artifact(dataset_uri, "dataset")
     weights = load_weights(config.weights, backbone=config.backbone, root=settings.root, sha256=config.weights_sha256)
     samples = load_samples(dataset)
@@ -120,7 +137,7 @@ def teach(dataset_uri: str, config: TeacherConfig, settings: Settings) -> Artifa
 
 
 def photo_chunks(samples: Samples) -> list[Int[np.ndarray, "n"]]:
-    """The seen classes' photos (train and dev, never unseen) in table order, CHUNK at a time."""
+    """Return the positions of the seen classes' photos (train and dev, never unseen) in table order, CHUNK at a time."""
     seen = [samples.select(split=split, domain="photo") for split in ("train", "dev")]
     positions = np.sort(np.concatenate(seen))
     return [positions[start : start + CHUNK] for start in range(0, len(positions), CHUNK)]
@@ -129,7 +146,7 @@ def photo_chunks(samples: Samples) -> list[Int[np.ndarray, "n"]]:
 def _all_sums(
     chunks: list[Int[np.ndarray, "n"]], dataset: Artifact, weights: Weights, config: TeacherConfig, settings: Settings
 ) -> Iterator[Sums]:
-    """The sums of every chunk, in order, with progress."""
+    """Yield the sums of every chunk in order, and show the progress."""
     with events.Progress("teach", total=sum(map(len, chunks)), unit="photo") as progress:
         if settings.num_workers:
             from zsbir.edge.ray_map import ray_map  # Ray is loaded only where it is asked for
@@ -150,7 +167,9 @@ def _all_sums(
 
 
 def add_up(samples: Samples, labels: int, parts: Iterable[Sums]) -> list[ClassKnowledge]:
-    """The parts of all chunks added in their order, so that rounding is the same for any number of workers."""
+    """Add the sums of all chunks in their order, so that rounding is the same for any number of workers."""
+    from zsbir.data.knowledge import ClassKnowledge
+
     totals = np.zeros((len(samples.class_names), labels))
     photos = np.zeros(len(samples.class_names), np.int64)
     for ids, counts, sums in parts:
@@ -166,7 +185,7 @@ def _check_complete(samples: Samples, knowledge: list[ClassKnowledge]) -> None:
     seen = set(samples.classes("train").tolist()) | set(samples.classes("dev").tolist())
     missing = sorted(seen - {entry.class_id for entry in knowledge})
     if missing:
-        raise InputError(f"class {samples.class_names[missing[0]]!r} has no photo for the teacher to look at")
+        raise InputError(f"class {samples.class_names[missing[0]]!r} has no photo that the teacher could classify")
 
 
 def _parse(argv: Sequence[str]) -> str:

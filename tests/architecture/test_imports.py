@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import zsbir
+from zsbir.__main__ import MODULES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VERBS = ("ingest", "pretrain", "teacher", "train", "evaluate", "index", "search", "promote", "export", "artifacts")
@@ -45,7 +46,8 @@ def test_the_verbs_are_all_the_commands_there_are():
     commands = {
         path.stem for path in Path(zsbir.__file__).parent.glob("*.py") if '__name__ == "__main__"' in path.read_text("utf-8")
     }
-    assert commands == set(VERBS)
+    assert commands == {*VERBS, "__main__"}
+    assert set(MODULES) == {*VERBS, "tuning", "jobs"}
 
 
 def test_who_imports_whom_is_as_the_contracts_say():

@@ -22,6 +22,7 @@ from zsbir import ingest
 from zsbir.base.artifact import Artifact
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
+from zsbir.ingestion import plan
 
 CLASSES = 100
 SIDE_PX = 8
@@ -64,7 +65,7 @@ def drawn(count: int) -> list[Drawn]:
 
 def made(root: str, count: int) -> dict[str, Any]:
     """Ingest `count` images in this process."""
-    ingest._sources = lambda config, tree: drawn(count)
+    plan._sources = lambda config, tree: drawn(count)
     config = ingest.IngestConfig(layout="folder", unseen_frac=0.2, name=f"many{count}")
     return {"uri": ingest.ingest(config, ".", ingest.Settings(root=root, threads=2)).uri}
 

@@ -406,7 +406,7 @@ def test_rollback_passes_over_versions_that_were_deleted(root, good, bad, capsys
     do(good, root)
     client(root).delete_model_version(MODEL, "2")
     assert promote._parse(["rollback", MODEL, "--reason", "x", "--root", str(root)]) == f"models:/{MODEL}/1"
-    assert "version 2 of zsbir-resnet18-128 was champion, and is deleted" in capsys.readouterr().err
+    assert "version 2 of zsbir-resnet18-128 was champion before, but was deleted" in capsys.readouterr().err
 
 
 def test_a_champion_made_by_hand_is_replaced_only_with_a_report_of_it(root, good, fair):
@@ -424,10 +424,10 @@ def test_a_champion_made_by_hand_is_replaced_only_with_a_report_of_it(root, good
 )
 def test_no_other_name_reaches_the_registry_or_the_disk(name, root):
     before = everything(root)
-    with pytest.raises(InputError, match="is no registered model of this project"):
+    with pytest.raises(InputError, match="is not a registered model of this project"):
         promote._parse(["rollback", name, "--reason", "x", "--root", str(root)])
     if name:
-        with pytest.raises(InputError, match="is no registered model of this project"):
+        with pytest.raises(InputError, match="is not a registered model of this project"):
             promote._parse(["list", name, "--root", str(root)])
     assert everything(root) == before
 
@@ -461,7 +461,7 @@ import sys, time
 from pathlib import Path
 from zsbir import promote
 from zsbir.base import cli
-tried = promote._try
+tried = promote._check_index
 def wait_for_the_other(*words):
     # Both have read the champion by now: neither goes on before the other is here too.
     found = tried(*words)
@@ -469,7 +469,7 @@ def wait_for_the_other(*words):
     while len(list(Path(sys.argv[1]).iterdir())) < 2:
         time.sleep(0.01)
     return found
-promote._try = wait_for_the_other
+promote._check_index = wait_for_the_other
 cli.main(promote._parse, sys.argv[3:])
 """
 
@@ -498,14 +498,14 @@ def test_of_two_promotions_at_once_one_wins(root, good, make, tmp_path):
 
 
 def test_who_compared_with_a_champion_that_is_no_more_changes_nothing(root, good, bad, monkeypatch):
-    tried = promote._try
+    tried = promote._check_index
 
     def meanwhile(*words):
-        monkeypatch.setattr(promote, "_try", tried)
+        monkeypatch.setattr(promote, "_check_index", tried)
         do(bad, root, "--force", "--reason", "quicker")
         return tried(*words)
 
-    monkeypatch.setattr(promote, "_try", meanwhile)
+    monkeypatch.setattr(promote, "_check_index", meanwhile)
     with pytest.raises(RunError, match=r"version 2 of zsbir-resnet18-128 became champion meanwhile, and nothing was changed"):
         do(good, root)
     assert aliases(root) == {"champion": "2"}

@@ -266,7 +266,7 @@ def test_the_toy_needs_nothing_but_the_command(tmp_path, capsys):
     [
         (["fodler", "x"], "did you mean 'folder'"),
         (["folder"], "needs a path"),
-        (["toy", "x"], "leave the path away"),
+        (["toy", "x"], "leave out the path"),
         (["folder", "/nowhere/at/all", "--unseen-frac", "0.2"], "no folder at"),
         (["toy", "--dev-fraction", "0.2"], "did you mean '--dev-frac'"),
         (["toy", "--dev-frac", "2"], "dev_frac"),
@@ -360,7 +360,7 @@ def test_files_that_were_touched_are_found_to_be_the_same(folder, tmp_path, caps
     for file in folder.rglob("*.jpg"):
         os.utime(file, (1, 1))
     assert run(folder, tmp_path / "root").uri == first.uri
-    assert "files were touched" in capsys.readouterr().err
+    assert "files have new times" in capsys.readouterr().err
     assert [path.name for path in first.path.parent.iterdir()] == [first.path.name], "what was published is removed"
 
 
@@ -375,7 +375,7 @@ def test_records_that_a_killed_run_left_beside_a_whole_data_set_are_removed(fold
 def test_a_shard_that_is_no_longer_what_its_record_says_is_packed_again(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK_IMAGES", 4)
     with monkeypatch.context() as patch:
-        patch.setattr("zsbir.ingest._finish", interrupted)
+        patch.setattr("zsbir.ingestion.dataset._finish", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(folder, tmp_path / "root")
     shards = sorted((tmp_path / "root").rglob("*.parquet"))
@@ -410,7 +410,7 @@ def test_a_store_that_ignores_conditions_is_gone_on_with_too(folder, tmp_path, m
     monkeypatch.setattr(blocks, "BLOCK_IMAGES", 4)
     root = f"s3://{moto.new_bucket()}/root"
     with monkeypatch.context() as patch:
-        patch.setattr("zsbir.ingest._finish", interrupted)
+        patch.setattr("zsbir.ingestion.dataset._finish", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(folder, root)
     stored = run(folder, root)

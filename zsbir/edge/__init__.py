@@ -1,1 +1,1 @@
-"""The only modules that import Ray or MLflow."""
+"""The only modules of this package that import Ray or MLflow."""

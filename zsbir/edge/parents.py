@@ -1,4 +1,4 @@
-"""One MLflow run above others: a sweep over its trials, which the UI nests below it. MLflow may be away: nothing here raises."""
+"""The MLflow run of a sweep, under which the UI nests the runs of its trials. Nothing here raises when MLflow does not answer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from zsbir.base.artifact import code_version
 from zsbir.edge.tracking import PARENT_TAG, RUN_TAG, _experiment_id, _first_line, _log_files, find_run, job_tag, prepare_store
 
 STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "begun": "KILLED"}
-"""How MLflow calls what became of a trial. The tag `zsbir.trial_state` says it as the sweep does."""
+"""The status in MLflow for each state of a trial. The tag `zsbir.trial_state` has the state itself."""
 
 
 class Parent:
-    """The MLflow run of a sweep, found again by its key. `run_id` is empty where MLflow does not answer."""
+    """The MLflow run of a sweep, found again by its key. `run_id` is empty if MLflow does not answer."""
 
     def __init__(self, uri: str, experiment: str, key: str, params: Mapping[str, Any]):
         self._client, self._uri, self._experiment, self._key = MlflowClient(uri), uri, experiment, key
@@ -28,11 +28,11 @@ class Parent:
         self._attempt(self._open)
 
     def close_children(self, states: Mapping[str, tuple[int, str]]) -> None:
-        """End the runs that trials left RUNNING when they were stopped or killed. states: trial number and state by run key."""
+        """End the runs that stopped or killed trials left RUNNING. states: trial number and state by run key."""
         self._attempt(lambda: self._close(states))
 
     def finish(self, metrics: Mapping[str, float], files: Mapping[str, Path]) -> None:
-        """The sweep's result: its figures, and files as artifacts."""
+        """Send the sweep's result, its metrics and its files as artifacts, and end the run."""
 
         def send() -> None:
             run_id = self._open()
@@ -83,5 +83,5 @@ class Parent:
     def _attempt(self, action: Callable[[], Any]) -> None:
         try:
             action()
-        except Exception as error:  # noqa: BLE001 - whatever tracking runs into, it must not end a sweep of days
+        except Exception as error:  # noqa: BLE001 - no error of tracking may end a sweep of days
             events.warn(f"MLflow at {self._uri}: {_first_line(error)}; the sweep goes on without it")

@@ -1,6 +1,6 @@
-"""The encoder as an MLflow model: image bytes in, unit embeddings out. Models-from-code and safetensors: no pickle anywhere.
+"""The encoder as an MLflow model: image bytes in, unit embeddings out. Stored as code and safetensors, without pickle.
 
-MLflow runs this very file when it loads the model; `zsbir` itself travels with the model as code.
+MLflow runs this file when it loads the model; the package `zsbir` is stored with the model as code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic"
 
 
 class EmbeddingModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
-    """DataFrame with a column `image` of encoded images (bytes) -> float32 array [n, d] of unit embeddings."""
+    """Takes a DataFrame with a column `image` of encoded images (bytes); gives a float32 array [n, d] of unit embeddings."""
 
     def load_context(self, context: Any) -> None:
         """Load the encoder from the model's artifacts."""
@@ -32,7 +32,7 @@ class EmbeddingModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
         self.encoder = Encoder.load(Path(context.artifacts["encoder"])).eval()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:  # noqa: ARG002 - MLflow's signature
-        """Embeddings in the order of the rows."""
+        """Return the embeddings in the order of the rows."""
         import torch
 
         from zsbir.data.images import eval_image
@@ -46,7 +46,7 @@ class EmbeddingModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
 
 
 def log_model(uri: str, run_id: str, encoder: Path, example: bytes) -> str:
-    """Log the encoder as model `encoder` of an MLflow run; returns the model's URI."""
+    """Log the encoder as model `encoder` of an MLflow run, and return the model's URI."""
     from importlib.metadata import version
 
     dim = int(saved_facts(encoder)["embedding_dim"])
@@ -57,7 +57,7 @@ def log_model(uri: str, run_id: str, encoder: Path, example: bytes) -> str:
             python_model=__file__,
             artifacts={"encoder": str(encoder)},
             code_paths=[str(Path(zsbir.__file__).parent)],
-            # Named here: letting MLflow find them out loads the model once more, which takes half a minute.
+            # Named here, because MLflow would load the model once more to find them out, which takes half a minute.
             pip_requirements=[f"{name}=={version(name)}" for name in PACKAGES],
             signature=ModelSignature(Schema([ColSpec("binary", "image")]), Schema([TensorSpec(np.dtype("float32"), (-1, dim))])),
             input_example=pd.DataFrame({"image": [example]}),

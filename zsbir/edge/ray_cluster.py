@@ -18,14 +18,14 @@ from zsbir.base.errors import InputError
 
 @contextmanager
 def connected(*, cpus: float, gpus: float = 0) -> Iterator[None]:
-    """Inside the cluster of this job (`RAY_ADDRESS`, set by `ray job submit`), else inside one started on this machine.
+    """Connect to the cluster of this job (`RAY_ADDRESS`, set by `ray job submit`), else to one started on this machine.
 
-    Who was connected before stays so afterwards. Raises InputError when the whole cluster has fewer CPUs or GPUs than asked for:
-    Ray itself would wait for ever.
+    A process that was connected before stays connected afterwards. Raises InputError when the whole cluster has fewer CPUs or GPUs
+    than asked for; Ray itself would wait for ever.
     """
     ours = not ray.is_initialized()
     if ours:
-        ray.init(logging_level=logging.WARNING, **_where())
+        ray.init(logging_level=logging.WARNING, **_address())
     try:
         have = ray.cluster_resources()
         for name, wanted in (("CPU", cpus), ("GPU", gpus)):
@@ -40,11 +40,11 @@ def connected(*, cpus: float, gpus: float = 0) -> Iterator[None]:
             ray.shutdown()
 
 
-def _where() -> dict[str, Any]:
+def _address() -> dict[str, Any]:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         events.say(f"joining Ray at {address}")
         return {"address": address}
     events.say("starting Ray on this machine")
-    # Ray puts sockets below this folder, whose whole path may have 107 characters: the system's own one is short.
+    # Ray puts sockets below this folder, and the path of a socket may have 107 characters: the system's own folder is short.
     return {"include_dashboard": True, "dashboard_port": 0, "_temp_dir": str(Path(tempfile.gettempdir()) / "ray")}

@@ -1,4 +1,4 @@
-"""The same work on many workers: chunks dealt out to actors, results in the chunks' order."""
+"""One function over many chunks of work on Ray actors, with the results in the order of the chunks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from zsbir.base.errors import RunError
 from zsbir.edge.ray_cluster import connected
 
 CHUNKS_A_TASK = 4
-"""So that an actor decodes ahead of its network."""
+"""Chunks in one task, several so that an actor decodes the next while its network computes."""
 
 TASK_TRIES = 3
-"""Workers that one task may cost before it is given up: it may itself be what kills them."""
+"""Workers that may be lost over one task before it is given up, because the task itself may kill them."""
 
 _AHEAD = 4
-"""Tasks a worker that may be done, or given out, before the oldest one is."""
+"""Tasks for each worker that may be given out or finished before the oldest one is finished."""
 
 
 def ray_map(
@@ -35,11 +35,11 @@ def ray_map(
     chunks_a_task: int = CHUNKS_A_TASK,
     tasks_at_once: int = 1,
 ) -> Iterator[Any]:
-    """`getattr(make(*arguments), method)(chunks)` over `workers` actors; yields the results of the chunks in order.
+    """Call `getattr(make(*arguments), method)(chunks)` on `workers` actors, and yield the results of the chunks in order.
 
     The method takes a list of chunks and yields one result for each; it is called in `tasks_at_once` threads of an actor. Chunks
-    are asked for as they are given out. A lost worker is replaced, and its tasks are tried again. Raises what the method raised,
-    and RunError when a task was lost too often.
+    are read from the iterable as they are given out. A lost worker is replaced, and its tasks are tried again. Raises what the
+    method raised, and RunError when a task was lost too often.
     """
     with connected(cpus=workers, gpus=workers * gpus_per_worker):
         actor_class = ray.remote(
@@ -55,7 +55,7 @@ def ray_map(
 
 
 class _Actor:
-    """Makes the object when the first task comes: what goes wrong with it is then that task's error, not a lost worker."""
+    """Makes the object with its first task, so that an error in making it is the task's error, not a lost worker."""
 
     def __init__(self, make: Callable[..., Any], arguments: tuple[Any, ...], method: str):
         self._make, self._arguments, self._method = make, arguments, method
@@ -75,7 +75,7 @@ def _tasks(chunks: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _in_order(actors: Sequence[Any], tasks: Iterator[list[Any]], queue: int) -> Iterator[list[Any]]:
-    """Results in the order of tasks. A task goes to whichever actor has least to do, at most `queue` at a time to each."""
+    """Yield results in the order of tasks. A task goes to the actor with the fewest tasks; each has at most `queue` at a time."""
     order: deque[Any] = deque()
     given: dict[Any, int] = {}
     load = [0] * len(actors)

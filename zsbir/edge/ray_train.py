@@ -1,4 +1,4 @@
-"""Ray Train behind the loop's Context: n data-parallel workers, restarted from our own checkpoints when one is lost."""
+"""Ray Train behind the loop's Context: data-parallel workers, restarted from the run's own checkpoints when one is lost."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ from zsbir.training.context import Context, StopSignals, data_parallel
 
 BOOKKEEPING = ".ray"
 
-# How the driver and the workers, which may be on other machines, talk of the end of a training: by marks in the run's folder.
+# The driver and the workers, which may be on other machines, agree on the end of a training by marks in the run's folder.
 STOP_FILE = ".stop"
-"""The driver's: the user asks to stop."""
+"""Written by the driver: the user asks to stop."""
 HEARD_FILE = ".heard"
-"""The first worker's, written anew every second: the question is heard, and the worker alive."""
-LAST_WORDS: dict[str, type[InputError] | type[Interrupted]] = {".error.json": InputError, ".interrupted": Interrupted}
-"""The workers': what ended them, and must not be tried again, as its message."""
-MARKS = (STOP_FILE, HEARD_FILE, *LAST_WORDS)
+"""Written by the first worker, again every second: the request has arrived, and the worker is alive."""
+ERROR_MARKS: dict[str, type[InputError] | type[Interrupted]] = {".error.json": InputError, ".interrupted": Interrupted}
+"""Written by the workers: the message of an error that ended them and must not be tried again, by the name of the mark."""
+MARKS = (STOP_FILE, HEARD_FILE, *ERROR_MARKS)
 
 LISTEN_S = 1.0
-"""Seconds between two looks at the driver's mark."""
+"""Seconds between two reads of the driver's mark by the first worker."""
 LOOK_S = 0.1
+"""Seconds between two checks of the driver."""
 PATIENCE_S = 20.0
-"""Seconds without a sign of a worker after which the driver, asked to stop, ends the training itself."""
+"""Seconds without a mark of the first worker after which the driver, asked to stop, ends the training itself."""
 
 
 class RayContext:
@@ -56,30 +57,30 @@ class RayContext:
         world = ray.train.get_context()
         self.rank, self.world_size = world.get_world_rank(), world.get_world_size()
         self.device: torch.device = ray.train.torch.get_device()
-        # Ray counts fractions of CPUs; torch must not take more threads than this worker holds cores.
+        # Ray counts fractions of CPUs; torch must not start more threads than this worker holds cores.
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """See Context."""
+        """Return the module with its gradients averaged over the workers."""
         return data_parallel(module, self.device)
 
     def report(self, metrics: dict[str, float]) -> None:
-        """To the Train controller, without a checkpoint: the run's folder holds those."""
+        """Report to the Train controller, without a checkpoint, because those are in the run's folder."""
         ray.train.report(metrics)
 
     def stop_requested(self) -> bool:
-        """Whether the driver has asked; the first worker alone hears it, and the loop asks all of them."""
+        """Return whether the driver has asked to stop; only the first worker knows, and the loop passes it on to the others."""
         return self._stop.is_set()
 
 
 def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> None:
     """Run `run_job(job, context)` on `settings.num_workers` workers.
 
-    The first SIGINT or SIGTERM asks the workers for a final checkpoint; a later one ends them at once. In another thread than the
-    main one, as inside Ray Tune, nobody hears of signals.
+    The first SIGINT or SIGTERM asks the workers for a final checkpoint; a later one ends them at once. Outside the main thread, as
+    inside Ray Tune, signals have no effect.
 
-    Raises InputError where a worker found one, RunError when workers failed more often than `settings.max_failures`, Interrupted
-    when the training was asked to stop and did, KeyboardInterrupt when it was ended at once.
+    Raises InputError if a worker raised one, RunError when workers failed more often than `settings.max_failures`, Interrupted when
+    the training was asked to stop and did, KeyboardInterrupt when it was ended at once.
     """
     folder = open_folder(job.run)
     folder.delete(MARKS)
@@ -87,16 +88,16 @@ def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> Non
     with connected(cpus=workers * settings.cpus_per_worker, gpus=workers * settings.gpus_per_worker):
         trainer, stop = _trainer(_Worker(run_job, job), folder, settings), StopSignals()
         try:
-            with stop.heard(), _passing_on(stop, folder, trainer):
+            with stop.heard(), _forwarding_stop(stop, folder, trainer):
                 trainer.fit()
-            words = _last_words(folder)
+            ending = _ending_error(folder)
         except ray.train.TrainingFailedError as error:
-            raise _plain(error) from None
+            raise _first_error(error) from None
         except ray.exceptions.RayActorError:
             if not stop.asked():
                 raise
-            words = _last_words(folder) or Interrupted(
-                f"no worker was there to save a checkpoint; the same command goes on from the last one in {job.run}"
+            ending = _ending_error(folder) or Interrupted(
+                f"no worker was running to save a checkpoint; the same command goes on from the last one in {job.run}"
             )
         except KeyboardInterrupt:
             trainer.end()
@@ -104,23 +105,23 @@ def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> Non
         finally:
             folder.sub(BOOKKEEPING).clear()
             folder.delete(MARKS)
-    if words:
-        raise words
+    if ending:
+        raise ending
 
 
-def _last_words(folder: Folder) -> InputError | Interrupted | None:
-    """What the workers say ended them, if they do."""
-    for mark, kind in LAST_WORDS.items():
+def _ending_error(folder: Folder) -> InputError | Interrupted | None:
+    """Return the error that ended the workers, by their marks; None if there is no mark."""
+    for mark, kind in ERROR_MARKS.items():
         if folder.size(mark) is not None:
             return kind(folder.read(mark).decode())
     return None
 
 
 @contextmanager
-def _passing_on(stop: StopSignals, folder: Folder, trainer: _Trainer) -> Iterator[None]:
-    """While inside, a thread passes the user's wish on: the main thread waits for Ray, and handlers of signals must be short."""
+def _forwarding_stop(stop: StopSignals, folder: Folder, trainer: _Trainer) -> Iterator[None]:
+    """While inside, forward a request to stop in a thread: the main thread waits for Ray, and signal handlers must be short."""
     over = threading.Event()
-    thread = threading.Thread(target=_pass_on, args=(stop, folder, trainer, over), daemon=True, name="stop")
+    thread = threading.Thread(target=_forward_stop, args=(stop, folder, trainer, over), daemon=True, name="stop")
     thread.start()
     try:
         yield
@@ -129,32 +130,32 @@ def _passing_on(stop: StopSignals, folder: Folder, trainer: _Trainer) -> Iterato
         thread.join()
 
 
-def _pass_on(stop: StopSignals, folder: Folder, trainer: _Trainer, over: threading.Event) -> None:
-    """Once asked, ask the workers, and wait for their end. A training whose workers are not there yet, or no more, is ended."""
+def _forward_stop(stop: StopSignals, folder: Folder, trainer: _Trainer, over: threading.Event) -> None:
+    """Once asked to stop, ask the workers and wait for their end. End the training if no worker answers for PATIENCE_S."""
     while not stop.asked():
         if over.wait(LOOK_S):
             return
     events.say("asked to stop; the workers save a checkpoint")
-    sign, since_s, told = None, time.monotonic(), False
+    last_mark, since_s, is_asked = None, time.monotonic(), False
     while not over.wait(LOOK_S):
-        with suppress(InputError, RunError, OSError):  # a store that is away for a while: patience counts
-            if not told:
+        with suppress(InputError, RunError, OSError):  # the store does not answer for a while: PATIENCE_S goes on counting
+            if not is_asked:
                 folder.replace(STOP_FILE, b"")
-                told = True
-            if (seen := folder.version(HEARD_FILE)) != sign:
-                sign, since_s = seen, time.monotonic()
+                is_asked = True
+            if (mark := folder.version(HEARD_FILE)) != last_mark:
+                last_mark, since_s = mark, time.monotonic()
         if time.monotonic() - since_s > PATIENCE_S:
             trainer.end()
             return
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]  # ray is untyped for mypy
-    """Ray's, but signals are left to `fit`, and the training can be ended from another thread."""
+    """Ray's TorchTrainer, but `fit` handles signals, and another thread can end the training."""
 
     _controller: Any = None
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Called on the main thread, once the controller is there. Ray's own handler would kill the workers on SIGINT."""
+        """Keep the controller. Ray calls this on the main thread; its own handler would kill the workers on SIGINT."""
         self._controller = controller
 
     def end(self) -> None:
@@ -164,9 +165,9 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]  # ray is untyped for mypy
 
 
 def _trainer(worker: _Worker, run: Folder, settings: Any) -> _Trainer:
-    """Ray's storage path holds the controller's bookkeeping alone: checkpoints are the loop's own, the same in every context.
+    """Return Ray's trainer. Its storage path holds the controller's bookkeeping alone: checkpoints are written by the loop.
 
-    It lies in the run's folder, on the same store, because every node must reach it.
+    The path is in the run's folder, because every node must reach it.
     """
     path, filesystem = arrow_filesystem(run.sub(BOOKKEEPING).uri)
     gpus = settings.gpus_per_worker
@@ -179,7 +180,7 @@ def _trainer(worker: _Worker, run: Folder, settings: Any) -> _Trainer:
             name=uuid.uuid4().hex[:8],  # a name Ray has seen before would be taken for finished
             storage_path=path,
             storage_filesystem=filesystem,
-            # Ray's own account of what it does is for its log files; the story of the training is told by the loop.
+            # Ray's own messages go to its log files; the loop prints the progress of the training.
             logging_config=LoggingConfig(log_level="WARNING"),
             failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=3),
             callbacks=[TuneReportCallback()] if _in_tune_session() else [],
@@ -188,34 +189,34 @@ def _trainer(worker: _Worker, run: Folder, settings: Any) -> _Trainer:
 
 
 class _Worker:
-    """What each worker runs. InputError and Interrupted, the same on all workers, end the training at once: they are no failures.
+    """What each worker runs. InputError and Interrupted, which all workers raise, end the training at once and are not failures.
 
-    Everything else is raised, so that Ray ends the other workers, which wait for this one, and starts all of them again.
+    Other errors are raised, so that Ray ends the other workers, which wait for this one, and restarts all of them.
     """
 
     def __init__(self, run_job: Callable[[Any, Context], None], job: Any):
         self.run_job, self.job = run_job, job
 
     def __call__(self) -> None:
-        _quieten()
+        _quieten_loggers()
         stop = threading.Event()
         context, folder = RayContext(stop), open_folder(self.job.run)
         try:
             with _listening(stop, folder) if context.rank == 0 else nullcontext():
                 self.run_job(self.job, context)
-        except tuple(LAST_WORDS.values()) as error:
-            mark = next(mark for mark, kind in LAST_WORDS.items() if isinstance(error, kind))
+        except tuple(ERROR_MARKS.values()) as error:
+            mark = next(mark for mark, kind in ERROR_MARKS.items() if isinstance(error, kind))
             folder.replace(mark, str(error).encode())
 
 
 @contextmanager
 def _listening(stop: threading.Event, folder: Folder) -> Iterator[None]:
-    """While inside, a thread sets `stop` when the driver asks, and then tells it every second that this worker is alive."""
+    """While inside, set `stop` in a thread when the driver asks, and then mark every second that this worker is alive."""
     over = threading.Event()
 
     def listen() -> None:
         while not over.is_set():
-            with suppress(InputError, RunError, OSError):  # a store that is away for a while: the next look may find it
+            with suppress(InputError, RunError, OSError):  # the store does not answer for a while: the next read may succeed
                 if stop.is_set() or folder.size(STOP_FILE) is not None:
                     stop.set()
                     folder.replace(HEARD_FILE, str(time.time()).encode())
@@ -227,17 +228,17 @@ def _listening(stop: threading.Event, folder: Folder) -> Iterator[None]:
         yield
     finally:
         over.set()
-        thread.join()  # a last sign must not come after the driver has cleared them away
+        thread.join()  # a last mark must not be written after the driver has deleted them
 
 
-def _quieten() -> None:
-    """Ray names some of Train's loggers by file, which its own LoggingConfig does not reach; each report would be a line."""
+def _quieten_loggers() -> None:
+    """Silence loggers of Ray Train that are named by file, which its LoggingConfig does not reach: each report would be a line."""
     for name in [name for name in logging.root.manager.loggerDict if "/ray/train/" in name]:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _plain(error: Exception) -> RunError:
-    """The first worker's own error as one line."""
+def _first_error(error: Exception) -> RunError:
+    """Return the first worker's own error as one line."""
     failures = getattr(error, "worker_failures", None) or {}
     for failure in failures.values():
         cause = getattr(failure, "cause", None) or failure

@@ -1,4 +1,4 @@
-"""What MLflow's model registries name: runs whose models somebody promoted. They and what they were made from must stay."""
+"""The runs that MLflow's model registries name. These runs, and what they were made from, must not be deleted."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _FILES = ("sqlite:///", "file://")
 
 
 def registries(root: str) -> list[str]:
-    """The MLflow stores that may have a registry of this root's runs: the configured one, and the database beside the runs."""
+    """Return the MLflow stores that may name this root's runs: the configured one, and the database under the root."""
     configured = os.environ.get("MLFLOW_TRACKING_URI")
     beside = _database(root)
     return [uri for uri in (configured, beside) if uri]
 
 
 def _database(root: str) -> str:
-    """That of `zsbir.edge.tracking` where nothing is configured, if it is there."""
+    """Return the database that `zsbir.edge.tracking` uses where nothing is configured; empty if it does not exist."""
     own = None if is_remote(root) else local_path(root).resolve() / "mlflow.db"
     uri = f"sqlite:///{own}" if own else "" if os.environ.get("MLFLOW_TRACKING_URI") else tracking_uri(root)
     return uri if uri and Path(uri.removeprefix("sqlite:///")).is_file() else ""
 
 
 def registered(uri: str) -> frozenset[str]:
-    """The names of all runs of which some version of some registered model was made, and what its own `zsbir.` tags say.
+    """Return the names of all runs that registered models were made of, and the values of the versions' own `zsbir.` tags.
 
-    An address in a tag (of the report, of the index) counts as it stands, and as the path that it has below any root.
+    An address in a tag (of the report, of the index) is in the result as it is, and as its path below any root.
 
-    RunError when the store does not answer, or no longer knows a run.
+    Raises RunError when the store does not answer, or no longer has a run.
     """
     _check_there(uri)
     try:
@@ -46,13 +46,13 @@ def registered(uri: str) -> frozenset[str]:
         return frozenset(name for version in versions(client) for name in _names(client, version))
     except RunError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever keeps it from answering: what is registered is then not known
+    except Exception as error:  # noqa: BLE001 - whatever the error, it is not known what is registered
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise RunError(f"the model registry of MLflow at {uri} does not answer ({reason[0][:200]})") from None
 
 
 def is_there(uri: str) -> bool:
-    """Whether a store that is a file or a folder exists; True for a server. MLflow would make an empty database where none is."""
+    """Return whether a store that is a file or a folder exists; True for a server. MLflow would create a missing database."""
     return not any(
         (uri.startswith(scheme) or "://" not in uri) and not Path(uri.removeprefix(scheme)).exists() for scheme in _FILES
     )
@@ -64,7 +64,7 @@ def _check_there(uri: str) -> None:
 
 
 def versions(client: MlflowClient, model: str = "") -> Iterator[Any]:
-    """Every version of a registered model, or of all models. Its aliases are not in it: a SQL store leaves them out."""
+    """Yield every version of a registered model, or of all models, without their aliases, which a SQL store leaves out."""
     token = None
     while True:
         page = client.search_model_versions(f"name = '{model}'" if model else None, max_results=_PAGE, page_token=token)

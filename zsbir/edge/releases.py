@@ -1,6 +1,7 @@
-"""The versions of one registered model in MLflow: one for each run, its story in tags, and an alias that says which is champion.
+"""The versions of one registered model in MLflow: one for each run, with tags that record its decision, and one is the champion.
 
-MLflow has no "set this alias if it still is that": who changes one holds the lease of `changing` meanwhile, and looks again before.
+MLflow cannot set an alias on the condition that it has not changed. A process that changes one therefore holds the lease of
+`changing`, and reads the alias again first.
 """
 
 from __future__ import annotations
@@ -32,15 +33,17 @@ from zsbir.edge.tracking import RUN_TAG, find_run, prepare_store, tracking_uri
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 PREFIX = "zsbir."
-LINE_TAG = f"{PREFIX}champions"
-"""Tag of the model: the versions that were champion one after the other, as a JSON list, the present one last."""
+CHAMPIONS_TAG = f"{PREFIX}champions"
+"""Tag of the model: the versions that were champion one after another, as a JSON list, the present one last."""
 
 ROLLED_BACK = ("rolled_back_utc", "rolled_back_to", "rolled_back_by", "rollback_reason")
 """Tags of a version that lost the alias in a rollback."""
 
-LONGEST_LINE = 200
+MOST_CHAMPIONS = 200
+"""Champions that the tag remembers."""
+
 LONGEST_DESCRIPTION = 5000
-"""Characters that MLflow's tables hold."""
+"""Largest number of characters of a description in MLflow's tables."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,14 @@ class Release:
 
     @property
     def uri(self) -> str:
-        """How MLflow addresses it."""
+        """Its address in MLflow."""
         return f"models:/{self.model}/{self.version}"
 
 
 class Releases:
-    """A registered model's versions, by the store that a root's runs are tracked in. Every call raises RunError when it is away.
+    """A registered model's versions, in the store that tracks a root's runs. Every call raises RunError when it does not answer.
 
-    Nothing is made in the store before `registered`.
+    Nothing is created in the store before `registered` is called.
     """
 
     def __init__(self, root: str, experiment: str, model: str):
@@ -71,7 +74,7 @@ class Releases:
         self._registry = os.environ.get("MLFLOW_REGISTRY_URI") or self._uri
 
     def all(self) -> list[Release]:
-        """Every version, the oldest first."""
+        """Return every version, the oldest first."""
         if not is_there(self._registry):
             return []
         with self._answering():
@@ -80,27 +83,30 @@ class Releases:
         return sorted(found, key=lambda release: int(release.version))
 
     def champion(self) -> Release | None:
-        """The version with the alias champion."""
+        """Return the version with the alias champion, None if there is none."""
         return next((release for release in self.all() if CHAMPION in release.aliases), None)
 
     @contextmanager
     def changing(self, expected: Release | None) -> Iterator[None]:
-        """Nobody else of this root promotes or rolls back meanwhile. RunError when one does, or the champion is another by now."""
+        """Hold the lease of this model, so that no other process changes its champion meanwhile.
+
+        Raises RunError if another process holds it, or the champion is no longer `expected`.
+        """
         with alone(join(self._root, "promotions", self.model)):
             self._check(expected)
             yield
 
     def registered(self, run: Artifact, example: bytes) -> Release:
-        """The version made of a run's encoder; a new one, with its model logged to the run's MLflow run, where there is none.
+        """Return the version made of a run's encoder; register a new one, logged to the run's MLflow run, if there is none.
 
-        example: an encoded image, which MLflow keeps as the model's input example.
+        example: an encoded image, which MLflow stores as the model's input example.
         """
         found = self.find(run)
         if found:
             return found
         prepare_store(self._uri, self._experiment)
         with self._answering():
-            mlflow.set_tracking_uri(self._uri)  # it looks up what `models:/` stands for in a store of its own choice otherwise
+            mlflow.set_tracking_uri(self._uri)  # otherwise MLflow resolves `models:/` in another store
             client = self._client()
             run_id = self._run_id(client, run)
             model = self._logged(client, run_id, run) or log_model(self._uri, run_id, run.verified("encoder.safetensors"), example)
@@ -114,11 +120,11 @@ class Releases:
             return self._release(made, self._aliases())
 
     def find(self, run: Artifact) -> Release | None:
-        """The version made of that run's encoder."""
+        """Return the version made of this run's encoder, None if there is none."""
         return next((release for release in self.all() if is_of(release, run)), None)
 
     def record(self, release: Release, tags: Mapping[str, str], *, files: Mapping[str, str], description: str = "") -> None:
-        """Tags and description of a version, and texts as files in the folder `promotion` of its MLflow run."""
+        """Record tags and a description of a version, and texts as files in the folder `promotion` of its MLflow run."""
         with self._answering():
             client = self._client()
             self._tag(client, release, tags)
@@ -127,51 +133,51 @@ class Releases:
             for name, text in files.items():
                 client.log_text(release.run_id, text, f"promotion/{name}")
 
-    def challenge(self, release: Release) -> None:
-        """The alias challenger: the version that was refused last."""
+    def set_challenger(self, release: Release) -> None:
+        """Set the alias challenger, which marks the version that was refused last."""
         with self._answering():
             self._client().set_registered_model_alias(self.model, CHALLENGER, release.version)
 
-    def crown(self, release: Release, expected: Release | None) -> None:
-        """The alias champion, in place of `expected`: RunError when another has it by now."""
+    def set_champion(self, release: Release, expected: Release | None) -> None:
+        """Set the alias champion, in place of `expected`. Raises RunError if another version has it by now."""
         self._check(expected)
         with self._answering():
             client = self._client()
-            # The line first: who is killed between the two leaves a line that ends in a version which is not champion, and
-            # `_before` reads it from where the alias is.
-            self._write_line(client, [*self._line_up_to(client, expected), release.version])
+            # The list of champions first: a process that is killed between the two leaves a list that ends in a version which is
+            # not champion, and `before` reads the list only up to the one that is.
+            self._write_champions(client, [*self._champions_up_to(client, expected), release.version])
             client.set_registered_model_alias(self.model, CHAMPION, release.version)
             if self._aliases().get(CHALLENGER) == release.version:
                 client.delete_registered_model_alias(self.model, CHALLENGER)
             self._tag(client, release, {"promoted_utc": now_utc(), "previous": expected.version if expected else ""})
             for name in ROLLED_BACK:
-                if name in release.tags:  # it is champion again; that it once was rolled back stands in its run's files
+                if name in release.tags:  # it is champion again; the rollback stays recorded in its run's files
                     client.delete_model_version_tag(self.model, release.version, f"{PREFIX}{name}")
 
     def roll_back(self, champion: Release, reason: str) -> Release:
-        """Give the alias back to the champion before, and record it with the reason. RunError where there was none."""
+        """Give the alias back to the champion before and record why. Raises RunError if there was none."""
         target = self.before(champion)
         self._check(champion)
         tags = dict(zip(ROLLED_BACK, (now_utc(), target.version, user(), reason), strict=True))
         with self._answering():
             client = self._client()
-            line = self._line_up_to(client, champion)[:-1]
+            champions = self._champions_up_to(client, champion)[:-1]
             self._tag(client, champion, tags)
             client.set_registered_model_alias(self.model, CHAMPION, target.version)
-            self._write_line(client, line[: _last(line, target.version) + 1])
+            self._write_champions(client, champions[: _last(champions, target.version) + 1])
             name = f"promotion/rollback-{stamp()}.json"
             client.log_text(champion.run_id, json.dumps({"version": champion.version, **tags}, indent=1), name)
         return target
 
     def before(self, champion: Release) -> Release:
-        """Who was champion before. Versions that were deleted since are passed over. RunError where there is none."""
+        """Return the champion before this one, skipping deleted versions. Raises RunError if there is none."""
         there = {release.version: release for release in self.all()}
         with self._answering():
-            line = self._line_up_to(self._client(), champion)[:-1]
-        for version in reversed(line):
+            champions = self._champions_up_to(self._client(), champion)[:-1]
+        for version in reversed(champions):
             if version in there:
                 return there[version]
-            events.warn(f"version {version} of {self.model} was champion, and is deleted: going further back")
+            events.warn(f"version {version} of {self.model} was champion before, but was deleted: going further back")
         raise RunError(f"version {champion.version} of {self.model} has no champion before it to go back to")
 
     def _check(self, expected: Release | None) -> None:
@@ -180,23 +186,25 @@ class Releases:
             now = f"version {present.version} of {self.model} became champion" if present else "the alias champion was taken away"
             raise RunError(f"{now} meanwhile, and nothing was changed: give the same command again to compare with it")
 
-    def _line_up_to(self, client: MlflowClient, champion: Release | None) -> list[str]:
-        """The champions up to this one, the last. One that was made by hand, in no line, comes after all others."""
+    def _champions_up_to(self, client: MlflowClient, champion: Release | None) -> list[str]:
+        """Return the champions up to this one. A champion set by hand, which is not in the list, comes after all others."""
         tags = client.get_registered_model(self.model).tags or {}
-        line = [str(version) for version in json.loads(tags.get(LINE_TAG) or "[]")]
+        champions = [str(version) for version in json.loads(tags.get(CHAMPIONS_TAG) or "[]")]
         if champion is None:
-            return line
-        return line[: _last(line, champion.version) + 1] if champion.version in line else [*line, champion.version]
+            return champions
+        if champion.version not in champions:
+            return [*champions, champion.version]
+        return champions[: _last(champions, champion.version) + 1]
 
-    def _write_line(self, client: MlflowClient, line: list[str]) -> None:
-        client.set_registered_model_tag(self.model, LINE_TAG, json.dumps(line[-LONGEST_LINE:]))
+    def _write_champions(self, client: MlflowClient, champions: list[str]) -> None:
+        client.set_registered_model_tag(self.model, CHAMPIONS_TAG, json.dumps(champions[-MOST_CHAMPIONS:]))
 
     def _tag(self, client: MlflowClient, release: Release, tags: Mapping[str, str]) -> None:
         for name, value in tags.items():
             client.set_model_version_tag(self.model, release.version, f"{PREFIX}{name}", value)
 
     def _aliases(self) -> dict[str, str]:
-        """Version by alias: MLflow gives it as a number or as text, by the kind of store."""
+        """Return the version of each alias, as text; some of MLflow's stores give numbers."""
         try:
             aliases = self._client().get_registered_model(self.model).aliases
         except MlflowException as error:
@@ -212,10 +220,10 @@ class Releases:
         return Release(self.model, number, names, tags, str(version.run_id or ""))
 
     def _run_id(self, client: MlflowClient, run: Artifact) -> str:
-        """The MLflow run of a training; a new one where it was not tracked."""
+        """Return the MLflow run of a training; create one if the training was not tracked."""
         experiment = client.get_experiment_by_name(self._experiment)
         if experiment is None:
-            raise RunError(f"MLflow at {self._uri} has no experiment {self._experiment!r}, and made none")
+            raise RunError(f"MLflow at {self._uri} has no experiment {self._experiment!r}, and did not create it")
         found = find_run(client, experiment.experiment_id, run.folder_name)
         if found:
             return found
@@ -225,7 +233,7 @@ class Releases:
         return run_id
 
     def _logged(self, client: MlflowClient, run_id: str, run: Artifact) -> str:
-        """The model that was logged of this run, if it holds this very encoder; else ""."""
+        """Return the URI of a model logged of this run that holds the same encoder; "" if there is none."""
         experiment_id = client.get_run(run_id).info.experiment_id
         sha256 = run.manifest.files["encoder.safetensors"].sha256
         for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
@@ -234,12 +242,12 @@ class Releases:
         return ""
 
     def _encoder_sha256(self, client: MlflowClient, model: Any) -> str:
-        """The checksum of the weights in a logged model; "" where its files are gone, so that it is logged anew."""
+        """Return the checksum of the weights in a logged model; "" if its files are gone, so that it is logged again."""
         with tempfile.TemporaryDirectory() as folder:
             try:
                 files = [file.path for file in client.list_logged_model_artifacts(model.model_id, "artifacts")]
                 (weights,) = [path for path in files if path.endswith(".safetensors")]
-                # Not by `models:/m-.../path`: MLflow looks for a registered model of that name.
+                # Not by `models:/m-.../path`, which MLflow takes for the name of a registered model.
                 address = f"{model.artifact_location}/{weights}"
                 file = mlflow.artifacts.download_artifacts(address, dst_path=folder, tracking_uri=self._uri)
             except (MlflowException, OSError, ValueError):
@@ -261,21 +269,21 @@ class Releases:
 
 
 def identity(run: Artifact) -> dict[str, str]:
-    """The tags by which a version is known to be of a run: its folder's name, its digest, and the bytes of its encoder.
+    """Return the tags that identify the run of a version: its folder's name, its digest, and the checksum of its encoder.
 
-    The digest alone says what was asked for: the same training done twice need not end in the same numbers.
+    The digest is not enough: it is of what was asked for, and the same training run twice need not end in the same numbers.
     """
     sha256 = run.manifest.files["encoder.safetensors"].sha256
     return {"run": run.folder_name, "run_digest": run.digest, "encoder_sha256": sha256}
 
 
 def is_of(release: Release, run: Artifact) -> bool:
-    """Whether a version was made of that run's encoder."""
+    """Return whether a version was made of this run's encoder."""
     return all(release.tags.get(name) == value for name, value in identity(run).items() if name != "run")
 
 
 def models(root: str) -> list[str]:
-    """The names of all registered models of this project. RunError when the store does not answer."""
+    """Return the names of all registered models of this project. Raises RunError when the store does not answer."""
     uri = os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri(root)
     if not is_there(uri):
         return []
@@ -285,25 +293,26 @@ def models(root: str) -> list[str]:
 
 
 def now_utc() -> str:
-    """The time, as manifests write it."""
+    """Return the time in the form of manifests."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def stamp() -> str:
-    """The time, as part of a file's name."""
+    """Return the time in a form for file names."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
 
 
 def user() -> str:
-    """Who gave the command, as the operating system says."""
+    """Return the user who gave the command, by the operating system."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user need not have a name
         return f"uid {os.getuid()}"
 
 
-def _last(line: list[str], version: str) -> int:
-    return len(line) - 1 - line[::-1].index(version)
+def _last(champions: list[str], version: str) -> int:
+    """Return the position at which a version was champion last."""
+    return len(champions) - 1 - champions[::-1].index(version)
 
 
 def _shortened(text: str) -> str:

@@ -1,6 +1,7 @@
-"""MLflow behind three calls: log, picture, finish. Training goes on when MLflow is away, and delivers when it is back.
+"""MLflow runs of trainings and their reports. Training goes on when MLflow does not answer, and delivers when it does.
 
-One MLflow run a training: it is found again by its tag, so a resumed training, its evaluation and its sweep speak to the same one.
+A training has one MLflow run, which is found again by its tag: a resumed training, its evaluation and its sweep log to the same
+one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-# A server that is away must not hold the training up: one short try, then the buffer keeps what there is to say.
+# A server that does not answer must not hold the training up: one short try, then the metrics wait in memory.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -32,11 +33,11 @@ from zsbir.base.artifact import Artifact, code_version
 from zsbir.base.storage import default_local_root, is_remote, local_path
 
 for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.WARNING)  # how MLflow makes its tables and checks models is not our user's story
+    logging.getLogger(_name).setLevel(logging.WARNING)  # how MLflow makes its tables and checks models is of no use to the user
 
 RUN_TAG = "zsbir.run"
 JOB_TAG = "zsbir.job"
-"""The attempt of a queued job that speaks to a run (environment ZSBIR_JOB): who looks after it finds what it left RUNNING."""
+"""Tag with the attempt of a queued job that logs to a run (environment ZSBIR_JOB), by which runs it left RUNNING are found."""
 
 PARENT_TAG = "mlflow.parentRunId"
 FLUSH_S = 5.0
@@ -45,13 +46,13 @@ MAX_BATCH = 1000  # MLflow's limit of metrics a request
 
 
 def tracking_uri(root: str) -> str:
-    """`MLFLOW_TRACKING_URI`, else a SQLite file under the storage root; where that is no disk, under `artifacts` here."""
-    place = default_local_root() if is_remote(root) else local_path(root)
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{place.resolve() / 'mlflow.db'}"
+    """Return `MLFLOW_TRACKING_URI`, else a SQLite file under the storage root, or under `artifacts` here if the root is remote."""
+    folder = default_local_root() if is_remote(root) else local_path(root)
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
 def prepare_store(uri: str, experiment: str) -> None:
-    """Create the database and the experiment before several processes touch them; a store that is away is a warning."""
+    """Create the database and the experiment before several processes open them; warn if the store does not answer."""
     try:
         with _one_at_a_time(uri):
             _experiment_id(MlflowClient(uri), uri, experiment)
@@ -60,7 +61,7 @@ def prepare_store(uri: str, experiment: str) -> None:
 
 
 def _one_at_a_time(uri: str) -> AbstractContextManager[object]:
-    """MLflow's own first touch of a database file creates its tables; by two processes at once it breaks them."""
+    """Return a lock for a database file: two processes that create MLflow's tables in it at the same time break it."""
     if not uri.startswith("sqlite:///"):
         return nullcontext()
     file = Path(uri.removeprefix("sqlite:///"))
@@ -72,17 +73,17 @@ def _experiment_id(client: MlflowClient, uri: str, experiment: str) -> str:
     found = client.get_experiment_by_name(experiment)
     if found is not None:
         return str(found.experiment_id)
-    # With a database file the artifacts belong beside it; a server knows its own place for them.
+    # With a database file the artifacts belong beside it; a server has its own location for them.
     beside = Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlflow-artifacts"
-    place = beside.as_uri() if uri.startswith("sqlite:") else None
-    return str(client.create_experiment(experiment, artifact_location=place))
+    location = beside.as_uri() if uri.startswith("sqlite:") else None
+    return str(client.create_experiment(experiment, artifact_location=location))
 
 
 class Tracker:
-    """The MLflow run of one training, as rank 0 sees it. Every call returns whatever MLflow does.
+    """The MLflow run of one training, for rank 0. No call raises, whatever MLflow does.
 
-    run_key: the name by which the MLflow run is found again. params: parameters, once; datasets: what it reads, by role; parent:
-    id of the run under which the UI shows this one.
+    run_key: the name by which the MLflow run is found again. params: its parameters. datasets: what the training reads, by role.
+    parent: id of the run under which the UI nests this one.
     """
 
     def __init__(
@@ -106,11 +107,11 @@ class Tracker:
 
     @property
     def delivered(self) -> bool:
-        """Whether MLflow has all that it was told; asked after `finish`."""
+        """Whether MLflow has everything that was logged; valid after `finish`."""
         return not self._missed and not self._waiting
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Metrics of an optimiser step; sent in batches every few seconds, a dev score at once: a sweep may stop it then."""
+        """Log metrics of an optimiser step, sent every few seconds; a dev score at once, because a sweep may then stop the run."""
         now_ms = int(time.time() * 1000)
         self._waiting += [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
         is_due = time.monotonic() - self._last_try >= FLUSH_S or any(name.startswith("dev/") for name in metrics)
@@ -118,12 +119,12 @@ class Tracker:
             self.flush()
 
     def flush(self) -> None:
-        """Send what waits; what cannot be sent goes on waiting."""
+        """Send the metrics that wait; those that cannot be sent go on waiting."""
         self._last_try = time.monotonic()
         self._attempt(self._send)
 
     def artifacts(self, files: Mapping[str, Path]) -> None:
-        """Files as artifacts of the run, under their names."""
+        """Log files as artifacts of the run, under their names."""
 
         def upload(run_id: str) -> None:
             _log_files(self._client, run_id, files, None)
@@ -131,7 +132,7 @@ class Tracker:
         self._deliver(lambda: upload(self._open()))
 
     def model(self, encoder: Path, example: bytes) -> None:
-        """The encoder as a pyfunc model of the run: image bytes in, embeddings out."""
+        """Log the encoder as a pyfunc model of the run: image bytes in, embeddings out."""
         from zsbir.edge.pyfunc import log_model
 
         self._deliver(lambda: log_model(self._uri, self._open(), encoder, example))
@@ -142,13 +143,13 @@ class Tracker:
         self._deliver(lambda: self._client.set_terminated(self._open(), status))
 
     def _deliver(self, action: Callable[[], Any]) -> None:
-        """What is not kept for a later try by itself: when it fails, the whole must be delivered again."""
+        """Do what is not tried again later by itself: if it fails, the whole run must be delivered again."""
         self._missed |= not self._attempt(action)
 
     def _attempt(self, action: Callable[[], Any]) -> bool:
         try:
             action()
-        except Exception as error:  # noqa: BLE001 - whatever tracking runs into, it must not end a training of days
+        except Exception as error:  # noqa: BLE001 - no error of tracking may end a training of days
             if time.monotonic() - self._last_failure >= RETRY_S:
                 events.warn(f"MLflow at {self._uri}: {_first_line(error)}; going on without it for now")
             self._last_failure = time.monotonic()
@@ -164,7 +165,7 @@ class Tracker:
         return self._run_id
 
     def _resume(self, run_id: str) -> str:
-        for name, value in job_tag().items():  # before it runs: what an attempt left running is closed by its tag
+        for name, value in job_tag().items():  # before it runs, because runs that an attempt left RUNNING are found by this tag
             self._client.set_tag(run_id, name, value)
         self._client.update_run(run_id, status="RUNNING")
         if self._parent:
@@ -189,7 +190,7 @@ class Tracker:
 
     def _send(self) -> None:
         run_id = self._open()
-        # A resumed training says some steps again, with the same values: what is there already is not sent again.
+        # A resumed training logs some steps again, with the same values: those that MLflow has already are not sent again.
         self._waiting = [metric for metric in self._waiting if (metric.key, metric.step) not in self._known]
         while self._waiting:
             self._client.log_batch(run_id, metrics=self._waiting[:MAX_BATCH])
@@ -197,13 +198,13 @@ class Tracker:
 
 
 def job_tag() -> dict[str, str]:
-    """Which attempt of a queued job this process belongs to, if any."""
+    """Return the tag of the attempt at a queued job that this process belongs to; empty outside of a job."""
     job = os.environ.get("ZSBIR_JOB")
     return {JOB_TAG: job} if job else {}
 
 
 def close_runs(uri: str, job: str, status: str) -> int:
-    """End the runs that an attempt of a queued job left RUNNING; how many. MlflowException where MLflow does not answer."""
+    """End the runs that an attempt at a queued job left RUNNING, and return how many. MlflowException if MLflow does not answer."""
     client = MlflowClient(uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     left = client.search_runs(experiments, f"tags.`{JOB_TAG}` = '{job}' and attributes.status = 'RUNNING'") if experiments else []
@@ -213,7 +214,7 @@ def close_runs(uri: str, job: str, status: str) -> int:
 
 
 def find_run(client: MlflowClient, experiment_id: str, run_key: str) -> str | None:
-    """The id of the MLflow run with that key, or None."""
+    """Return the id of the MLflow run with that key, or None."""
     found = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{run_key}'", max_results=1)
     return str(found[0].info.run_id) if found else None
 
@@ -224,18 +225,18 @@ def _log_lineage(client: MlflowClient, run_id: str, role: str, dataset: Artifact
     from mlflow.entities import DatasetInput, InputTag
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # two of MLflow's source types read local paths, and it says so each time
+        warnings.simplefilter("ignore")  # two of MLflow's source types read local paths, and it warns of that each time
         source = resolve_dataset_source(dataset.uri)
     entity = MetaDataset(source, name=dataset.manifest.name, digest=dataset.digest[:16])._to_mlflow_entity()
     client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", role)])])
 
 
-def _log_files(client: MlflowClient, run_id: str, files: Mapping[str, Path], place: str | None) -> None:
-    """MLflow takes a file's own name; in the cache it is a checksum."""
+def _log_files(client: MlflowClient, run_id: str, files: Mapping[str, Path], subfolder: str | None) -> None:
+    """Log copies of files under the given names. MLflow would take a file's own name, which is a checksum in the cache."""
     with tempfile.TemporaryDirectory() as folder:
         for name, file in files.items():
             shutil.copyfile(file, Path(folder, name))
-        client.log_artifacts(run_id, folder, place)
+        client.log_artifacts(run_id, folder, subfolder)
 
 
 def _first_line(error: Exception) -> str:
@@ -246,7 +247,7 @@ def _first_line(error: Exception) -> str:
 def log_report(
     uri: str, experiment: str, run_key: str, *, metrics: Mapping[str, float], files: Mapping[str, Path], step: int
 ) -> None:
-    """A report's metrics and files into the MLflow run of its training (a new run of that key where there is none)."""
+    """Log a report's metrics and files to the MLflow run of its training; create a run of that key if there is none."""
     prepare_store(uri, experiment)
     client = MlflowClient(uri)
     try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,13 +18,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, fx, nn
 
 from zsbir.model.encoder import Encoder
+from zsbir.model.export_format import Format
 
-Format = Literal["pt2", "onnx"]
-FILES: dict[Format, str] = {"pt2": "encoder.pt2", "onnx": "encoder.onnx"}
 INPUT, OUTPUT = "images", "embedding"
-
-OLDEST_OPSET, NEWEST_OPSET = 18, 23
-"""Versions of ONNX operators: the oldest that torch writes without converting, the newest that ONNX Runtime 1.23 reads."""
 
 Run = Callable[[UInt8[np.ndarray, "b 3 s s"]], Float[np.ndarray, "b d"]]
 

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from zsbir.model.encoder import IMAGENET_MEAN, IMAGENET_STD
-from zsbir.model.export import FILES, INPUT, OUTPUT, Format
+from zsbir.model.export import INPUT, OUTPUT
+from zsbir.model.export_format import FILES, Format
 
 
 def preprocessing(facts: dict[str, Any]) -> dict[str, Any]:

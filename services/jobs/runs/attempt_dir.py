@@ -35,9 +35,6 @@ LOG_LIMIT = 256 * LOG_PIECE
 
 JOBS = "jobs"
 
-UNDELIVERED = ".undelivered"
-"""The mark of a finished run that MLflow lacks something of (see zsbir.train)."""
-
 
 @dataclass(frozen=True)
 class End:

@@ -20,7 +20,7 @@ from services.jobs.queue.leader import Leadership
 from services.jobs.queue.records import Attempt, Job
 from services.jobs.queue.states import Cause, StopReason
 from services.jobs.queue.store import TOO_LATE, StaleLease, Store
-from services.jobs.runs.attempt_dir import UNDELIVERED, AttemptDir, End, attempt_dir_of
+from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
 from services.jobs.runs.executor import Executor, ExecutorStatus, ExecutorUnavailable, Rejected, Task
 from services.jobs.runs.progress import StepStatus, finished, read_status
 from services.jobs.runs.steps import needs_of, steps_of
@@ -29,6 +29,7 @@ from zsbir.base.artifact import exists
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import join, open_folder
+from zsbir.training_run.delivery import UNDELIVERED
 
 AWAY = (RunError, InputError, OSError)
 """Storage or the executor does not answer: the next round asks again."""

@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from services.jobs.queue.states import Cause, StopReason
-from services.jobs.runs.attempt_dir import HEARTBEAT_S, LOG_LIMIT, LOG_PIECE, UNDELIVERED, AttemptDir, End
+from services.jobs.runs.attempt_dir import HEARTBEAT_S, LOG_LIMIT, LOG_PIECE, AttemptDir, End
 from services.jobs.runs.steps import Step, StepInput
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import join, open_folder
+from zsbir.training_run.delivery import UNDELIVERED
 
 CUT = f"\n[the log is cut here: it has reached {LOG_LIMIT >> 20} MiB]\n".encode()
 DELIVERY_TRIES, DELIVERY_PAUSE_S = 10, 20.0

@@ -1,7 +1,4 @@
-"""What a job's configuration may be: the commands' own fields, checked by the commands' own classes. One schema for everybody.
-
-Importing this imports the commands, and torch with them: only the service does.
-"""
+"""What a job's configuration may be: the fields of the commands, checked by their own configuration classes."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import tuning.config
 import tuning.sweep
 from services.jobs.queue.states import KINDS, Kind
 from services.jobs.runs.allowed_paths import AllowedPaths
@@ -23,7 +21,7 @@ from zsbir.recipes import RECIPES, recipe
 from zsbir.training.config import TrainConfig
 
 NOT_SUBMITTED = frozenset({"root", "tracking", "parent", "recipe"})
-"""Fields that the service decides, or that stand for themselves."""
+"""Fields that the service sets itself, or that are not fields of a form."""
 
 ADDRESSES: Mapping[str, Mapping[str, Made | None]] = {
     "ingest": {"path": None},
@@ -33,10 +31,10 @@ ADDRESSES: Mapping[str, Mapping[str, Made | None]] = {
     "sweep": {"dataset": "dataset", "knowledge": "knowledge", "weights": None},
     "index": {"run": "run", "gallery": None},
 }
-"""Fields that are addresses, with the kind of artifact that must be there; None: a file, or a folder of images."""
+"""Fields that are addresses, with the kind of artifact at each; None: a file, or a folder of images."""
 
 NAMES_OR_FILES = ("unseen_classes", "seen_classes", "dev_classes", "space")
-"""Fields that are names, or files that hold them: as a file, it lies where this service reads."""
+"""Fields that are names, or files that hold names; a file must lie in the allowed paths."""
 
 NAMED_WEIGHTS = frozenset({"imagenet", "imagenet_v2"})
 
@@ -47,19 +45,19 @@ STARTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "teacher": {"backbone": "resnet18", "image_px": 64},
     },
 }
-"""What a pipeline of a recipe has by itself."""
+"""Values that a pipeline of a recipe starts from, by step."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """The fields of one command: whose they are, those it cannot do without, and words about those without a class."""
+    """The fields of one command: their classes, those that are required, and descriptions of those without a class."""
 
     parts: tuple[type[Config], ...]
     required: tuple[str, ...] = ()
     extra: tuple[tuple[str, str], ...] = ()
 
     def fields(self) -> dict[str, type[Config]]:
-        """Each field that may be submitted, with its class."""
+        """Return each field that may be submitted, with its class."""
         return {name: part for part in self.parts for name in part.model_fields if name not in NOT_SUBMITTED}
 
 
@@ -75,7 +73,7 @@ SCHEMAS: Mapping[str, Schema] = {
         (evaluate.EvaluateConfig, evaluate.Settings), ("run",), (("run", "URI of a Run artifact, as train makes it"),)
     ),
     "sweep": Schema(
-        (TrainConfig, tuning.sweep.SweepConfig, tuning.sweep.SweepSettings, train.InputUris, train.Settings),
+        (TrainConfig, tuning.config.SweepConfig, tuning.config.SweepSettings, train.InputUris, train.Settings),
         ("dataset",),
         (RECIPE,),
     ),
@@ -84,7 +82,7 @@ SCHEMAS: Mapping[str, Schema] = {
 
 
 def checked(kind: Kind, config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
-    """The configuration as it will be stored: only what was given, its addresses absolute. InputError with the way out."""
+    """Return the configuration as it will be stored: only the given fields, their addresses absolute. Raises InputError."""
     if kind == "pipeline":
         return _pipeline(config, allowed)
     _single(kind, config, fed=frozenset())
@@ -115,7 +113,7 @@ def _pipeline(config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any
 
 
 def _single(kind: str, config: Mapping[str, Any], fed: frozenset[str]) -> None:
-    """Check the values of one command. fed: fields that another step gives."""
+    """Check the values of one command. fed: fields whose values come from another step."""
     schema = SCHEMAS[kind]
     fields = schema.fields()
     extra = {name for name, _ in schema.extra}
@@ -123,7 +121,7 @@ def _single(kind: str, config: Mapping[str, Any], fed: frozenset[str]) -> None:
         if name not in fields and name not in extra:
             raise InputError(f"{kind}: {unknown_name('field', name, [*fields, *extra])}")
         if name in extra and not isinstance(value, str):
-            raise InputError(f"{kind}: field {name!r}: must be a text, got {value!r}")
+            raise InputError(f"{kind}: field {name!r}: must be text, got {value!r}")
         _check_list(kind, name, value)
     missing = next((name for name in schema.required if not config.get(name) and name not in fed), None)
     if missing is not None:
@@ -140,14 +138,14 @@ def _single(kind: str, config: Mapping[str, Any], fed: frozenset[str]) -> None:
 
 
 def _check_list(kind: str, name: str, value: Any) -> None:
-    """On a command line a list is one argument, its parts between commas."""
+    """Check that the parts of a list can be joined by commas: on a command line a list is one argument."""
     for part in value if isinstance(value, list | tuple) else ():
         if isinstance(part, str) and ("," in part or part != part.strip() or not part):
             raise InputError(f"{kind}: field {name!r}: a part of a list has no comma, and no space around it, got {part!r}")
 
 
 def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
-    """Its addresses checked: they lie where this service reads, and are what they should be."""
+    """Return the values with absolute addresses, after checking that each is allowed and has the right kind of artifact."""
     values = dict(config)
     for name, what in ADDRESSES.get(kind, {}).items():
         if not values.get(name) or (name == "weights" and values[name] in NAMED_WEIGHTS):
@@ -164,11 +162,11 @@ def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPa
 
 
 def described() -> dict[str, Any]:
-    """The JSON schema of every kind, for forms and command lines, and what each recipe changes."""
+    """Return the JSON schema of every kind, for forms and command lines, and the values of each recipe."""
     kinds = {kind: _described(kind) for kind in SINGLE}
     kinds["pipeline"] = {
         "type": "object",
-        "description": "all steps in order, each feeding the next; one that failed goes on where it failed",
+        "description": "all steps in order, each reading what earlier ones made; a pipeline that failed goes on where it failed",
         "properties": {
             "recipe": {"type": "string", "enum": sorted(RECIPES), "description": RECIPE[1]},
             **{step: kinds[step] for step in PIPELINE},

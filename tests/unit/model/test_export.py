@@ -15,6 +15,7 @@ from zsbir.data.images import eval_image
 from zsbir.model import export
 from zsbir.model.encoder import Encoder
 from zsbir.model.export import largest_difference, runner, write_onnx, write_pt2
+from zsbir.model.export_format import NEWEST_OPSET, OLDEST_OPSET
 from zsbir.model.usage import preprocessing, preprocessing_text, readme
 
 PX, DIM = 32, 16
@@ -54,7 +55,7 @@ def test_a_file_says_what_the_encoder_says_for_any_batch(form, count, encoder, f
     assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("opset", [export.OLDEST_OPSET, export.NEWEST_OPSET])
+@pytest.mark.parametrize("opset", [OLDEST_OPSET, NEWEST_OPSET])
 def test_every_offered_opset_runs(opset, encoder, tmp_path):
     write_onnx(encoder, tmp_path / "encoder.onnx", opset)
     assert [entry.version for entry in onnx.load(tmp_path / "encoder.onnx").opset_import if not entry.domain] == [opset]

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tuning.ledger import Ledger, Plan
 from tuning.space import Choice
-from tuning.study import EarlyStopping, Ledger, Plan
+from tuning.study import EarlyStopping
 from tuning.table import Table, Trial
 from zsbir.base.storage import open_folder
 from zsbir.training.loop import DEV_SCORE
@@ -106,7 +107,7 @@ def test_what_is_said_again_is_not_judged_again(tmp_path):
 
 def test_who_watches_sees_each_trial_beside_the_best_up_to_it(tmp_path, monkeypatch):
     rows = {}
-    monkeypatch.setattr("tuning.study.watch.figures", lambda step, metrics: rows.update({step: metrics}))
+    monkeypatch.setattr("tuning.ledger.watch.figures", lambda step, metrics: rows.update({step: metrics}))
     ledger = new_ledger(open_folder(tmp_path), grace=0)
     for number in range(3):
         ledger.table.begin(Trial(number, "random", {}))
@@ -138,7 +139,7 @@ def test_a_run_that_was_found_counts_like_one_that_was_trained(tmp_path):
 
 def test_time_is_counted_at_every_score_and_the_budget_shrinks_by_it(tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("tuning.study.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("tuning.ledger.time", SimpleNamespace(monotonic=lambda: now[0]))
     folder = open_folder(tmp_path)
     ledger = new_ledger(folder, budget_s=600)
     assert ledger.seconds_left(2) == 300

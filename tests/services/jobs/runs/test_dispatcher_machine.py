@@ -28,11 +28,12 @@ from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import JobRequest
 from services.jobs.queue.states import FORGIVEN, LIVE, TERMINAL
 from services.jobs.queue.store import StaleLease, open_store
-from services.jobs.runs.attempt_dir import UNDELIVERED, AttemptDir, End
+from services.jobs.runs.attempt_dir import AttemptDir, End
 from services.jobs.runs.dispatcher import AWAY, Dispatcher, DispatcherSettings, _cause
 from services.jobs.runs.executor import ExecutorStatus, ExecutorUnavailable, Task
 from zsbir.base.artifact import MANIFEST
 from zsbir.base.storage import open_folder
+from zsbir.training_run.delivery import UNDELIVERED
 
 RUNNING = 2
 STOP_WAIT_S = 60.0

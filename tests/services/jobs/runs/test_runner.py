@@ -14,11 +14,12 @@ import pytest
 
 from services.jobs.runs import attempt_dir as attempt_dirs
 from services.jobs.runs import runner as work
-from services.jobs.runs.attempt_dir import UNDELIVERED, AttemptDir, End, attempt_dir_of
+from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
 from services.jobs.runs.runner import _cause
 from services.jobs.runs.steps import Step
 from zsbir.base.artifact import MANIFEST
 from zsbir.base.storage import join, open_folder
+from zsbir.training_run.delivery import UNDELIVERED
 
 QUICK = {"image_px": 16, "photos_per_class": 4, "epochs": 1, "batch_images": 16}
 """A pre-training of a second."""

@@ -22,7 +22,7 @@ WORKS = {
     "train": ("zsbir.train", "train", ("config", "uris", "settings")),
     "evaluate": ("zsbir.evaluate", "evaluate", ("run", "config", "settings")),
     "index": ("zsbir.index", "build_index", ("run", "config", "settings")),
-    "sweep": ("tuning.__main__", "sweep", ("asked",)),
+    "sweep": ("tuning.__main__", "sweep", ("request",)),
 }
 """Of each kind: where its command line is read, and what is called then, with what."""
 
@@ -61,7 +61,7 @@ def heard(monkeypatch):
 def _flat(parts):
     flat = {}
     for name, part in parts.items():
-        if name == "asked":
+        if name == "request":
             flat |= _flat({"base": part.base, "uris": part.uris, "config": part.config, "where": part.where, "set": part.settings})
         else:
             flat |= part.model_dump() if hasattr(part, "model_dump") else {name: part}

@@ -1,0 +1,163 @@
+"""The data set of a plan: blocks packed into shards, here or by Ray workers, and the Dataset artifact made of their records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, suppress
+from typing import NoReturn
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zsbir.base.artifact import Artifact, Draft, draft, exists
+from zsbir.base.errors import DataError, InputError, RunError
+from zsbir.base.events import Progress, say, warn
+from zsbir.base.storage import Folder, join, open_folder
+from zsbir.data import doctor, summary
+from zsbir.data.packing import PARTS, OtherForm, Packer, Packing, Record, found_records
+from zsbir.data.schema import QUARANTINE_SCHEMA, SAMPLES_SCHEMA, shard_name
+from zsbir.ingestion.plan import FORM, Plan, Settings
+
+QUARANTINE_LIST = "quarantine.tsv"
+
+
+def make_dataset(plan: Plan, settings: Settings) -> Artifact:
+    """Return the Dataset artifact of a plan; an existing one is found, not made again.
+
+    Raises DataError for too many bad images.
+    """
+    datasets = open_folder(join(settings.root, "datasets", plan.config.name))
+    folder = datasets.sub(plan.fingerprint[:16])
+    dataset = _already_made(datasets, folder, plan)
+    if dataset is None:
+        with draft(folder.uri, "dataset", plan.config.name) as work:
+            samples, quarantine = _collect(work, datasets, plan, _records(folder, plan, settings))
+            dataset = _finish(work, datasets, plan, samples, quarantine)
+    folder.delete([f"{PARTS}/{entry.key}" for entry in folder.sub(PARTS).walk()])
+    return dataset
+
+
+def _already_made(datasets: Folder, folder: Folder, plan: Plan) -> Artifact | None:
+    """Return the data set of this plan if there is one. Raises DataError if it has more bad images than are allowed now."""
+    if not exists(folder.uri):
+        return None
+    made = Artifact(folder.uri, "dataset")
+    if _too_many(plan, made.manifest.counts["quarantined"]):
+        _fail(datasets, plan, pq.read_table(made.file("quarantine.parquet")), len(plan.sources))
+    say(f"nothing has changed since {made.uri} was made")
+    return made
+
+
+def _records(folder: Folder, plan: Plan, settings: Settings) -> Generator[Record]:
+    """Yield the record of each block, in order: those that an interrupted command left, and new ones."""
+    found = found_records(folder)
+    missing = [number for number in range(len(plan.cuts)) if number not in found]
+    done = len(plan.sources) - sum(map(plan.cuts.images, missing))
+    if done:
+        say(f"{done} of {len(plan.sources)} images are packed already; going on with the rest")
+    with Progress("ingest", total=len(plan.sources), unit="image", start=done) as progress:
+        packed = _packed(folder, plan, missing, settings, progress)
+        for number in range(len(plan.cuts)):
+            yield found.pop(number) if number in found else _read(next(packed))
+
+
+def _read(record: bytes) -> Record:
+    try:
+        return Record.of(record)
+    except OtherForm as error:
+        raise RunError(
+            f"the workers have other versions than this process ({error}): start them all from one environment"
+        ) from None
+
+
+def _packed(folder: Folder, plan: Plan, numbers: list[int], settings: Settings, progress: Progress) -> Iterator[bytes]:
+    """Yield the records of these blocks in order, packed in this process or by Ray workers."""
+    packing = Packing(plan.config.short_side_px, plan.classes(), plan.config.dedup)
+    arguments = (plan.source_uri, folder.uri, packing, settings.threads)
+    wanted = plan.cuts.blocks(plan.sources, numbers)
+    if not settings.num_workers:
+        yield from Packer(*arguments).pack(wanted, progress.advance)
+        return
+    from zsbir.edge.ray_map import ray_map  # Ray is loaded only where it is asked for
+
+    workers = min(settings.num_workers, len(numbers))
+    # Two blocks a worker at a time: one is packed while the shard of the other is uploaded.
+    results = ray_map(Packer, (*arguments, 1), "pack", wanted, workers=workers, chunks_a_task=1, tasks_at_once=2)
+    for number, record in zip(numbers, results, strict=True):
+        progress.advance(plan.cuts.images(number))
+        yield record
+
+
+def _collect(work: Draft, datasets: Folder, plan: Plan, records: Generator[Record]) -> tuple[pa.Table, pa.Table]:
+    """Return the sample table and the quarantine. Raises DataError as soon as too many images are bad."""
+    samples, refused = [SAMPLES_SCHEMA.empty_table()], [QUARANTINE_SCHEMA.empty_table()]
+    bad = 0
+    with closing(records):
+        for number, record in enumerate(records):
+            if record.shard:
+                work.adopt(shard_name(number), record.shard.key, record.shard.entry)
+            samples.append(record.samples)
+            refused.append(record.refused)
+            bad += record.refused.num_rows
+            if _too_many(plan, bad):
+                _fail(datasets, plan, pa.concat_tables(refused), plan.cuts.stops[number])
+    return pa.concat_tables(samples), pa.concat_tables(refused)
+
+
+def _too_many(plan: Plan, bad: int) -> bool:
+    return bad > plan.config.max_bad_frac * len(plan.sources)
+
+
+def _fail(datasets: Folder, plan: Plan, refused: pa.Table, seen: int) -> NoReturn:
+    """Raise DataError for too many bad images, after writing the list of them as text beside the data sets."""
+    rows, total = refused.to_pylist(), len(plan.sources)
+    datasets.replace(QUARANTINE_LIST, "".join(f"{row['path']}\t{row['reason']}\n" for row in rows).encode())
+    of = f"{total}" if seen == total else f"the first {seen} of {total}"
+    first = "; ".join(f"{row['path']}: {row['reason']}" for row in rows[:3])
+    raise DataError(
+        f"{len(rows)} of {of} images are bad, more than --max-bad-frac {plan.config.max_bad_frac} allows: {first};"
+        f" the {'whole list' if seen == total else 'list so far'} is in {join(datasets.uri, QUARANTINE_LIST)}"
+    )
+
+
+def _finish(work: Draft, datasets: Folder, plan: Plan, samples: pa.Table, quarantine: pa.Table) -> Artifact:
+    """Write sample table, classes and quarantine beside the shards, examine them, and commit the artifact."""
+    classes = json.dumps(summary.class_rows(samples, plan.classes()), indent=1, ensure_ascii=False)
+    digest = summary.content_digest(samples, quarantine, FORM, plan.config.short_side_px)
+    same = _same_content(datasets, work.folder, digest)
+    if same:
+        work.folder.delete(work.key(shard_name(number)) for number in samples["shard"].unique().to_pylist())
+        say(f"files have new times, but their contents were ingested before, as {same.uri}")
+        return same
+    work.file("classes.json").write_text(classes + "\n", "utf-8")
+    pq.write_table(samples, work.file("samples.parquet"), compression="zstd")
+    pq.write_table(quarantine, work.file("quarantine.parquet"))
+    real = plan.config.layout != "toy"  # what is odd about drawn images is known
+    findings = doctor.examine(samples, quarantine, imagenet=real)
+    _show_findings(findings, notes=real)
+    return work.commit(
+        digest=digest,
+        config=plan.config,
+        counts={**summary.counts_of(samples, plan.split_of), "quarantined": quarantine.num_rows},
+        facts={"source_fingerprint": plan.fingerprint, "findings": [finding.model_dump() for finding in findings]},
+    )
+
+
+def _same_content(datasets: Folder, folder: Folder, digest: str) -> Artifact | None:
+    """Return the data set with this digest in another folder of the same name, if there is one."""
+    for name in datasets.names():
+        with suppress(InputError):  # not a data set, or one of a newer version
+            made = Artifact(join(datasets.uri, name), "dataset")
+            if made.digest == digest and made.uri != folder.uri:
+                return made
+    return None
+
+
+def _show_findings(findings: Sequence[doctor.Finding], *, notes: bool) -> None:
+    """Print warnings, and with `notes` the other findings too."""
+    for finding in findings:
+        if finding.severity == "warning":
+            warn(f"{finding.check}: {finding.message}")
+        elif notes:
+            say(f"{finding.check}: {finding.message}")

@@ -1,0 +1,76 @@
+"""The candidate for champion, the decision on it, and what is recorded of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from zsbir.base.artifact import Artifact
+from zsbir.promotion.gate import Comparison, label_of
+
+if TYPE_CHECKING:
+    from zsbir.promotion.index_check import Verdict
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that may become champion: the report that measured it, its run, an index made with it, and its encoder's facts."""
+
+    report: Artifact
+    run: Artifact
+    index: Artifact
+    encoder: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        """The registered model it is a version of."""
+        return f"zsbir-{self.encoder['backbone']}-{self.encoder['embedding_dim']}"
+
+    def evidence(self) -> dict[str, str]:
+        """Return the tags that say by which artifacts a version was promoted or refused."""
+        return {
+            "run_uri": self.run.uri,
+            "report": self.report.uri,
+            "report_digest": self.report.digest,
+            "dataset_digest": self.report.manifest.inputs["dataset"]["digest"],
+            "protocol": label_of(self.report),
+            **self.index_evidence(),
+        }
+
+    def index_evidence(self) -> dict[str, str]:
+        """Return the tags that name its index."""
+        return {"index": self.index.uri, "index_digest": self.index.digest}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The outcome and its reason. comparison: None where the two models could not be compared, and the promotion was forced."""
+
+    outcome: Literal["passed", "refused", "forced"]
+    why: str
+    comparison: Comparison | None
+    trial: Verdict
+    force_reason: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        comparison = self.comparison.as_json() if self.comparison else None
+        return {**vars(self), "comparison": comparison, "trial": self.trial.as_json()}
+
+    def way_out(self) -> str:
+        """Return what the user can do about a refusal."""
+        if self.comparison and self.comparison.passed:
+            return "make its index again with python -m zsbir.index"
+        return 'to promote it all the same, add --force --reason "..."'
+
+
+def decide(comparison: Comparison | None, why: str, trial: Verdict, *, min_recall: float, force_reason: str) -> Decision:
+    """Decide by the comparison and the recall check. Forcing overrides the comparison alone: an index can be made again."""
+    if not trial.passed(min_recall):
+        why = f"the index failed its recall check: {trial.reason()}; at least {min_recall:g} is asked for. {why}"
+        return Decision("refused", why, comparison, trial)
+    if comparison and comparison.passed:
+        return Decision("passed", why, comparison, trial)
+    if force_reason:
+        return Decision("forced", why, comparison, trial, force_reason)
+    return Decision("refused", why, comparison, trial)

@@ -1,0 +1,111 @@
+"""What each worker of a training does: open the inputs, train, and on rank 0 sign the Run artifact."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from zsbir.base import watch
+from zsbir.base.artifact import Artifact, draft
+from zsbir.base.config import digest_of
+from zsbir.base.storage import folder_name
+from zsbir.data.knowledge import load_knowledge
+from zsbir.data.samples import load_samples
+from zsbir.data.shards import Images
+from zsbir.evaluation.figures import training_curves
+from zsbir.model.weights import open_weights
+from zsbir.training.checkpoint import TrainState
+from zsbir.training.context import Context
+from zsbir.training.gather import barrier
+from zsbir.training.loop import Log, Trainer, TrainInputs
+from zsbir.training_run.delivery import mark_undelivered, publish, tracked
+from zsbir.training_run.plan import Job
+
+if TYPE_CHECKING:
+    from zsbir.edge.tracking import Tracker
+
+
+def run_job(job: Job, context: Context) -> None:
+    """Train on this worker; rank 0 signs the run and delivers it to MLflow."""
+    if job.settings.num_workers:
+        watch.work_for(job.watched if context.rank == 0 else "")
+    dataset = Artifact(job.dataset, "dataset")
+    knowledge = Artifact(job.knowledge, "knowledge") if job.knowledge else None
+    inputs = _open_inputs(job, dataset, knowledge)
+    made_from = {
+        "dataset": dataset.reference(),
+        "weights": {"uri": inputs.weights.uri, "digest": inputs.weights.sha256},
+        **({"knowledge": knowledge.reference()} if knowledge else {}),
+    }
+    with tracked(job, dataset, context.rank) as tracker:
+        trainer = Trainer(
+            job.config,
+            inputs,
+            context,
+            job.run,
+            log=_logger(tracker),
+            threads=job.settings.decode_threads,
+            made_from=made_from,
+        )
+        progress = trainer.run()
+        if context.rank == 0:
+            best = trainer.checkpoints.best_encoder(progress)
+            if tracker:  # a process that is killed from here on leaves a signed run that MLflow lacks something of
+                mark_undelivered(job.run)
+            run = sign_run(job, made_from, progress, best)
+            if tracker:
+                publish(tracker, run, inputs.samples, inputs.images)
+            watch.flush()
+    barrier()
+
+
+def _open_inputs(job: Job, dataset: Artifact, knowledge: Artifact | None) -> TrainInputs:
+    samples = load_samples(dataset)
+    weights = open_weights(job.weights, backbone=job.config.backbone)
+    return TrainInputs(
+        samples=samples,
+        images=Images(dataset, samples),
+        weights=weights,
+        knowledge=load_knowledge(knowledge, dataset) if knowledge else None,
+        same_labels=bool(knowledge and knowledge.manifest.facts["labels_digest"] == digest_of(weights.labels)),
+    )
+
+
+def _logger(tracker: Tracker | None) -> Log:
+    """Return a function that passes the metrics of a step to the job's watcher and to MLflow."""
+
+    def log(step: int, metrics: dict[str, float]) -> None:
+        watch.figures(step, metrics)
+        if tracker:
+            tracker.log(step, metrics)
+
+    return log
+
+
+def sign_run(job: Job, made_from: Mapping[str, Mapping[str, str]], progress: TrainState, best_encoder: Path) -> Artifact:
+    """Commit the Run artifact: the best encoder, the configuration, the history and its curves."""
+    name = folder_name(job.run)
+    with draft(job.run, "run", job.config.recipe) as work:
+        shutil.copyfile(best_encoder, work.file("encoder.safetensors"))
+        work.file("config.yaml").write_text(yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False), "utf-8")
+        training_curves(progress.history, title=name).savefig(work.file("curves.png"), dpi=150)
+        pq.write_table(pa.Table.from_pylist(_full_rows(progress.history)), work.file("history.parquet"))
+        return work.commit(
+            digest=digest_of([name]),
+            config=job.config,
+            inputs=made_from,
+            counts={"steps": progress.step, "best_step": progress.best_step},
+            facts={"best_dev_map_all": progress.best_score} if progress.best_score >= 0 else {},
+        )
+
+
+def _full_rows(history: list[dict[str, float]]) -> list[dict[str, float | None]]:
+    """Return rows that all have the same columns, None where a row had no value."""
+    names = sorted({name for row in history for name in row})
+    return [{name: row.get(name) for name in names} for row in history]
