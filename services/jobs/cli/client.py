@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from services.jobs.local.paths import TOKEN
+from services.jobs.local.paths import TOKEN_VARIABLE
 from services.jobs.queue.states import TERMINAL
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import warn
@@ -266,7 +266,7 @@ class Client:
             return RunError(f"the job service at {self.url} failed: {line}; should that last, start it anew there: {WAY_OUT}")
         if not line:
             return self._stranger(said)
-        return InputError(f"{line} (given as {TOKEN} or --token-file FILE)" if said.status_code == 401 else line)
+        return InputError(f"{line} (given as {TOKEN_VARIABLE} or --token-file FILE)" if said.status_code == 401 else line)
 
     def _stranger(self, said: httpx.Response) -> RunError:
         return RunError(f"what answers at {self.url} (HTTP {said.status_code}) is no job service; name it with --server")
@@ -288,5 +288,5 @@ def _is_here(url: str) -> bool:
 
 def _plain(token: str) -> str:
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise InputError(f"the token has characters that no token has; see {TOKEN} and --token-file")
+        raise InputError(f"the token has characters that no token has; see {TOKEN_VARIABLE} and --token-file")
     return token

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from services.jobs.cli.client import Client
 from services.jobs.cli.format import US
-from services.jobs.local.paths import TOKEN, URL, server
+from services.jobs.local.paths import TOKEN_VARIABLE, URL_VARIABLE, server_url
 from zsbir.base.cli import Parser
 from zsbir.base.errors import InputError, Interrupted
 
@@ -25,9 +25,11 @@ def service_parser(name: str, card: str, *, usage: str | None = None, as_json: b
     parser = Parser(f"services.jobs {name}", card)
     parser.usage = usage
     group = parser.add_argument_group("service")
-    group.add_argument("--server", default="", metavar="URL", help=f"address of the job service, also {URL} [what `up` started]")
     group.add_argument(
-        "--token-file", default="", metavar="FILE", help=f"file that holds your token; also {TOKEN}, the token itself"
+        "--server", default="", metavar="URL", help=f"address of the job service, also {URL_VARIABLE} [what `up` started]"
+    )
+    group.add_argument(
+        "--token-file", default="", metavar="FILE", help=f"file that holds your token; also {TOKEN_VARIABLE}, the token itself"
     )
     group.add_argument("--root", default="", help="storage root whose service `up` has started, also ZSBIR_ROOT")
     if as_json:
@@ -37,8 +39,8 @@ def service_parser(name: str, card: str, *, usage: str | None = None, as_json: b
 
 def client_of(parsed: argparse.Namespace) -> Client:
     """Of the service that was named, or that `up` has started. InputError where there is none, or no token in a token's file."""
-    url = parsed.server or server(parsed.root)  # a root that is named goes before the environment's address
-    token = os.environ.get(TOKEN, "")
+    url = parsed.server or server_url(parsed.root)  # a root that is named goes before the environment's address
+    token = os.environ.get(TOKEN_VARIABLE, "")
     if parsed.token_file:
         try:
             token = Path(parsed.token_file).read_text("utf-8")

@@ -29,7 +29,7 @@ from services.jobs.cli.format import Look
 from services.jobs.cli.options import moment_s, span_s
 from services.jobs.http.api import create_app
 from services.jobs.http.auth import ApiSettings
-from services.jobs.local.paths import remember, server
+from services.jobs.local.paths import server_url, write_state
 from services.jobs.queue.limits import Limits, ProjectLimits
 from services.jobs.queue.records import Attempt, JobRequest
 from services.jobs.queue.states import Role
@@ -554,11 +554,11 @@ def test_json_of_another_service_is_told_apart_too():
 def test_a_root_that_is_named_goes_before_the_address_in_the_environment(with_one_job, tmp_path, monkeypatch):
     monkeypatch.setenv("ZSBIR_JOBS_URL", "http://jobs.example.org")
     mine = str(tmp_path / "mine")
-    remember(mine, {"url": with_one_job.url})
-    assert server(mine) == with_one_job.url
-    assert server() == "http://jobs.example.org"
+    write_state(mine, {"url": with_one_job.url})
+    assert server_url(mine) == with_one_job.url
+    assert server_url() == "http://jobs.example.org"
     with pytest.raises(InputError, match="no job service is known"):
-        server(str(tmp_path / "nothing is up here"))
+        server_url(str(tmp_path / "nothing is up here"))
 
 
 def test_a_terminal_without_bars_and_dots_is_told_nonetheless(with_one_job):
