@@ -96,6 +96,7 @@ class Running:
                 os.kill(self.process.pid, number)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(END_S)
+        self.process.kill()
         kill(lambda: in_session(self.leader, self.marker))
         self.process.wait()
 

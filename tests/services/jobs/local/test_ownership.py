@@ -152,8 +152,9 @@ def test_processes_that_cannot_be_read_or_killed_end_nothing(start, marker, monk
 def test_processes_of_other_users_are_never_found(start, marker, monkeypatch):
     own = start(HANG)
     assert numbers(marked(marker)) == {own.pid}
-    monkeypatch.setattr(os, "getuid", lambda: 12345)
-    assert of_service([leader_of(own)], marker) == []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "getuid", lambda: 12345)
+        assert of_service([leader_of(own)], marker) == []
 
 
 def test_a_number_that_another_process_has_by_now_is_not_the_recorded_process(start):
