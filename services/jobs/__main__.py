@@ -89,7 +89,9 @@ def _down(argv: Sequence[str]) -> None:
     from services.jobs.local.keeper import down
 
     parser = cli.Parser("services.jobs down", (inspect.getdoc(down) or "").partition("\n\n")[0])
-    parser.add_argument("--root", default=default_root(), help="storage root whose service is ended, also ZSBIR_ROOT")
+    parser.add_argument(
+        "--root", default=default_root(), help=f"storage root whose service is ended, also ZSBIR_ROOT [{default_root()}]"
+    )
     parser.add_argument("--now", action="store_true", help="end running jobs without waiting for their checkpoints")
     parser.add_argument(
         "--grace-s", type=float, metavar="X", help="seconds that running jobs have for their checkpoints [that of `up`: 120]"
@@ -144,13 +146,13 @@ def _dispatch(argv: Sequence[str]) -> None:
         "services.jobs dispatch",
         "Start jobs when it is their turn, watch them, and record how they end. Of several dispatchers, one works.",
     )
-    parser.add_argument("--store", default="", help="job store, also ZSBIR_JOBS_STORE")
+    parser.add_argument("--root", default=default_root(), help=f"storage root of all jobs, also ZSBIR_ROOT [{default_root()}]")
+    parser.add_argument("--store", default="", help="job store, also ZSBIR_JOBS_STORE [that of the root]")
     parser.add_fields(RayDispatch, title="executor")
-    parser.add_fields(DispatcherSettings, title="dispatcher")
+    parser.add_fields(DispatcherSettings, title="dispatcher", skip=frozenset({"root"}))
     parsed, values = parser.values(argv)
     executor, settings = cli.split_fields(values, RayDispatch, DispatcherSettings)
-    settings["root"] = absolute_root(settings.get("root") or default_root())
-    config = DispatcherSettings.of(settings)
+    config = DispatcherSettings.of({**settings, "root": absolute_root(parsed.root)})
     store = open_store(parsed.store or default_store(config.root))
     dispatcher = Dispatcher(store, _executor(RayDispatch.of(executor)), config)
     stop = threading.Event()

@@ -37,7 +37,7 @@ UP_S = 240.0
 def up(settings: UpSettings, *, foreground: bool = False) -> str:
     """Start the job service on this machine: Ray, MLflow, the dispatcher, and the API with its page.
 
-    Say what runs where, and return the page's address. A service that is up already stays as it is.
+    Say what runs where, and give the page's address. A service that is up already stays as it is.
     """
     settings = settings.replace(root=absolute_root(settings.root))
     root = settings.root

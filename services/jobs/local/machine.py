@@ -42,7 +42,7 @@ class UpSettings(Config):
     auth: str = Field(
         "", pattern="^(tokens|off|)$", description="tokens or off; none: off where only this machine is served, else tokens"
     )
-    running: int = Field(0, ge=0, description="jobs that may run at once, set when the queue is new; 0: one for each CPU")
+    running: int = Field(0, ge=0, description="jobs that may run at once, unless limits were set before; 0: one for each CPU")
     cpus: int = Field(0, ge=0, description="CPUs that Ray may use; 0: all")
     gpus: int = Field(-1, ge=-1, description="GPUs that Ray may use; -1: all")
     places: tuple[str, ...] = Field(
