@@ -146,13 +146,13 @@ def _dispatch(argv: Sequence[str]) -> None:
         "services.jobs dispatch",
         "Start jobs when it is their turn, watch them, and record how they end. Of several dispatchers, one works.",
     )
-    parser.add_argument("--root", default=default_root(), help=f"storage root of all jobs, also ZSBIR_ROOT [{default_root()}]")
+    parser.add_argument("--root", default=default_root(), help=f"storage root of all jobs, also ZSBIR_ROOT [{_shown_root()}]")
     parser.add_argument("--store", default="", help="job store, also ZSBIR_JOBS_STORE [that of the root]")
     parser.add_fields(RayDispatch, title="executor")
     parser.add_fields(DispatcherSettings, title="dispatcher", skip=frozenset({"root"}))
     parsed, values = parser.values(argv)
     executor, settings = cli.split_fields(values, RayDispatch, DispatcherSettings)
-    config = DispatcherSettings.of({**settings, "root": absolute_root(parsed.root)})
+    config = DispatcherSettings.of({**settings, "root": absolute_root(parsed.root or default_root())})
     store = open_store(parsed.store or default_store(config.root))
     dispatcher = Dispatcher(store, _executor(RayDispatch.of(executor)), config)
     stop = threading.Event()
@@ -161,6 +161,11 @@ def _dispatch(argv: Sequence[str]) -> None:
     cleanup = MlflowCleanup(store, config.tracking_uri, lambda: dispatcher.leadership.lease)
     threading.Thread(target=cleanup.run, args=(stop,), daemon=True, name="mlflow-cleanup").start()
     dispatcher.run(stop)
+
+
+def _shown_root() -> str:
+    """Return the default root as argparse's help texts need it."""
+    return default_root().replace("%", "%%")
 
 
 def _executor(settings: RayDispatch) -> Any:
