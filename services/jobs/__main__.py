@@ -12,7 +12,6 @@ its operator sets `limits` and makes `tokens`.
 from __future__ import annotations
 
 import getpass
-import inspect
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -70,10 +69,12 @@ class RayDispatch(Config):
 
 def _up(argv: Sequence[str]) -> str:
     """Start the service on this machine: Ray, MLflow, dispatcher, API and page."""
-    from services.jobs.local.keeper import up
-    from services.jobs.local.machine import UpSettings
+    from services.jobs.local.settings import UpSettings
 
-    parser = cli.Parser("services.jobs up", inspect.getdoc(up) or "")
+    text = (
+        "Start the job service on this machine: Ray, MLflow, the dispatcher, and the API with its page. Print the page's address.\n"
+    )
+    parser = cli.Parser("services.jobs up", text + "A service that is up already stays as it is.")
     parser.add_argument(
         "--foreground",
         action="store_true",
@@ -81,14 +82,16 @@ def _up(argv: Sequence[str]) -> str:
     )
     parser.add_fields(UpSettings, title="service")
     parsed, values = parser.values(argv)
+
+    from services.jobs.local.keeper import up
+
     return up(UpSettings.of(values), foreground=parsed.foreground)
 
 
 def _down(argv: Sequence[str]) -> None:
     """End what `up` has started; running jobs save a checkpoint and continue with the next `up`."""
-    from services.jobs.local.keeper import down
-
-    parser = cli.Parser("services.jobs down", (inspect.getdoc(down) or "").partition("\n\n")[0])
+    text = "End what `up` has started, and nothing else. Running jobs save a checkpoint first and continue with the next `up`."
+    parser = cli.Parser("services.jobs down", text)
     parser.add_argument(
         "--root", default=default_root(), help=f"storage root whose service is ended, also ZSBIR_ROOT [{default_root()}]"
     )
@@ -97,17 +100,23 @@ def _down(argv: Sequence[str]) -> None:
         "--grace-s", type=float, metavar="X", help="seconds that running jobs have for their checkpoints [that of `up`: 120]"
     )
     parsed, _ = parser.values(argv)
+
+    from services.jobs.local.keeper import down
+
     down(parsed.root, now=parsed.now, grace_s=parsed.grace_s)
 
 
 def _keep(argv: Sequence[str]) -> None:
     """Keep the service running: the background process that `up` starts."""
-    from services.jobs.local.keeper import keep
-    from services.jobs.local.machine import UpSettings
-
-    parser = cli.Parser("services.jobs keep", inspect.getdoc(keep) or "")
+    parser = cli.Parser(
+        "services.jobs keep", "Keep the service running until SIGTERM or SIGINT. `up` starts this in the background."
+    )
     parser.add_argument("--settings", required=True, help="the settings of `up`, as JSON")
     parsed, _ = parser.values(argv)
+
+    from services.jobs.local.keeper import keep
+    from services.jobs.local.settings import UpSettings
+
     keep(UpSettings.model_validate_json(parsed.settings))
 
 
@@ -185,9 +194,6 @@ def _executor(settings: RayDispatch) -> Any:
 
 def _limits(argv: Sequence[str]) -> str:
     """Show or set what the queue and each project may use."""
-    from services.jobs.queue.limits import Limits
-    from services.jobs.queue.store import open_store
-
     parser = cli.Parser(
         "services.jobs limits",
         "Show what the queue and each project may use, or set it. New limits hold for jobs that have not started yet.",
@@ -199,6 +205,10 @@ def _limits(argv: Sequence[str]) -> str:
     )
     parser.add_fields(ServiceSettings, title="service")
     parsed, values = parser.values(argv)
+
+    from services.jobs.queue.limits import Limits
+    from services.jobs.queue.store import open_store
+
     store = open_store(ServiceSettings.of(values).resolved().store)
     if parsed.set:
         store.set_limits(Limits.of(read_yaml(parsed.set), where="limits"), getpass.getuser())
@@ -207,9 +217,6 @@ def _limits(argv: Sequence[str]) -> str:
 
 def _tokens(argv: Sequence[str]) -> str | None:
     """List, make and revoke API tokens: tokens [list | make NAME --role ROLE | revoke NUMBER]."""
-    from services.jobs.queue.store import open_store
-    from services.jobs.queue.tokens import Tokens
-
     parser = cli.Parser(
         "services.jobs tokens",
         "List, make and revoke the tokens by which the service knows its users. A token is shown only once, when it is made.",
@@ -219,6 +226,10 @@ def _tokens(argv: Sequence[str]) -> str | None:
     parser.add_argument("--role", choices=get_args(Role), default="submitter", help="make: what the user may do [submitter]")
     parser.add_fields(ServiceSettings, title="service")
     parsed, values = parser.values(argv)
+
+    from services.jobs.queue.store import open_store
+    from services.jobs.queue.tokens import Tokens
+
     tokens = Tokens(open_store(ServiceSettings.of(values).resolved().store))
     if parsed.action == "make":
         return tokens.make(parsed.name, parsed.role, getpass.getuser())

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from services.common.auth import is_loopback
 from services.jobs.local.lock import hold_lock, is_locked, is_ready, read_grace_s
-from services.jobs.local.machine import LOG_TIMES, Machine, UpSettings, write_secret
+from services.jobs.local.machine import LOG_TIMES, Machine, write_secret
 from services.jobs.local.ownership import start_of
 from services.jobs.local.paths import absolute_root, read_state, remove_state, state_folder, write_state
 from services.jobs.local.process import Running, await_healthy, python
+from services.jobs.local.settings import GRACE_S, UpSettings
 from services.jobs.local.shutdown import end_keeper, end_leftovers, kill_service, pause_jobs
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import open_store
@@ -29,7 +30,6 @@ from services.jobs.queue.tokens import Tokens
 from zsbir.base import events
 from zsbir.base.errors import InputError, Interrupted, RunError
 
-GRACE_S = 120.0
 UP_S = 240.0
 """Seconds that all programs together may take to come up."""
 

@@ -648,6 +648,26 @@ def test_the_help_of_a_kind_shows_its_fields_as_the_service_describes_them(run_c
         run_command("submit", "--help", "pipeline")
 
 
+HELP = """
+import sys
+from services.jobs import __main__ as program
+from zsbir.base.cli import HelpAsked
+for name in sys.argv[1:]:
+    try:
+        program._parse([name, "--help"])
+    except HelpAsked:
+        print(name)
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+def test_the_help_of_the_services_own_commands_loads_nothing_heavy():
+    names = ["--help", "up", "down", "serve", "limits", "tokens", "keep"]
+    shown = subprocess.run([sys.executable, "-c", HELP, *names], capture_output=True, text=True, check=True).stdout.split("\n")
+    assert shown[: len(names)] == names
+    assert not {"torch", "ray", "mlflow", "numpy", "sqlalchemy", "alembic", "fastapi", "boto3"} & set(shown[len(names)].split())
+
+
 def test_commands_load_nothing_heavy():
     code = "import services.jobs.cli.commands, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

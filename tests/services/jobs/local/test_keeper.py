@@ -14,9 +14,10 @@ import pytest
 
 from services.jobs.local import lock
 from services.jobs.local.keeper import down, up
-from services.jobs.local.machine import Machine, UpSettings
+from services.jobs.local.machine import Machine
 from services.jobs.local.ownership import MARKER, start_of
 from services.jobs.local.paths import state_folder, write_state
+from services.jobs.local.settings import UpSettings
 from services.jobs.local.shutdown import RUNNER_MODULE, pause_jobs, running_attempts
 from services.jobs.runs.attempt_dir import attempt_dir_of
 from services.jobs.runs.steps import Step
