@@ -93,7 +93,7 @@ def _down(argv: Sequence[str]) -> None:
     text = "End what `up` has started, and nothing else. Running jobs save a checkpoint first and continue with the next `up`."
     parser = cli.Parser("services.jobs down", text)
     parser.add_argument(
-        "--root", default=default_root(), help=f"storage root whose service is ended, also ZSBIR_ROOT [{default_root()}]"
+        "--root", default=default_root(), help=f"storage root whose service is ended, also ZSBIR_ROOT [{_shown_root()}]"
     )
     parser.add_argument("--now", action="store_true", help="end running jobs without waiting for their checkpoints")
     parser.add_argument(
