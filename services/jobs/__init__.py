@@ -1,1 +1,1 @@
-"""The job queue: submit, wait, survive, explain. `python -m services.jobs`; docs/jobs.md says how it stays true."""
+"""The job queue: trainings and other commands as jobs of a shared cluster. `python -m services.jobs`; see docs/jobs.md."""

@@ -1,11 +1,12 @@
 """The job queue on the command line.
 
-    python -m services.jobs up                                  Ray, MLflow, dispatcher, API and page of this machine
-    python -m services.jobs submit train --recipe toy ...       a job; prints its id
+    python -m services.jobs up                                  start the service on this machine, and print its page's address
+    python -m services.jobs submit train --recipe toy ...       submit a job, and print its number
     python -m services.jobs list | show ID | logs -f ID | cancel ID | retry ID | queue
-    python -m services.jobs down                                end what `up` has started; running jobs go on with the next `up`
+    python -m services.jobs down                                end the service; running jobs continue with the next `up`
 
-For a team: `serve` (API and page) and `dispatch` beside a Ray cluster, over PostgreSQL; `limits`, `tokens` for its operator.
+For a team, run `serve` (API and page) and `dispatch` (which starts jobs) beside a Ray cluster, with PostgreSQL as the job store;
+its operator sets `limits` and makes `tokens`.
 """
 
 from __future__ import annotations
@@ -29,82 +30,104 @@ Command = Callable[[Sequence[str]], str | None]
 
 
 class ServiceSettings(Config):
-    """Where the service keeps its truth, and everything else."""
+    """Where the service stores its jobs and their artifacts."""
 
     root: str = Field(default_factory=default_root, description="storage root of all jobs, also ZSBIR_ROOT")
     store: str = Field("", description="job store, sqlite:///file or postgresql://user@host/name, also ZSBIR_JOBS_STORE")
 
     def resolved(self) -> ServiceSettings:
-        """With an absolute root, and a store."""
+        """Return these settings with an absolute root and a job store."""
         root = absolute_root(self.root)
         return ServiceSettings(root=root, store=self.store or default_store(root))
 
 
 class ServeSettings(Config):
-    """What the API is told besides."""
+    """Where the API listens, and whom it serves."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(PORT, ge=0, le=65535, description="port to listen on")
-    auth: str = Field("tokens", pattern="^(tokens|off)$", description="off: everybody is operator, on a loopback host only")
-    hosts: tuple[str, ...] = Field((), description="names that browsers know it by, besides the host's own")
-    places: tuple[str, ...] = Field((), description="folders and s3:// prefixes that jobs may read besides the root")
-    mlflow_url: str = Field("", description="where people see MLflow's pages")
+    auth: str = Field(
+        "tokens",
+        pattern="^(tokens|off)$",
+        description="tokens, or off: every caller is operator, which only a loopback host allows",
+    )
+    hosts: tuple[str, ...] = Field((), description="further host names under which browsers may open the page")
+    places: tuple[str, ...] = Field((), description="further folders and s3:// prefixes that jobs may read, besides the root")
+    mlflow_url: str = Field("", description="address of MLflow's pages, to which the page links")
 
 
 class RayDispatch(Config):
-    """Whom the dispatcher tells to run jobs."""
+    """Where the dispatcher runs jobs."""
 
-    ray: str = Field("", description="Ray's job API, http://host:8265, also RAY_API_SERVER_ADDRESS")
+    ray: str = Field("", description="address of Ray's job API, http://host:8265, also RAY_API_SERVER_ADDRESS")
     executor: str = Field(
-        "ray", pattern="^(ray|kuberay)$", description="ray: jobs of a Ray cluster; kuberay: a RayJob each, by kubectl"
+        "ray",
+        pattern="^(ray|kuberay)$",
+        description="ray: each attempt is a job of a Ray cluster; kuberay: each is a RayJob on Kubernetes, created with kubectl",
     )
 
 
 def _up(argv: Sequence[str]) -> str:
-    """Start all that one machine needs, and say what runs where."""
-    from services.jobs.local.keeper import up
-    from services.jobs.local.machine import UpSettings
+    """Start the service on this machine: Ray, MLflow, dispatcher, API and page."""
+    from services.jobs.local.settings import UpSettings
 
-    parser = cli.Parser("services.jobs up", up.__doc__ or "")
+    text = (
+        "Start the job service on this machine: Ray, MLflow, the dispatcher, and the API with its page. Print the page's address.\n"
+    )
+    parser = cli.Parser("services.jobs up", text + "A service that is up already stays as it is.")
     parser.add_argument(
-        "--foreground", action="store_true", help="stay here, for a service manager; Ctrl-C ends it, a second one at once"
+        "--foreground",
+        action="store_true",
+        help="stay in the foreground, for a service manager; Ctrl-C ends the service, a second one without waiting for jobs",
     )
     parser.add_fields(UpSettings, title="service")
     parsed, values = parser.values(argv)
+
+    from services.jobs.local.keeper import up
+
     return up(UpSettings.of(values), foreground=parsed.foreground)
 
 
 def _down(argv: Sequence[str]) -> None:
-    """End exactly that; running jobs save a checkpoint and go on with the next up."""
+    """End what `up` has started; running jobs save a checkpoint and continue with the next `up`."""
+    text = "End what `up` has started, and nothing else. Running jobs save a checkpoint first and continue with the next `up`."
+    parser = cli.Parser("services.jobs down", text)
+    parser.add_argument(
+        "--root", default=default_root(), help=f"storage root whose service is ended, also ZSBIR_ROOT [{_shown_root()}]"
+    )
+    parser.add_argument("--now", action="store_true", help="end running jobs without waiting for their checkpoints")
+    parser.add_argument(
+        "--grace-s", type=float, metavar="X", help="seconds that running jobs have for their checkpoints [that of `up`: 120]"
+    )
+    parsed, _ = parser.values(argv)
+
     from services.jobs.local.keeper import down
 
-    parser = cli.Parser("services.jobs down", down.__doc__ or "")
-    parser.add_argument("--root", default=default_root(), help="storage root, also ZSBIR_ROOT")
-    parser.add_argument("--now", action="store_true", help="without waiting for checkpoints")
-    parser.add_argument("--grace-s", type=float, metavar="X", help="seconds for checkpoints [as `up` was told: 120]")
-    parsed, _ = parser.values(argv)
     down(parsed.root, now=parsed.now, grace_s=parsed.grace_s)
 
 
 def _keep(argv: Sequence[str]) -> None:
-    """What `up` leaves running: it keeps the others alive."""
-    from services.jobs.local.keeper import keep
-    from services.jobs.local.machine import UpSettings
-
-    parser = cli.Parser("services.jobs keep", keep.__doc__ or "")
-    parser.add_argument("--settings", required=True, help="as JSON")
+    """Keep the service running: the background process that `up` starts."""
+    parser = cli.Parser(
+        "services.jobs keep", "Keep the service running until SIGTERM or SIGINT. `up` starts this in the background."
+    )
+    parser.add_argument("--settings", required=True, help="the settings of `up`, as JSON")
     parsed, _ = parser.values(argv)
+
+    from services.jobs.local.keeper import keep
+    from services.jobs.local.settings import UpSettings
+
     keep(UpSettings.model_validate_json(parsed.settings))
 
 
 def _serve(argv: Sequence[str]) -> None:
-    """API and page."""
-    parser = cli.Parser("services.jobs serve", "API and page of the queue.")
+    """Serve the API and the page."""
+    parser = cli.Parser("services.jobs serve", "Serve the API and the page of the job queue.")
     parser.add_fields(ServiceSettings, title="service")
-    parser.add_fields(ServeSettings, title="where it listens")
+    parser.add_fields(ServeSettings, title="API and page")
     _, values = parser.values(argv)
     service, serve = cli.split_fields(values, ServiceSettings, ServeSettings)
-    where, how = ServiceSettings.of(service).resolved(), ServeSettings.of(serve)
+    storage, listen = ServiceSettings.of(service).resolved(), ServeSettings.of(serve)
 
     import gc
 
@@ -113,37 +136,45 @@ def _serve(argv: Sequence[str]) -> None:
     from services.jobs.http.api import create_app
     from services.jobs.http.state import ApiSettings
 
-    told = how.model_dump(exclude={"port"})
-    app = create_app(ApiSettings.of({**told, "store": where.store, "root": where.root}))
-    # What was imported stays for good: looking through it again and again for garbage made one request in fifty wait 0.25 s.
+    settings = {**listen.model_dump(exclude={"port"}), "store": storage.store, "root": storage.root}
+    app = create_app(ApiSettings.of(settings))
+    # Imported modules are never garbage. Without this, every fiftieth request waited 0.25 s for a collection that searched them.
     gc.collect()
     gc.freeze()
-    events.say(f"the queue is at http://{how.host}:{how.port}")
-    uvicorn.run(app, host=how.host, port=how.port, log_level="warning", access_log=False)
+    events.say(f"the job service listens at http://{listen.host}:{listen.port}")
+    uvicorn.run(app, host=listen.host, port=listen.port, log_level="warning", access_log=False)
 
 
 def _dispatch(argv: Sequence[str]) -> None:
-    """The dispatcher; several may be started, one works."""
+    """Run the dispatcher, which starts jobs; of several, one works and the others stand by."""
     from services.jobs.queue.store import open_store
     from services.jobs.runs.dispatcher import Dispatcher, DispatcherSettings
     from services.jobs.runs.mlflow_cleanup import MlflowCleanup
 
-    parser = cli.Parser("services.jobs dispatch", "Start jobs whose turn it is, watch them, write down what became of them.")
-    parser.add_argument("--store", default="", help="job store, also ZSBIR_JOBS_STORE")
+    parser = cli.Parser(
+        "services.jobs dispatch",
+        "Start jobs when it is their turn, watch them, and record how they end. Of several dispatchers, one works.",
+    )
+    parser.add_argument("--root", default=default_root(), help=f"storage root of all jobs, also ZSBIR_ROOT [{_shown_root()}]")
+    parser.add_argument("--store", default="", help="job store, also ZSBIR_JOBS_STORE [that of the root]")
     parser.add_fields(RayDispatch, title="executor")
-    parser.add_fields(DispatcherSettings, title="dispatcher")
+    parser.add_fields(DispatcherSettings, title="dispatcher", skip=frozenset({"root"}))
     parsed, values = parser.values(argv)
     executor, settings = cli.split_fields(values, RayDispatch, DispatcherSettings)
-    settings["root"] = absolute_root(settings.get("root") or default_root())
-    told = DispatcherSettings.of(settings)
-    store = open_store(parsed.store or default_store(told.root))
-    dispatcher = Dispatcher(store, _executor(RayDispatch.of(executor)), told)
+    config = DispatcherSettings.of({**settings, "root": absolute_root(parsed.root or default_root())})
+    store = open_store(parsed.store or default_store(config.root))
+    dispatcher = Dispatcher(store, _executor(RayDispatch.of(executor)), config)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    cleanup = MlflowCleanup(store, told.tracking_uri, lambda: dispatcher.leadership.lease)
-    threading.Thread(target=cleanup.run, args=(stop,), daemon=True, name="tidying").start()
+    cleanup = MlflowCleanup(store, config.tracking_uri, lambda: dispatcher.leadership.lease)
+    threading.Thread(target=cleanup.run, args=(stop,), daemon=True, name="mlflow-cleanup").start()
     dispatcher.run(stop)
+
+
+def _shown_root() -> str:
+    """Return the default root as argparse's help texts need it."""
+    return default_root().replace("%", "%%")
 
 
 def _executor(settings: RayDispatch) -> Any:
@@ -162,14 +193,22 @@ def _executor(settings: RayDispatch) -> Any:
 
 
 def _limits(argv: Sequence[str]) -> str:
-    """Show or set what the queue, and each project, may use."""
+    """Show or set what the queue and each project may use."""
+    parser = cli.Parser(
+        "services.jobs limits",
+        "Show what the queue and each project may use, or set it. New limits hold for jobs that have not started yet.",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="FILE",
+        help="set the limits from a YAML file: running, cpus, gpus, projects: {name: {cpus, gpus, gpu_hours}}",
+    )
+    parser.add_fields(ServiceSettings, title="service")
+    parsed, values = parser.values(argv)
+
     from services.jobs.queue.limits import Limits
     from services.jobs.queue.store import open_store
 
-    parser = cli.Parser("services.jobs limits", "Show what the queue may use, or set it: from now on, what runs goes on.")
-    parser.add_argument("--set", metavar="FILE", help="YAML: running, cpus, gpus, projects: {name: {cpus, gpus, gpu_hours}}")
-    parser.add_fields(ServiceSettings, title="service")
-    parsed, values = parser.values(argv)
     store = open_store(ServiceSettings.of(values).resolved().store)
     if parsed.set:
         store.set_limits(Limits.of(read_yaml(parsed.set), where="limits"), getpass.getuser())
@@ -177,20 +216,24 @@ def _limits(argv: Sequence[str]) -> str:
 
 
 def _tokens(argv: Sequence[str]) -> str | None:
-    """List, make and revoke API tokens: tokens [list | make NAME --role ROLE | revoke ID]."""
+    """List, make and revoke API tokens: tokens [list | make NAME --role ROLE | revoke NUMBER]."""
+    parser = cli.Parser(
+        "services.jobs tokens",
+        "List, make and revoke the tokens by which the service knows its users. A token is shown only once, when it is made.",
+    )
+    parser.add_argument("action", nargs="?", default="list", choices=["list", "make", "revoke"], help="what to do [list]")
+    parser.add_argument("name", nargs="?", default="", help="make: the user's name; revoke: the token's number")
+    parser.add_argument("--role", choices=get_args(Role), default="submitter", help="make: what the user may do [submitter]")
+    parser.add_fields(ServiceSettings, title="service")
+    parsed, values = parser.values(argv)
+
     from services.jobs.queue.store import open_store
     from services.jobs.queue.tokens import Tokens
 
-    parser = cli.Parser("services.jobs tokens", "Who may speak to the service. A token is shown once, when it is made.")
-    parser.add_argument("what", nargs="?", default="list", choices=["list", "make", "revoke"], help="[list]")
-    parser.add_argument("name", nargs="?", default="", help="make: whose it is; revoke: its number")
-    parser.add_argument("--role", choices=get_args(Role), default="submitter", help="[submitter]")
-    parser.add_fields(ServiceSettings, title="service")
-    parsed, values = parser.values(argv)
     tokens = Tokens(open_store(ServiceSettings.of(values).resolved().store))
-    if parsed.what == "make":
+    if parsed.action == "make":
         return tokens.make(parsed.name, parsed.role, getpass.getuser())
-    if parsed.what == "revoke":
+    if parsed.action == "revoke":
         if not parsed.name.isdecimal() or len(parsed.name) > 10 or int(parsed.name) >= 2**31:
             raise InputError("revoke needs a token's number; see python -m services.jobs tokens")
         tokens.revoke(int(parsed.name), getpass.getuser())
@@ -199,7 +242,7 @@ def _tokens(argv: Sequence[str]) -> str | None:
     return "\n".join(rows) or "no tokens yet; python -m services.jobs tokens make NAME --role submitter"
 
 
-OWN: dict[str, Command] = {
+SERVICE_COMMANDS: dict[str, Command] = {
     "up": _up,
     "down": _down,
     "serve": _serve,
@@ -211,10 +254,10 @@ OWN: dict[str, Command] = {
 
 
 def _commands() -> dict[str, Command]:
-    """The clients' too, which the service's own programs need not load."""
+    """Return all commands. Those of clients are imported here, so that the service's own programs do without them."""
     from services.jobs.cli.commands import COMMANDS
 
-    return {**COMMANDS, **OWN}
+    return {**COMMANDS, **SERVICE_COMMANDS}
 
 
 def _help() -> str:
@@ -223,13 +266,13 @@ def _help() -> str:
         for name, command in _commands().items()
         if name != "keep"
     ]
-    return "\n".join([__doc__ or "", "commands (each with --help):", *lines, ""])
+    return "\n".join([__doc__ or "", "commands (COMMAND --help explains each):", *lines, ""])
 
 
 def _parse(argv: Sequence[str]) -> str | None:
     if not argv or argv[0] in ("-h", "--help"):
         raise cli.HelpAsked(_help())
-    command = OWN.get(argv[0]) or _commands().get(argv[0])
+    command = SERVICE_COMMANDS.get(argv[0]) or _commands().get(argv[0])
     if command is None:
         raise InputError(unknown_name("command", argv[0], _commands()) + "; see python -m services.jobs --help")
     return command(argv[1:])

@@ -1,4 +1,4 @@
-"""Trainings in a queue whose every part is killed again and again; what must be true all the time, and in the end."""
+"""Trainings in a queue whose parts are killed again and again, and checks of what must hold meanwhile and afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlflow.tracking import MlflowClient
 
 from servers.processes import free_ports
 from services.jobs.cli.client import Client
-from services.jobs.local.paths import default_store, remembered
+from services.jobs.local.paths import default_store, read_state
 from services.jobs.queue.states import TERMINAL
 from services.jobs.queue.store import open_store
 from services.jobs.runs.attempt_dir import attempt_dir_of
@@ -34,7 +34,7 @@ SMALL = {"recipe": "toy", "image_px": 32, "classes_per_batch": 4, "per_class": 2
 
 @dataclass
 class Report:
-    """What was seen. twice: trainings that were seen in two processes at once. most: attempts seen at once."""
+    """What was observed. twice: trainings seen in two processes at once. most: the highest number of trainings seen at once."""
 
     kills: list[tuple[float, str]] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)
@@ -48,11 +48,11 @@ class Report:
 
 
 class Service:
-    """A service of `up`, over a root of its own."""
+    """A service that `up` starts, over a root of its own."""
 
     def __init__(self, root: Path, *, running: int, places: str):
         self.root = str(root.resolve())
-        self.running, self.places, self.told = running, places, ""
+        self.running, self.places, self.stderr = running, places, ""
 
     def up(self) -> None:
         (port,) = free_ports(1)
@@ -67,22 +67,22 @@ class Service:
             [sys.executable, "-m", "services.jobs", *words], capture_output=True, text=True, timeout=400, check=False
         )
         assert done.returncode == 0, done.stderr
-        self.told = done.stderr
+        self.stderr = done.stderr
         return done.stdout.strip()
 
     @property
-    def said(self) -> dict[str, Any]:
-        return remembered(self.root)
+    def state(self) -> dict[str, Any]:
+        return read_state(self.root)
 
     @property
     def client(self) -> Client:
-        return Client(self.said["url"])
+        return Client(self.state["url"])
 
     def pid(self, name: str) -> int:
-        return int(next(program["pid"] for program in self.said["programs"] if program["name"] == name))
+        return int(next(program["pid"] for program in self.state["programs"] if program["name"] == name))
 
     def processes(self, *marks: str) -> list[psutil.Process]:
-        """Processes whose command line has all of these texts."""
+        """Return the processes whose command line contains all of these texts."""
         found = []
         for process in psutil.process_iter(["cmdline"]):
             words = " ".join(process.info["cmdline"] or [])
@@ -91,9 +91,9 @@ class Service:
         return found
 
     def strike(self, target: str, chance: random.Random) -> str:
-        """SIGKILL one part; what it was. An empty text where there is nothing to kill."""
+        """Kill one part with SIGKILL and return its name; return an empty text where there is nothing to kill."""
         if target == "ray":
-            temp = self.said["ray"]["temp"]
+            temp = self.state["ray"]["temp"]
             doomed = self.processes("gcs_server", temp) + self.processes("raylet/raylet", temp)
         elif target == "worker":
             work = self.processes("-m zsbir.train", self.root) + self.processes("-m services.jobs.runs.runner", self.root)
@@ -107,7 +107,7 @@ class Service:
 
 
 class Watcher(threading.Thread):
-    """Looks at processes all the time."""
+    """Counts trainings five times a second."""
 
     def __init__(self, service: Service, report: Report):
         super().__init__(daemon=True)
@@ -121,8 +121,10 @@ class Watcher(threading.Thread):
 
 
 def trainings(found: Iterable[psutil.Process]) -> Counter[str]:
-    """How many live processes train each seed. Not those that one of them has forked: until such a one runs a program of its own,
-    it has its parent's words."""
+    """Return how many live processes train each seed.
+
+    Forked children do not count: until they execute a program of their own, they have their parent's command line.
+    """
     alive: dict[int, tuple[int, str]] = {}
     for process in found:
         with suppress(psutil.NoSuchProcess):
@@ -135,7 +137,7 @@ def trainings(found: Iterable[psutil.Process]) -> Counter[str]:
 def chaos(
     service: Service, dataset: str, knowledge: str, *, jobs: int, kills: int, seed: int, every_s: tuple[float, float]
 ) -> Report:
-    """Submit so many trainings, kill so many times, and see. The service is up before, and is taken down."""
+    """Submit trainings, kill parts meanwhile, and report what happened. The service must be up, and is taken down."""
     report, chance, began = Report(), random.Random(seed), time.monotonic()
     config = {**SMALL, "dataset": dataset, "knowledge": knowledge, "steps": 40, "checkpoint_every_steps": 5}
     watcher = Watcher(service, report)
@@ -160,7 +162,7 @@ def chaos(
 
 
 def submitted(service: Service, job: dict[str, Any], key: str) -> int:
-    """A job's id, also where the service is killed meanwhile: the key makes it one job."""
+    """Return the id of the submitted job. Try again while the service is down: the key makes it one job."""
     until = time.monotonic() + 120
     while True:
         try:
@@ -171,7 +173,7 @@ def submitted(service: Service, job: dict[str, Any], key: str) -> int:
 
 
 def wait_for_all(service: Service, ids: list[int], report: Report, timeout_s: float) -> None:
-    """Until all have ended and are looked after. Read from the store: the service may be away."""
+    """Wait until all jobs have ended and are cleaned up, reading the store: the service may be down."""
     store, until = open_store(default_store(service.root)), time.monotonic() + timeout_s
     while any(store.job(job_id).state not in TERMINAL for job_id in ids) or store.uncleaned():
         if time.monotonic() > until:
@@ -181,15 +183,15 @@ def wait_for_all(service: Service, ids: list[int], report: Report, timeout_s: fl
 
 
 def judge(service: Service, ids: list[int], report: Report) -> None:
-    """Whether every state is true: what succeeded has an artifact, what did not has none; and what MLflow says."""
+    """Check that a job has an artifact exactly if it succeeded, and count states, causes and MLflow's statuses."""
     store = open_store(default_store(service.root))
     jobs = [store.job(job_id) for job_id in ids]
     attempts = [attempt for job_id in ids for attempt in store.attempts(job_id)]
     report.states = dict(Counter(job.state for job in jobs))
     report.causes = dict(Counter(str(attempt.cause) for attempt in attempts))
     for job in jobs:
-        places = [attempt_dir_of(service.root, attempt.submission_id) for attempt in store.attempts(job.id)]
-        runs = {attempt_dir.status("train")["facts"].get("run", "") for attempt_dir in places} - {""}
+        attempt_dirs = [attempt_dir_of(service.root, attempt.submission_id) for attempt in store.attempts(job.id)]
+        runs = {attempt_dir.status("train")["facts"].get("run", "") for attempt_dir in attempt_dirs} - {""}
         made = any(exists(run) for run in runs)
         if made != (job.state == "succeeded") or (job.result != "") != made:
             report.untrue.append(f"job {job.id} is {job.state}, its run is {'there' if made else 'not there'}")

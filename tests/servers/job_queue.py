@@ -1,4 +1,4 @@
-"""A job queue's dispatcher as a process of its own, over any store and Ray: to be killed, and started again."""
+"""A job queue's dispatcher as a process of its own, over any store and Ray, to be killed and started again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAIT_S = 240
 
 @dataclass
 class JobQueue:
-    """The store, and the dispatcher that serves it. env: of the dispatcher, and so of what it tells Ray. url: of the store."""
+    """A store and its dispatcher. env: the dispatcher's environment, which names its Ray. url: the store's address."""
 
     root: str
     env: Mapping[str, str]
@@ -39,18 +39,18 @@ class JobQueue:
         self.store = open_store(self.url)
 
     def start(self) -> None:
-        words = [sys.executable, "-m", "services.jobs", "dispatch", f"--root={self.root}", f"--store={self.url}", *self.options]
-        words += [f"--ray={self.env['RAY_API_SERVER_ADDRESS']}", f"--tracking-uri={self.tracking_uri}"]
+        command = [sys.executable, "-m", "services.jobs", "dispatch", f"--root={self.root}", f"--store={self.url}", *self.options]
+        command += [f"--ray={self.env['RAY_API_SERVER_ADDRESS']}", f"--tracking-uri={self.tracking_uri}"]
         with (self.folder / "dispatcher.log").open("ab") as log:
-            self.process = subprocess.Popen(words, env={**os.environ, **self.env}, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(command, env={**os.environ, **self.env}, stdout=log, stderr=log, start_new_session=True)
 
     def kill(self) -> None:
-        """SIGKILL the dispatcher."""
+        """Kill the dispatcher with SIGKILL."""
         if self.process:
             kill(self.process)
 
-    def said(self) -> str:
-        """The dispatcher's log."""
+    def dispatcher_log(self) -> str:
+        """Return the dispatcher's log."""
         return (self.folder / "dispatcher.log").read_text("utf-8", "replace")
 
     def submit(self, kind: str, config: dict[str, Any], **fields: Any) -> Job:
@@ -60,16 +60,16 @@ class JobQueue:
         return attempt_dir_of(self.root, attempt.submission_id)
 
     def newest(self, job_id: int) -> AttemptDir:
-        """The folder of a job's newest attempt."""
+        """Return the folder of a job's newest attempt."""
         return self.attempt_dir(self.store.attempts(job_id)[-1])
 
     def until(self, job_id: int, happened: Callable[[Job], object], timeout_s: float = WAIT_S) -> Job:
-        """The job, once something is true of it."""
+        """Wait until something is true of the job, and return it."""
         end = time.monotonic() + timeout_s
         while not happened(job := self.store.job(job_id)):
             alive = self.process is None or self.process.poll() is None
-            assert alive, self.said()[-3000:]
-            assert time.monotonic() < end, f"{job}\n{self.said()[-3000:]}\n{self.log(job_id)[-3000:]}"
+            assert alive, self.dispatcher_log()[-3000:]
+            assert time.monotonic() < end, f"{job}\n{self.dispatcher_log()[-3000:]}\n{self.log(job_id)[-3000:]}"
             time.sleep(0.1)
         return job
 
@@ -77,7 +77,7 @@ class JobQueue:
         return self.until(job_id, lambda job: job.state in TERMINAL, timeout_s)
 
     def at_step(self, job_id: int, step: int) -> Job:
-        """The job, once its training has done so many steps."""
+        """Wait until its training has done so many steps, and return the job."""
         return self.until(job_id, lambda job: job.progress.get("label") == "train" and (job.progress.get("done") or 0) >= step)
 
     def log(self, job_id: int) -> str:
@@ -87,7 +87,7 @@ class JobQueue:
 
 @contextmanager
 def job_queue(root: str, env: Mapping[str, str], folder: Path, tracking_uri: str = "", **fields: Any) -> Iterator[JobQueue]:
-    """A queue with its dispatcher; at the end the dispatcher is killed."""
+    """Yield a queue with its dispatcher, which is killed at the end."""
     queue = JobQueue(root, env, folder, tracking_uri, **fields)
     queue.start()
     try:

@@ -1,1 +1,1 @@
-"""The queue from the command line and from Python, over HTTP."""
+"""The job queue's clients, on the command line and in Python, which speak HTTP to its API."""

@@ -1,6 +1,7 @@
-"""The queue's HTTP API from Python: `Client("http://host:8270", token)`. What a lost answer leaves open is asked again, once done.
+"""The job service's HTTP API from Python: `Client("http://host:8270", token)`.
 
-Errors: InputError with the service's own line for what it refuses; RunError when it fails or cannot be reached.
+A request whose answer was lost is sent again where sending it twice does no more than sending it once. Errors: InputError with the
+service's own line for a request that it rejects; RunError when it fails or cannot be reached.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from services.jobs.local.paths import TOKEN
+from services.jobs.local.paths import TOKEN_VARIABLE
 from services.jobs.queue.states import TERMINAL
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import warn
@@ -23,24 +24,27 @@ Json = dict[str, Any]
 Answer = TypeVar("Answer")
 
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
-PAUSES_S = (0.2, 0.8)
-"""Before a request whose answer was lost is sent again."""
+RETRY_PAUSES_S = (0.2, 0.8)
+"""Seconds before each time that a request is sent again."""
 
-EVERY_S = 1.0
-"""Seconds between two looks at a job that somebody waits for."""
+POLL_S = 1.0
+"""Seconds between two requests while waiting for a job."""
 
-PATIENCE_S = 600.0
-"""Seconds that who waits for a job waits for the service too, when it is away."""
+MAX_OUTAGE_S = 600.0
+"""Seconds that a wait for a job outlasts a service that cannot be reached."""
 
-MOST = 500
-"""Jobs that one page can have."""
+MAX_PAGE = 500
+"""The largest number of jobs in one page of the list."""
 
-WAY_OUT = "python -m services.jobs up"
+START_COMMAND = "python -m services.jobs up"
 
 
 @dataclass(frozen=True)
 class LogPart:
-    """A piece of an attempt's log. next: the offset behind it. end: there will be no more. attempt: 0 where there is none yet."""
+    """A piece of an attempt's log.
+
+    next: offset in bytes of the following piece. end: whether the log is complete. attempt: its number, 0 where there is none yet.
+    """
 
     text: str
     next: int
@@ -49,13 +53,16 @@ class LogPart:
 
 
 class Client:
-    """One method for each thing that the service can be asked; answers are its JSON. InputError for an address that is none."""
+    """A connection to the job service, with a method for each of its requests, which returns the answer's JSON.
+
+    InputError for a malformed address or token.
+    """
 
     def __init__(self, url: str, token: str = ""):
         self.url = url.rstrip("/")
-        headers = {"Authorization": f"Bearer {_plain(token)}"} if token else {}
-        # Proxies of the environment are for the internet, not for this machine.
-        direct = _is_here(self.url)
+        headers = {"Authorization": f"Bearer {_checked_token(token)}"} if token else {}
+        # A proxy from the environment serves the internet, not this machine.
+        direct = _is_this_machine(self.url)
         try:
             self._http = httpx.Client(base_url=self.url, headers=headers, timeout=TIMEOUT, trust_env=not direct)
         except (ImportError, ValueError, httpx.InvalidURL) as error:
@@ -68,17 +75,17 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Let go of its connections."""
+        """Close the connections."""
         self._http.close()
 
-    # --- what only looks
+    # --- requests that change nothing
 
     def me(self) -> Json:
-        """Who asks: name, role, auth."""
+        """Return the caller's name and role, and whether the service demands tokens."""
         return self._json("GET", "/api/me", has="name")
 
     def kinds(self) -> Json:
-        """The JSON schema of every kind of job, and what each recipe changes."""
+        """Return the JSON schema of every kind of job, and what each recipe changes."""
         return self._json("GET", "/api/kinds", has="kinds")
 
     def jobs(
@@ -91,189 +98,197 @@ class Client:
         before: int | None = None,
         limit: int = 100,
     ) -> Json:
-        """A page of jobs, the newest first, and the `before` of the next page."""
+        """Return a page of jobs, the newest first, and as `next` the `before` of the following page."""
         words = {"kind": kind, "project": project, "owner": owner, "before": before, "limit": limit}
         params: Json = {name: word for name, word in words.items() if word}
         return self._json("GET", "/api/jobs", params={**params, "state": list(states)}, has="jobs")
 
     def every_job(self, **which: Any) -> Iterator[Json]:
-        """All of them, page by page. which: as for `jobs`."""
+        """Yield all jobs that match, page by page. which: the filters of `jobs`."""
         before: int | None = None
         while True:
-            page = self.jobs(**which, before=before, limit=MOST)
+            page = self.jobs(**which, before=before, limit=MAX_PAGE)
             yield from page["jobs"]
             before = page["next"]
             if before is None:
                 return
 
     def job(self, job_id: int) -> Json:
-        """All that is known of one."""
+        """Return everything that is known of a job."""
         return self._json("GET", f"/api/jobs/{job_id}", has="state")
 
     def log(self, job_id: int, offset: int = 0, attempt: int | None = None) -> LogPart:
-        """A piece of an attempt's log, the newest one's by default. offset: in bytes; below 0: so many from its end."""
+        """Return a piece of an attempt's log, by default the newest attempt's.
+
+        offset: in bytes; a negative one counts from the end.
+        """
         params = {"offset": offset} | ({"attempt": attempt} if attempt else {})
-        said = self._ask("GET", f"/api/jobs/{job_id}/log", params=params)
+        response = self._request("GET", f"/api/jobs/{job_id}/log", params=params)
         try:
-            head = said.headers
-            return LogPart(said.text, int(head["X-Next-Offset"]), head["X-Log-End"] == "true", int(head["X-Attempt"]))
+            headers = response.headers
+            is_end = headers["X-Log-End"] == "true"
+            return LogPart(response.text, int(headers["X-Next-Offset"]), is_end, int(headers["X-Attempt"]))
         except (KeyError, ValueError):
-            raise self._stranger(said) from None
+            raise self._not_a_job_service(response) from None
 
     def curve(self, job_id: int) -> Json:
-        """Metrics by optimiser step."""
+        """Return a training's metrics by optimiser step."""
         return self._json("GET", f"/api/jobs/{job_id}/curve")
 
     def picture(self, job_id: int, name: str) -> bytes:
-        """One of the pictures that a job lists, as PNG."""
-        return self._ask("GET", f"/api/jobs/{job_id}/pictures/{name}").content
+        """Return one of the pictures that a job lists, as PNG."""
+        return self._request("GET", f"/api/jobs/{job_id}/pictures/{name}").content
 
     def queue(self) -> Json:
-        """Limits, what is in use, who waits and why, who dispatches."""
+        """Return the limits, what is in use, which jobs wait and why, and the dispatcher."""
         return self._json("GET", "/api/queue", has="dispatcher")
 
     def audit(self, *, before: int | None = None, limit: int = 100) -> Json:
-        """Who did what, the newest first."""
+        """Return the audit trail, the newest entry first."""
         return self._json("GET", "/api/audit", params={"limit": limit} | ({"before": before} if before else {}))
 
     def health(self) -> Json:
-        """RunError where the service's store is away."""
+        """Return whether the service works; RunError where it cannot reach its database."""
         return self._json("GET", "/healthz")
 
     def metrics(self) -> str:
-        """In Prometheus's text format."""
-        return self._ask("GET", "/metrics").text
+        """Return the service's metrics in Prometheus's text format."""
+        return self._request("GET", "/metrics").text
 
-    # --- what changes something
+    # --- requests that change something
 
     def submit(self, job: Mapping[str, Any], key: str) -> tuple[Json, bool]:
-        """A job from {kind, config, project, ...}, and whether it is new. The same key is the same job, however often sent."""
-        said = self._ask("POST", "/api/jobs", key=key, json=dict(job))
-        return self._read(said, "state"), said.status_code == httpx.codes.CREATED
+        """Submit {kind, config, project, ...}; return the job and whether it is new. The same key stands for the same job."""
+        response = self._request("POST", "/api/jobs", key=key, json=dict(job))
+        return self._read(response, "state"), response.status_code == httpx.codes.CREATED
 
     def cancel(self, job_id: int) -> Json:
-        """The job; one that has ended stays as it is."""
-        return self._json("POST", f"/api/jobs/{job_id}/cancel", again=True, has="state")
+        """Cancel a job and return it; one that has ended stays as it is."""
+        return self._json("POST", f"/api/jobs/{job_id}/cancel", repeatable=True, has="state")
 
     def retry(self, job_id: int) -> Json:
-        """A new job that goes on with the work of that one."""
+        """Return a new job that continues the work of this one, which has not succeeded."""
         return self._json("POST", f"/api/jobs/{job_id}/retry", has="state")
 
     def cancel_many(self, **which: Any) -> Json:
-        """Which were cancelled, which not and why. which: ids, or project, states, owner."""
+        """Cancel jobs; return which were cancelled, and which were not and why. which: ids, or project, states, owner."""
         return self._json("POST", "/api/cancel", json=which, has="cancelled")
 
     def set_limits(self, limits: Mapping[str, Any]) -> Json:
-        """What the queue may use from now on."""
+        """Set what the queue may use from now on."""
         return self._json("PUT", "/api/limits", json=dict(limits))
 
-    # --- what waits; a service that is away meanwhile is waited for, too
+    # --- waiting for a job, also while the service cannot be reached
 
     def watch(self, job_id: int) -> Iterator[Json]:
-        """A job again and again until it has ended, how it ended last of all."""
+        """Yield a job once a second until it has ended; the last one yielded is the ended job."""
         while True:
-            job = self._patiently(partial(self.job, job_id))
+            job = self._through_outage(partial(self.job, job_id))
             yield job
             if job["state"] in TERMINAL:
                 return
-            time.sleep(EVERY_S)
+            time.sleep(POLL_S)
 
     def follow(self, job_id: int, attempt: int = 1, offset: int = 0) -> Iterator[str]:
-        """Its log as it grows, from there on to the end of the job's last attempt."""
+        """Yield a job's log as it grows, from `offset` of `attempt` to the end of the job's last attempt."""
         while True:
-            job = self._patiently(partial(self.job, job_id))
+            job = self._through_outage(partial(self.job, job_id))
             if attempt <= job["attempts"]:
-                yield from self._to_the_end(job_id, attempt, offset)
+                yield from self._follow_attempt(job_id, attempt, offset)
                 attempt, offset = attempt + 1, 0
             elif job["state"] in TERMINAL:
                 return
             else:
-                time.sleep(EVERY_S)
+                time.sleep(POLL_S)
 
-    def _to_the_end(self, job_id: int, attempt: int, offset: int) -> Iterator[str]:
+    def _follow_attempt(self, job_id: int, attempt: int, offset: int) -> Iterator[str]:
         while True:
-            part = self._patiently(partial(self.log, job_id, offset, attempt))
+            part = self._through_outage(partial(self.log, job_id, offset, attempt))
             offset = part.next
             if part.text:
                 yield part.text
             if part.end:
                 return
             if not part.text:
-                time.sleep(EVERY_S)
+                time.sleep(POLL_S)
 
-    def _patiently(self, ask: Callable[[], Answer]) -> Answer:
-        """Its answer, when there is one again; said once each time that there is none."""
-        until, told = time.monotonic() + PATIENCE_S, False
+    def _through_outage(self, request: Callable[[], Answer]) -> Answer:
+        """Return the answer to a request, repeated for up to `MAX_OUTAGE_S` seconds, with one warning for each outage."""
+        until, warned = time.monotonic() + MAX_OUTAGE_S, False
         while True:
             try:
-                return ask()
+                return request()
             except RunError as error:
                 if time.monotonic() > until:
                     raise
-                if not told:
-                    warn(f"{error}; trying again, the job goes on meanwhile")
-                told = True
-                time.sleep(EVERY_S)
+                if not warned:
+                    warn(f"{error}; trying again, the job continues meanwhile")
+                warned = True
+                time.sleep(POLL_S)
 
-    # --- how
+    # --- requests and answers
 
     def _json(self, method: str, path: str, *, has: str = "", **words: Any) -> Json:
-        return self._read(self._ask(method, path, **words), has)
+        return self._read(self._request(method, path, **words), has)
 
-    def _read(self, said: httpx.Response, has: str = "") -> Json:
-        """has: what every such answer of a job service has."""
+    def _read(self, response: httpx.Response, has: str = "") -> Json:
+        """Return the answer's JSON. has: a field by which a job service's answer is known."""
         try:
-            values = dict(said.json())
+            values = dict(response.json())
         except (ValueError, TypeError):
-            raise self._stranger(said) from None
+            raise self._not_a_job_service(response) from None
         if has and has not in values:
-            raise self._stranger(said)
+            raise self._not_a_job_service(response)
         return values
 
-    def _ask(self, method: str, path: str, *, key: str = "", again: bool = False, **words: Any) -> httpx.Response:
-        """The answer. again: asking twice does no more than asking once; so it is with GET, PUT, and where there is a key."""
+    def _request(self, method: str, path: str, *, key: str = "", repeatable: bool = False, **words: Any) -> httpx.Response:
+        """Return the answer.
+
+        repeatable: sending it twice does no more than sending it once, as is so for GET, PUT and everything with a key.
+        """
         try:
             request = self._http.build_request(method, path, headers={"Idempotency-Key": key} if key else {}, **words)
         except (ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"what is sent must be JSON: {error}") from None
-        said = self._sent(request, again=again or bool(key) or method in ("GET", "PUT"))
-        if said.is_success:
-            return said
-        raise self._refusal(said)
+            raise InputError(f"a request must be JSON: {error}") from None
+        response = self._send(request, repeatable=repeatable or bool(key) or method in ("GET", "PUT"))
+        if response.is_success:
+            return response
+        raise self._error(response)
 
-    def _sent(self, request: httpx.Request, *, again: bool) -> httpx.Response:
-        pauses_s = list(PAUSES_S)
+    def _send(self, request: httpx.Request, *, repeatable: bool) -> httpx.Response:
+        pauses_s = list(RETRY_PAUSES_S)
         while True:
             try:
                 return self._http.send(request)
-            except httpx.ConnectError as error:  # nothing was sent, so everything may be sent again
+            except httpx.ConnectError as error:  # nothing was sent, so any request may be sent again
                 failure: httpx.TransportError = error
             except httpx.TransportError as error:
                 failure = error
-                pauses_s = pauses_s if again else []
+                pauses_s = pauses_s if repeatable else []
             if not pauses_s:
                 reason = str(failure) or type(failure).__name__
-                raise RunError(f"no job service answers at {self.url} ({reason}); start it there: {WAY_OUT}") from None
+                raise RunError(f"no job service answers at {self.url} ({reason}); start it there: {START_COMMAND}") from None
             time.sleep(pauses_s.pop(0))
 
-    def _refusal(self, said: httpx.Response) -> Exception:
+    def _error(self, response: httpx.Response) -> Exception:
+        """Return the error for an answer that is no success."""
         try:
-            line = str(said.json()["error"])
+            line = str(response.json()["error"])
         except (ValueError, TypeError, KeyError):
             line = ""
-        if said.status_code >= 500:
-            line = line or f"HTTP {said.status_code}"
-            return RunError(f"the job service at {self.url} failed: {line}; should that last, start it anew there: {WAY_OUT}")
+        if response.status_code >= 500:
+            line = line or f"HTTP {response.status_code}"
+            return RunError(f"the job service at {self.url} failed: {line}; if that persists, restart it there: {START_COMMAND}")
         if not line:
-            return self._stranger(said)
-        return InputError(f"{line} (given as {TOKEN} or --token-file FILE)" if said.status_code == 401 else line)
+            return self._not_a_job_service(response)
+        return InputError(f"{line} (given as {TOKEN_VARIABLE} or --token-file FILE)" if response.status_code == 401 else line)
 
-    def _stranger(self, said: httpx.Response) -> RunError:
-        return RunError(f"what answers at {self.url} (HTTP {said.status_code}) is no job service; name it with --server")
+    def _not_a_job_service(self, response: httpx.Response) -> RunError:
+        return RunError(f"the server at {self.url} (HTTP {response.status_code}) is not a job service; name one with --server")
 
 
-def _is_here(url: str) -> bool:
-    """Whether that is this machine. InputError for what is no address."""
+def _is_this_machine(url: str) -> bool:
+    """Return whether the address is one of this machine. InputError for a malformed address."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError, TypeError):
@@ -286,7 +301,9 @@ def _is_here(url: str) -> bool:
         return False
 
 
-def _plain(token: str) -> str:
+def _checked_token(token: str) -> str:
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise InputError(f"the token has characters that no token has; see {TOKEN} and --token-file")
+        raise InputError(
+            f"the token contains spaces or other characters that tokens do not have; see {TOKEN_VARIABLE} and --token-file"
+        )
     return token

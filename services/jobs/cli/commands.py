@@ -1,7 +1,7 @@
-"""What people do with a queue, here or elsewhere: submit, list, show, logs, cancel, retry, queue. HTTP, and nothing heavy.
+"""The client commands (submit, list, show, logs, cancel, retry, queue), which speak HTTP and import nothing heavy.
 
-Each command takes its arguments and returns what belongs on standard output (see `zsbir.base.cli.main`); the first line of its
-docstring is its help.
+Each command takes its arguments and returns what belongs on standard output (see `zsbir.base.cli.main`). The first line of its
+docstring is its line in the program's help.
 """
 
 from __future__ import annotations
@@ -12,10 +12,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from services.jobs.cli import format as telling
-from services.jobs.cli.client import MOST, Client
-from services.jobs.cli.format import US, Look
-from services.jobs.cli.options import client_of, count, job_id, service_parser, standing_aside
+from services.jobs.cli.client import MAX_PAGE, Client
+from services.jobs.cli.format import (
+    PROGRAM,
+    TextStyle,
+    format_dispatcher,
+    format_job,
+    format_jobs,
+    format_queue,
+    format_submitted,
+    format_summary,
+    printable,
+)
+from services.jobs.cli.options import client_of, count, interruptible_watch, job_id, service_parser
 from services.jobs.cli.submit import submit
 from services.jobs.queue.states import KINDS, LIVE, STATES, TERMINAL
 from zsbir.base import cli
@@ -25,22 +34,26 @@ from zsbir.base.events import say
 Command = Callable[[Sequence[str]], str | None]
 Json = dict[str, Any]
 
-AT_ONCE = 100
-"""Jobs that one request cancels."""
+CANCEL_BATCH = 100
+"""The number of jobs that one request cancels."""
 
 TAIL_BYTES = 256 * 1024
-"""As much of a log's end as the service gives at a time: `--tail` looks no further back."""
+"""The part of a log's end in which `--tail` counts lines: as much as the service sends at a time."""
 
 
 def jobs(argv: Sequence[str]) -> str | None:
-    """Show jobs, the newest first: list [--state failed] [--project P] [--all]."""
-    parser = service_parser("list", "Jobs, the newest first.", as_json=True)
-    parser.add_argument("--state", action="append", default=[], choices=STATES, help="in this state; again for more states")
-    parser.add_argument("--kind", default="", choices=KINDS, help="of this kind")
-    parser.add_argument("--project", default="", help="of this project")
-    parser.add_argument("--owner", default="", help="of this person")
-    parser.add_argument("--limit", type=count, default=30, metavar="N", help=f"at most so many, up to {MOST} [30]")
-    parser.add_argument("--all", action="store_true", help="without a limit")
+    """List jobs, the newest first: list [--state failed] [--project P] [--all]."""
+    parser = service_parser("list", "List jobs, the newest first.", as_json=True)
+    parser.add_argument(
+        "--state", action="append", default=[], choices=STATES, help="only jobs in this state; may be given several times"
+    )
+    parser.add_argument("--kind", default="", choices=KINDS, help="only jobs of this kind")
+    parser.add_argument("--project", default="", help="only jobs of this project")
+    parser.add_argument("--owner", default="", help="only jobs of this user")
+    parser.add_argument(
+        "--limit", type=count, default=30, metavar="N", help=f"how many jobs to list at most, up to {MAX_PAGE} [30]"
+    )
+    parser.add_argument("--all", action="store_true", help="list all jobs that match")
     parsed, _ = parser.values(argv)
     which = {"states": parsed.state, "kind": parsed.kind, "project": parsed.project, "owner": parsed.owner}
     with client_of(parsed) as client:
@@ -49,85 +62,97 @@ def jobs(argv: Sequence[str]) -> str | None:
         if parsed.json:
             return _json(found)
         if page.get("next"):
-            say(f"{_more(client, which, len(found))} more; see them with --limit N or --all")
+            say(f"{_more(client, which, len(found))} more; list them with --limit N or --all")
         if not found:
-            say(f"no such jobs; {US} submit puts one in line")
-        return telling.listed(found, Look.here()) if found else None
+            say(f"no such jobs; submit one with: {PROGRAM} submit")
+        return format_jobs(found, TextStyle.of_stdout()) if found else None
 
 
 def show(argv: Sequence[str]) -> str:
-    """Tell all about a job: show ID."""
-    parser = service_parser("show", "All about a job: why it waits, how far it is, its attempts, what it made.", as_json=True)
+    """Show everything about a job: show ID."""
+    parser = service_parser(
+        "show", "Show everything about a job: why it waits, its progress, its attempts, its result.", as_json=True
+    )
     parser.add_argument("id", type=job_id, metavar="ID", help="the job's number")
     parsed, _ = parser.values(argv)
     with client_of(parsed) as client:
         job = client.job(parsed.id)
         if parsed.json:
             return _json(job)
-        if job["state"] not in TERMINAL and not (who := client.queue()["dispatcher"])["alive"]:
-            say(f"dispatcher: {telling.dispatcher(who)}")
-        return telling.shown(job, Look.here())
+        if job["state"] not in TERMINAL and not (dispatcher := client.queue()["dispatcher"])["alive"]:
+            say(f"dispatcher: {format_dispatcher(dispatcher)}")
+        return format_job(job, TextStyle.of_stdout())
 
 
 def logs(argv: Sequence[str]) -> None:
-    """Print a job's log: logs ID [-f] [--tail N]; -f follows it to the end."""
-    parser = service_parser("logs", "What a job's newest attempt says. Ctrl-C ends the following, not the job.")
+    """Print a job's log: logs ID [-f] [--tail N]; with -f, print it as it grows until the job ends."""
+    parser = service_parser("logs", "Print the log of a job's newest attempt. Ctrl-C ends this command, not the job.")
     parser.add_argument("id", type=job_id, metavar="ID", help="the job's number")
-    parser.add_argument("-f", "--follow", action="store_true", help="all attempts, from the first one on, until the job has ended")
-    parser.add_argument("--tail", type=count, metavar="N", help="begin with the last N lines")
-    parser.add_argument("--attempt", type=count, metavar="N", help="of this attempt; with -f from it on")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="print the logs of all attempts, as they grow, until the job has ended"
+    )
+    parser.add_argument("--tail", type=count, metavar="N", help="begin with the last N lines (within the last 256 KB)")
+    parser.add_argument("--attempt", type=count, metavar="N", help="print the log of attempt N; with -f, begin with it")
     parsed, _ = parser.values(argv)
-    with client_of(parsed) as client, standing_aside(parsed.id), cli.unread():
+    with client_of(parsed) as client, interruptible_watch(parsed.id), cli.unread():
         for text in _log(client, parsed):
             _write(text)
         if parsed.follow:
-            say(telling.in_a_word(client.job(parsed.id)))
+            say(format_summary(client.job(parsed.id)))
 
 
 def cancel(argv: Sequence[str]) -> str:
-    """Cancel jobs: cancel ID ..., or --project P --state queued; a running one saves its work first."""
+    """Cancel jobs: cancel ID ..., or --project P --state queued; running jobs save their work first."""
     parser = service_parser(
-        "cancel", "Cancel jobs by number, or all of a project, owner or state. A running one saves its work first."
+        "cancel", "Cancel jobs by number, or all jobs of a project, owner or state. Running jobs save their work first."
     )
-    parser.add_argument("ids", nargs="*", type=job_id, metavar="ID", help="numbers of jobs")
-    parser.add_argument("--project", default="", help="instead: all jobs of this project")
-    parser.add_argument("--owner", default="", help="instead: all jobs of this person")
-    waiting = [state for state in STATES if state not in TERMINAL]
-    parser.add_argument("--state", action="append", default=[], choices=waiting, help="instead: all in this state; again for more")
-    parser.add_argument("--yes", action="store_true", help="do not ask before many are cancelled")
+    parser.add_argument("ids", nargs="*", type=job_id, metavar="ID", help="the jobs' numbers")
+    parser.add_argument("--project", default="", help="instead of numbers: all jobs of this project")
+    parser.add_argument("--owner", default="", help="instead of numbers: all jobs of this user")
+    unfinished = [state for state in STATES if state not in TERMINAL]
+    parser.add_argument(
+        "--state",
+        action="append",
+        default=[],
+        choices=unfinished,
+        help="instead of numbers: all jobs in this state; may be given several times",
+    )
+    parser.add_argument("--yes", action="store_true", help="cancel without asking for confirmation")
     parsed, _ = parser.values(argv)
     if bool(parsed.project or parsed.owner or parsed.state) == bool(parsed.ids):
         raise InputError("say which jobs to cancel: either their numbers, or --project, --owner, --state")
     with client_of(parsed) as client:
         if len(parsed.ids) == 1:
-            return telling.in_a_word(client.cancel(parsed.ids[0]))
+            return format_summary(client.cancel(parsed.ids[0]))
         if parsed.ids:
             return _cancel_many(client, parsed.ids)
-        which = {"states": parsed.state or waiting, "project": parsed.project, "owner": _owner(client, parsed.owner)}
+        which = {"states": parsed.state or unfinished, "project": parsed.project, "owner": _owner(client, parsed.owner)}
         ids = [job["id"] for job in client.every_job(**which)]
-        return _cancel_many(client, ids) if ids and _agreed(len(ids), yes=parsed.yes) else "nothing was cancelled"
+        return _cancel_many(client, ids) if ids and _is_confirmed(len(ids), yes=parsed.yes) else "nothing was cancelled"
 
 
 def retry(argv: Sequence[str]) -> str:
-    """Go on with the work of a job that did not succeed, as a new job: retry ID; prints its id."""
-    parser = service_parser("retry", "A new job with the same configuration; it goes on where that one stopped.")
+    """Continue the work of a job that did not succeed, as a new job: retry ID; prints its number."""
+    parser = service_parser(
+        "retry", "Submit a new job with the same configuration, which continues where the old one stopped; print its number."
+    )
     parser.add_argument("id", type=job_id, metavar="ID", help="a job that failed, timed out or was cancelled")
     parsed, _ = parser.values(argv)
     with client_of(parsed) as client:
         job = client.retry(parsed.id)
-        say(telling.submitted(job, f"goes on with the work of job {parsed.id}"))
+        say(format_submitted(job, f"continues the work of job {parsed.id}"))
         return str(job["id"])
 
 
 def queue(argv: Sequence[str]) -> str:
-    """Show what runs, who waits and why, and the limits."""
-    parser = service_parser("queue", "What runs, who waits and why, within which limits.", as_json=True)
+    """Show which jobs run, which wait and why, and the limits."""
+    parser = service_parser("queue", "Show which jobs run, which wait and why, and the limits.", as_json=True)
     parsed, _ = parser.values(argv)
     with client_of(parsed) as client:
         found = client.queue()
         if parsed.json:
             return _json(found)
-        return telling.queue_shown(found, client.jobs(states=sorted(LIVE), limit=MOST)["jobs"], Look.here())
+        return format_queue(found, client.jobs(states=sorted(LIVE), limit=MAX_PAGE)["jobs"], TextStyle.of_stdout())
 
 
 COMMANDS: dict[str, Command] = {
@@ -145,7 +170,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def _more(client: Client, which: Json, shown: int) -> str:
-    """How many jobs are not shown; not counted where that means to read them all."""
+    """Return how many more jobs match; `there are` where counting would mean to read them all."""
     if which["kind"] or which["project"] or which["owner"]:
         return "there are"
     return str(sum(client.queue()["counts"].get(state, 0) for state in which["states"] or STATES) - shown)
@@ -172,7 +197,7 @@ def _log(client: Client, parsed: argparse.Namespace) -> Iterator[str]:
     while True:
         part = client.log(parsed.id, offset, attempt)
         if not part.attempt:
-            say(f"it has not begun yet: {telling.in_a_word(client.job(parsed.id))}")
+            say(f"the job has not begun yet: {format_summary(client.job(parsed.id))}")
         attempt, offset = part.attempt or None, part.next
         yield part.text
         if part.end or not part.text:
@@ -184,7 +209,7 @@ def _last_lines(text: str, lines: int) -> str:
 
 
 def _write(text: str) -> None:
-    """To standard output at once; `cli.main` keeps it for results meanwhile."""
+    """Write to the real standard output, which `cli.main` redirects to keep it for results."""
     assert sys.__stdout__
     sys.__stdout__.write(text)
     sys.__stdout__.flush()
@@ -194,33 +219,33 @@ def _write(text: str) -> None:
 
 
 def _owner(client: Client, owner: str) -> str:
-    """Whose jobs: those of everybody for an operator, one's own for all others, where nobody is named."""
+    """Return whose jobs are meant: the named owner's, else everybody's for an operator, the caller's own for others."""
     me = {} if owner else client.me()
     return owner if me.get("role", "operator") == "operator" else str(me["name"])
 
 
-def _agreed(many: int, *, yes: bool) -> bool:
+def _is_confirmed(count: int, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise InputError(f"that cancels {many} jobs: say --yes where nobody can be asked")
-    sys.stderr.write(f"cancel {many} jobs? [y/N] ")
+        raise InputError(f"this cancels {count} jobs; confirm with --yes, as there is no terminal to ask on")
+    sys.stderr.write(f"cancel {count} jobs? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _cancel_many(client: Client, ids: Sequence[int]) -> str:
-    """RunError where some were not, when all others are."""
+    """Cancel all jobs that can be cancelled, then raise RunError if some could not."""
     done: list[int] = []
-    refused: list[Json] = []
-    for start in range(0, len(ids), AT_ONCE):
-        answer = client.cancel_many(ids=ids[start : start + AT_ONCE])
+    rejected: list[Json] = []
+    for start in range(0, len(ids), CANCEL_BATCH):
+        answer = client.cancel_many(ids=ids[start : start + CANCEL_BATCH])
         done += answer["cancelled"]
-        refused += answer["refused"]
-    told = f"cancelled, or saving their work first: {', '.join(map(str, done)) or 'none'}"
-    if not refused:
-        return told
-    for each in refused:
-        say(f"error: {telling.clean(each['error'])}")
-    say(told)
-    raise RunError(f"{len(refused)} of {len(ids)} jobs were not cancelled")
+        rejected += answer["refused"]
+    line = f"cancelled, or saving their work first: {', '.join(map(str, done)) or 'none'}"
+    if not rejected:
+        return line
+    for each in rejected:
+        say(f"error: {printable(each['error'])}")
+    say(line)
+    raise RunError(f"{len(rejected)} of {len(ids)} jobs were not cancelled")

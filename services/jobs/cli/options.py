@@ -1,4 +1,4 @@
-"""What the commands of the queue's clients have in common: which service, which token, and how their words are read."""
+"""What the client commands share: the options that name service and token, and how arguments are read."""
 
 from __future__ import annotations
 
@@ -12,33 +12,44 @@ from datetime import datetime
 from pathlib import Path
 
 from services.jobs.cli.client import Client
-from services.jobs.cli.format import US
-from services.jobs.local.paths import TOKEN, URL, server
+from services.jobs.cli.format import PROGRAM
+from services.jobs.local.paths import TOKEN_VARIABLE, URL_VARIABLE, server_url
 from zsbir.base.cli import Parser
 from zsbir.base.errors import InputError, Interrupted
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def service_parser(name: str, card: str, *, usage: str | None = None, as_json: bool = False) -> Parser:
-    """The parser of one client command, with the options that say whom to ask."""
-    parser = Parser(f"services.jobs {name}", card)
+def service_parser(name: str, description: str, *, usage: str | None = None, as_json: bool = False) -> Parser:
+    """Return the parser of one client command, with the options that name service and token."""
+    parser = Parser(f"services.jobs {name}", description)
     parser.usage = usage
     group = parser.add_argument_group("service")
-    group.add_argument("--server", default="", metavar="URL", help=f"address of the job service, also {URL} [what `up` started]")
     group.add_argument(
-        "--token-file", default="", metavar="FILE", help=f"file that holds your token; also {TOKEN}, the token itself"
+        "--server",
+        default="",
+        metavar="URL",
+        help=f"address of the job service, also {URL_VARIABLE} [that of the service started by `up`]",
     )
-    group.add_argument("--root", default="", help="storage root whose service `up` has started, also ZSBIR_ROOT")
+    group.add_argument(
+        "--token-file",
+        default="",
+        metavar="FILE",
+        help=f"file that contains your token; or set {TOKEN_VARIABLE} to the token itself",
+    )
+    group.add_argument("--root", default="", help="use the service that `up` has started for this storage root, also ZSBIR_ROOT")
     if as_json:
-        parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+        parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     return parser
 
 
 def client_of(parsed: argparse.Namespace) -> Client:
-    """Of the service that was named, or that `up` has started. InputError where there is none, or no token in a token's file."""
-    url = parsed.server or server(parsed.root)  # a root that is named goes before the environment's address
-    token = os.environ.get(TOKEN, "")
+    """Return a client of the service that was named, or that `up` has started.
+
+    InputError where none is known, or the token file cannot be read.
+    """
+    url = parsed.server or server_url(parsed.root)  # a root that is named wins over the address in the environment
+    token = os.environ.get(TOKEN_VARIABLE, "")
     if parsed.token_file:
         try:
             token = Path(parsed.token_file).read_text("utf-8")
@@ -48,43 +59,43 @@ def client_of(parsed: argparse.Namespace) -> Client:
 
 
 @contextmanager
-def standing_aside(job_id: int) -> Iterator[None]:
-    """Ctrl-C ends the looking on, and says so."""
+def interruptible_watch(job_id: int) -> Iterator[None]:
+    """Turn Ctrl-C into an Interrupted error which says that the job itself continues."""
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(f"no longer watched; job {job_id} itself goes on: {US} logs -f {job_id}") from None
+        raise Interrupted(f"stopped watching; job {job_id} itself continues: {PROGRAM} logs -f {job_id}") from None
 
 
-# --- words as values: argparse types
+# --- argparse types
 
 
 def count(text: str) -> int:
-    """From 1."""
+    """Read a whole number from 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
     return int(text)
 
 
 def job_id(text: str) -> int:
-    """As the service counts them."""
+    """Read a job's number."""
     if not text.isdecimal() or not 1 <= int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"must be a job's number (see {US} list), got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a job's number (see {PROGRAM} list), got {text!r}")
     return int(text)
 
 
-def span_s(text: str) -> float:
-    """Seconds of `90`, `90s`, `30m`, `1h30m`, `2d`."""
+def duration_s(text: str) -> float:
+    """Read a duration like `90`, `90s`, `30m`, `1h30m` or `2d` as seconds."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd]?)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise argparse.ArgumentTypeError(f"must be a time like 90s, 30m, 1h30m or 2d, got {text!r}")
     return sum(float(number) * UNITS_S[unit or "s"] for number, unit in parts)
 
 
-def moment_s(text: str) -> float:
-    """Seconds since 1970 of a time from now on, or of a date in ISO form, this machine's time where it names no zone."""
+def time_s(text: str) -> float:
+    """Read a duration from now, or an ISO date (this machine's time zone where it names none), as seconds since 1970."""
     if re.fullmatch(r"[\d.smhd]+", text):
-        return time.time() + span_s(text)
+        return time.time() + duration_s(text)
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
@@ -94,7 +105,7 @@ def moment_s(text: str) -> float:
 
 
 def key(text: str) -> str:
-    """As a header can carry it."""
+    """Read a key that an HTTP header can carry."""
     if not (text.isascii() and text.isprintable() and text == text.strip() and 1 <= len(text) <= 200):
         raise argparse.ArgumentTypeError(f"must be 1 to 200 plain characters, got {text!r}")
     return text

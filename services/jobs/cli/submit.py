@@ -1,4 +1,4 @@
-"""Put a job in line, and wait for it. Its flags are made from the JSON schema that the service gives: what it knows, they know."""
+"""Submit a job, and wait for it. The flags are made from the JSON schema that the service sends, so they always match it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from services.jobs.cli import format as telling
 from services.jobs.cli.client import Client
-from services.jobs.cli.format import US
-from services.jobs.cli.options import client_of, key, moment_s, service_parser, span_s, standing_aside
+from services.jobs.cli.format import PROGRAM, format_submitted, format_summary
+from services.jobs.cli.options import client_of, duration_s, interruptible_watch, key, service_parser, time_s
 from services.jobs.queue.states import KINDS, TERMINAL
 from zsbir.base.cli import Parser
 from zsbir.base.config import unknown_name
@@ -27,38 +26,38 @@ from zsbir.base.events import say
 Json = dict[str, Any]
 Schema = Mapping[str, Any]
 
-LINE_S = 30.0
-"""Seconds between two lines about the same state, where standard error is no terminal."""
+REPORT_S = 30.0
+"""Seconds between two lines about the same state, where standard error is not a terminal."""
 
-MARK = "field "
-"""How the names begin under which argparse keeps fields: no option of the command itself is called so."""
+FIELD_PREFIX = "field "
+"""Prefix of the names under which argparse keeps the job's fields, which no option of the command itself has."""
 
-ADDRESSES = frozenset({"path", "dataset", "knowledge", "run", "gallery"})
-NAMES_OR_FILES = frozenset({"weights", "unseen_classes", "seen_classes", "dev_classes", "space"})
-"""Fields whose values may be files of this machine; the second ones are, when they look like files."""
+PATH_FIELDS = frozenset({"path", "dataset", "knowledge", "run", "gallery"})
+PATH_OR_NAME_FIELDS = frozenset({"weights", "unseen_classes", "seen_classes", "dev_classes", "space"})
+"""Fields whose values may be files of this machine; those of the second set only where they contain a dot or a slash."""
 
 
 def submit(argv: Sequence[str]) -> str:
-    """Put a job in line: submit KIND [--field value ...]; prints its id, or what it made with --wait."""
+    """Submit a job: submit KIND [--field value ...]; prints its number, or with --wait its result."""
     asks_help = not {"-h", "--help"}.isdisjoint(argv)
-    card = f"Put a job in line. KIND: {', '.join(KINDS)}; its fields: submit KIND --help."
-    first = service_parser("submit", card, usage=f"{US} submit KIND [--field value ...]")
+    description = f"Submit a job. KIND is one of {', '.join(KINDS)}; submit KIND --help lists its fields."
+    first = service_parser("submit", description, usage=f"{PROGRAM} submit KIND [--field value ...]")
     service, rest = first.parse_known_args([word for word in argv if word not in ("-h", "--help")])
     if not rest or rest[0].startswith("-"):
         if asks_help:
             first.print_help()
-        raise InputError(f"say first what to submit: {', '.join(KINDS)}; see {US} submit --help")
-    kind, *words = rest
+        raise InputError(f"name the kind of job first: {', '.join(KINDS)}; see {PROGRAM} submit --help")
+    kind, *arguments = rest
     with client_of(service) as client:
         parser = _submit_parser(kind, client.kinds())
         if asks_help:
             parser.print_help()
-        parsed, below = parser.values(words)
-        config = _absolute(_merged(below, _given(parsed)))
-        job, new = client.submit({"kind": kind, "config": config, **_terms(parsed)}, parsed.key or uuid.uuid4().hex)
-        say(telling.submitted(job, "" if new or not parsed.key else f"was submitted with the key {parsed.key!r} before"))
+        parsed, from_file = parser.values(arguments)
+        config = _absolute(_merged(from_file, _given(parsed)))
+        job, new = client.submit({"kind": kind, "config": config, **_job_options(parsed)}, parsed.key or uuid.uuid4().hex)
+        say(format_submitted(job, "" if new or not parsed.key else f"was submitted with the key {parsed.key!r} before"))
         if parsed.wait or parsed.follow:
-            return _waited(client, job["id"], follow=parsed.follow)
+            return _wait(client, job["id"], follow=parsed.follow)
         return str(job["id"])
 
 
@@ -66,20 +65,27 @@ def _submit_parser(kind: str, described: Json) -> Parser:
     if kind not in described["kinds"]:
         raise InputError(unknown_name("kind", kind, described["kinds"]))
     schema = described["kinds"][kind]
-    parser = service_parser(f"submit {kind}", schema.get("description", ""), usage=f"{US} submit {kind} [--field value ...]")
+    parser = service_parser(f"submit {kind}", schema.get("description", ""), usage=f"{PROGRAM} submit {kind} [--field value ...]")
     parser.add_config_file()
     group = parser.add_argument_group("job")
-    group.add_argument("--project", help="whose limits and budget it counts for [default]")
-    group.add_argument("--priority", type=int, metavar="N", help="higher ones first, -100 to 100 [0]")
-    group.add_argument("--cpus", type=float, metavar="X", help="CPUs that it holds [what its configuration takes]")
-    group.add_argument("--gpus", type=float, metavar="X", help="GPUs that it holds [what its configuration takes]")
-    group.add_argument("--time-limit", type=span_s, metavar="TIME", help="that an attempt may run: 90s, 30m, 2h, 1d [none]")
+    group.add_argument("--project", help="project whose limits and GPU-hours the job counts towards [default]")
+    group.add_argument("--priority", type=int, metavar="N", help="jobs of higher priority start first, -100 to 100 [0]")
+    group.add_argument("--cpus", type=float, metavar="X", help="CPUs to reserve while it runs [what its configuration uses]")
+    group.add_argument("--gpus", type=float, metavar="X", help="GPUs to reserve while it runs [what its configuration uses]")
     group.add_argument(
-        "--start-by", type=moment_s, metavar="WHEN", help="30m from now, or 2030-01-31T12:00; given up later [never]"
+        "--time-limit", type=duration_s, metavar="TIME", help="longest time that an attempt may run: 90s, 30m, 2h, 1d [none]"
     )
-    group.add_argument("--key", type=key, help="the same key is the same job, however often it is submitted [a new one]")
-    group.add_argument("--wait", action="store_true", help="until it has ended; prints what it made")
-    group.add_argument("--follow", action="store_true", help="the same, with its log on standard error")
+    group.add_argument(
+        "--start-by",
+        type=time_s,
+        metavar="WHEN",
+        help="give the job up if it has not started by then: 30m (from now), or 2030-01-31T12:00 [never]",
+    )
+    group.add_argument(
+        "--key", type=key, help="submitting again with the same key returns the first job instead of a second one [a new key]"
+    )
+    group.add_argument("--wait", action="store_true", help="wait until the job has ended, and print its result")
+    group.add_argument("--follow", action="store_true", help="like --wait, with the job's log on standard error")
     _add_flags(parser, schema)
     if "recipe" in schema.get("properties", {}):
         about = (f"  {name:<18}{text}" for name, text in described.get("about_recipes", {}).items())
@@ -87,33 +93,33 @@ def _submit_parser(kind: str, described: Json) -> Parser:
     return parser
 
 
-def _terms(parsed: argparse.Namespace) -> Json:
-    """What is not its configuration; only what was said."""
-    said = {name: getattr(parsed, name) for name in ("project", "priority", "cpus", "gpus")}
-    said |= {"time_limit_s": parsed.time_limit, "start_by_s": parsed.start_by}
-    return {name: value for name, value in said.items() if value is not None}
+def _job_options(parsed: argparse.Namespace) -> Json:
+    """Return the given options of the job itself, which are not part of its configuration."""
+    options = {name: getattr(parsed, name) for name in ("project", "priority", "cpus", "gpus")}
+    options |= {"time_limit_s": parsed.time_limit, "start_by_s": parsed.start_by}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 # --- flags
 
 
 def _add_flags(parser: argparse.ArgumentParser, schema: Schema, path: tuple[str, ...] = ()) -> None:
-    """A flag for every field: `--steps`; `--train.steps` for one of a pipeline's step."""
+    """Add a flag for every field: `--steps`; in a pipeline, with the step's name: `--train.steps`."""
     group = parser.add_argument_group(" ".join(path) or "fields", schema.get("description", "") if path else None)
     for name, field in schema.get("properties", {}).items():
         if "properties" in field:
             _add_flags(parser, field, (*path, name))
         else:
-            # In a pipeline, an earlier step gives what a step cannot do without.
-            _add_flag(group, (*path, name), _plain(field), required=not path and name in schema.get("required", ()))
+            # In a pipeline, an earlier step may provide what a step requires.
+            _add_flag(group, (*path, name), _without_null(field), required=not path and name in schema.get("required", ()))
 
 
 def _given(parsed: argparse.Namespace) -> dict[str, Any]:
-    """The fields that were given, nested as the schema is."""
+    """Return the fields that were given, nested like the schema."""
     config: dict[str, Any] = {}
     for name, value in vars(parsed).items():
-        if name.startswith(MARK):
-            *path, last = name.removeprefix(MARK).split(".")
+        if name.startswith(FIELD_PREFIX):
+            *path, last = name.removeprefix(FIELD_PREFIX).split(".")
             section = config
             for part in path:
                 section = section.setdefault(part, {})
@@ -122,7 +128,7 @@ def _given(parsed: argparse.Namespace) -> dict[str, Any]:
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both; where both say something, what is above."""
+    """Return both mappings merged; where both have a value, that of `above` wins."""
     values = dict(below)
     for name, value in above.items():
         inner = values.get(name)
@@ -131,14 +137,16 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def _absolute(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with files and folders that are here named from the root on: the service may stand in another folder."""
-    return {name: _absolute(value) if isinstance(value, Mapping) else _located(name, value) for name, value in config.items()}
+    """Return the configuration with absolute paths for files that exist here: the service may run in another folder."""
+    return {
+        name: _absolute(value) if isinstance(value, Mapping) else _absolute_value(name, value) for name, value in config.items()
+    }
 
 
-def _located(name: str, value: Any) -> Any:
+def _absolute_value(name: str, value: Any) -> Any:
     if isinstance(value, list):
-        return [_located(name, part) for part in value]
-    is_file = name in ADDRESSES or (name in NAMES_OR_FILES and any(mark in str(value) for mark in "./"))
+        return [_absolute_value(name, part) for part in value]
+    is_file = name in PATH_FIELDS or (name in PATH_OR_NAME_FIELDS and any(character in str(value) for character in "./"))
     with suppress(OSError, ValueError):
         if is_file and isinstance(value, str) and value and Path(value).exists():
             return str(Path(value).absolute())
@@ -147,7 +155,7 @@ def _located(name: str, value: Any) -> Any:
 
 def _add_flag(group: argparse._ArgumentGroup, path: Sequence[str], field: Schema, *, required: bool) -> None:
     shown = "required" if required else _shown(field.get("default"))
-    flag, dest = "--" + ".".join(path).replace("_", "-"), MARK + ".".join(path)
+    flag, dest = "--" + ".".join(path).replace("_", "-"), FIELD_PREFIX + ".".join(path)
     text = f"{field.get('description', '')} [{shown}]".replace("%", "%%")
     if field.get("type") == "boolean":
         group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, action=argparse.BooleanOptionalAction)
@@ -155,8 +163,8 @@ def _add_flag(group: argparse._ArgumentGroup, path: Sequence[str], field: Schema
         group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, metavar=_metavar(field), type=_reader(field))
 
 
-def _plain(field: Schema) -> Schema:
-    """`X` for `X or null`, with a mark that null may be said."""
+def _without_null(field: Schema) -> Schema:
+    """Return the schema of `X` for `X or null`, marked as nullable."""
     inner = next((part for part in field.get("anyOf", ()) if part.get("type") != "null"), None)
     return {**field, **inner, "nullable": True} if inner else field
 
@@ -174,7 +182,7 @@ def _shown(default: Any) -> str:
 
 
 def _reader(field: Schema) -> Callable[[str], Any]:
-    """How a flag's text becomes a value: an argparse type."""
+    """Return the argparse type that reads a flag's text as the field's value."""
 
     def read(text: str) -> Any:
         if field.get("nullable") and text == "none":
@@ -198,31 +206,31 @@ def _reader(field: Schema) -> Callable[[str], Any]:
 # --- waiting
 
 
-def _waited(client: Client, job_id: int, *, follow: bool) -> str:
-    """What the job made. RunError where it failed or timed out, Interrupted where it was cancelled."""
-    with standing_aside(job_id):
+def _wait(client: Client, job_id: int, *, follow: bool) -> str:
+    """Wait for the job and return its result. RunError where it failed or timed out, Interrupted where it was cancelled."""
+    with interruptible_watch(job_id):
         if follow:
             for text in client.follow(job_id):
                 sys.stderr.write(text)
                 sys.stderr.flush()
-        job = _watched(client, job_id)
+        job = _watch(client, job_id)
     if job["state"] == "cancelled":
-        raise Interrupted(telling.in_a_word(job))
+        raise Interrupted(format_summary(job))
     if job["state"] != "succeeded":
-        raise RunError(f"{telling.in_a_word(job)}; {US} logs {job_id}")
+        raise RunError(f"{format_summary(job)}; {PROGRAM} logs {job_id}")
     return str(job["result"])
 
 
-def _watched(client: Client, job_id: int) -> Json:
-    """The job as it ended, with a line that says how far it is until then."""
+def _watch(client: Client, job_id: int) -> Json:
+    """Return the job once it has ended, and report its progress until then."""
     job: Json = {}
-    told, next_s = "", 0.0
+    reported, next_s = "", 0.0
     with tqdm(bar_format="{desc}", leave=False, file=sys.stderr, disable=not sys.stderr.isatty()) as line:
         for job in client.watch(job_id):
-            text = telling.in_a_word(job)
+            text = format_summary(job)
             if not line.disable:
                 line.set_description_str(text[: (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1])
-            elif job["state"] not in TERMINAL and (job["state"] != told or time.monotonic() >= next_s):
+            elif job["state"] not in TERMINAL and (job["state"] != reported or time.monotonic() >= next_s):
                 say(text)
-                told, next_s = job["state"], time.monotonic() + LINE_S
+                reported, next_s = job["state"], time.monotonic() + REPORT_S
     return job

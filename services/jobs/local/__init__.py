@@ -1,1 +1,1 @@
-"""The queue on one machine: the programs that `up` starts, keeps alive and ends."""
+"""The job service on one machine: `up` starts its programs, a keeper restarts them when they end, `down` ends them."""

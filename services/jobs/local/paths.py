@@ -1,4 +1,4 @@
-"""Where the service of a storage root keeps what is its own: the job store, what runs, logs. A folder of this machine."""
+"""Where the service of a storage root keeps its own files: the job store, its state, logs. A folder of this machine."""
 
 from __future__ import annotations
 
@@ -12,46 +12,57 @@ from zsbir.base.errors import InputError
 from zsbir.base.files import write_atomic
 from zsbir.base.storage import default_local_root, default_root, is_remote, local_path
 
-URL, TOKEN = "ZSBIR_JOBS_URL", "ZSBIR_JOBS_TOKEN"
+URL_VARIABLE, TOKEN_VARIABLE = "ZSBIR_JOBS_URL", "ZSBIR_JOBS_TOKEN"
 PORT = 8270
 
 
 def absolute_root(root: str) -> str:
-    """The storage root as every process means it, wherever it runs."""
+    """Return the storage root as an address that does not depend on the working directory."""
     return root if is_remote(root) else str(local_path(root).resolve())
 
 
 def state_folder(root: str) -> Path:
-    """The service's own folder: below the root, or below `artifacts` here where the root is in object storage."""
-    place = default_local_root() if is_remote(root) else local_path(root)
-    return place.resolve() / "service"
+    """Return the service's own folder: below the root, or below `artifacts` here where the root is in object storage."""
+    base = default_local_root() if is_remote(root) else local_path(root)
+    return base.resolve() / "service"
 
 
 def default_store(root: str) -> str:
-    """The job store where none is named: a SQLite file."""
+    """Return the job store to use where none is named: ZSBIR_JOBS_STORE, else a SQLite file."""
     return os.environ.get("ZSBIR_JOBS_STORE") or f"sqlite:///{state_folder(root) / 'jobs.db'}"
 
 
-def remember(root: str, what: dict[str, Any]) -> None:
-    """What `up` has started."""
-    write_atomic(state_folder(root) / "up.json", json.dumps(what, indent=2).encode())
+def write_state(root: str, state: dict[str, Any]) -> None:
+    """Write what `up` has started to `up.json`, from which `down` and clients read it."""
+    write_atomic(_state_file(root), json.dumps(state, indent=2).encode())
 
 
-def remembered(root: str) -> dict[str, Any]:
-    """That; empty where nothing is up."""
+def read_state(root: str) -> dict[str, Any]:
+    """Return what `write_state` wrote; empty where nothing is up."""
     with suppress(FileNotFoundError):
-        return dict(json.loads((state_folder(root) / "up.json").read_text("utf-8")))
+        return dict(json.loads(_state_file(root).read_text("utf-8")))
     return {}
 
 
-def server(root: str = "") -> str:
-    """The address of the service for a client. InputError for none.
+def remove_state(root: str) -> None:
+    """Remove `up.json`: nothing is up any more."""
+    _state_file(root).unlink(missing_ok=True)
 
-    Of a root that is named, what `up` has started there; else ZSBIR_JOBS_URL, else what `up` has started for the default root.
+
+def server_url(root: str = "") -> str:
+    """Return the address of the service for a client. InputError where none is known.
+
+    For a root that is named, it is the service that `up` has started there. Otherwise it is ZSBIR_JOBS_URL, else what `up` has
+    started for the default root.
     """
-    found = ("" if root else os.environ.get(URL, "")) or remembered(root or default_root()).get("url", "")
+    found = ("" if root else os.environ.get(URL_VARIABLE, "")) or read_state(root or default_root()).get("url", "")
     if not found:
         raise InputError(
-            f"no job service is known: start one here (python -m services.jobs up), or name one (--server, {URL}=http://host:{PORT})"
+            "no job service is known: start one here (python -m services.jobs up), "
+            f"or name one (--server, {URL_VARIABLE}=http://host:{PORT})"
         )
     return str(found).rstrip("/")
+
+
+def _state_file(root: str) -> Path:
+    return state_folder(root) / "up.json"

@@ -22,15 +22,14 @@ from servers.processes import HOST, free_ports
 from servers.s3 import S3Server
 
 from services.common.auth import Role
-from services.jobs.cli import format as telling
 from services.jobs.cli import submit as submitting
 from services.jobs.cli.client import Client
 from services.jobs.cli.commands import COMMANDS
-from services.jobs.cli.format import Look
-from services.jobs.cli.options import moment_s, span_s
+from services.jobs.cli.format import TextStyle, format_duration
+from services.jobs.cli.options import duration_s, time_s
 from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
-from services.jobs.local.paths import remember, server
+from services.jobs.local.paths import server_url, write_state
 from services.jobs.queue.limits import Limits, ProjectLimits
 from services.jobs.queue.records import Attempt, JobRequest
 from services.jobs.queue.store import open_store
@@ -47,7 +46,7 @@ PROGRESS = {
 
 
 class Service:
-    """A job service on a port of its own, and the dispatcher's side of its store."""
+    """A job service on its own port, and methods that do to its store what a dispatcher does."""
 
     def __init__(self, root: Path, auth: str):
         self.root, self.port = str(root), free_ports(1)[0]
@@ -73,7 +72,7 @@ class Service:
         return self.store.submit(JobRequest.of({"kind": "ingest", "config": {"layout": "toy"}, **words})).id
 
     def run(self) -> tuple[Attempt, AttemptDir]:
-        """An attempt of the job whose turn it is."""
+        """Start an attempt of the next job; return the attempt and its folder."""
         attempt = self.store.claim(self.lease, MANY)
         assert attempt
         assert self.store.started(self.lease, attempt)
@@ -83,15 +82,21 @@ class Service:
         self.store.end(self.lease, attempt, cause, **words)
 
     def begin(self, *words: str, **env: str) -> subprocess.Popen[str]:
-        """A command as a process."""
-        told = {**os.environ, "ZSBIR_JOBS_URL": self.url, "COLUMNS": "80", **env}
+        """Start a command as a process."""
+        environment = {**os.environ, "ZSBIR_JOBS_URL": self.url, "COLUMNS": "80", **env}
         argv = [sys.executable, "-m", "services.jobs", *words]
         return subprocess.Popen(
-            argv, env=told, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+            argv,
+            env=environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
         )
 
     def command(self, *words: str, **env: str) -> tuple[int, str, str]:
-        """Its exit code, standard output and standard error."""
+        """Run a command; return its exit code, standard output and standard error."""
         process = self.begin(*words, **env)
         out, err = process.communicate(timeout=60)
         return process.returncode, out, err
@@ -114,8 +119,8 @@ def with_one_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture
-def said(service: Service, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A command within this process: what it returns."""
+def run_command(service: Service, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that runs a command in this process and returns its result."""
     monkeypatch.setenv("ZSBIR_JOBS_URL", service.url)
     return lambda *words: COMMANDS[words[0]](words[1:])
 
@@ -131,16 +136,16 @@ def until(what: Any, seconds: float = 20) -> Any:
 # --- submitting
 
 
-def test_submit_prints_only_the_id_and_says_where_the_job_stands(service):
+def test_submit_prints_only_the_id_and_reports_the_jobs_place(service):
     first = service.command("submit", "ingest", "--layout", "toy")
     assert first[:2] == (0, "1\n")
     assert first[2] == "job 1 is queued: starts next; place 1 in line; python -m services.jobs show 1\n"
 
 
-def test_flags_become_values_of_the_schemas_types(service, said):
+def test_flags_become_values_of_the_schemas_types(service, run_command):
     flags = "--layout=toy --toy-px 64 --dev-frac 0.25 --dev-classes a,b, --dedup --no-skip-incomplete"
     terms = "--project vision --priority -3 --cpus 2 --gpus 0.5 --time-limit 1h30m"
-    said("submit", "ingest", *flags.split(), *terms.split())
+    run_command("submit", "ingest", *flags.split(), *terms.split())
     job = service.store.job(1)
     assert job.config == {
         "layout": "toy", "toy_px": 64, "dev_frac": 0.25, "dev_classes": ["a", "b"], "dedup": True, "skip_incomplete": False,
@@ -148,22 +153,24 @@ def test_flags_become_values_of_the_schemas_types(service, said):
     assert (job.project, job.priority, job.cpus, job.gpus, job.time_limit_s) == ("vision", -3, 2, 0.5, 5400)
 
 
-def test_a_pipelines_fields_are_named_with_their_step_and_win_over_the_file(service, said, tmp_path):
+def test_a_pipelines_fields_are_named_with_their_step_and_win_over_the_file(service, run_command, tmp_path):
     file = tmp_path / "pipeline.yaml"
     file.write_text("recipe: toy\ningest: {toy_px: 64, seed: 3}\ntrain: {steps: 5}\n")
-    said("submit", "pipeline", "--config", str(file), "--train.steps", "20", "--train.lr-preserver=none", "--no-ingest.dedup")
+    run_command(
+        "submit", "pipeline", "--config", str(file), "--train.steps", "20", "--train.lr-preserver=none", "--no-ingest.dedup"
+    )
     config = service.store.job(1).config
     assert config["ingest"] == {"layout": "toy", "toy_px": 64, "seed": 3, "dedup": False}
     assert config["train"] == {"recipe": "toy", "steps": 20, "lr_preserver": None}
 
 
-def test_a_recipe_can_be_named_for_trainings_and_sweeps(service, said, monkeypatch):
+def test_a_recipe_can_be_named_for_trainings_and_sweeps(service, run_command, monkeypatch):
     for kind in ("train", "sweep"):
         with pytest.raises(InputError, match=r"dataset.*is outside of what this service reads"):
-            said("submit", kind, "--recipe", "toy", "--dataset", "/elsewhere")
+            run_command("submit", kind, "--recipe", "toy", "--dataset", "/elsewhere")
 
 
-def test_files_that_are_here_are_named_from_the_root_on_and_names_stay_names(tmp_path, monkeypatch):
+def test_paths_of_files_that_exist_here_become_absolute_and_names_stay_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("imagenet", "losses", "cat", "classes.txt", "w.pt", "data"):
         Path(name).touch()
@@ -178,12 +185,12 @@ def test_files_that_are_here_are_named_from_the_root_on_and_names_stay_names(tmp
     }  # fmt: skip
 
 
-def test_the_same_key_is_the_same_job_and_without_one_each_is_a_new_one(service, said, capsys):
+def test_the_same_key_is_the_same_job_and_without_one_each_is_a_new_one(service, run_command, capsys):
     toy = ("submit", "ingest", "--layout", "toy")
-    assert [said(*toy, "--key", "k"), said(*toy, "--key", "k"), said(*toy)] == ["1", "1", "2"]
+    assert [run_command(*toy, "--key", "k"), run_command(*toy, "--key", "k"), run_command(*toy)] == ["1", "1", "2"]
     assert capsys.readouterr().err.count("was submitted with the key 'k' before") == 1
     with pytest.raises(InputError, match="stands for job 1, which is another one"):
-        said(*toy, "--seed", "2", "--key", "k")
+        run_command(*toy, "--seed", "2", "--key", "k")
 
 
 def test_a_lost_answer_is_asked_for_again_without_a_second_job(service):
@@ -197,7 +204,7 @@ def test_a_lost_answer_is_asked_for_again_without_a_second_job(service):
     assert service.store.counts() == {"queued": 3}
 
 
-def test_what_could_be_done_twice_is_not_sent_twice(service):
+def test_a_request_that_may_not_be_repeated_is_sent_once(service):
     service.submit()
     service.end(service.run()[0], "user_error")
     with FaultProxy(S3Server(service.url, "", "")) as proxy, Client(proxy.endpoint) as client:
@@ -233,14 +240,14 @@ def test_waiting_ends_as_the_job_does(service, cause, code, out, err):
 def test_ctrl_c_ends_the_waiting_and_not_the_job(service):
     process = service.begin("submit", "ingest", "--layout", "toy", "--follow")
     until(service.store.counts)
-    _, place = service.run()
-    place.write_log(0, b"hello\n")
+    _, attempt_dir = service.run()
+    attempt_dir.write_log(0, b"hello\n")
     while "hello" not in process.stderr.readline():
         pass
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
-    assert err == "interrupted: no longer watched; job 1 itself goes on: python -m services.jobs logs -f 1\n"
+    assert err == "interrupted: stopped watching; job 1 itself continues: python -m services.jobs logs -f 1\n"
     assert service.store.job(1).state == "running"
 
 
@@ -266,14 +273,14 @@ def test_on_a_terminal_waiting_is_one_line_that_changes(service):
 # --- looking
 
 
-def test_list_shows_what_a_person_asks_first(service, said):
+def test_list_shows_state_progress_owner_and_reason(service, run_command):
     service.submit(owner="alice", project="vision")
     service.submit(owner="bob", priority=5)
     attempt, _ = service.run()
     service.store.report(service.lease, attempt, PROGRESS)
     service.submit(owner="carl")
     service.end(service.run()[0], "data_error", message="no photos\x1b[31m\nat all")
-    lines = re.sub(r"\b\d s\b", "0 s", said("list")).splitlines()
+    lines = re.sub(r"\b\d s\b", "0 s", run_command("list")).splitlines()
     assert [re.split(r"\s{2,}", line) for line in lines] == [
         ["ID", "KIND", "STATE", "PROGRESS", "OWNER", "PROJECT", "AGE", "WHY"],
         ["3", "ingest", "queued", "place 1", "carl", "default", "0 s", "starts next"],
@@ -282,48 +289,48 @@ def test_list_shows_what_a_person_asks_first(service, said):
     ]
 
 
-def test_list_takes_some_and_says_how_many_more_there_are(service, said, capsys):
+def test_list_is_limited_and_says_how_many_more_jobs_there_are(service, run_command, capsys):
     for _ in range(5):
         service.submit(project="vision")
-    assert len(said("list", "--limit", "2").splitlines()) == 3
-    assert "3 more; see them with --limit N or --all" in capsys.readouterr().err
-    assert len(said("list", "--limit", "2", "--all").splitlines()) == 6
-    said("list", "--project", "vision", "--limit", "2")
-    assert "there are more; see them" in capsys.readouterr().err
-    assert [job["id"] for job in json.loads(said("list", "--state", "queued", "--json"))] == [5, 4, 3, 2, 1]
-    assert said("list", "--state", "failed") is None
+    assert len(run_command("list", "--limit", "2").splitlines()) == 3
+    assert "3 more; list them with --limit N or --all" in capsys.readouterr().err
+    assert len(run_command("list", "--limit", "2", "--all").splitlines()) == 6
+    run_command("list", "--project", "vision", "--limit", "2")
+    assert "there are more; list them" in capsys.readouterr().err
+    assert [job["id"] for job in json.loads(run_command("list", "--state", "queued", "--json"))] == [5, 4, 3, 2, 1]
+    assert run_command("list", "--state", "failed") is None
     assert "no such jobs" in capsys.readouterr().err
 
 
-def test_show_tells_all(service, said, capsys):
+def test_show_prints_everything_about_a_job(service, run_command, capsys):
     job = service.submit(kind="pipeline", config={"ingest": {"layout": "toy"}, "train": {"steps": 2}}, owner="alice", gpus=1)
     first, _ = service.run()
     service.store.report(service.lease, first, {}, resumed_from="/old/checkpoint")
     service.end(first, "preempted", message="the node was taken")
-    assert re.search(r"why +starts next; the last attempt: the node was taken\n  place +1 in line", said("show", str(job)))
+    assert re.search(r"why +starts next; the last attempt: the node was taken\n  place +1 in line", run_command("show", str(job)))
     second, _ = service.run()
     service.store.report(service.lease, second, PROGRESS)
-    told = said("show", str(job))
+    told = run_command("show", str(job))
     for expected in (
         "job 1  pipeline  running", "████░░░░░░░░░░░ 62 % · 3 min left", "train/loss  1.2346", "1 CPU, 1 GPU",
-        "1  preempted", "the node was taken; went on from /old/checkpoint", "ingest  done", "train   running",
+        "1  preempted", "the node was taken; resumed from /old/checkpoint", "ingest  done", "train   running",
         "submitted      kind pipeline, priority 0", "train.steps    2", "python -m services.jobs logs -f 1",
     ):  # fmt: skip
         assert expected in told
     assert "dispatcher: not seen yet" in capsys.readouterr().err
     service.end(second, result="/data/made")
-    assert "result     /data/made" in said("show", str(job))
-    assert json.loads(said("show", str(job), "--json"))["attempts"] == 2
+    assert "result     /data/made" in run_command("show", str(job))
+    assert json.loads(run_command("show", str(job), "--json"))["attempts"] == 2
 
 
-def test_queue_shows_who_runs_who_waits_and_why_and_who_dispatches(service, said):
+def test_queue_shows_what_runs_what_waits_and_why_and_the_dispatcher(service, run_command):
     service.store.set_limits(Limits(running=1, cpus=8, projects={"vision": ProjectLimits(gpu_hours=100)}), "operator")
     for owner in ("alice", "bob", "carl"):
         service.submit(owner=owner)
     service.run()
-    said("queue")
+    run_command("queue")
     service.store.heartbeat(service.lease)
-    lines = [re.split(r"\s{2,}", re.sub(r"\b\d s ago", "0 s ago", line.strip())) for line in said("queue").splitlines()]
+    lines = [re.split(r"\s{2,}", re.sub(r"\b\d s ago", "0 s ago", line.strip())) for line in run_command("queue").splitlines()]
     assert lines == [
         ["running", "1 of 1 job, 1 of 8 CPUs, 0 GPUs"],
         ["project vision", "at most 100 GPU-hours"],
@@ -336,42 +343,42 @@ def test_queue_shows_who_runs_who_waits_and_why_and_who_dispatches(service, said
         ["1", "2", "ingest", "bob", "default", "priority 0", "1 of 1 jobs are running: job 1"],
         ["2", "3", "ingest", "carl", "default", "priority 0", "job 2 is first in line, and waits for room"],
     ]
-    assert json.loads(said("queue", "--json"))["limits"]["running"] == 1
+    assert json.loads(run_command("queue", "--json"))["limits"]["running"] == 1
     service.store.release(service.lease)
-    assert "none: nothing starts before there is one; python -m services.jobs up" in said("queue")
+    assert "none: no job starts without one; start it with: python -m services.jobs up" in run_command("queue")
 
 
-def test_the_table_fits_its_terminal_and_has_colours_there_alone():
+def test_a_table_fits_its_terminal_and_has_colours_only_there():
     rows = [("1", "failed", "x" * 100), ("22", "queued", "short")]
-    assert Look().table(rows) == ["1   failed  " + "x" * 100, "22  queued  short"]
-    assert Look(width=30).table(rows)[0] == "1   failed  " + "x" * 17 + "…"
-    assert Look(width=30, colours=True).table(rows)[1] == "22  \x1b[33mqueued\x1b[0m  short"
+    assert TextStyle().table(rows) == ["1   failed  " + "x" * 100, "22  queued  short"]
+    assert TextStyle(width=30).table(rows)[0] == "1   failed  " + "x" * 17 + "…"
+    assert TextStyle(width=30, colours=True).table(rows)[1] == "22  \x1b[33mqueued\x1b[0m  short"
 
 
-def test_a_time_reads_as_people_say_it():
+def test_durations_are_written_as_people_write_them():
     spoken = {0: "0 s", 59.4: "59 s", 60: "1 min", 3599: "59 min", 3600: "1 h", 7500: "2 h 5 min", 90000: "1 d 1 h", -5: "0 s"}
-    assert {seconds: telling.span(seconds) for seconds in spoken} == spoken
-    assert [span_s(text) for text in ("90", "90s", "1h30m", "0.5d")] == [90, 90, 5400, 43200]
-    assert moment_s("2030-01-31T12:00+00:00") == 1896091200
-    assert abs(moment_s("1h") - time.time() - 3600) < 5
+    assert {seconds: format_duration(seconds) for seconds in spoken} == spoken
+    assert [duration_s(text) for text in ("90", "90s", "1h30m", "0.5d")] == [90, 90, 5400, 43200]
+    assert time_s("2030-01-31T12:00+00:00") == 1896091200
+    assert abs(time_s("1h") - time.time() - 3600) < 5
 
 
 # --- logs
 
 
-def test_a_log_is_printed_as_it_is(service, said, capfd):
+def test_a_log_is_printed_as_it_is(service, run_command, capfd):
     def printed(*words: str) -> str:
-        said("logs", "1", *words)
+        run_command("logs", "1", *words)
         return capfd.readouterr().out
 
     service.submit()
-    assert said("logs", "1") is None
-    assert "it has not begun yet: job 1 is queued" in capfd.readouterr().err
+    assert run_command("logs", "1") is None
+    assert "the job has not begun yet: job 1 is queued" in capfd.readouterr().err
     text = "".join(f"line {number} ä\n" for number in range(60_000))  # more than two pieces
-    attempt, place = service.run()
+    attempt, attempt_dir = service.run()
     data = text.encode()
     for piece in range(-(-len(data) // 2**18)):
-        place.write_log(piece, data[piece * 2**18 : (piece + 1) * 2**18])
+        attempt_dir.write_log(piece, data[piece * 2**18 : (piece + 1) * 2**18])
     assert service.command("logs", "1") == (0, text, "")
     assert printed("--tail", "2") == "line 59998 ä\nline 59999 ä\n"
     service.end(attempt, "preempted")
@@ -380,7 +387,7 @@ def test_a_log_is_printed_as_it_is(service, said, capfd):
     assert printed("--attempt", "1", "--tail", "1") == "line 59999 ä\n"
 
 
-def test_who_reads_no_further_is_no_failure(service):
+def test_a_closed_pipe_is_no_failure(service):
     service.submit()
     service.run()[1].write_log(0, b"line\n" * 50_000)
     process = service.begin("logs", "1")
@@ -393,17 +400,17 @@ def test_who_reads_no_further_is_no_failure(service):
 def test_following_goes_over_attempts_and_a_restart_of_the_service_without_losing_or_doubling_a_byte(service):
     service.submit()
     process = service.begin("logs", "-f", "1")
-    first, place = service.run()
-    place.write_log(0, b"one\ntw\xc3")
+    first, attempt_dir = service.run()
+    attempt_dir.write_log(0, b"one\ntw\xc3")
     assert process.stdout.readline() == "one\n"
     service.stop()
-    place.write_log(0, b"one\ntw\xc3\xb6\n")
-    assert "trying again, the job goes on meanwhile" in process.stderr.readline()
+    attempt_dir.write_log(0, b"one\ntw\xc3\xb6\n")
+    assert "trying again, the job continues meanwhile" in process.stderr.readline()
     service.start()
     assert process.stdout.readline() == "twö\n"
     service.end(first, "preempted")
-    second, place = service.run()
-    place.write_log(0, b"three\n")
+    second, attempt_dir = service.run()
+    attempt_dir.write_log(0, b"three\n")
     service.end(second, result="/data/made")
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "three\n")
@@ -413,22 +420,24 @@ def test_following_goes_over_attempts_and_a_restart_of_the_service_without_losin
 # --- changing
 
 
-def test_cancel_takes_numbers_or_a_selection_that_somebody_agreed_to(service, said):
+def test_cancel_takes_numbers_or_a_confirmed_selection(service, run_command):
     for project in ("vision", "vision", "audio", "audio", "vision"):
         service.submit(project=project)
-    assert said("cancel", "1") == "job 1 was cancelled: cancelled by local"
-    with pytest.raises(InputError, match="that cancels 2 jobs: say --yes where nobody can be asked"):
-        said("cancel", "--project", "vision")
-    assert said("cancel", "--project", "vision", "--state", "queued", "--yes") == "cancelled, or saving their work first: 5, 2"
-    assert said("cancel", "--project", "vision", "--yes") == "nothing was cancelled"
+    assert run_command("cancel", "1") == "job 1 was cancelled: cancelled by local"
+    with pytest.raises(InputError, match="this cancels 2 jobs; confirm with --yes"):
+        run_command("cancel", "--project", "vision")
+    assert (
+        run_command("cancel", "--project", "vision", "--state", "queued", "--yes") == "cancelled, or saving their work first: 5, 2"
+    )
+    assert run_command("cancel", "--project", "vision", "--yes") == "nothing was cancelled"
     with pytest.raises(RunError, match="1 of 2 jobs were not cancelled"):
-        said("cancel", "3", "99")
+        run_command("cancel", "3", "99")
     service.run()
-    assert said("cancel", "4") == "job 4 is running: cancelling: saves its work first"
+    assert run_command("cancel", "4") == "job 4 is running: cancelling: saving its work first"
     assert service.store.counts() == {"cancelled": 4, "running": 1}
 
 
-def test_before_many_are_cancelled_somebody_at_a_terminal_is_asked(service):
+def test_cancelling_a_selection_asks_for_confirmation_on_a_terminal(service):
     for _ in range(3):
         service.submit(project="vision")
     for answer, said in (("\n", "nothing was cancelled\n"), ("y\n", "cancelled, or saving their work first: 3, 2, 1\n")):
@@ -442,28 +451,28 @@ def test_before_many_are_cancelled_somebody_at_a_terminal_is_asked(service):
         os.close(there)
 
 
-def test_retry_is_a_new_job_that_goes_on_with_the_work(service, said, capsys):
+def test_retry_is_a_new_job_that_continues_the_work(service, run_command, capsys):
     service.submit()
     service.end(service.run()[0], "user_error")
-    assert said("retry", "1") == "2"
+    assert run_command("retry", "1") == "2"
     assert service.store.job(2).retry_of == 1
-    assert "goes on with the work of job 1; python -m services.jobs show 2" in capsys.readouterr().err
+    assert "continues the work of job 1; python -m services.jobs show 2" in capsys.readouterr().err
     with pytest.raises(InputError, match="job 2 is queued: only one that has failed"):
-        said("retry", "2")
+        run_command("retry", "2")
 
 
 # --- bad input, tokens, start
 
 
 BAD = [
-    (["submit"], "say first what to submit: ingest, pretrain"),
+    (["submit"], "name the kind of job first: ingest, pretrain"),
     (["submit", "trian"], "unknown kind 'trian'; did you mean 'train'?"),
     (["submit", "ingest", "--layuot", "toy"], "unknown option '--layuot'; did you mean '--layout'?"),
     (["submit", "pipeline", "--train.step=3"], "unknown option '--train.step'; did you mean '--train.steps'?"),
     (["submit", "ingest", "--layout", "tox"], "unknown value 'tox'; did you mean 'toy'?"),
     (["submit", "ingest", "--seed", "x"], "argument --seed: must be a whole number, got 'x'"),
     (["submit", "train", "--lr", "fast"], "argument --lr: must be a number, got 'fast'"),
-    (["submit", "train", "--lr", "nan"], "what is sent must be JSON"),
+    (["submit", "train", "--lr", "nan"], "a request must be JSON"),
     (["submit", "train", "--lr", "-1", "--dataset=x"], "field 'lr': input should be greater than 0, got -1"),
     (["submit", "ingest"], "ingest: field 'layout' is required"),
     (["submit", "ingest", "--layout=toy", "--project", "A B"], "project: string should match pattern"),
@@ -472,7 +481,7 @@ BAD = [
     (["submit", "ingest", "--layout=toy", "--key", "ä"], "must be 1 to 200 plain characters"),
     (["submit", "ingest", "--config", "NONE"], "cannot read the configuration"),
     (["submit", "ingest", "--config", "LIST"], "must be a YAML mapping"),
-    (["submit", "ingest", "--config", "DATE"], "what is sent must be JSON"),
+    (["submit", "ingest", "--config", "DATE"], "a request must be JSON"),
     (["submit", "ingest", "--config", "TYPO"], "ingest: unknown field 'layuot'; did you mean 'layout'?"),
     (["submit", "ingest", "--layout=toy", "more"], "unexpected argument 'more'"),
     (["list", "--state", "lost"], "argument --state: invalid choice: 'lost'"),
@@ -518,12 +527,12 @@ def test_without_a_service_the_line_says_how_to_start_one(service, tmp_path):
     service.start()
 
 
-def test_another_server_is_told_apart_from_a_job_service(moto):
-    with Client(moto.endpoint) as client, pytest.raises(RunError, match="is no job service; name it with --server"):
+def test_another_server_is_not_mistaken_for_a_job_service(moto):
+    with Client(moto.endpoint) as client, pytest.raises(RunError, match="is not a job service; name one with --server"):
         client.queue()
 
 
-def test_json_of_another_service_is_told_apart_too():
+def test_json_of_another_service_is_not_mistaken_either():
     class Other(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
@@ -546,22 +555,22 @@ def test_json_of_another_service_is_told_apart_too():
                 lambda: client.cancel_many(ids=[1]),
             )
             for ask in (*looks, *acts):
-                with pytest.raises(RunError, match="is no job service; name it with --server"):
+                with pytest.raises(RunError, match="is not a job service; name one with --server"):
                     ask()
         stranger.shutdown()
 
 
-def test_a_root_that_is_named_goes_before_the_address_in_the_environment(with_one_job, tmp_path, monkeypatch):
+def test_a_named_root_wins_over_the_address_in_the_environment(with_one_job, tmp_path, monkeypatch):
     monkeypatch.setenv("ZSBIR_JOBS_URL", "http://jobs.example.org")
     mine = str(tmp_path / "mine")
-    remember(mine, {"url": with_one_job.url})
-    assert server(mine) == with_one_job.url
-    assert server() == "http://jobs.example.org"
+    write_state(mine, {"url": with_one_job.url})
+    assert server_url(mine) == with_one_job.url
+    assert server_url() == "http://jobs.example.org"
     with pytest.raises(InputError, match="no job service is known"):
-        server(str(tmp_path / "nothing is up here"))
+        server_url(str(tmp_path / "nothing is up here"))
 
 
-def test_a_terminal_without_bars_and_dots_is_told_nonetheless(with_one_job):
+def test_list_works_where_the_encoding_lacks_bars_and_dots(with_one_job):
     code, out, err = with_one_job.command("list", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (code, err) == (0, "")
     assert "ingest" in out
@@ -578,7 +587,7 @@ def test_a_terminal_without_bars_and_dots_is_told_nonetheless(with_one_job):
         (("submit", "train", "--config={here}/loop.yaml"), {}, "cannot read the configuration"),
     ],
 )
-def test_what_goes_wrong_every_day_is_one_line(with_one_job, tmp_path, words, env, line):
+def test_common_mistakes_are_one_line(with_one_job, tmp_path, words, env, line):
     (tmp_path / "no database").write_text("something else " * 100)
     (tmp_path / "loop.yaml").write_text("train: &one\n  steps: *one\n")
     code, out, err = with_one_job.command(
@@ -607,11 +616,11 @@ def test_tokens_come_from_the_environment_or_a_file(tmp_path):
         code, _, err = service.command(*toy, ZSBIR_JOBS_TOKEN=viewer)
         assert code == 2
         assert "'viewer' is a viewer, this needs a token of a submitter" in err
-        # Whoever is no operator means his own jobs.
+        # Without the role of operator, a selection means the caller's own jobs.
         service.submit(owner="somebody")
         assert service.command("cancel", "--state", "queued", "--yes", ZSBIR_JOBS_TOKEN=submitter)[1].endswith(": 1\n")
         code, _, err = service.command("list", ZSBIR_JOBS_TOKEN="two words")
-        assert (code, "the token has characters that no token has" in err) == (2, True)
+        assert (code, "the token contains spaces or other characters" in err) == (2, True)
     finally:
         service.stop()
 
@@ -625,9 +634,9 @@ def test_every_command_explains_itself(name):
     assert (COMMANDS[name].__doc__ or "").strip()
 
 
-def test_the_help_of_a_kind_shows_its_fields_as_the_service_describes_them(said):
+def test_the_help_of_a_kind_shows_its_fields_as_the_service_describes_them(run_command):
     with pytest.raises(cli.HelpAsked) as asked:
-        said("submit", "train", "--help")
+        run_command("submit", "train", "--help")
     text = " ".join(str(asked.value).split())
     assert "Dataset and Knowledge in, a trained Run out" in text
     assert "--mining {hard,all}" in text
@@ -636,7 +645,27 @@ def test_the_help_of_a_kind_shows_its_fields_as_the_service_describes_them(said)
     assert re.search(r"--lr X \S.*?\[0.0001\]", text)
     assert "recipes: custom" in text
     with pytest.raises(cli.HelpAsked, match=r"--train\.steps N"):
-        said("submit", "--help", "pipeline")
+        run_command("submit", "--help", "pipeline")
+
+
+HELP = """
+import sys
+from services.jobs import __main__ as program
+from zsbir.base.cli import HelpAsked
+for name in sys.argv[1:]:
+    try:
+        program._parse([name, "--help"])
+    except HelpAsked:
+        print(name)
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+def test_the_help_of_the_services_own_commands_loads_nothing_heavy():
+    names = ["--help", "up", "down", "serve", "limits", "tokens", "keep"]
+    shown = subprocess.run([sys.executable, "-c", HELP, *names], capture_output=True, text=True, check=True).stdout.split("\n")
+    assert shown[: len(names)] == names
+    assert not {"torch", "ray", "mlflow", "numpy", "sqlalchemy", "alembic", "fastapi", "boto3"} & set(shown[len(names)].split())
 
 
 def test_commands_load_nothing_heavy():

@@ -1,4 +1,4 @@
-"""`up` and `down` on one machine: who keeps a root's service, how long jobs may take to save, and what is told to whom."""
+"""`up` and `down` on one machine: the lock of a root's keeper, the grace period of jobs, addresses and secrets."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 
 import pytest
 
-from services.jobs.local import keeper as local
-from services.jobs.local.machine import Machine, UpSettings
-from services.jobs.local.paths import remember, state_folder
-from services.jobs.local.process import start_of
+from services.jobs.local import lock
+from services.jobs.local.keeper import down, up
+from services.jobs.local.machine import Machine
+from services.jobs.local.ownership import MARKER, start_of
+from services.jobs.local.paths import state_folder, write_state
+from services.jobs.local.settings import UpSettings
+from services.jobs.local.shutdown import RUNNER_MODULE, pause_jobs, running_attempts
 from services.jobs.runs.attempt_dir import attempt_dir_of
 from services.jobs.runs.steps import Step
 from zsbir.base.errors import InputError, RunError
@@ -22,14 +26,17 @@ from zsbir.base.storage import join
 
 KEEPER = """
 import signal, sys, threading
-from services.jobs.local import keeper as local
+from services.jobs.local import lock
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-with local._kept(sys.argv[1]):
-    print("kept", flush=True)
+with lock.hold_lock(sys.argv[1]):
+    print("locked", flush=True)
     stop.wait()
-    print(local._asked_grace_s(sys.argv[1], 7.0), flush=True)
+    print(lock.read_grace_s(sys.argv[1], 7.0), flush=True)
 """
+NOTHING = {"programs": [], "ray": {"temp": "/nowhere/of/this/test"}}
+"""The state of a service without programs, as the version before markers wrote it."""
+
 LONG = {"image_px": 16, "photos_per_class": 4000, "epochs": 1, "batch_images": 16}
 """A pre-training that draws photos for a quarter of an hour."""
 
@@ -41,9 +48,9 @@ def root(tmp_path):
 
 @pytest.fixture
 def keeper(root):
-    """A process that holds the lock, and says for how long it was told to wait."""
+    """A process that holds the lock, and prints the grace period that it was given."""
     process = subprocess.Popen([sys.executable, "-c", KEEPER, root], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "kept\n"
+    assert process.stdout.readline() == "locked\n"
     yield process
     process.kill()
     process.wait()
@@ -51,15 +58,24 @@ def keeper(root):
 
 
 @pytest.fixture
-def at_work(root):
-    """An attempt of that root at work in a process of its own, as Ray would have started it, with its place."""
+def marker():
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def at_work(root, marker):
+    """An attempt of that root in a process of its own, as Ray would have started it for that service, and its folder."""
     attempt_dir = attempt_dir_of(root, "zsbir-test-1-a1")
     steps = [Step("pretrain", LONG).as_json()]
     memo = join(root, "jobs", "steps", "zsbir-test-1")
     attempt_dir.specify({"job": 1, "submission_id": "zsbir-test-1-a1", "root": root, "memo": memo, "env": {}, "steps": steps})
     process = subprocess.Popen(
-        [sys.executable, "-m", local.WORK, attempt_dir.uri], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", RUNNER_MODULE, attempt_dir.uri],
+        env={**os.environ, MARKER: marker},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
+    write_state(root, {**NOTHING, "marker": marker})
     until = time.monotonic() + 60
     while not attempt_dir.status("pretrain")["progress"].get("done"):
         assert time.monotonic() < until
@@ -69,41 +85,41 @@ def at_work(root):
     process.wait()
 
 
-def test_one_process_keeps_a_root_until_it_is_gone(root, keeper):
-    assert local._is_kept(root)
-    with pytest.raises(RunError, match="kept by another process"), local._kept(root):
+def test_one_process_holds_the_lock_of_a_root_until_it_ends(root, keeper):
+    assert lock.is_locked(root)
+    with pytest.raises(RunError, match="kept by another process"), lock.hold_lock(root):
         pass
     keeper.kill()
     keeper.wait()
-    assert not local._is_kept(root)
-    with local._kept(root):
-        assert local._is_kept(root)
-    assert not local._is_kept(root)
+    assert not lock.is_locked(root)
+    with lock.hold_lock(root):
+        assert lock.is_locked(root)
+    assert not lock.is_locked(root)
 
 
-def test_what_a_keeper_starts_does_not_hold_its_lock(root):
-    with local._kept(root):
+def test_child_processes_do_not_hold_the_lock(root):
+    with lock.hold_lock(root):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
-    assert not local._is_kept(root)
+    assert not lock.is_locked(root)
     child.kill()
     child.wait()
 
 
 @pytest.mark.parametrize(("words", "waits_s"), [({"grace_s": 600.0}, "600.0"), ({"grace_s": None}, "33.0"), ({"now": True}, "0.0")])
-def test_the_keeper_waits_as_long_as_down_was_told_or_up(root, keeper, words, waits_s):
-    remember(root, {"grace_s": 33.0, "programs": [], "ray": {"temp": "/nowhere/of/this/test"}})
-    local.down(root, **{"now": False, **words})
+def test_the_grace_period_is_that_of_down_else_that_of_up(root, keeper, words, waits_s):
+    write_state(root, {"grace_s": 33.0, **NOTHING})
+    down(root, **{"now": False, **words})
     assert keeper.stdout.read() == f"{waits_s}\n"
     assert keeper.wait(10) == 0
     assert not (state_folder(root) / "up.json").exists()
 
 
 def test_a_second_down_shortens_the_wait_of_the_first(root, at_work):
-    """Who is asked to hurry hurries; asking again alone does not."""
+    """The number of seconds is read again while it waits."""
     process, attempt_dir = at_work
-    os.kill(process.pid, signal.SIGSTOP)  # it does not listen
+    os.kill(process.pid, signal.SIGSTOP)  # it cannot save a checkpoint
     asked = [600.0]
-    waiting = threading.Thread(target=local._pause_jobs, args=(root, lambda: asked[0]))
+    waiting = threading.Thread(target=pause_jobs, args=(root, lambda: asked[0]))
     waiting.start()
     waiting.join(1.5)
     assert waiting.is_alive()
@@ -114,52 +130,64 @@ def test_a_second_down_shortens_the_wait_of_the_first(root, at_work):
 
 
 @pytest.mark.slow
-def test_jobs_that_a_killed_keeper_left_behind_save_their_work_first(root, at_work):
+def test_jobs_that_a_killed_keeper_left_behind_save_their_work_first(root, at_work, marker):
     process, attempt_dir = at_work
-    dispatcher = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    dispatcher = subprocess.Popen(["sleep", "600"], env={**os.environ, MARKER: marker}, start_new_session=True)
     programs = [{"name": "dispatcher", "pid": dispatcher.pid, "start": start_of(dispatcher.pid)}]
-    programs += [{"name": "api", "pid": os.getpid(), "start": "another boot 1"}]  # a number that is somebody else's by now
-    remember(root, {"grace_s": 60.0, "programs": programs, "ray": {"temp": "/nowhere/of/this/test"}})
-    local.down(root, now=False)
+    programs += [{"name": "api", "pid": os.getpid(), "start": "another boot 1"}]  # a number that another process has by now
+    write_state(root, {"grace_s": 60.0, **NOTHING, "programs": programs, "marker": marker})
+    down(root, now=False)
     assert attempt_dir.ended().cause == "preempted"
-    process.wait(10)  # with what exit code, `down` may have learned before: it waits for this child, too
+    process.wait(10)
     assert dispatcher.wait(10) == -signal.SIGKILL
 
 
-def test_now_means_now(root, at_work):
+def test_now_means_without_a_checkpoint(root, at_work, marker):
     process, attempt_dir = at_work
-    remember(root, {"grace_s": 600.0, "programs": [], "ray": {"temp": "/nowhere/of/this/test"}})
-    local.down(root, now=True)
+    write_state(root, {"grace_s": 600.0, **NOTHING, "marker": marker})
+    down(root, now=True)
     process.wait(10)
-    assert attempt_dir.ended() is None, "it had no time for a last word"
+    assert attempt_dir.ended() is None, "it had time to write how it ended"
 
 
-def test_a_number_that_an_earlier_keeper_left_is_nobody_s(root, keeper):
-    """Between taking the lock and saying who has it."""
-    lock = state_folder(root) / "keeper.lock"
-    said = lock.read_text()
+def test_the_number_of_an_earlier_keeper_gets_no_signal(root, keeper):
+    """It stands in the file until the new holder of the lock has written its own."""
+    file = state_folder(root) / "keeper.lock"
+    written = file.read_text()
     other = subprocess.Popen(["sleep", "600"])
     for stale in ("", f"{other.pid}", f"{other.pid} another boot 1"):
-        lock.write_text(stale)
-        assert local._keeper(root) == 0
-        assert not local._is_ready(root)
-    threading.Timer(0.5, lock.write_text, (said,)).start()
-    remember(root, {"grace_s": 33.0, "programs": [], "ray": {"temp": "/nowhere/of/this/test"}})
-    local.down(root, now=False)
+        file.write_text(stale)
+        assert lock.keeper_pid(root) == 0
+        assert not lock.is_ready(root)
+    threading.Timer(0.5, file.write_text, (written,)).start()
+    write_state(root, {"grace_s": 33.0, **NOTHING})
+    down(root, now=False)
     assert other.poll() is None
     assert keeper.wait(10) == 0
     other.kill()
     other.wait()
 
 
+def test_a_command_line_that_names_an_attempt_is_no_running_attempt(root, at_work):
+    """A process counts by its environment; a stranger's is neither waited for nor ended."""
+    process, attempt_dir = at_work
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", RUNNER_MODULE, f"{root}/jobs/other"])
+    assert [found.uri for found in running_attempts(root)] == [attempt_dir.uri]
+    down(root, now=True)
+    process.wait(10)
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
+
+
 def test_nothing_is_ended_where_nothing_is_up(root, capfd):
-    local.down(root, now=False)
+    down(root, now=False)
     assert "nothing is up" in capfd.readouterr().err
 
 
 def test_without_tokens_it_listens_on_this_machine_alone(root):
     with pytest.raises(InputError, match="would be operator"):
-        local.up(UpSettings(root=root, host="0.0.0.0", auth="off"))
+        up(UpSettings(root=root, host="0.0.0.0", auth="off"))
 
 
 @pytest.mark.parametrize(
@@ -169,8 +197,8 @@ def test_without_tokens_it_listens_on_this_machine_alone(root):
 def test_the_address_is_one_that_works(root, host, url, auth):
     machine = Machine(UpSettings(root=root, host=host, port=0, hosts=("jobs.example.org",)))
     api = next(program for program in machine.programs if program.name == "api")
-    (names,) = [word.partition("=")[2].split(",") for word in api.words if word.startswith("--hosts=")]
-    assert machine.said["url"].startswith(url)
+    (names,) = [word.partition("=")[2].split(",") for word in api.command if word.startswith("--hosts=")]
+    assert machine.summary["url"].startswith(url)
     assert machine.auth == auth
     assert "jobs.example.org" in names
     assert ("127.0.0.1" in names) == (host == "0.0.0.0")
@@ -178,6 +206,6 @@ def test_the_address_is_one_that_works(root, host, url, auth):
 
 def test_a_password_is_on_no_command_line_and_in_no_file(root, tmp_path):
     machine = Machine(UpSettings(root=root, store="postgresql://ann:hush@db.example.org/zsbir"))
-    assert all("hush" not in " ".join(program.words) for program in machine.programs)
+    assert all("hush" not in " ".join(program.command) for program in machine.programs)
     assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["dispatcher", "api"]
-    assert "hush" not in str(machine.said)
+    assert "hush" not in str(machine.summary)

@@ -59,7 +59,7 @@ def test_down_lets_trainings_save_and_up_goes_on_with_them(service, dataset, kno
     job_id = submitted(service, {"kind": "train", "config": config}, "long")
     wait_until(lambda: (service.client.job(job_id)["progress"].get("done") or 0) >= 3)
     service.command("up", f"--root={service.root}")
-    assert "already up" in service.told
+    assert "already up" in service.stderr
     service.command("down", f"--root={service.root}")
     assert service.processes(service.root) == []
     assert not (state_folder(service.root) / "up.json").exists()
@@ -72,7 +72,7 @@ def test_down_lets_trainings_save_and_up_goes_on_with_them(service, dataset, kno
     wait_until(lambda: service.client.job(job_id)["attempts_made"][1]["resumed_from"])
 
     second = service.client.job(job_id)["attempts_made"][1]["submission_id"]
-    os.kill(service.said["keeper"]["pid"], signal.SIGKILL)
+    os.kill(service.state["keeper"]["pid"], signal.SIGKILL)
     service.command("down", f"--root={service.root}")
     assert service.processes(service.root) == []
     assert attempt_dir_of(service.root, second).ended().cause == "preempted", "it had no time to save its work"
@@ -91,7 +91,7 @@ def test_what_was_started_is_told_and_no_secret_is_readable(service):
     assert service.client.queue()["dispatcher"] is not None
 
     # `ray job submit` beside the queue, as the last lines of `up` say.
-    exported = dict(re.findall(r"(RAY_\w+)=(\S+)", service.told))
+    exported = dict(re.findall(r"(RAY_\w+)=(\S+)", service.stderr))
     assert set(exported) == {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"}
     ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--", "python", "-m", "zsbir.train", "--help"]
     beside = subprocess.run(ray, env={**os.environ, **exported}, capture_output=True, text=True, timeout=120, check=False)
