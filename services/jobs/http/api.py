@@ -89,7 +89,7 @@ def me(parts: Parts, person: Viewer) -> Me:
 @ROUTES.get("/api/kinds", responses=refusals(401, 403, 503))
 def kinds(_person: Viewer) -> dict[str, Any]:
     """What can be submitted: the JSON schema of every kind's configuration, and what each recipe stands for."""
-    return schemas.described()
+    return schemas.describe_kinds()
 
 
 @ROUTES.get("/api/jobs", responses=READ | refusals(400))

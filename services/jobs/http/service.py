@@ -34,8 +34,8 @@ from services.jobs.queue.states import LIVE, ROLES, TERMINAL, Role, State
 from services.jobs.queue.store import Store
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.attempt_dir import LOG_PIECE, AttemptDir, attempt_dir_of
-from services.jobs.runs.steps import needs_of, steps_of
-from services.jobs.runs.validation import checked
+from services.jobs.runs.steps import resources_of, steps_of
+from services.jobs.runs.validation import check_config
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 
@@ -116,10 +116,10 @@ class JobService:
     def _submitted(self, person: User, asked: Submission, key: str | None, retry_of: int | None) -> tuple[Summary, bool]:
         person.require_role("submitter")
         try:
-            config = checked(asked.kind, asked.config, self._allowed)
+            config = check_config(asked.kind, asked.config, self._allowed)
         except (OSError, RuntimeError) as error:  # a name too long for a file, a loop of links
             raise InputError(f"{asked.kind}: an address cannot be looked up ({error})") from error
-        needs = needs_of(asked.kind, config)
+        needs = resources_of(asked.kind, config)
         values = asked.model_dump() | {"config": config, "owner": person.name, "idempotency_key": key, "retry_of": retry_of}
         values["cpus"] = needs.cpus if asked.cpus is None else asked.cpus
         values["gpus"] = needs.gpus if asked.gpus is None else asked.gpus
@@ -127,7 +127,7 @@ class JobService:
             raise InputError(
                 f"{asked.kind}: its workers would hold {values['cpus']:g} CPUs and {values['gpus']:g} GPUs; ask for fewer"
             )
-        job, new = self.store.submitted(JobRequest.of(values, where=asked.kind))
+        job, new = self.store.submit_or_find(JobRequest.of(values, where=asked.kind))
         return self._summaries([job])[0], new
 
     def cancel(self, person: User, job_id: int) -> Summary:
@@ -236,7 +236,7 @@ class JobService:
 
     def line(self, limits: Limits) -> list[QueuedJob]:
         """Who waits, in order."""
-        return [QueuedJob(**vars(turn.job), place=turn.place, reason=turn.reason) for turn in self.store.turns(limits)]
+        return [QueuedJob(**vars(turn.job), place=turn.position, reason=turn.reason) for turn in self.store.turns(limits)]
 
     def usage(self) -> Usage:
         """What live attempts hold."""
@@ -255,7 +255,7 @@ class JobService:
         return attempt_dir_of(self._root, attempt.submission_id)
 
     def _summaries(self, jobs: Sequence[Job]) -> list[Summary]:
-        begun = self.store.begun([job.id for job in jobs])
+        begun = self.store.attempt_counts([job.id for job in jobs])
         queued = any(job.state == "queued" for job in jobs)
         turns = {turn.job.id: turn for turn in self.store.turns(self.store.limits())} if queued else {}
         found = []
@@ -263,7 +263,7 @@ class JobService:
             attempts, started_s = begun.get(job.id, (0, None))
             turn = turns.get(job.id) if job.state == "queued" else None
             reason = turn.reason if turn else f"more than {LOOK_AHEAD} jobs are before it" if job.state == "queued" else ""
-            position = turn.place if turn else None
+            position = turn.position if turn else None
             found.append(Summary(**vars(job), attempts=attempts, started_s=started_s, place=position, reason=reason))
         return found
 
@@ -273,8 +273,8 @@ class JobService:
         made: dict[str, str] = {}
         for attempt in attempts:
             attempt_dir = self._attempt_dir(attempt)
-            end = attempt_dir.ended() if attempt.ended_s is not None else None
-            made |= (end and end.made) or attempt_dir.made()
+            end = attempt_dir.read_end() if attempt.ended_s is not None else None
+            made |= (end and end.made) or attempt_dir.results()
         if job.state == "succeeded":
             made.setdefault(steps[-1].name, job.result)
         names = [step.name for step in steps]

@@ -304,10 +304,10 @@ def _pause_jobs(root: str, grace_s: Callable[[], float]) -> None:
     with suppress(RunError, InputError, OSError):
         attempt_dirs = _at_work(root)
         for attempt_dir in attempt_dirs:
-            attempt_dir.ask_stop("preempted")
+            attempt_dir.request_stop("preempted")
         if attempt_dirs:
             events.say(f"{len(attempt_dirs)} running jobs save a checkpoint; they go on when the service is up again")
-        while time.monotonic() - began_s < grace_s() and not all(attempt_dir.ended() for attempt_dir in attempt_dirs):
+        while time.monotonic() - began_s < grace_s() and not all(attempt_dir.read_end() for attempt_dir in attempt_dirs):
             time.sleep(0.5)
 
 
@@ -318,7 +318,7 @@ def _at_work(root: str) -> list[AttemptDir]:
         words = process.info["cmdline"] or []
         module = words.index(WORK) if WORK in words else len(words)
         found |= {uri for uri in words[module + 1 : module + 2] if uri.startswith(f"{join(root, JOBS)}/")}
-    return [attempt_dir for attempt_dir in map(AttemptDir, sorted(found)) if attempt_dir.began() and not attempt_dir.ended()]
+    return [attempt_dir for attempt_dir in map(AttemptDir, sorted(found)) if attempt_dir.is_claimed() and not attempt_dir.read_end()]
 
 
 def _end_left_behind(root: str, grace_s: float) -> None:

@@ -17,7 +17,7 @@ from pydantic import Field
 from services.common.auth import is_loopback
 from services.jobs.local.paths import PORT, default_store, state_folder
 from services.jobs.local.process import Program, python
-from services.jobs.queue.database import shown as shown_url
+from services.jobs.queue.database import hide_password
 from zsbir.base.config import Config
 from zsbir.base.storage import default_root, is_remote, join
 
@@ -79,7 +79,7 @@ class Machine:
             "url": self._here(port),
             "elsewhere": f"http://{socket.gethostname()}:{port}" if self.settings.host in ANYWHERE else "",
             "root": self.root,
-            "store": shown_url(self.store_url),
+            "store": hide_password(self.store_url),
             "ray": {"address": f"127.0.0.1:{gcs}", "dashboard": ray_address, "token": str(token), "temp": self.temp},
             "mlflow": self.tracking_uri,
             "auth": self.auth,

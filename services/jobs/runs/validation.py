@@ -1,6 +1,6 @@
-"""What a job's configuration may be: the commands' own fields, checked by the commands' own classes. One schema for everybody.
+"""What a job's configuration may be: the fields of the commands, checked by the commands' own configuration classes.
 
-Importing this imports the commands, and torch with them: only the service does.
+Importing this module imports the commands, so only the service does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from zsbir.recipes import RECIPES, recipe
 from zsbir.training.config import TrainConfig
 
 NOT_SUBMITTED = frozenset({"root", "tracking", "parent", "recipe"})
-"""Fields that the service decides, or that stand for themselves."""
+"""Fields that the service sets, and `recipe`, which is described on its own."""
 
 ADDRESSES: Mapping[str, Mapping[str, Made | None]] = {
     "ingest": {"path": None},
@@ -33,10 +33,10 @@ ADDRESSES: Mapping[str, Mapping[str, Made | None]] = {
     "sweep": {"dataset": "dataset", "knowledge": "knowledge", "weights": None},
     "index": {"run": "run", "gallery": None},
 }
-"""Fields that are addresses, with the kind of artifact that must be there; None: a file, or a folder of images."""
+"""Fields that are addresses, with the kind of artifact that must lie there; None: a file, or a folder of images."""
 
 NAMES_OR_FILES = ("unseen_classes", "seen_classes", "dev_classes", "space")
-"""Fields that are names, or files that hold them: as a file, it lies where this service reads."""
+"""Fields that hold names or files of names. Such a file must lie in an allowed path."""
 
 NAMED_WEIGHTS = frozenset({"imagenet", "imagenet_v2"})
 
@@ -47,19 +47,22 @@ STARTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "teacher": {"backbone": "resnet18", "image_px": 64},
     },
 }
-"""What a pipeline of a recipe has by itself."""
+"""What a pipeline of each recipe contains where the user does not say otherwise."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """The fields of one command: whose they are, those it cannot do without, and words about those without a class."""
+    """The fields of one command.
+
+    parts: the classes that define them. required: those that must be given. extra: names and descriptions of further fields.
+    """
 
     parts: tuple[type[Config], ...]
     required: tuple[str, ...] = ()
     extra: tuple[tuple[str, str], ...] = ()
 
     def fields(self) -> dict[str, type[Config]]:
-        """Each field that may be submitted, with its class."""
+        """Return each field that may be submitted, with its class."""
         return {name: part for part in self.parts for name in part.model_fields if name not in NOT_SUBMITTED}
 
 
@@ -83,11 +86,11 @@ SCHEMAS: Mapping[str, Schema] = {
 }
 
 
-def checked(kind: Kind, config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
-    """The configuration as it will be stored: only what was given, its addresses absolute. InputError with the way out."""
+def check_config(kind: Kind, config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
+    """Return the configuration as it will be stored: only what was given, with absolute addresses. InputError with the way out."""
     if kind == "pipeline":
         return _pipeline(config, allowed)
-    _single(kind, config, fed=frozenset())
+    _check_step(kind, config, inputs=frozenset())
     return _with_checked_paths(kind, config, allowed)
 
 
@@ -110,12 +113,12 @@ def _pipeline(config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any
         if step in steps:
             steps[step].setdefault("recipe", name)
     for each in steps_of("pipeline", steps):
-        _single(each.name, steps[each.name], fed=frozenset(each.fed))
+        _check_step(each.name, steps[each.name], inputs=frozenset(each.inputs))
     return {step: _with_checked_paths(step, values, allowed) for step, values in steps.items()}
 
 
-def _single(kind: str, config: Mapping[str, Any], fed: frozenset[str]) -> None:
-    """Check the values of one command. fed: fields that another step gives."""
+def _check_step(kind: str, config: Mapping[str, Any], inputs: frozenset[str]) -> None:
+    """Check the values of one command. inputs: fields that other steps give."""
     schema = SCHEMAS[kind]
     fields = schema.fields()
     extra = {name for name, _ in schema.extra}
@@ -125,7 +128,7 @@ def _single(kind: str, config: Mapping[str, Any], fed: frozenset[str]) -> None:
         if name in extra and not isinstance(value, str):
             raise InputError(f"{kind}: field {name!r}: must be a text, got {value!r}")
         _check_list(kind, name, value)
-    missing = next((name for name in schema.required if not config.get(name) and name not in fed), None)
+    missing = next((name for name in schema.required if not config.get(name) and name not in inputs), None)
     if missing is not None:
         raise InputError(f"{kind}: field {missing!r} is required")
     values = {name: value for name, value in config.items() if name in fields}
@@ -140,14 +143,14 @@ def _single(kind: str, config: Mapping[str, Any], fed: frozenset[str]) -> None:
 
 
 def _check_list(kind: str, name: str, value: Any) -> None:
-    """On a command line a list is one argument, its parts between commas."""
+    """Check that a list can be one argument of a command line, with commas between its parts."""
     for part in value if isinstance(value, list | tuple) else ():
         if isinstance(part, str) and ("," in part or part != part.strip() or not part):
             raise InputError(f"{kind}: field {name!r}: a part of a list has no comma, and no space around it, got {part!r}")
 
 
 def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
-    """Its addresses checked: they lie where this service reads, and are what they should be."""
+    """Return the configuration with absolute addresses. InputError where one is not allowed, or is not the right artifact."""
     values = dict(config)
     for name, what in ADDRESSES.get(kind, {}).items():
         if not values.get(name) or (name == "weights" and values[name] in NAMED_WEIGHTS):
@@ -163,9 +166,9 @@ def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPa
     return values
 
 
-def described() -> dict[str, Any]:
-    """The JSON schema of every kind, for forms and command lines, and what each recipe changes."""
-    kinds = {kind: _described(kind) for kind in SINGLE}
+def describe_kinds() -> dict[str, Any]:
+    """Return the JSON schema of every kind, for forms and command lines, and what each recipe changes."""
+    kinds = {kind: _describe_kind(kind) for kind in SINGLE}
     kinds["pipeline"] = {
         "type": "object",
         "description": "all steps in order, each feeding the next; one that failed goes on where it failed",
@@ -180,7 +183,7 @@ def described() -> dict[str, Any]:
     return {"kinds": {kind: kinds[kind] for kind in KINDS}, "recipes": recipes, "about_recipes": about, "order": list(PIPELINE)}
 
 
-def _described(kind: str) -> dict[str, Any]:
+def _describe_kind(kind: str) -> dict[str, Any]:
     schema = SCHEMAS[kind]
     parts = {part: part.model_json_schema()["properties"] for part in schema.parts}
     properties = {name: dict(parts[part][name]) for name, part in schema.fields().items()}
@@ -189,14 +192,14 @@ def _described(kind: str) -> dict[str, Any]:
         extra["recipe"]["enum"] = sorted(RECIPES)
     return {
         "type": "object",
-        "description": _about(kind),
+        "description": _summary_of(kind),
         "properties": {**extra, **properties},
         "required": list(schema.required),
         "additionalProperties": False,
     }
 
 
-def _about(kind: str) -> str:
+def _summary_of(kind: str) -> str:
     modules = {
         "ingest": ingest, "pretrain": pretrain, "teacher": teacher, "train": train, "evaluate": evaluate, "index": index,
         "sweep": tuning.sweep,

@@ -56,7 +56,7 @@ def at_work(root):
     attempt_dir = attempt_dir_of(root, "zsbir-test-1-a1")
     steps = [Step("pretrain", LONG).as_json()]
     memo = join(root, "jobs", "steps", "zsbir-test-1")
-    attempt_dir.specify({"job": 1, "submission_id": "zsbir-test-1-a1", "root": root, "memo": memo, "env": {}, "steps": steps})
+    attempt_dir.write_spec({"job": 1, "submission_id": "zsbir-test-1-a1", "root": root, "memo": memo, "env": {}, "steps": steps})
     process = subprocess.Popen(
         [sys.executable, "-m", local.WORK, attempt_dir.uri], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -121,7 +121,7 @@ def test_jobs_that_a_killed_keeper_left_behind_save_their_work_first(root, at_wo
     programs += [{"name": "api", "pid": os.getpid(), "start": "another boot 1"}]  # a number that is somebody else's by now
     remember(root, {"grace_s": 60.0, "programs": programs, "ray": {"temp": "/nowhere/of/this/test"}})
     local.down(root, now=False)
-    assert attempt_dir.ended().cause == "preempted"
+    assert attempt_dir.read_end().cause == "preempted"
     process.wait(10)  # with what exit code, `down` may have learned before: it waits for this child, too
     assert dispatcher.wait(10) == -signal.SIGKILL
 
@@ -131,7 +131,7 @@ def test_now_means_now(root, at_work):
     remember(root, {"grace_s": 600.0, "programs": [], "ray": {"temp": "/nowhere/of/this/test"}})
     local.down(root, now=True)
     process.wait(10)
-    assert attempt_dir.ended() is None, "it had no time for a last word"
+    assert attempt_dir.read_end() is None, "it had no time for a last word"
 
 
 def test_a_number_that_an_earlier_keeper_left_is_nobody_s(root, keeper):

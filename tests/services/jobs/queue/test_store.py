@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from services.jobs.queue.limits import Limits, ProjectLimits
 from services.jobs.queue.records import JobRequest, Lease
 from services.jobs.queue.schema import downgrade, upgrade
-from services.jobs.queue.states import FORGIVEN, KINDS, STATES
+from services.jobs.queue.states import RETRY_LIMITS, KINDS, STATES
 from services.jobs.queue.store import StaleLease, Store, open_store
 from services.jobs.queue.tables import METADATA
 from zsbir.base.errors import InputError, RunError
@@ -118,18 +118,18 @@ def test_a_life_from_submission_to_result(store, lease, clock):
     assert [event["what"] for event in store.events(job.id)] == ["submitted", "attempt begun", "attempt ended"]
 
 
-@pytest.mark.parametrize("cause", FORGIVEN)
+@pytest.mark.parametrize("cause", RETRY_LIMITS)
 def test_an_attempt_is_tried_again_as_often_as_its_cause_is_forgiven(store, lease, clock, cause):
     job = submit(store)
-    for number in range(1, FORGIVEN[cause] + 2):
+    for number in range(1, RETRY_LIMITS[cause] + 2):
         attempt = store.claim(lease, MANY)
         assert attempt.number == number
         state = store.end(lease, attempt, cause, message=f"{cause} {number}")
-        assert state == ("queued" if number <= FORGIVEN[cause] else "failed")
+        assert state == ("queued" if number <= RETRY_LIMITS[cause] else "failed")
         clock.now_s += 3600
     assert store.claim(lease, MANY) is None
-    assert store.job(job.id).message == f"{cause} {FORGIVEN[cause] + 1}"
-    assert [attempt.cause for attempt in store.attempts(job.id)] == [cause] * (FORGIVEN[cause] + 1)
+    assert store.job(job.id).message == f"{cause} {RETRY_LIMITS[cause] + 1}"
+    assert [attempt.cause for attempt in store.attempts(job.id)] == [cause] * (RETRY_LIMITS[cause] + 1)
 
 
 def test_a_retry_waits_longer_each_time_but_preemption_waits_for_nothing(store, lease, clock):
@@ -347,13 +347,13 @@ def test_32_claimers_claim_a_thousand_jobs_once_each(store, lease):
 
 def _claim_and_die(url: str, holder: str, epoch: int) -> None:
     store = Store(url)
-    inner = store._move
+    inner = store._set_state
 
     def die(*_args, **_changes):
         inner(*_args, **_changes)
         os.kill(os.getpid(), signal.SIGKILL)  # after the last write of the claim, before its commit
 
-    store._move = die
+    store._set_state = die
     store.claim(Lease(holder, epoch), MANY)
 
 

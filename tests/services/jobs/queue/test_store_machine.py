@@ -17,12 +17,12 @@ from servers.postgres import new_database
 
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import JobRequest
-from services.jobs.queue.states import FORGIVEN, LIVE, STOP_REASONS, TERMINAL
+from services.jobs.queue.states import RETRY_LIMITS, LIVE, STOP_REASONS, TERMINAL
 from services.jobs.queue.store import StaleLease, open_store
 
 RUNNING = 3
 LIMITS = Limits(running=RUNNING)
-CAUSES = ("succeeded", "cancelled", "timed_out", *FORGIVEN)
+CAUSES = ("succeeded", "cancelled", "timed_out", *RETRY_LIMITS)
 
 
 class Jobs(RuleBasedStateMachine):
@@ -143,7 +143,7 @@ class Jobs(RuleBasedStateMachine):
             live = [attempt for attempt in attempts if attempt.ended_s is None]
             assert len(live) == (job.state in LIVE), "one live attempt while it is live, else none"
             assert [attempt.number for attempt in attempts] == list(range(1, len(attempts) + 1))
-            for cause, forgiven in FORGIVEN.items():
+            for cause, forgiven in RETRY_LIMITS.items():
                 assert sum(attempt.cause == cause for attempt in attempts) <= forgiven + 1
             if job.id in self.ended:
                 assert job.state == self.ended[job.id], "a terminal state changed"

@@ -9,7 +9,7 @@ import pytest
 
 from services.jobs.runs import attempt_dir as attempt_dirs
 from services.jobs.runs.attempt_dir import LOG_LIMIT, LOG_PIECE, AttemptDir, End, attempt_dir_of
-from services.jobs.runs.runner import CUT, Log
+from services.jobs.runs.runner import LOG_CUT, Log
 from zsbir.base.storage import open_folder
 
 THREADS = 16
@@ -34,14 +34,14 @@ def read_all(attempt_dir):
 
 
 def test_an_empty_folder_says_that_nothing_has_happened(attempt_dir):
-    assert (attempt_dir.began(), attempt_dir.began_by(), attempt_dir.ended(), attempt_dir.beats(), attempt_dir.stop_reason()) == (
+    assert (attempt_dir.is_claimed(), attempt_dir.claimed_by(), attempt_dir.read_end(), attempt_dir.heartbeat_version(), attempt_dir.stop_reason()) == (
         False,
         "",
         None,
         None,
         None,
     )
-    assert (attempt_dir.steps(), attempt_dir.curve("train"), attempt_dir.log(0), attempt_dir.log_size()) == ([], [], b"", 0)
+    assert (attempt_dir.step_names(), attempt_dir.curve("train"), attempt_dir.log(0), attempt_dir.log_size()) == ([], [], b"", 0)
     assert attempt_dir.status("train") == {"progress": {}, "facts": {}, "metrics": {}, "updated_s": 0.0}
     with pytest.raises(FileNotFoundError):
         attempt_dir.spec()
@@ -51,13 +51,13 @@ def test_of_many_who_want_to_begin_one_does(attempt_dir):
     with ThreadPoolExecutor(THREADS) as pool:
         won = list(pool.map(lambda number: AttemptDir(attempt_dir.uri).claim_start(f"number {number}"), range(THREADS)))
     assert sum(won) == 1
-    assert attempt_dir.began()
-    assert attempt_dir.began_by() == f"number {won.index(True)}"
+    assert attempt_dir.is_claimed()
+    assert attempt_dir.claimed_by() == f"number {won.index(True)}"
 
 
 def test_the_first_reason_to_stop_stays(attempt_dir):
-    attempt_dir.ask_stop("timed_out")
-    attempt_dir.ask_stop("cancelled")
+    attempt_dir.request_stop("timed_out")
+    attempt_dir.request_stop("cancelled")
     assert attempt_dir.stop_reason() == "timed_out"
 
 
@@ -67,19 +67,19 @@ def test_a_reason_that_nobody_knows_is_a_preemption(attempt_dir):
 
 
 def test_the_first_specification_and_the_first_last_word_stay(attempt_dir):
-    attempt_dir.specify({"steps": [{"name": "ingest"}, {"name": "train"}]})
-    attempt_dir.specify({"steps": []})
-    assert attempt_dir.steps() == ["ingest", "train"]
-    attempt_dir.end(End("succeeded", result="s3://bucket/é", made={"train": "x"}))
-    attempt_dir.end(End("unknown", "too late"))
-    assert attempt_dir.ended() == End("succeeded", "", "s3://bucket/é", {"train": "x"})
+    attempt_dir.write_spec({"steps": [{"name": "ingest"}, {"name": "train"}]})
+    attempt_dir.write_spec({"steps": []})
+    assert attempt_dir.step_names() == ["ingest", "train"]
+    attempt_dir.write_end(End("succeeded", result="s3://bucket/é", made={"train": "x"}))
+    attempt_dir.write_end(End("unknown", "too late"))
+    assert attempt_dir.read_end() == End("succeeded", "", "s3://bucket/é", {"train": "x"})
 
 
 def test_every_beat_is_another_one(attempt_dir):
     seen = set()
     for count in range(1, 12):
-        attempt_dir.heartbeat(count)
-        seen.add(attempt_dir.beats())
+        attempt_dir.write_heartbeat(count)
+        seen.add(attempt_dir.heartbeat_version())
     assert len(seen) == 11
 
 
@@ -147,7 +147,7 @@ def test_a_log_that_is_too_long_is_cut_once_and_says_so(attempt_dir, small, size
         log.add(bytes([65 + number]) * size)
         text += bytes([65 + number]) * size
         log.write()
-    assert read_all(attempt_dir) == text[:40] + CUT
+    assert read_all(attempt_dir) == text[:40] + LOG_CUT
 
 
 def test_a_log_of_the_real_pieces_has_their_size(root):

@@ -393,14 +393,14 @@ class World(RuleBasedStateMachine):
 
     def heartbeat(self, wrapper):
         wrapper.beats += 1
-        wrapper.attempt_dir.heartbeat(wrapper.beats)
+        wrapper.attempt_dir.write_heartbeat(wrapper.beats)
 
     def end(self, wrapper, cause, *, noticed=True, stays=False):
         """stays: its last word is said, and the process is still there."""
         result = self.make(wrapper) if cause == "succeeded" else ""
         if result:
             self.succeeded.add(wrapper.task.submission_id)
-        wrapper.attempt_dir.end(End(cause, "by its own word", result))
+        wrapper.attempt_dir.write_end(End(cause, "by its own word", result))
         if stays:
             wrapper.stage, wrapper.left_s = "leaving", self.now_s
         else:
@@ -685,7 +685,7 @@ def test_one_attempt_that_cannot_be_looked_at_stops_no_other(world):
     said = Path(spec).read_bytes()
     Path(spec).write_bytes(b"{")
     for wrapper in list(world.cluster.wrappers):
-        wrapper.attempt_dir.end(End("preempted", "by its own word"))
+        wrapper.attempt_dir.write_end(End("preempted", "by its own word"))
         world.cluster.gone(wrapper, "ended")
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()

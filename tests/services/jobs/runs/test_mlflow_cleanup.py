@@ -10,12 +10,12 @@ from mlflow.tracking import MlflowClient
 
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import JobRequest
-from services.jobs.queue.states import FORGIVEN
+from services.jobs.queue.states import RETRY_LIMITS
 from services.jobs.queue.store import open_store
 from services.jobs.runs import mlflow_cleanup as cleanup
 from services.jobs.runs.mlflow_cleanup import STATUS, MlflowCleanup
 
-CAUSES = ("succeeded", "cancelled", "timed_out", *FORGIVEN)
+CAUSES = ("succeeded", "cancelled", "timed_out", *RETRY_LIMITS)
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def test_each_end_is_called_in_mlflow_what_it_was(store, lease, ended, tracking)
 
 def test_while_mlflow_is_away_nothing_is_forgotten_and_nothing_ends(store, lease, ended, monkeypatch):
     ended("lost")
-    monkeypatch.setattr(cleanup, "EVERY_S", 0.01)
-    monkeypatch.setattr(cleanup, "AWAY_S", 0.01)
+    monkeypatch.setattr(cleanup, "POLL_S", 0.01)
+    monkeypatch.setattr(cleanup, "RETRY_S", 0.01)
     stop = threading.Event()
     tidy = MlflowCleanup(store, "nonsense://nowhere", lambda: lease)
     thread = threading.Thread(target=tidy.run, args=(stop,))
@@ -112,7 +112,7 @@ def test_while_mlflow_is_away_nothing_is_forgotten_and_nothing_ends(store, lease
 def test_another_ones_lease_is_no_end_of_it(store, lease, ended, monkeypatch):
     ended("lost")
     store.take_lease("two", store.seen_lease())
-    monkeypatch.setattr(cleanup, "EVERY_S", 0.01)
+    monkeypatch.setattr(cleanup, "POLL_S", 0.01)
     stop = threading.Event()
     thread = threading.Thread(target=MlflowCleanup(store, "", lambda: lease).run, args=(stop,))
     thread.start()

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.jobs.queue.states import KINDS
-from services.jobs.runs.steps import FEEDS, PIPELINE, SINGLE, Step, StepInput, needs_of, steps_of
+from services.jobs.runs.steps import PIPELINE_INPUTS, PIPELINE, SINGLE, Step, StepInput, resources_of, steps_of
 from zsbir.base.errors import InputError
 
 ROOT = "/a root/--of, 'jobs'"
@@ -173,25 +173,25 @@ def test_a_pipelines_steps_come_in_its_order_whatever_the_order_of_its_sections(
 
 def test_each_step_is_fed_by_steps_that_come_before_it():
     for step in steps_of("pipeline", WHOLE):
-        assert dict(step.fed) == dict(FEEDS.get(step.name, {}))
-        assert all(PIPELINE.index(fed.step) < PIPELINE.index(step.name) for fed in step.fed.values())
+        assert dict(step.inputs) == dict(PIPELINE_INPUTS.get(step.name, {}))
+        assert all(PIPELINE.index(fed.step) < PIPELINE.index(step.name) for source in step.inputs.values())
 
 
 def test_what_the_user_names_is_not_fed():
     steps = named({**WHOLE, "train": {"recipe": "toy", "dataset": "mine"}})
-    assert "dataset" not in steps["train"].fed
+    assert "dataset" not in steps["train"].inputs
     assert steps["train"].values["dataset"] == "mine"
 
 
 def test_a_step_that_is_not_there_feeds_nobody():
     steps = named({"ingest": {}, "train": {"recipe": "toy"}})
-    assert dict(steps["train"].fed) == {"dataset": StepInput("ingest")}
+    assert dict(steps["train"].inputs) == {"dataset": StepInput("ingest")}
     assert steps["train"].values == {"recipe": "toy"}
 
 
 def test_after_a_sweep_its_best_configuration_says_all_that_the_user_does_not(heard, tmp_path):
     step = named({"sweep": {"recipe": "toy"}, "train": {"recipe": "toy", "lr": 0.5}})["train"]
-    assert step.fed["config"] == StepInput("sweep", "best.yaml")
+    assert step.inputs["config"] == StepInput("sweep", "best.yaml")
     best = tmp_path / "best.yaml"
     best.write_text("recipe: caltech_qd60_r18\nlr: 0.25\nimage_px: 48\n")
     said = heard("train", step.values, made={"config": str(best)})
@@ -203,12 +203,12 @@ def test_a_sweep_trains_as_many_at_once_as_its_job_holds_room_for(asked, told):
     config = {"dataset": "d", "recipe": "toy", "cpus_per_worker": 2, **asked}
     (step,) = steps_of("sweep", config)
     assert f"--at-once={told}" in step.argv({}, "root")
-    assert needs_of("sweep", config).cpus == 2 * told
+    assert resources_of("sweep", config).cpus == 2 * told
 
 
 def test_steps_survive_an_attempts_specification():
     for step in steps_of("pipeline", WHOLE):
-        assert Step.of(step.as_json()) == step
+        assert Step.from_json(step.as_json()) == step
 
 
 # --- what a job holds
@@ -227,5 +227,5 @@ def test_steps_survive_an_attempts_specification():
     ],
 )
 def test_a_job_holds_what_its_largest_step_takes(kind, config, needs):
-    found = needs_of(kind, config)
+    found = resources_of(kind, config)
     assert (found.cpus, found.gpus, found.workers) == needs
