@@ -318,7 +318,9 @@ def _at_work(root: str) -> list[AttemptDir]:
         words = process.info["cmdline"] or []
         module = words.index(WORK) if WORK in words else len(words)
         found |= {uri for uri in words[module + 1 : module + 2] if uri.startswith(f"{join(root, JOBS)}/")}
-    return [attempt_dir for attempt_dir in map(AttemptDir, sorted(found)) if attempt_dir.is_claimed() and not attempt_dir.read_end()]
+    return [
+        attempt_dir for attempt_dir in map(AttemptDir, sorted(found)) if attempt_dir.is_claimed() and not attempt_dir.read_end()
+    ]
 
 
 def _end_left_behind(root: str, grace_s: float) -> None:

@@ -61,7 +61,7 @@ class Leadership:
             self.lease = None
 
     def _try_to_take(self) -> bool:
-        """Take a lease that is free, given up, or held by a process that is dead or silent for too long. Return whether it is ours."""
+        """Take a lease that is free, or whose holder gave it up, is dead or is silent for too long. Return whether it is ours."""
         seen = self._store.seen_lease()
         if seen != self._seen:
             self._seen, self._since_s = seen, self._clock()

@@ -92,7 +92,7 @@ class Store:
         return job
 
     def cancel(self, job_id: int, actor: str) -> Job:
-        """Cancel a queued job now; mark a live job for the dispatcher to cancel; leave a job that has ended as it is. Return the job."""
+        """Cancel a queued job now, and a live one by way of the dispatcher; leave one that has ended as it is. Return the job."""
         with self.writing() as database:
             job = self._lock_job(database, job_id)
             if job.state == "queued":
@@ -188,7 +188,7 @@ class Store:
             return {row[0]: row[1] for row in database.execute(query)}
 
     def waits(self, bounds_s: Sequence[float]) -> tuple[list[int], float]:
-        """Return how long jobs waited for their first attempt, as a histogram: counts up to each bound and of all; the sum in seconds."""
+        """Return how long jobs waited for their first attempt: counts up to each bound and of all; and the sum in seconds."""
         waited = ATTEMPTS.c.claimed_s - JOBS.c.submitted_s
         counts = [func.count().filter(waited <= bound) for bound in bounds_s]
         query = select(*counts, func.count(), func.coalesce(func.sum(waited), 0.0)).select_from(ATTEMPTS.join(JOBS))

@@ -95,8 +95,8 @@ LEASE = Table(
     Column("epoch", Integer, nullable=False),
     Column("beats", Integer, nullable=False),
 )
-"""Which process dispatches. Each new holder has a higher epoch, so that what an older one writes matches no row. A process that sees
-`beats` stand still for long enough by its own clock may take over: no two clocks are compared."""
+"""Which process dispatches. Each new holder has a higher epoch, so that what an older one writes matches no row. A process that
+sees `beats` stand still for long enough by its own clock may take over: no two clocks are compared."""
 
 EVENTS = Table(
     "events",

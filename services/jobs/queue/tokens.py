@@ -1,4 +1,4 @@
-"""API tokens: shown once, when they are made, and kept as a sha256. 256 random bits cannot be guessed, so no slow hash is needed."""
+"""API tokens: shown once, when they are made, and kept as a sha256. 256 random bits cannot be guessed: no slow hash is needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Tokens:
         self._store = store
 
     def make(self, name: str, role: Role, actor: str) -> str:
-        """Make a token and return its text. Its bearer submits jobs under this name. InputError for a name that is empty or too long."""
+        """Make a token and return its text. Its bearer's jobs have this name as owner. InputError for an empty or long name."""
         is_text = name.encode("utf-8", "replace").decode() == name  # a shell may pass on bytes that are not text
         if not name.strip() or len(name) > 100 or not is_text:
             raise InputError("a token needs a name of 1 to 100 characters: whose it is")

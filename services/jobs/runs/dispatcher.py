@@ -1,8 +1,8 @@
 """The dispatcher: a loop that starts the jobs whose turn it is, watches those that run, and records how they end.
 
 It keeps no state that it cannot rebuild: after a dispatcher was killed, the next one reads the store and the attempts' folders, and
-goes on. What an attempt wrote is believed first (end.json, then its heartbeats), and then what the executor says. An attempt is lost
-only when its heartbeats have stopped *and* the executor does not know it or says that it has ended.
+goes on. What an attempt wrote is believed first (end.json, then its heartbeats), and then what the executor says. An attempt is
+lost only when its heartbeats have stopped *and* the executor does not know it or says that it has ended.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ class Dispatcher:
     ) -> End | None:
         """Check an attempt whose process has not begun. Return its end where it must not begin any more, else None.
 
-        Whoever claims an attempt keeps others from beginning it. given_up: an earlier dispatcher has claimed it, and got no further.
+        A claim keeps other processes from beginning. given_up: an earlier dispatcher has made it, and got no further.
         """
         status = self.executor.get_status(attempt.submission_id)
         if status.status == "running" and seen.running_since_s is None:

@@ -23,6 +23,9 @@ SUSPENDED = frozenset({"Suspending", "Suspended"})
 FINAL_REASONS = frozenset({"BadRequest", "Conflict", "Forbidden", "Invalid", "MethodNotAllowed", "NotFound", "Unauthorized"})
 """Reasons of a Kubernetes API server that has answered, and will not answer otherwise the next time."""
 
+TIMEOUTS = 3
+"""kubectl makes several requests a call: it may take this many times as long as the cluster may for one."""
+
 KUBECTL_ERRORS = {
     "no matches for kind": "; is KubeRay installed on this cluster?",
     "doesn't have a resource type": "; is KubeRay installed on this cluster?",
@@ -90,10 +93,11 @@ class KubeRay:
         argv = [config.kubectl, f"--namespace={config.namespace}", f"--request-timeout={config.timeout_s}s", *words]
         if config.context:
             argv.insert(1, f"--context={config.context}")
+        limit_s = config.timeout_s * TIMEOUTS
         try:
-            done = subprocess.run(argv, input=manifest, capture_output=True, text=True, timeout=config.timeout_s * 3, check=False)
+            done = subprocess.run(argv, input=manifest, capture_output=True, text=True, timeout=limit_s, check=False)
         except subprocess.TimeoutExpired as error:
-            raise ExecutorUnavailable(f"the cluster does not answer within {config.timeout_s * 3} s; {self._way_out()}") from error
+            raise ExecutorUnavailable(f"the cluster does not answer within {limit_s:g} s; {self._way_out()}") from error
         except OSError as error:
             raise ExecutorUnavailable(
                 f"cannot run {config.kubectl!r} ({error.strerror}); install kubectl, or name it (kubectl)"

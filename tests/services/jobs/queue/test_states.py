@@ -11,13 +11,13 @@ def test_a_terminal_state_never_changes_and_every_other_can_end():
     assert all(TRANSITIONS[state] & TERMINAL for state in set(STATES) - TERMINAL)
 
 
-def test_who_is_live_may_go_wherever_an_end_leads():
+def test_a_live_job_may_enter_every_state_that_an_end_leads_to():
     for state, cause, cancelling in product(LIVE, ("succeeded", "cancelled", "timed_out", *RETRY_LIMITS), (False, True)):
         assert next_state(cause, {cause: 1}, cancelling=cancelling) in TRANSITIONS[state]
 
 
 @pytest.mark.parametrize("cause", RETRY_LIMITS)
-def test_each_cause_is_forgiven_so_often_and_no_more(cause):
+def test_each_cause_is_tried_again_up_to_its_limit(cause):
     states = [next_state(cause, {cause: number}, cancelling=False) for number in range(1, RETRY_LIMITS[cause] + 2)]
     assert states == ["queued"] * RETRY_LIMITS[cause] + ["failed"]
 

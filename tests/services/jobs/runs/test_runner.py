@@ -1,4 +1,4 @@
-"""An attempt as a process of its own: its steps, its signs, its end, and how it is ended."""
+"""The process of an attempt: its steps, what it writes to its folder, its end, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def at_work(attempt_dir, process):
     return command_of(process)
 
 
-def test_a_step_that_ends_well_leaves_its_result_its_log_and_its_signs(attempt, started):
+def test_a_step_that_ends_well_leaves_its_result_its_log_and_its_status(attempt, started):
     attempt_dir = attempt(Step("pretrain", QUICK))
     assert started(attempt_dir).wait(120) == 0
     end = attempt_dir.read_end()
@@ -112,7 +112,7 @@ def test_a_step_that_ends_well_leaves_its_result_its_log_and_its_signs(attempt, 
     assert attempt_dir.claimed_by().endswith(tuple("0123456789"))
 
 
-def test_what_is_wrong_with_the_input_is_the_end_of_it_in_its_own_words(attempt, started):
+def test_bad_input_ends_the_attempt_with_the_commands_own_error_line(attempt, started):
     attempt_dir = attempt(BAD)
     assert started(attempt_dir).wait(120) == 1
     end = attempt_dir.read_end()
@@ -123,7 +123,7 @@ def test_what_is_wrong_with_the_input_is_the_end_of_it_in_its_own_words(attempt,
 
 
 @pytest.mark.slow
-def test_a_later_attempt_does_not_do_again_what_an_earlier_one_has_done(attempt, started):
+def test_a_later_attempt_does_not_repeat_the_steps_of_an_earlier_one(attempt, started):
     steps = (Step("pretrain", QUICK), BAD)
     first, second = attempt(*steps), attempt(*steps)
     started(first).wait(120)
@@ -140,7 +140,7 @@ def test_a_later_attempt_does_not_do_again_what_an_earlier_one_has_done(attempt,
 
 
 @pytest.mark.slow
-def test_a_fed_step_gets_what_the_one_before_has_made(attempt, started):
+def test_a_step_gets_the_result_of_an_earlier_step_as_its_input(attempt, started):
     teach = Step.from_json(
         {"name": "teacher", "values": {"dataset": "none", "backbone": "resnet18"}, "fed": {"weights": ["pretrain", ""]}}
     )
@@ -173,7 +173,7 @@ def test_a_second_signal_changes_nothing(attempt, started):
 
 
 @pytest.mark.parametrize("reason", ["cancelled", "timed_out"])
-def test_who_is_asked_to_stop_ends_for_that_reason(attempt, started, reason):
+def test_an_attempt_that_is_asked_to_stop_ends_for_that_reason(attempt, started, reason):
     attempt_dir = attempt(Step("pretrain", LONG), BAD)
     process = started(attempt_dir)
     at_work(attempt_dir, process)
@@ -183,14 +183,14 @@ def test_who_is_asked_to_stop_ends_for_that_reason(attempt, started, reason):
     assert "zsbir.evaluate" not in log_of(attempt_dir)
 
 
-def test_who_was_asked_before_he_began_does_next_to_nothing(attempt, started):
+def test_an_attempt_that_was_asked_to_stop_before_it_began_does_next_to_nothing(attempt, started):
     attempt_dir = attempt(Step("pretrain", LONG))
     attempt_dir.request_stop("cancelled")
     assert started(attempt_dir).wait(60) == 1
     assert attempt_dir.read_end().cause == "cancelled"
 
 
-def test_the_command_dies_with_its_attempt_and_nothing_says_why(attempt, started):
+def test_the_command_dies_with_its_attempt_and_no_end_is_written(attempt, started):
     attempt_dir = attempt(Step("pretrain", LONG))
     process = started(attempt_dir)
     command = at_work(attempt_dir, process)
@@ -201,7 +201,7 @@ def test_the_command_dies_with_its_attempt_and_nothing_says_why(attempt, started
     assert attempt_dir.read_end() is None
 
 
-def test_a_killed_command_is_lost_and_says_by_what(attempt, started):
+def test_a_killed_command_is_lost_and_the_message_names_the_signal(attempt, started):
     attempt_dir = attempt(Step("pretrain", LONG))
     process = started(attempt_dir)
     at_work(attempt_dir, process).kill()
@@ -222,7 +222,7 @@ def test_the_second_process_of_one_attempt_does_nothing(attempt, started, tmp_pa
     assert first.poll() is None
 
 
-def test_who_was_given_up_does_not_begin(attempt, started):
+def test_an_attempt_that_was_given_up_does_not_begin(attempt, started):
     attempt_dir = attempt(Step("pretrain", QUICK))
     attempt_dir.claim_start("given up by a dispatcher")
     assert started(attempt_dir).wait(60) == 1
@@ -230,7 +230,7 @@ def test_who_was_given_up_does_not_begin(attempt, started):
 
 
 @pytest.mark.slow
-def test_it_goes_on_while_storage_is_away_and_tells_the_end_when_it_is_back(attempt, started, tmp_path, monkeypatch):
+def test_an_attempt_goes_on_while_storage_is_away_and_writes_its_end_when_it_is_back(attempt, started, tmp_path, monkeypatch):
     attempt_dir = attempt(Step("pretrain", {**QUICK, "photos_per_class": 60}), root=str(tmp_path / "root"))
     process = started(attempt_dir)
     at_work(attempt_dir, process)
@@ -246,8 +246,8 @@ def test_it_goes_on_while_storage_is_away_and_tells_the_end_when_it_is_back(atte
     assert log_of(attempt_dir).splitlines()[-1] == "succeeded"
 
 
-def test_who_was_held_for_lost_ends_at_once_with_his_command(attempt, started):
-    """His beats reached nobody for a while, and another attempt may be at work."""
+def test_an_attempt_that_was_taken_for_lost_ends_at_once_with_its_command(attempt, started):
+    """Its heartbeats could not be written for a while, and another attempt may be at work."""
     attempt_dir = attempt(Step("pretrain", LONG))
     process = started(attempt_dir)
     command = at_work(attempt_dir, process)
@@ -258,8 +258,8 @@ def test_who_was_held_for_lost_ends_at_once_with_his_command(attempt, started):
     assert attempt_dir.read_end() == End("lost", "it fell silent")
 
 
-def test_what_mlflow_still_lacks_is_told_by_a_later_attempt(attempt, monkeypatch, tmp_path):
-    """Its training is done, and cannot be told: a cluster's CPUs are not kept for that."""
+def test_what_mlflow_still_lacks_is_delivered_by_a_later_attempt(attempt, monkeypatch, tmp_path):
+    """Its training is done, and MLflow is away: a cluster's CPUs are not kept for the delivery."""
     monkeypatch.setattr(runner, "DELIVERY_TRIES", 1)
     monkeypatch.setattr(runner, "DELIVERY_PAUSE_S", 0.0)
     run = str(tmp_path / "run")
@@ -275,7 +275,7 @@ def test_what_mlflow_still_lacks_is_told_by_a_later_attempt(attempt, monkeypatch
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
-def test_a_full_disk_under_rays_own_log_stops_no_work(attempt):
+def test_a_full_disk_under_rays_own_log_does_not_stop_the_work(attempt):
     attempt_dir = attempt(Step("pretrain", QUICK))
     with FULL.open("wb") as full:
         process = subprocess.run(
@@ -290,7 +290,7 @@ def test_a_full_disk_under_rays_own_log_stops_no_work(attempt):
     assert log_of(attempt_dir).splitlines()[-1] == "succeeded"
 
 
-def test_it_works_the_same_in_object_storage(attempt, started, s3_root):
+def test_an_attempt_works_the_same_in_object_storage(attempt, started, s3_root):
     attempt_dir = attempt(Step("pretrain", QUICK), root=s3_root)
     assert started(attempt_dir).wait(120) == 0
     assert attempt_dir.read_end().result.startswith(s3_root)
@@ -320,7 +320,7 @@ def test_a_cause_is_read_from_the_error_its_words_and_the_exit_code(code, error,
     assert cause_of(code, error, tail) == cause
 
 
-def test_beats_come_often_enough_for_who_waits_for_them():
+def test_heartbeats_come_often_enough_for_the_dispatcher():
     from services.jobs.runs.dispatcher import DispatcherSettings
 
     assert DispatcherSettings(root="x").patience_s > attempt_dirs.HEARTBEAT_S * 3

@@ -1,4 +1,4 @@
-"""The process around an attempt, with real trainings and a real MLflow store."""
+"""The process of an attempt, with real trainings and a real MLflow store."""
 
 from __future__ import annotations
 
