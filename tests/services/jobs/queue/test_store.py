@@ -204,7 +204,7 @@ def test_a_job_is_tried_again_when_its_rest_is_over(store, lease, clock, early_s
 
 def test_a_rest_is_an_hour_at_most(store, lease, clock):
     submit(store)
-    for number in range(20):
+    for number in range(13):
         attempt = store.claim(lease, MANY)
         store.end(lease, attempt, "lost")
         rest_s = store.job(attempt.job_id).not_before_s - clock.now_s
@@ -412,7 +412,7 @@ def test_a_stale_lease_changes_nothing(store):
     assert (store.jobs(), store.attempts(attempt.job_id)) == before
 
 
-@pytest.mark.parametrize(("claimers", "total"), [(16, 200), pytest.param(32, 1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("claimers", "total"), [(16, 60), pytest.param(32, 1000, marks=pytest.mark.long)])
 def test_many_claimers_claim_each_job_once(store, lease, stores, claimers, total):
     """In four processes, of which each has several threads."""
     insert_jobs(store, total)

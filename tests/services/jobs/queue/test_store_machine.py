@@ -159,7 +159,7 @@ class Jobs(RuleBasedStateMachine):
 
 
 WALKS = settings(stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
-EVERYDAY, FULL = 6, 60
+EVERYDAY, FULL = 4, 60
 """How many walks: in every run of the tests, and in the long one."""
 
 
@@ -174,7 +174,7 @@ def test_on_sqlite(walks):
         run_state_machine_as_test(OnSqlite, settings=settings(WALKS, max_examples=walks))
 
 
-@pytest.mark.parametrize("walks", [EVERYDAY // 3, pytest.param(FULL // 4, marks=pytest.mark.long)])
+@pytest.mark.parametrize("walks", [EVERYDAY // 4, pytest.param(FULL // 4, marks=pytest.mark.long)])
 def test_on_postgres(postgres, walks):
     """Fewer walks, since each has a database of its own."""
 

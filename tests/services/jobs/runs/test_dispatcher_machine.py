@@ -484,7 +484,7 @@ class World(RuleBasedStateMachine):
 
 
 WALKS = settings(stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
-EVERYDAY, FULL = 4, 150
+EVERYDAY, FULL = 3, 150
 """How many walks: in every run of the tests, and in the long one."""
 
 

@@ -182,7 +182,7 @@ def test_credentials_are_the_nodes_own_and_pods_have_no_rights():
 # --- what users and the cluster put into it
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(project=NASTY, place=NASTY, key=NASTY, value=NASTY)
 def test_no_text_changes_the_structure(project, place, key, value):
     manifest = render(task(project=project, attempt_dir=place, env={key: value}), KubeRayConfig())
@@ -195,7 +195,7 @@ def test_no_text_changes_the_structure(project, place, key, value):
         assert read == {**plain, "spec": {name: value for name, value in plain["spec"].items() if name not in FREE}}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(project=NASTY)
 def test_a_queues_name_is_a_name_or_an_error(project):
     try:
