@@ -179,9 +179,10 @@ def _shown_root() -> str:
 
 def _executor(settings: RayDispatch) -> Any:
     if settings.executor == "kuberay":
-        from services.jobs.runs.kuberay import KubeRay, configured
+        from services.jobs.runs.kuberay import KubeRay
+        from services.jobs.runs.rayjob import load_config
 
-        return KubeRay(configured())
+        return KubeRay(load_config())
     import os
 
     from services.jobs.runs.ray_jobs import RayJobs

@@ -271,7 +271,7 @@ def with_three_attempts(store: Store, root: str) -> int:
         assert attempt
         assert attempt.job_id == job.id
         attempt_dir = attempt_dir_of(root, attempt.submission_id)
-        attempt_dir.specify({"steps": [{"name": "train", "values": {}, "fed": {}}]})
+        attempt_dir.write_spec({"steps": [{"name": "train", "values": {}, "fed": {}}]})
         attempt_dir.claim_start("host 1")
         attempt_dir.write_log(0, b"step 1: loss 0.5 and a word more about it, 64 bytes in one line\n" * 1024)
         status = {"progress": {"label": "train", "done": 500, "total": 500}, "facts": {"mlflow_run": "abc"}, "updated_s": 1.0}
@@ -281,7 +281,7 @@ def with_three_attempts(store: Store, root: str) -> int:
         for name, value in (("driver", status), ("worker", status), ("curve", {"rows": rows})):
             (folder / f"{name}.json").write_text(json.dumps(value))
         store.started(lease, attempt)
-        attempt_dir.end(End(cause))
+        attempt_dir.write_end(End(cause))
         store.end(lease, attempt, cause)
     return job.id
 

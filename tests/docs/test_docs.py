@@ -217,7 +217,7 @@ def test_documented_commands_of_the_queue_exist_with_their_options(text, words):
     known = queue_help([])
     command, *rest = words
     assert f"\n    {command} " in known
-    fields = schemas.described()["kinds"]
+    fields = schemas.describe_kinds()["kinds"]
     options = queue_help([command, "--help"]) if command != "submit" else submit_options()
     if command == "submit" and rest and not rest[0].startswith("-"):
         assert rest[0] in fields

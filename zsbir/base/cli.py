@@ -50,6 +50,9 @@ def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None 
         watch.facts(error=type(error).__name__)
         say(line)
         sys.exit(code)
+    except Exception as error:
+        watch.facts(error=type(error).__name__)
+        raise
 
 
 @contextmanager

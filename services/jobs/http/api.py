@@ -30,7 +30,7 @@ from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import KeyTaken, open_store
 from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.allowed_paths import AllowedPaths
-from services.jobs.runs.validation import described
+from services.jobs.runs.validation import describe_kinds
 from zsbir.base.errors import InputError
 
 PAGES = Path(__file__).parent / "pages"
@@ -92,7 +92,7 @@ def me(app: App, user: Viewer) -> models.Me:
 @ROUTES.get("/api/kinds", responses=error_responses(401, 403, 503))
 def kinds(_user: Viewer) -> dict[str, Any]:
     """Return what can be submitted: the JSON schema of every kind's configuration, and what each recipe stands for."""
-    return described()
+    return describe_kinds()
 
 
 @ROUTES.get("/api/jobs", responses=READ | error_responses(400))
@@ -206,8 +206,8 @@ def cancel_many(app: App, user: Submitter, selection: SelectedJobs) -> models.Ca
 def queue(app: App, _user: Viewer) -> models.Queue:
     """Return limits, usage, who waits and why, and the dispatcher."""
     view = app.service.queue()
-    usage = models.Usage(running=len(view.usage.jobs), cpus=view.usage.cpus, gpus=view.usage.gpus)
-    line = [models.QueuedJob(**vars(turn.job), place=turn.place, reason=turn.reason) for turn in view.turns]
+    usage = models.Usage(running=len(view.usage.jobs), **view.usage.held)
+    line = [models.QueuedJob(**vars(turn.job), place=turn.position, reason=turn.reason) for turn in view.turns]
     dispatcher = models.Dispatcher(**vars(app.monitor.check()))
     return models.Queue.model_validate(
         {"limits": view.limits, "usage": usage, "counts": view.counts, "line": line, "dispatcher": dispatcher}

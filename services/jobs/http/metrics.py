@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from services.jobs.queue.records import Lease
-from services.jobs.queue.states import FORGIVEN, STATES
+from services.jobs.queue.states import RETRY_LIMITS, STATES
 from services.jobs.queue.store import Store
 
 ALIVE_S = 15.0
@@ -21,7 +21,7 @@ LONG_S = 120.0
 """The largest interval between two checks, as of a slow scraper, after which a heartbeat between them still counts as recent."""
 
 WAIT_BOUNDS_S = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
-CAUSES = ("succeeded", "cancelled", "timed_out", *FORGIVEN)
+CAUSES = ("succeeded", "cancelled", "timed_out", *RETRY_LIMITS)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

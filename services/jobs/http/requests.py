@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from services.jobs.queue.limits import MOST, ProjectName
+from services.jobs.queue.limits import ProjectName
 from services.jobs.queue.records import LATEST_S
+from services.jobs.queue.resources import MOST
 from services.jobs.queue.states import Kind, State
 from zsbir.base.config import Config
 

@@ -11,15 +11,16 @@ from services.common.auth import User
 from services.common.errors import Conflict, Forbidden, NotFound
 from services.jobs.http.requests import LARGEST_ID, Filter, Selection, Submission
 from services.jobs.http.views import Cancellations, Curve, JobDetails, JobPage, JobView, LogPart, QueueView, StepState, StepView
-from services.jobs.queue.limits import MOST, Limits, Usage
+from services.jobs.queue.limits import Limits, Usage
 from services.jobs.queue.order import LOOK_AHEAD
 from services.jobs.queue.records import Attempt, Job, JobRequest
+from services.jobs.queue.resources import LABELS, MOST
 from services.jobs.queue.states import LIVE, TERMINAL, State
 from services.jobs.queue.store import Store
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.attempt_dir import LOG_PIECE, AttemptDir, attempt_dir_of
-from services.jobs.runs.steps import needs_of, steps_of
-from services.jobs.runs.validation import checked
+from services.jobs.runs.steps import resources_of, steps_of
+from services.jobs.runs.validation import check_config
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
 
@@ -60,17 +61,17 @@ class JobService:
     def _submit(self, user: User, submission: Submission, key: str | None, retry_of: int | None) -> tuple[JobView, bool]:
         user.require_role("submitter")
         try:
-            config = checked(submission.kind, submission.config, self._allowed)
+            config = check_config(submission.kind, submission.config, self._allowed)
         except (OSError, RuntimeError) as error:  # a name too long for a file, a loop of links
             raise InputError(f"{submission.kind}: an address cannot be looked up ({error})") from error
         values = submission.model_dump() | {"config": config, "owner": user.name, "idempotency_key": key, "retry_of": retry_of}
         request = JobRequest.of(values | self._resources(submission, config), where=submission.kind)
-        job, is_new = self._store.submitted(request)
+        job, is_new = self._store.submit_or_find(request)
         return self._views([job])[0], is_new
 
     def _resources(self, submission: Submission, config: Mapping[str, Any]) -> dict[str, float]:
         """Return the CPUs and GPUs that are asked for, else those that the configuration takes."""
-        needs = needs_of(submission.kind, config)
+        needs = resources_of(submission.kind, config)
         cpus = needs.cpus if submission.cpus is None else submission.cpus
         gpus = needs.gpus if submission.gpus is None else submission.gpus
         if max(cpus, gpus) > MOST:
@@ -186,7 +187,8 @@ class JobService:
         """Return limits, usage, and who waits and why."""
         limits, counts = self._store.limits(), self._store.counts()
         live = self._store.jobs(states=sorted(LIVE), limit=LARGEST_ID)
-        usage = Usage([job.id for job in live], sum(job.cpus for job in live), sum(job.gpus for job in live))
+        held = {name: sum(job.amount(name) for job in live) for name in LABELS}
+        usage = Usage([job.id for job in live], held)
         return QueueView(limits, usage, counts, self._store.turns(limits))
 
     def audit(self, before: int | None = None, limit: int = 100) -> list[dict[str, Any]]:
@@ -212,7 +214,7 @@ class JobService:
         return attempt_dir_of(self._root, attempt.submission_id)
 
     def _views(self, jobs: Sequence[Job]) -> list[JobView]:
-        counts = self._store.begun([job.id for job in jobs])
+        counts = self._store.attempt_counts([job.id for job in jobs])
         any_queued = any(job.state == "queued" for job in jobs)
         turns = {turn.job.id: turn for turn in self._store.turns(self._store.limits())} if any_queued else {}
         found = []
@@ -220,7 +222,7 @@ class JobService:
             attempts, started_s = counts.get(job.id, (0, None))
             turn = turns.get(job.id) if job.state == "queued" else None
             reason = turn.reason if turn else f"more than {LOOK_AHEAD} jobs are before it" if job.state == "queued" else ""
-            found.append(JobView(job, attempts, started_s, turn.place if turn else None, reason))
+            found.append(JobView(job, attempts, started_s, turn.position if turn else None, reason))
         return found
 
     def _steps(self, job: Job, attempts: Sequence[Attempt]) -> list[StepView]:
@@ -244,8 +246,8 @@ class JobService:
         made: dict[str, str] = {}
         for attempt in attempts:
             attempt_dir = self._attempt_dir(attempt)
-            end = attempt_dir.ended() if attempt.ended_s is not None else None
-            made |= (end and end.made) or attempt_dir.made()
+            end = attempt_dir.read_end() if attempt.ended_s is not None else None
+            made |= (end and end.made) or attempt_dir.results()
         if job.state == "succeeded":
             made.setdefault(last_step, job.result)
         return made

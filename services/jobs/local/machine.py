@@ -17,7 +17,7 @@ from services.common.auth import is_loopback
 from services.jobs.local.paths import default_store, state_folder
 from services.jobs.local.process import Program, python
 from services.jobs.local.settings import UpSettings
-from services.jobs.queue.database import shown as shown_url
+from services.jobs.queue.database import hide_password
 from zsbir.base.storage import is_remote, join
 
 ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
@@ -61,7 +61,7 @@ class Machine:
             "url": self._local_url(port),
             "elsewhere": f"http://{socket.gethostname()}:{port}" if self.settings.host in ANYWHERE else "",
             "root": self.root,
-            "store": shown_url(self.store_url),
+            "store": hide_password(self.store_url),
             "ray": {"address": f"127.0.0.1:{gcs}", "dashboard": ray_address, "token": str(token), "temp": self.ray_temp},
             "mlflow": self.tracking_uri,
             "auth": self.auth,

@@ -70,10 +70,10 @@ def pause_jobs(root: str, grace_s: Callable[[], float]) -> None:
     with suppress(RunError, InputError, OSError):
         attempt_dirs = running_attempts(root)
         for attempt_dir in attempt_dirs:
-            attempt_dir.ask_stop("preempted")
+            attempt_dir.request_stop("preempted")
         if attempt_dirs:
             events.say(f"waiting for {len(attempt_dirs)} running jobs to save a checkpoint; they continue with the next `up`")
-        while time.monotonic() - began_s < grace_s() and not all(attempt_dir.ended() for attempt_dir in attempt_dirs):
+        while time.monotonic() - began_s < grace_s() and not all(attempt_dir.read_end() for attempt_dir in attempt_dirs):
             time.sleep(0.5)
 
 
@@ -85,7 +85,9 @@ def running_attempts(root: str) -> list[AttemptDir]:
             words = process.cmdline()
             module = words.index(RUNNER_MODULE) if RUNNER_MODULE in words else len(words)
             found |= {uri for uri in words[module + 1 : module + 2] if uri.startswith(f"{join(root, JOBS)}/")}
-    return [attempt_dir for attempt_dir in map(AttemptDir, sorted(found)) if attempt_dir.began() and not attempt_dir.ended()]
+    return [
+        attempt_dir for attempt_dir in map(AttemptDir, sorted(found)) if attempt_dir.is_claimed() and not attempt_dir.read_end()
+    ]
 
 
 def _signal_keeper(pid: int, number: signal.Signals) -> None:

@@ -1,8 +1,9 @@
-"""The database behind the store: SQLite in a file, or PostgreSQL. In both, writers come one after the other."""
+"""The database behind the store: SQLite in a file, or PostgreSQL. In both, one transaction writes at a time."""
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +16,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from zsbir.base.errors import InputError, RunError
 
-WRITER = 0x7A736269
-"""The number of PostgreSQL's lock for the one writer: "zsbi", so that nobody else's in this database is the same."""
+WRITER_LOCK = 0x7A736269
+"""The key of PostgreSQL's advisory lock for writers: "zsbi" in ASCII, so that no other program in this database uses the same."""
 
 BUSY_S = 30.0
-"""Seconds that a writer waits for another one before SQLite gives up."""
+"""Seconds that SQLite lets a writer wait for a writer of another process."""
+
+WAIT_S = 2 * BUSY_S
+"""Seconds that a thread waits for this process's other threads, to write or for a connection: longer than one of these may wait."""
 
 
 class Database:
@@ -27,88 +31,99 @@ class Database:
 
     def __init__(self, url: str):
         self.engine = open_engine(url)
-        self.shown = shown(url)
-        one_view = {"isolation_level": "REPEATABLE READ"} if self.engine.dialect.name == "postgresql" else {}
-        self._readers = self.engine.execution_options(reading=True, **one_view)
+        self.shown_url = hide_password(url)
+        snapshot = {"isolation_level": "REPEATABLE READ"} if self.engine.dialect.name == "postgresql" else {}
+        self._readers = self.engine.execution_options(reading=True, **snapshot)
+        self._writers = threading.Lock()
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction of the one writer."""
-        with self._plain_errors(), self.engine.begin() as connection:
-            yield connection
+        """Open a transaction that writes; one at a time. Do not open a second one inside it."""
+        # Threads wait here and not in the database: there each would hold a connection, which readers may need, and SQLite lets
+        # waiting writers poll, so that one among many can starve.
+        if not self._writers.acquire(timeout=WAIT_S):
+            raise self._too_many()
+        try:
+            with self._translated_errors(), self.engine.begin() as connection:
+                yield connection
+        finally:
+            self._writers.release()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """One view of everything; waits for nobody."""
-        with self._plain_errors(), self._readers.connect() as connection:
+        """Open a transaction that reads one snapshot, and never waits for writers."""
+        with self._translated_errors(), self._readers.connect() as connection:
             yield connection
 
     @contextmanager
-    def _plain_errors(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except IntegrityError:
-            raise  # somebody came first: the store knows what that means
+            raise  # another transaction came first: the store knows what that means
         except DatabaseError as error:
-            raise RunError(f"the job store at {self.shown} failed ({reason_of(error)}); nothing was changed") from error
+            raise RunError(f"the job store at {self.shown_url} failed ({first_line(error)}); nothing was changed") from error
         except PoolTimeout:
-            raise RunError(f"the job store at {self.shown} is asked by too many at once; nothing was changed") from None
+            raise self._too_many() from None
+
+    def _too_many(self) -> RunError:
+        return RunError(f"the job store at {self.shown_url} is asked by too many at once; nothing was changed")
 
 
-def reason_of(error: DatabaseError) -> str:
-    """The first line of what the driver says."""
+def first_line(error: DatabaseError) -> str:
+    """Return the first line of the driver's message."""
     return (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
 
 
-def shown(url: str) -> str:
-    """A database URL without its password."""
+def hide_password(url: str) -> str:
+    """Return a database URL with its password masked."""
     return make_url(url).render_as_string(hide_password=True)
 
 
-def plain(value: Any) -> Any:
-    """As every database takes it: PostgreSQL knows neither NaN nor infinity in JSON, nor the character 0 in text."""
+def storable(value: Any) -> Any:
+    """Return a JSON value as every database takes it: PostgreSQL stores neither NaN nor infinity, nor the character 0 in text."""
     if isinstance(value, str):
         return value.replace("\0", "")
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {plain(name): plain(each) for name, each in value.items()}
-    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {storable(name): storable(each) for name, each in value.items()}
+    return [storable(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def open_engine(url: str) -> Engine:
-    """The engine of a database URL. InputError for one that is none, or of another database."""
+    """Return the engine of a database URL. InputError for text that is not one, or for a database that is not supported."""
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError):  # its words may hold a part of the password
+    except (ArgumentError, ValueError):  # its message may hold a part of the password
         raise InputError("the job store must be a database URL, sqlite:///path or postgresql://user@host/name") from None
     name = parsed.get_backend_name()
     if name not in ("sqlite", "postgresql"):
         raise InputError(f"the job store must be sqlite:/// or postgresql://, got {name}://")
     if name == "postgresql":
-        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
-        event.listen(engine, "begin", _one_writer)
+        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_timeout=WAIT_S)
+        event.listen(engine, "begin", _lock_writers)
         return engine
     if not parsed.database:
         raise InputError("the job store must be a file, sqlite:///path: one in memory would be another one for each process")
     Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": BUSY_S, "isolation_level": None})
-    event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "begin", _begin)
+    engine = create_engine(parsed, pool_timeout=WAIT_S, connect_args={"timeout": BUSY_S, "isolation_level": None})
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _on_connect(connection: Any, _record: Any) -> None:
+def _set_pragmas(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _one_writer(database: Connection) -> None:
-    """What SQLite does by itself: who decides by what he reads must not be overtaken. Kept until the transaction's end."""
+def _lock_writers(database: Connection) -> None:
+    """Take PostgreSQL's lock for writers until the transaction ends, so that what a writer has read stays true while it writes."""
     if not database.get_execution_options().get("reading"):
-        database.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER})")
+        database.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})")
 
 
-def _begin(database: Connection) -> None:
-    """Writers queue up before they read what they decide by; readers wait for nobody."""
+def _begin_sqlite(database: Connection) -> None:
+    """Begin a transaction: a writer takes SQLite's lock before it reads what it decides by."""
     database.exec_driver_sql("BEGIN" if database.get_execution_options().get("reading") else "BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""One dispatcher at a time: the store's lease, as one process holds it or waits for it."""
+"""One dispatcher at a time: how a process takes the store's lease, keeps it, or waits for it."""
 
 from __future__ import annotations
 
@@ -14,47 +14,54 @@ from zsbir.base import events
 from zsbir.base.errors import InputError, RunError
 
 HEARTBEAT_S = 2.0
+"""Seconds between two heartbeats of a holder."""
 
 
 class Leadership:
-    """patience_s: seconds of another one's silence before its lease is taken. clock: seconds that only go forward."""
+    """One process's share in the lease.
+
+    patience_s: seconds without a heartbeat of another holder before its lease is taken. clock: a monotonic clock, in seconds.
+    """
 
     def __init__(self, store: Store, patience_s: float, *, clock: Callable[[], float] = time.monotonic):
         self._store, self._patience_s, self._clock = store, patience_s, clock
         self.holder = f"{socket.gethostname()} {os.getpid()}"
         self.lease: Lease | None = None
         self._seen: Lease | None = None
-        self._since_s = self._beaten_s = float("-inf")
+        self._since_s = self._heartbeat_s = float("-inf")
         self._waiting_for = ""
 
     @property
     def held(self) -> Lease:
-        """The lease, for who knows that it is held."""
+        """The lease. Only for callers that hold it."""
         assert self.lease is not None
         return self.lease
 
     def hold(self) -> Lease | None:
-        """The lease, taken or shown to be alive; None while another one lives. StaleLease when it was taken away."""
-        if self.lease is None and not self._take():
+        """Take the lease, or keep it with a heartbeat, and return it; None while another process holds it.
+
+        StaleLease when another process has taken it.
+        """
+        if self.lease is None and not self._try_to_take():
             return None
-        if self._clock() - self._beaten_s >= HEARTBEAT_S:
+        if self._clock() - self._heartbeat_s >= HEARTBEAT_S:
             self._store.heartbeat(self.held)
-            self._beaten_s = self._clock()
+            self._heartbeat_s = self._clock()
         return self.lease
 
     def lose(self) -> None:
-        """Another one has it."""
+        """Forget the lease: another process has taken it."""
         self.lease = self._seen = None
 
-    def leave(self) -> None:
-        """Give it up, so that the next one need not wait."""
+    def release(self) -> None:
+        """Give the lease up, so that the next process need not wait."""
         if self.lease is not None:
             with suppress(StaleLease, RunError, InputError):
                 self._store.release(self.lease)
             self.lease = None
 
-    def _take(self) -> bool:
-        """Nobody's, given up, of a dead process of this machine, or of one that is silent for too long: then it is ours."""
+    def _try_to_take(self) -> bool:
+        """Take a lease that is free, or whose holder gave it up, is dead or is silent for too long. Return whether it is ours."""
         seen = self._store.seen_lease()
         if seen != self._seen:
             self._seen, self._since_s = seen, self._clock()
@@ -70,12 +77,12 @@ class Leadership:
 
 
 def _is_dead(holder: str) -> bool:
-    """Whether it was a process of this machine, that is no more."""
+    """Return whether the holder was a process of this machine that does not run any more."""
     host, _, pid = holder.rpartition(" ")
     if host != socket.gethostname() or not pid.isdigit():
         return False
     if int(pid) == os.getpid():
-        return True  # this very process lost it, or one before had its number
+        return True  # this process lost it, or an earlier process had the same number
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:

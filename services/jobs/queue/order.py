@@ -1,4 +1,4 @@
-"""The line as the database has it: queued jobs in their order, and why each waits."""
+"""The queue in its order, read from the database, and why each job in it waits."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from services.jobs.queue.limits import Limits, Turn, WaitingJob, turns
 from services.jobs.queue.tables import ATTEMPTS, JOBS, LIVE_STATES
 
 LOOK_AHEAD = 1000
-"""Queued jobs looked at for the next turn, and shown in line."""
+"""How many queued jobs are considered for the next turn and listed to people."""
 
 
 def next_job(database: Connection, limits: Limits, now_s: float) -> WaitingJob | None:
-    """The job that starts next, if any may: also one behind a thousand that are held back by what is their own affair."""
+    """Return the job that may start next, also where more than LOOK_AHEAD jobs before it are held back by limits of their own."""
     for most in (LOOK_AHEAD, None):
-        found = waiting_jobs(database, limits, now_s, most)
+        found = waiting_turns(database, limits, now_s, most)
         first = next((turn.job for turn in found if not turn.reason), None)
         if first or len(found) < LOOK_AHEAD or any(turn.blocks for turn in found):
             return first
     return None
 
 
-def waiting_jobs(database: Connection, limits: Limits, now_s: float, most: int | None = LOOK_AHEAD) -> list[Turn]:
-    """The first queued jobs, by priority and then first come. most: how many; None: all."""
+def waiting_turns(database: Connection, limits: Limits, now_s: float, most: int | None = LOOK_AHEAD) -> list[Turn]:
+    """Return the turns of the first queued jobs, by priority and then first come. most: how many; None: all."""
     columns = [JOBS.c[field.name] for field in fields(WaitingJob)]
     waiting = select(*columns).where(JOBS.c.state == "queued").order_by(JOBS.c.priority.desc(), JOBS.c.id).limit(most)
     live = select(*columns).where(JOBS.c.state.in_(LIVE_STATES)).order_by(JOBS.c.id)
-    queue, running = ([WaitingJob(*row) for row in database.execute(query)] for query in (waiting, live))
+    queue, running = ([WaitingJob(**row._mapping) for row in database.execute(query)] for query in (waiting, live))
     budgeted = [name for name, own in limits.projects.items() if own.gpu_hours is not None]
-    return turns(queue, running, _spent(database, budgeted, now_s), limits, now_s=now_s)
+    return turns(queue, running, _spent_gpu_hours(database, budgeted, now_s), limits, now_s=now_s)
 
 
-def _spent(database: Connection, projects: Sequence[str], now_s: float) -> dict[str, float]:
-    """GPU-hours by project: of attempts that have started, since then."""
+def _spent_gpu_hours(database: Connection, projects: Sequence[str], now_s: float) -> dict[str, float]:
+    """Return GPU-hours by project, each attempt counted from its start; an attempt that has not started has spent nothing."""
     if not projects:
         return {}
     hours = JOBS.c.gpus * (func.coalesce(ATTEMPTS.c.ended_s, now_s) - ATTEMPTS.c.started_s) / 3600

@@ -1,4 +1,4 @@
-"""What goes into the store and comes out of it: a request, and rows as values."""
+"""What goes into the store and comes out of it: a job request, and rows as values."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from typing import Any, Self
 from pydantic import Field
 from sqlalchemy import Row
 
-from services.common.auth import Role
-from services.jobs.queue.limits import MOST, ProjectName
-from services.jobs.queue.states import Cause, Kind, State, StopReason
-from zsbir.base.config import Config
+from services.jobs.queue.limits import ProjectName
+from services.jobs.queue.resources import ResourceRequest, Resources
+from services.jobs.queue.states import Cause, Kind, Role, State, StopReason
 
 LATEST_S = 1e11
+"""The largest point in time and the longest duration that are taken, in seconds: 3000 years."""
 
 
-class JobRequest(Config):
-    """A job as somebody submits it."""
+class JobRequest(ResourceRequest):
+    """A job as it is submitted."""
 
     kind: Kind = Field(description="what is to be done")
     config: dict[str, Any] = Field({}, description="its arguments, by the schema of its kind")
     project: ProjectName = Field("default", description="whose limits and budget it counts for")
     owner: str = Field("local", min_length=1, max_length=100, description="who submits it")
     priority: int = Field(0, ge=-100, le=100, description="higher ones first")
-    cpus: float = Field(1, ge=0, le=MOST, description="CPUs that it holds while it runs")
-    gpus: float = Field(0, ge=0, le=MOST, description="GPUs that it holds while it runs")
     start_by_s: float | None = Field(
         None, ge=0, le=LATEST_S, description="seconds since 1970 by which it must have started, else it is given up"
     )
@@ -39,12 +37,12 @@ class JobRequest(Config):
 class _FromRow:
     @classmethod
     def of(cls, row: Row[Any]) -> Self:
-        """From a row of its table; columns that are not its own are left out."""
+        """Return the value of a row; columns without a field of that name are left out."""
         return cls(**{field.name: row._mapping[field.name] for field in fields(cls)})  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class Job(_FromRow):
+@dataclass(frozen=True, kw_only=True)
+class Job(Resources, _FromRow):
     """A row of JOBS."""
 
     id: int
@@ -53,8 +51,6 @@ class Job(_FromRow):
     project: str
     owner: str
     priority: int
-    cpus: float
-    gpus: float
     state: State
     message: str
     cancelling: bool
@@ -89,7 +85,7 @@ class Attempt(_FromRow):
 
 @dataclass(frozen=True)
 class Token(_FromRow):
-    """A row of TOKENS, without its secret."""
+    """A row of TOKENS, without the token's hash."""
 
     id: int
     name: str
@@ -100,7 +96,7 @@ class Token(_FromRow):
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to dispatch, until somebody takes a higher epoch."""
+    """The right to dispatch, until another process takes a lease of a higher epoch."""
 
     holder: str
     epoch: int

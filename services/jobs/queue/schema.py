@@ -1,4 +1,4 @@
-"""The store's tables, brought to a revision by alembic, up and down."""
+"""Brings a database's tables to a revision, up or down, with alembic."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.engine import Engine
 
-ONE = threading.Lock()
-"""Alembic's context is global: one thread of a process at a time. Processes wait for each other in the database."""
+ONE_THREAD = threading.Lock()
+"""Alembic's context is global, so one thread of a process migrates at a time. Processes wait for each other in the database."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -23,12 +23,12 @@ def _config(engine: Engine) -> Config:
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Up to a revision. Several processes may call it at once: one does it."""
-    with ONE:
+    """Migrate up to a revision. Several processes may call it at once: one of them migrates."""
+    with ONE_THREAD:
         command.upgrade(_config(engine), revision)
 
 
 def downgrade(engine: Engine, revision: str = "base") -> None:
-    """Down to a revision; what only newer ones could hold is lost."""
-    with ONE:
+    """Migrate down to a revision. What only newer tables and columns hold is lost."""
+    with ONE_THREAD:
         command.downgrade(_config(engine), revision)

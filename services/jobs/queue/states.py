@@ -1,4 +1,4 @@
-"""What a job can be, what may follow, and how often which cause of an end is forgiven: the rules that the store enforces."""
+"""The states of a job, which may follow which, and how often a job is tried again: the rules that the store enforces."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ State = Literal["queued", "starting", "running", "succeeded", "failed", "cancell
 STATES: tuple[State, ...] = get_args(State)
 
 LIVE: frozenset[State] = frozenset({"starting", "running"})
-"""An attempt is under way."""
+"""States of a job that has an attempt under way."""
 
 TERMINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "timed_out"})
-"""Never changes again. Whoever wants more of such a job submits another one."""
+"""States that never change again. To go on with such a job, submit another one."""
 
-MOVES: Mapping[State, frozenset[State]] = {
+TRANSITIONS: Mapping[State, frozenset[State]] = {
     "queued": frozenset({"starting", "cancelled", "timed_out"}),
     "starting": frozenset({"running", "queued", "succeeded", "failed", "cancelled", "timed_out"}),
     "running": frozenset({"queued", "succeeded", "failed", "cancelled", "timed_out"}),
@@ -26,7 +26,7 @@ MOVES: Mapping[State, frozenset[State]] = {
     "cancelled": frozenset(),
     "timed_out": frozenset(),
 }
-"""What may follow."""
+"""The states that may follow each state."""
 
 Cause = Literal[
     "succeeded",
@@ -41,10 +41,10 @@ Cause = Literal[
     "user_error",
     "unknown",
 ]
-"""How an attempt ended. lost: it was killed, or its cluster has forgotten it. busy: another process does the very same work, or
-MLflow, which is to hear of work that is done, is away."""
+"""How an attempt ended. lost: it was killed, or its cluster has forgotten it. busy: another process does the same work, or the work
+is done and MLflow, which must record it, is away."""
 
-FORGIVEN: Mapping[Cause, int] = {
+RETRY_LIMITS: Mapping[Cause, int] = {
     "preempted": 20,
     "node_lost": 20,
     "lost": 20,
@@ -54,20 +54,25 @@ FORGIVEN: Mapping[Cause, int] = {
     "data_error": 0,
     "user_error": 0,
 }
-"""How many attempts may end by each cause before the job fails. What happens to a cluster is not a job's fault; bad input stays
-bad."""
+"""How many attempts of a job may end by each cause and be followed by another one. A job is not to blame for its cluster, so these
+causes have high limits; bad input stays bad."""
 
 
 StopReason = Literal["cancelled", "timed_out", "preempted"]
-"""Why a live attempt is asked to save its work and end: also the cause of its end, when it does."""
+"""Why a live attempt is asked to save its work and end; then also the cause of its end."""
 
 STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
 
+Role = Literal["viewer", "submitter", "operator"]
+ROLES: tuple[Role, ...] = get_args(Role)
+"""A viewer sees everything; a submitter also submits jobs and cancels their own; an operator may do everything."""
 
-def after(cause: Cause, ends: Mapping[str, int], *, cancelling: bool) -> State:
-    """The state of a job whose attempt ended by `cause`. ends: how many attempts ended by each cause, this one included.
 
-    What was made is made: success wins over a cancellation that came too late. Nothing else does.
+def next_state(cause: Cause, ends: Mapping[str, int], *, cancelling: bool) -> State:
+    """Return the state of a job whose attempt ended by `cause`. ends: attempts that ended by each cause, this one included.
+
+    An attempt that succeeded made the job's result, also where the job was cancelled too late. Nothing else overrides a
+    cancellation.
     """
     if cause == "succeeded":
         return "succeeded"
@@ -75,4 +80,4 @@ def after(cause: Cause, ends: Mapping[str, int], *, cancelling: bool) -> State:
         return "cancelled"
     if cause == "timed_out":
         return "timed_out"
-    return "queued" if ends.get(cause, 0) <= FORGIVEN[cause] else "failed"
+    return "queued" if ends.get(cause, 0) <= RETRY_LIMITS[cause] else "failed"

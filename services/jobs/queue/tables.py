@@ -1,12 +1,12 @@
-"""The tables of the job queue, for SQLite and PostgreSQL alike. Times are seconds since 1970 UTC, by the writer's clock."""
+"""The tables of the job queue, for SQLite and PostgreSQL alike. Times are in seconds since 1970 UTC, by the writer's clock."""
 
 from __future__ import annotations
 
 from sqlalchemy import JSON, Boolean, CheckConstraint, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from services.common.auth import ROLES
-from services.jobs.queue.states import KINDS, LIVE, STATES
+from services.jobs.queue.resources import LABELS
+from services.jobs.queue.states import KINDS, LIVE, ROLES, STATES
 
 METADATA = MetaData(
     naming_convention={
@@ -17,7 +17,7 @@ METADATA = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-PLAIN = JSON().with_variant(JSONB(), "postgresql")
+JSON_VALUE = JSON().with_variant(JSONB(), "postgresql")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:
@@ -29,17 +29,16 @@ JOBS = Table(
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("kind", Text, CheckConstraint(_one_of("kind", KINDS), name="kind"), nullable=False),
-    Column("config", PLAIN, nullable=False),
+    Column("config", JSON_VALUE, nullable=False),
     Column("project", Text, nullable=False),
     Column("owner", Text, nullable=False),
     Column("priority", Integer, nullable=False),
-    Column("cpus", Float, nullable=False),
-    Column("gpus", Float, nullable=False),
+    *[Column(name, Float, nullable=False) for name in LABELS],
     Column("state", Text, CheckConstraint(_one_of("state", STATES), name="state"), nullable=False),
     Column("message", Text, nullable=False, server_default=""),
     Column("cancelling", Boolean, nullable=False),
     Column("result", Text, nullable=False, server_default=""),
-    Column("progress", PLAIN, nullable=False),
+    Column("progress", JSON_VALUE, nullable=False),
     Column("idempotency_key", Text),
     Column("retry_of", Integer, ForeignKey("jobs.id")),
     Column("submitted_s", Float, nullable=False),
@@ -49,7 +48,10 @@ JOBS = Table(
     Column("ended_s", Float),
     sqlite_autoincrement=True,
 )
-"""message: why it waits or how it ended, for people. result: URI of what it made. start_by_s: deadline for its first start."""
+"""message: why the job waits or how it ended, for people. result: URI of what it made. start_by_s: deadline for its first start.
+
+The columns of `services.jobs.queue.resources` say what it holds while it runs.
+"""
 
 Index("ix_jobs_turn", JOBS.c.state, JOBS.c.priority.desc(), JOBS.c.id)
 Index("ix_jobs_state", JOBS.c.state, JOBS.c.id)
@@ -82,8 +84,8 @@ Index(
     postgresql_where=ATTEMPTS.c.ended_s.is_(None),
 )
 Index("ix_attempts_untidy", ATTEMPTS.c.untidy)
-"""At most one attempt of a job lives: not a rule of the code's alone, but of the database. untidy: it has
-ended, and MLflow may still call its run running."""
+"""The unique index lets at most one attempt of a job be live, whatever the code does. untidy: the attempt has ended, and MLflow may
+still show its run as running."""
 
 LEASE = Table(
     "lease",
@@ -93,8 +95,8 @@ LEASE = Table(
     Column("epoch", Integer, nullable=False),
     Column("beats", Integer, nullable=False),
 )
-"""Who dispatches. Each new holder has a higher epoch; what an older one writes matches no row. Who watches the beats stand still
-for long enough by his own clock may take over: no two clocks are compared."""
+"""Which process dispatches. Each new holder has a higher epoch, so that what an older one writes matches no row. A process that
+sees `beats` stand still for long enough by its own clock may take over: no two clocks are compared."""
 
 EVENTS = Table(
     "events",
@@ -104,11 +106,11 @@ EVENTS = Table(
     Column("job_id", Integer, ForeignKey("jobs.id")),
     Column("actor", Text, nullable=False),
     Column("what", Text, nullable=False),
-    Column("detail", PLAIN, nullable=False),
+    Column("detail", JSON_VALUE, nullable=False),
     sqlite_autoincrement=True,
 )
 Index("ix_events_job_id", EVENTS.c.job_id, EVENTS.c.id)
-"""Who did what, in order; never changed."""
+"""Who did what, in order. Rows are never changed."""
 
 META = Table(
     "meta",
@@ -116,8 +118,8 @@ META = Table(
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
-"""limits: the queue's, as JSON. store_id: part of every submission id, so that two queues on one Ray cluster never mean the
-same job."""
+"""limits: the queue's limits, as JSON. store_id: a part of every submission id, so that two queues on one Ray cluster never use the
+same id."""
 
 TOKENS = Table(
     "tokens",
@@ -130,6 +132,6 @@ TOKENS = Table(
     Column("revoked_s", Float),
     sqlite_autoincrement=True,
 )
-"""Who may speak to the service. A token's text is shown once, when it is made; only its sha256 is kept."""
+"""Who may use the service. A token's text is shown once, when it is made; only its sha256 is kept."""
 
 LIVE_STATES = sorted(LIVE)

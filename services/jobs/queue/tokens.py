@@ -1,4 +1,4 @@
-"""API tokens: made once, shown once, kept as a sha256. 256 random bits need no slow hash: nobody can guess through them."""
+"""API tokens: shown once, when they are made, and kept as a sha256. 256 random bits cannot be guessed: no slow hash is needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.jobs.queue.tables import TOKENS
 from zsbir.base.errors import InputError
 
 PREFIX = "zsbir_"
-"""How every token begins, so that one in a log or a repository can be found by looking for it."""
+"""How every token begins, so that a search finds tokens that were left in a log or a repository."""
 
 
 class Tokens:
@@ -24,8 +24,8 @@ class Tokens:
         self._store = store
 
     def make(self, name: str, role: Role, actor: str) -> str:
-        """A new token's text. The name is who its bearer is: the owner of what he submits."""
-        is_text = name.encode("utf-8", "replace").decode() == name  # what a shell passes on may be none
+        """Make a token and return its text. Its bearer's jobs have this name as owner. InputError for an empty or long name."""
+        is_text = name.encode("utf-8", "replace").decode() == name  # a shell may pass on bytes that are not text
         if not name.strip() or len(name) > 100 or not is_text:
             raise InputError("a token needs a name of 1 to 100 characters: whose it is")
         text = PREFIX + secrets.token_urlsafe(32)
@@ -35,24 +35,24 @@ class Tokens:
         return text
 
     def bearer(self, text: str) -> Token | None:
-        """Whose it is; None for one that is unknown or revoked."""
+        """Return the token of this text; None where it is unknown or revoked."""
         found = select(TOKENS).where((TOKENS.c.sha256 == _sha256(text)) & TOKENS.c.revoked_s.is_(None))
         with self._store.reading() as database:
             row = database.execute(found).one_or_none()
         return Token.of(row) if row else None
 
     def all(self) -> list[Token]:
-        """Revoked ones too."""
+        """Return all tokens, also revoked ones, the oldest first."""
         with self._store.reading() as database:
             return [Token.of(row) for row in database.execute(select(TOKENS).order_by(TOKENS.c.id))]
 
     def revoke(self, token_id: int, actor: str) -> None:
-        """It opens nothing from now on. InputError where there is none."""
+        """Revoke a token. InputError where no such token is valid."""
         with self._store.writing() as database:
-            mine = (TOKENS.c.id == token_id) & TOKENS.c.revoked_s.is_(None)
-            done = database.execute(update(TOKENS).where(mine).values(revoked_s=self._store.now()))
+            valid = (TOKENS.c.id == token_id) & TOKENS.c.revoked_s.is_(None)
+            done = database.execute(update(TOKENS).where(valid).values(revoked_s=self._store.now()))
             if not done.rowcount:
-                raise InputError(f"there is no token {token_id} that could be revoked; see python -m services.jobs tokens")
+                raise InputError(f"there is no valid token {token_id} to revoke; see python -m services.jobs tokens")
             self._store.note(database, actor, "token revoked", None, {"id": token_id})
 
 

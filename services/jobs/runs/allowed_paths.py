@@ -1,4 +1,7 @@
-"""Where jobs may read: the storage root, and what the operator adds. A job runs with the service's rights, not its submitter's."""
+"""Where jobs may read: the storage root, and what the operator adds.
+
+A job runs with the rights of the service, not of the person who submits it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from zsbir.base.storage import is_remote, local_path
 
 
 class AllowedPaths:
-    """Folders and prefixes of buckets, with all that is below them."""
+    """Folders and s3:// prefixes, with everything below them."""
 
     def __init__(self, allowed: Sequence[str]):
         self._local = [local_path(uri).resolve() for uri in allowed if not is_remote(uri)]
@@ -20,13 +23,13 @@ class AllowedPaths:
         return ", ".join([*(str(path) for path in self._local), *self._remote])
 
     def check(self, field: str, uri: str) -> str:
-        """The address, absolute and without detours. InputError for one that lies, or leads by a link, outside."""
+        """Return the address, absolute and with links resolved. InputError where it lies, or leads by a link, outside."""
         if any(ord(letter) < 32 or letter == "\x7f" for letter in uri):
             raise InputError(f"{field} has control characters")
         if is_remote(uri):
             parts = uri.removeprefix("s3://").rstrip("/").split("/")
             if "\\" in uri or not {"", ".", ".."}.isdisjoint(parts):
-                raise InputError(f"{field}: {uri!r} is no plain address")
+                raise InputError(f"{field}: {uri!r} is not a plain address")
             inside = any((uri.rstrip("/") + "/").startswith(prefix) for prefix in self._remote)
             shown = uri
         else:
@@ -43,5 +46,5 @@ class AllowedPaths:
 def _resolved(field: str, uri: str) -> Path:
     try:
         return local_path(uri).resolve()
-    except (OSError, RuntimeError, ValueError):  # links in a circle; what is no text to a file system
+    except (OSError, RuntimeError, ValueError):  # links in a circle; text that cannot be a path
         raise InputError(f"{field}: {uri!a} leads nowhere") from None

@@ -1,16 +1,16 @@
-"""An attempt's folder in storage: where it leaves its signs, in whatever process or cluster it runs.
+"""An attempt's folder in storage: what the attempt records of itself, in whatever process or cluster it runs.
 
     <root>/jobs/<submission id>/
-        spec.json            what to do, written before it is started
-        began                who does it: created once, so that of several who try one works (the dispatcher may take it, too)
-        beat                 changes every few seconds while it lives
-        stop                 written when it is to save its work and end, with the reason
-        <step>/{driver,worker,curve}.json    how far it is (see zsbir.base.watch)
-        log/000000.txt ...   all that it says, in pieces of LOG_PIECE bytes
+        spec.json            what to do; written before the attempt is started
+        began                the process that runs the attempt: created once, so that one of several wins, or the dispatcher
+        beat                 changes every few seconds while the attempt is alive
+        stop                 why the attempt is to save its work and end
+        <step>/{driver,worker,curve}.json    how far the step is (see zsbir.base.watch)
+        log/000000.txt ...   the log, in pieces of LOG_PIECE bytes
         made.json            what its steps have made so far
-        end.json             how it ended; the last thing it writes
+        end.json             how the attempt ended; written last
 
-What is written here outlives the cluster. The dispatcher believes it before it believes Ray.
+These files outlive the cluster, and the dispatcher believes them before it believes Ray.
 """
 
 from __future__ import annotations
@@ -27,20 +27,23 @@ from services.jobs.queue.states import STOP_REASONS, Cause, StopReason
 from zsbir.base.storage import Folder, join, open_folder
 
 HEARTBEAT_S = 2.0
-"""Seconds between two beats."""
+"""Seconds between two heartbeats."""
 
 LOG_PIECE = 256 * 1024
 LOG_LIMIT = 256 * LOG_PIECE
-"""Bytes of log that are kept of an attempt, 64 MiB: what comes after is left out, and its log says so."""
+"""Bytes of an attempt's log that are kept, 64 MiB. The rest is left out, and a last line of the log says so."""
 
 JOBS = "jobs"
+
+UNDELIVERED = ".undelivered"
+"""The name of a file in a finished run's folder while MLflow still lacks something of the run (see zsbir.train)."""
 
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended, by its own account. result: URI of what it made. made: URIs by step, in a pipeline.
+    """How an attempt ended. result: URI of what it made. made: URIs of what its steps made, by step.
 
-    began_s, ended_s: seconds since 1970, where they are known: who reads this may come hours later.
+    began_s, ended_s: seconds since 1970, where they are known: a dispatcher may read this hours later.
     """
 
     cause: Cause
@@ -52,97 +55,97 @@ class End:
 
 
 class AttemptDir:
-    """Reads and writes one attempt's folder."""
+    """One attempt's folder, to read and to write."""
 
     def __init__(self, uri: str):
         self.uri = uri
         self._folder: Folder = open_folder(uri)
 
-    # --- what the dispatcher writes
+    # --- written by the dispatcher
 
-    def specify(self, spec: Mapping[str, Any]) -> None:
-        """Once; a dispatcher that comes after one that was killed finds it there."""
+    def write_spec(self, spec: Mapping[str, Any]) -> None:
+        """Write what the attempt is to do, once: a dispatcher that follows one that was killed finds it there."""
         self._folder.create("spec.json", json.dumps(spec).encode())
 
-    def ask_stop(self, reason: StopReason) -> None:
-        """The first reason stays."""
+    def request_stop(self, reason: StopReason) -> None:
+        """Ask the attempt to save its work and end. The first reason stays."""
         self._folder.create("stop", reason.encode())
 
     def claim_start(self, who: str) -> bool:
-        """Whether `who` is the one that began; nobody else can any more."""
+        """Claim the right to run this attempt. Return whether `who` has it; after that nobody else can get it."""
         return self._folder.create("began", who.encode())
 
-    # --- what the attempt writes; the dispatcher writes the end of one that it holds for lost
+    # --- written by the attempt; the dispatcher writes the end of an attempt that is lost
 
-    def heartbeat(self, count: int) -> None:
-        """It lives; and when it said so."""
+    def write_heartbeat(self, count: int) -> None:
+        """Show that the attempt is alive. count: different in each heartbeat."""
         self._folder.replace("beat", f"{count} {time.time():.1f}".encode())
 
-    def end(self, end: End) -> None:
-        """The last word; the first of several stays."""
+    def write_end(self, end: End) -> None:
+        """Write how the attempt ended. The first of several stays."""
         self._folder.create("end.json", json.dumps(asdict(end)).encode())
 
-    def tell_made(self, made: Mapping[str, str]) -> None:
-        """What its steps have made so far."""
+    def write_results(self, made: Mapping[str, str]) -> None:
+        """Write the URIs of what its steps have made so far, by step."""
         self._folder.replace("made.json", json.dumps(dict(made)).encode())
 
     def write_log(self, piece: int, data: bytes) -> None:
-        """A piece of the log as it is now; all but the last have LOG_PIECE bytes."""
-        self._folder.sub("log").replace(_piece(piece), data)
+        """Write a piece of the log as it is now. All pieces but the last have LOG_PIECE bytes."""
+        self._folder.sub("log").replace(_piece_name(piece), data)
 
-    # --- what anybody reads
+    # --- read by anybody
 
     def spec(self) -> dict[str, Any]:
-        """FileNotFoundError where there is none."""
+        """Return what the attempt is to do. FileNotFoundError where no specification was written."""
         return dict(json.loads(self._folder.read("spec.json")))
 
-    def began(self) -> bool:
-        """Whether somebody has begun."""
+    def is_claimed(self) -> bool:
+        """Return whether a process has claimed the attempt, to run it or to keep others from running it."""
         return self._folder.size("began") is not None
 
-    def began_by(self) -> str:
-        """Who has begun, or has made sure that nobody does; empty where nobody has."""
+    def claimed_by(self) -> str:
+        """Return the `who` of the claim; empty where nobody has claimed the attempt."""
         with suppress(FileNotFoundError):
             return self._folder.read("began").decode()
         return ""
 
-    def beats(self) -> str | None:
-        """What changes with each beat; None before the first."""
+    def heartbeat_version(self) -> str | None:
+        """Return a text that changes with each heartbeat; None before the first one."""
         return self._folder.version("beat")
 
     def last_heartbeat_s(self) -> float | None:
-        """When the last one was, in seconds since 1970 by its clock; None before the first."""
+        """Return when the last heartbeat was, in seconds since 1970 by the attempt's clock; None before the first one."""
         with suppress(FileNotFoundError, ValueError):
             return float(self._folder.read("beat").split()[1])
         return None
 
     def stop_reason(self) -> StopReason | None:
-        """None where nobody has asked."""
+        """Return why the attempt is to end; None where nobody has asked. A reason of another version counts as a preemption."""
         with suppress(FileNotFoundError):
-            said = self._folder.read("stop").decode()
-            return next((reason for reason in STOP_REASONS if reason == said), "preempted")
+            written = self._folder.read("stop").decode()
+            return next((reason for reason in STOP_REASONS if reason == written), "preempted")
         return None
 
-    def made(self) -> dict[str, str]:
-        """URIs of what its steps have made so far, by step."""
+    def results(self) -> dict[str, str]:
+        """Return the URIs of what its steps have made so far, by step."""
         return self._json("made.json")
 
-    def ended(self) -> End | None:
-        """None as long as it has not."""
-        said = self._json("end.json")
-        known = {field.name: said[field.name] for field in fields(End) if field.name in said}
+    def read_end(self) -> End | None:
+        """Return how the attempt ended; None as long as it has not."""
+        written = self._json("end.json")
+        known = {field.name: written[field.name] for field in fields(End) if field.name in written}
         return End(**known) if "cause" in known else None
 
-    def steps(self) -> Sequence[str]:
-        """The names of its steps."""
+    def step_names(self) -> Sequence[str]:
+        """Return the names of its steps, in order; none without a specification."""
         with suppress(FileNotFoundError):
             return [step["name"] for step in self.spec()["steps"]]
         return []
 
     def status(self, step: str) -> dict[str, Any]:
-        """How far a step is: {"progress": {label, done, total, unit, per_s, left_s}, "facts": {}, "metrics": {}, "updated_s"}.
+        """Return how far a step is: {"progress": {label, done, total, unit, per_s, left_s}, "facts", "metrics", "updated_s"}.
 
-        What its first worker says goes before what its command says.
+        What its first worker writes takes precedence over what its command writes.
         """
         driver, worker = self._json(f"{step}/driver.json"), self._json(f"{step}/worker.json")
         status: dict[str, Any] = {
@@ -151,34 +154,34 @@ class AttemptDir:
         return {**status, "updated_s": max(driver.get("updated_s", 0.0), worker.get("updated_s", 0.0))}
 
     def curve(self, step: str) -> list[dict[str, float]]:
-        """Rows of metrics by optimiser step, as far as there are some."""
+        """Return rows of metrics by optimiser step; none where a step has none."""
         return list(self._json(f"{step}/curve.json").get("rows", []))
 
     def log(self, offset: int, limit: int = LOG_PIECE) -> bytes:
-        """Bytes of its log from `offset`; fewer than `limit` where it ends, or a piece does."""
+        """Return bytes of the log from `offset`; fewer than `limit` where the log or a piece of it ends."""
         piece, start = divmod(offset, LOG_PIECE)
         with suppress(FileNotFoundError):
-            return self._folder.sub("log").read_range(_piece(piece), start, min(limit, LOG_PIECE - start))
+            return self._folder.sub("log").read_range(_piece_name(piece), start, min(limit, LOG_PIECE - start))
         return b""
 
     def log_size(self) -> int:
-        """Bytes of its log so far."""
+        """Return the size of the log so far, in bytes."""
         pieces = [name for name in self._folder.sub("log").names() if re.fullmatch(r"\d{6}\.txt", name)]
         if not pieces:
             return 0
         return (len(pieces) - 1) * LOG_PIECE + (self._folder.sub("log").size(pieces[-1]) or 0)
 
     def _json(self, key: str) -> dict[str, Any]:
-        """Empty where it is not there, or is not what was written here: somebody's hand, or a version of another day."""
+        """Return a JSON object; empty where the file is missing, or was changed by hand or written by another version."""
         with suppress(FileNotFoundError, ValueError, TypeError):
             return dict(json.loads(self._folder.read(key)))
         return {}
 
 
 def attempt_dir_of(root: str, submission_id: str) -> AttemptDir:
-    """The folder of that attempt below a storage root."""
+    """Return the folder of an attempt below a storage root."""
     return AttemptDir(join(root, JOBS, submission_id))
 
 
-def _piece(number: int) -> str:
+def _piece_name(number: int) -> str:
     return f"{number:06d}.txt"

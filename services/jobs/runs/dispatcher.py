@@ -1,8 +1,8 @@
-"""The dispatcher: one loop that starts whose turn it is, watches what runs, and writes down what became of it.
+"""The dispatcher: a loop that starts the jobs whose turn it is, watches those that run, and records how they end.
 
-It keeps nothing that it could not find again: killed at any moment, the next one reads the store and the attempts' folders, and
-goes on. Of an attempt, its own signs are believed first (end.json, then its beats), and then what the executor says; only who is
-silent *and* unknown to the executor, or ended by its word, is lost.
+It keeps no state that it cannot rebuild: after a dispatcher was killed, the next one reads the store and the attempts' folders, and
+goes on. What an attempt wrote is believed first (end.json, then its heartbeats), and then what the executor says. An attempt is
+lost only when its heartbeats have stopped *and* the executor does not know it or says that it has ended.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from pydantic import Field
 
 from services.jobs.queue.leader import Leadership
 from services.jobs.queue.records import Attempt, Job
-from services.jobs.queue.states import Cause, StopReason
+from services.jobs.queue.resources import LABELS, Resources
+from services.jobs.queue.states import StopReason
 from services.jobs.queue.store import TOO_LATE, StaleLease, Store
 from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
 from services.jobs.runs.executor import Executor, ExecutorStatus, ExecutorUnavailable, Rejected, Task
-from services.jobs.runs.progress import StepStatus, finished, read_status
-from services.jobs.runs.steps import needs_of, steps_of
+from services.jobs.runs.progress import StepStatus, as_finished, read_status
+from services.jobs.runs.steps import resources_of, steps_of
 from zsbir.base import events
 from zsbir.base.artifact import exists
 from zsbir.base.config import Config
@@ -31,15 +32,17 @@ from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import join, open_folder
 from zsbir.training_run.delivery import UNDELIVERED
 
-AWAY = (RunError, InputError, OSError)
-"""Storage or the executor does not answer: the next round asks again."""
+UNAVAILABLE = (RunError, InputError, OSError)
+"""Errors of storage or of an executor that does not answer: the next round asks again."""
 
 GIVEN_UP = "given up by "
-"""How the fence begins of an attempt that a dispatcher keeps from beginning; no host is called so."""
+"""How the claim of an attempt begins that a dispatcher keeps from starting. No host name begins like this."""
+
+MESSAGE_LENGTH = 500
 
 
 class DispatcherSettings(Config):
-    """Where and how patiently it works."""
+    """Where the dispatcher works, and how long it waits for what."""
 
     root: str = Field(description="storage root of all jobs: absolute, and reachable from every node")
     tracking_uri: str = Field("", description="MLflow of all jobs; none: a database under the root")
@@ -51,216 +54,224 @@ class DispatcherSettings(Config):
 
 
 @dataclass
-class _Watch:
-    """What this process has seen of an attempt. heard: it has beaten since the first look, so it lives. leaving: it has ended."""
+class _Observation:
+    """What this process has observed of an attempt, by its own clock.
 
-    looked_s: float
-    beats: str | None = None
-    heard: bool = False
+    seen_alive: a heartbeat has come since the first check. exiting_since_s: when its process was first seen to outlast its end.
+    """
+
+    checked_s: float
+    heartbeat_version: str | None = None
+    seen_alive: bool = False
     silent_s: float = 0.0
     running_since_s: float | None = None
-    told_to_stop_s: float = float("-inf")
-    leaving_since_s: float = float("inf")
+    stop_sent_s: float = float("-inf")
+    exiting_since_s: float = float("inf")
     reported: dict[str, Any] = field(default_factory=dict)
 
-    def silence_s(self, beats: str | None, now_s: float, most_s: float) -> float:
-        """Seconds since its beats moved, by this process's clock.
+    def update_silence_s(self, heartbeat_version: str | None, now_s: float, most_s: float) -> float:
+        """Take note of a check, and return the seconds without a heartbeat.
 
-        The time between two looks counts for `most_s` at most: while nobody could look, it may have been heard by nobody.
+        The time between two checks counts for at most `most_s`: while this process could not check, a heartbeat may have come.
         """
-        self.heard |= self.beats is not None and beats != self.beats
-        self.silent_s = self.silent_s + min(now_s - self.looked_s, most_s) if beats == self.beats else 0.0
-        self.beats, self.looked_s = beats, now_s
+        self.seen_alive |= self.heartbeat_version is not None and heartbeat_version != self.heartbeat_version
+        is_silent = heartbeat_version == self.heartbeat_version
+        self.silent_s = self.silent_s + min(now_s - self.checked_s, most_s) if is_silent else 0.0
+        self.heartbeat_version, self.checked_s = heartbeat_version, now_s
         return self.silent_s
 
 
 class Dispatcher:
-    """Give it a store and an executor, and `run` it. clock: seconds that only go forward, for tests."""
+    """The dispatcher of a store and an executor. clock: a monotonic clock in seconds, which tests replace."""
 
     def __init__(
         self, store: Store, executor: Executor, settings: DispatcherSettings, *, clock: Callable[[], float] = time.monotonic
     ):
         self.store, self.executor, self.settings, self._clock = store, executor, settings, clock
         self.leadership = Leadership(store, settings.lease_s, clock=clock)
-        self._watches: dict[int, _Watch] = {}
-        self._troubles: dict[str, str] = {}
+        self._observations: dict[int, _Observation] = {}
+        self._last_errors: dict[str, str] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set. What is away is waited for, and said once."""
+        """Run rounds until `stop` is set. An error is logged once, and the next round tries again."""
         while not stop.is_set():
             try:
                 self.round()
             except StaleLease as error:
                 events.warn(str(error))
                 self.leadership.lose()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the others' jobs must go on
-                self._trouble("store", error)
+            except Exception as error:  # noqa: BLE001 - whatever the error is, later rounds must go on
+                self._log_error("store", error)
             else:
-                self._trouble("store", None)
+                self._log_recovery("store")
             stop.wait(self.settings.poll_s)
-        self.leadership.leave()
+        self.leadership.release()
 
     def round(self) -> None:
-        """Once around: the lease, what runs, whose turn it is."""
+        """Keep the lease, check each live attempt, and start the jobs whose turn it is."""
         lease = self.leadership.hold()
         if lease is None:
             return
         self.store.give_up_late(lease)
         live = self.store.live()
-        self._watches = {attempt.id: self._watches.get(attempt.id) or _Watch(self._clock()) for _, attempt in live}
+        kept = self._observations
+        self._observations = {attempt.id: kept.get(attempt.id) or _Observation(self._clock()) for _, attempt in live}
         for job, attempt in live:
-            self.leadership.hold()  # a store or a cluster that answers slowly must not look like a dead dispatcher
-            self._patiently(job, attempt, self._look)
+            self.leadership.hold()  # a store or a cluster that answers slowly must not make this dispatcher look dead
+            self._isolated(job, attempt, self._check)
         limits = self.store.limits()
         while claimed := self.store.claim(lease, limits):
             events.say(f"job {claimed.job_id}: attempt {claimed.number} begins")
-            self._watches[claimed.id] = _Watch(self._clock())
-            self._patiently(self.store.job(claimed.job_id), claimed, self._start)
+            self._observations[claimed.id] = _Observation(self._clock())
+            self._isolated(self.store.job(claimed.job_id), claimed, self._start)
 
-    # --- one attempt
+    # --- start an attempt
 
     def _start(self, job: Job, attempt: Attempt) -> None:
-        """Specify it and hand it to the executor; done twice, it is started once."""
-        attempt_dir, needs = self._attempt_dir(attempt), needs_of(job.kind, job.config)
+        """Write its specification and give it to the executor. Called twice, it starts one process."""
+        attempt_dir = self._attempt_dir(attempt)
+        attempt_dir.write_spec(self._spec(job, attempt))
+        try:
+            self.executor.start(self._task(job, attempt))
+        except Rejected as error:
+            if attempt_dir.claim_start(GIVEN_UP + self.leadership.holder):
+                self._record_end(job, attempt, attempt_dir, End("unknown", str(error)))
+
+    def _spec(self, job: Job, attempt: Attempt) -> dict[str, Any]:
+        """Return what the attempt is to do, as its folder holds it."""
+        queue = attempt.submission_id.rsplit("-", 2)[0]
+        # A step that is one process takes as many threads as the job holds CPUs; Ray tells the workers of the others.
+        one_process = not resources_of(job.kind, job.config).workers
+        return {
+            "job": job.id,
+            "submission_id": attempt.submission_id,
+            "root": self.settings.root,
+            "memo": join(self.settings.root, "jobs", "steps", f"{queue}-{self._first_of_retries(job)}"),
+            "env": {"OMP_NUM_THREADS": str(max(1, int(job.cpus)))} if one_process else {},
+            "steps": [step.as_json() for step in steps_of(job.kind, job.config)],
+        }
+
+    def _task(self, job: Job, attempt: Attempt) -> Task:
         env = {"ZSBIR_ROOT": self.settings.root, "ZSBIR_JOB": attempt.submission_id, "ZSBIR_PLAIN_LOG": "1"}
         if self.settings.tracking_uri:
             env["MLFLOW_TRACKING_URI"] = self.settings.tracking_uri
-        # A step that is one process takes as many threads as the job holds CPUs; its workers are told by Ray.
-        own = {} if needs.workers else {"OMP_NUM_THREADS": str(max(1, int(job.cpus)))}
-        queue = attempt.submission_id.rsplit("-", 2)[0]
-        attempt_dir.specify(
-            {
-                "job": job.id,
-                "submission_id": attempt.submission_id,
-                "root": self.settings.root,
-                "memo": join(self.settings.root, "jobs", "steps", f"{queue}-{self._origin(job)}"),
-                "env": own,
-                "steps": [step.as_json() for step in steps_of(job.kind, job.config)],
-            }
-        )
-        task = Task(
+        return Task(
             submission_id=attempt.submission_id,
-            place=attempt_dir.uri,
+            attempt_dir=self._attempt_dir(attempt).uri,
             project=job.project,
             priority=job.priority,
-            workers=needs.workers,
-            cpus=job.cpus,
-            gpus=job.gpus,
+            workers=resources_of(job.kind, job.config).workers,
+            resources=Resources(**{name: job.amount(name) for name in LABELS}),
             env=env,
         )
-        try:
-            self.executor.start(task)
-        except Rejected as error:
-            if attempt_dir.claim_start(GIVEN_UP + self.leadership.holder):
-                self._end(job, attempt, attempt_dir, End("unknown", str(error)))
 
-    def _origin(self, job: Job) -> int:
-        """The first job of those that go on with each other's work."""
+    def _first_of_retries(self, job: Job) -> int:
+        """Return the first of the jobs that go on with each other's work."""
         while job.retry_of is not None:
             job = self.store.job(job.retry_of)
         return job.id
 
-    def _look(self, job: Job, attempt: Attempt) -> None:
-        """What its signs and the executor say, and what follows."""
-        attempt_dir, watch = self._attempt_dir(attempt), self._watches[attempt.id]
-        end = attempt_dir.ended()
+    # --- check an attempt
+
+    def _check(self, job: Job, attempt: Attempt) -> None:
+        """Compare what the attempt wrote with what the executor says, and act on it."""
+        attempt_dir, seen = self._attempt_dir(attempt), self._observations[attempt.id]
+        end = attempt_dir.read_end()
         if end is None:
-            who = attempt_dir.began_by()
-            if who and not who.startswith(GIVEN_UP):
-                end = self._look_at_begun(job, attempt, attempt_dir, watch)
+            claimed_by = attempt_dir.claimed_by()
+            if claimed_by and not claimed_by.startswith(GIVEN_UP):
+                end = self._check_claimed(job, attempt, attempt_dir, seen)
             else:
-                end = self._look_at_unbegun(job, attempt, attempt_dir, watch, given_up=bool(who))
-        if end is not None and self._has_left(attempt, watch, end):
-            self._end(job, attempt, attempt_dir, end)
+                end = self._check_unclaimed(job, attempt, attempt_dir, seen, given_up=bool(claimed_by))
+        if end is not None and self._has_exited(attempt, seen, end):
+            self._record_end(job, attempt, attempt_dir, end)
 
-    def _has_left(self, attempt: Attempt, watch: _Watch, end: End) -> bool:
-        """Whether the executor counts it no more: a process that has said its last word still takes a moment to go.
-
-        The next one begins only then, so that a limit holds for what is there and not only for what works. Who does not go is
-        told to; after that, or where the executor is away and nothing can begin, what became of the job waits no longer.
-        """
-        with suppress(ExecutorUnavailable):
-            if self.executor.look(attempt.submission_id).status in ("ended", "unknown"):
-                return True
-            watch.leaving_since_s = min(watch.leaving_since_s, self._clock())
-            stays_s = self._clock() - watch.leaving_since_s
-            if end.cause != "succeeded" or stays_s > self.settings.patience_s:
-                self._tell_to_stop(attempt, watch)
-            return stays_s > self.settings.grace_s
-        return True
-
-    def _tell_to_stop(self, attempt: Attempt, watch: _Watch) -> None:
-        """Once in a while: it has its time between the asking and the killing."""
-        if self._clock() - watch.told_to_stop_s > self.settings.grace_s:
-            self.executor.stop(attempt.submission_id)
-            watch.told_to_stop_s = self._clock()
-
-    def _look_at_begun(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, watch: _Watch) -> End | None:
-        """None as long as it lives."""
+    def _check_claimed(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, seen: _Observation) -> End | None:
+        """Check an attempt whose process has begun. Return its end where it is lost, None as long as it is alive."""
         patience_s = self.settings.patience_s
-        if watch.silence_s(attempt_dir.beats(), self._clock(), most_s=patience_s / 4) <= patience_s:
-            self._report(attempt, read_status(attempt_dir), watch)
+        if seen.update_silence_s(attempt_dir.heartbeat_version(), self._clock(), most_s=patience_s / 4) <= patience_s:
+            self._report(attempt, read_status(attempt_dir), seen)
         else:
-            seen = self.executor.look(attempt.submission_id)
-            if seen.status in ("ended", "unknown"):
-                # Created once: if its own last word comes at this moment, one of the two is the end, for both sides.
-                attempt_dir.end(verdict := self._verdict(job, attempt, attempt_dir, seen))
-                return attempt_dir.ended() or verdict
-        self._maybe_stop(job, attempt, attempt_dir, watch)
+            status = self.executor.get_status(attempt.submission_id)
+            if status.status in ("ended", "unknown"):
+                # The file is created once: if the attempt writes its own end at this moment, both sides read the same one.
+                attempt_dir.write_end(end := self._end_of_lost(job, attempt, attempt_dir, status))
+                return attempt_dir.read_end() or end
+        self._stop_if_due(job, attempt, attempt_dir, seen)
         return None
 
-    def _look_at_unbegun(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, watch: _Watch, *, given_up: bool) -> End | None:
-        """None where it may still begin. Who takes the fence makes sure that it does not.
+    def _check_unclaimed(
+        self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, seen: _Observation, *, given_up: bool
+    ) -> End | None:
+        """Check an attempt whose process has not begun. Return its end where it must not begin any more, else None.
 
-        given_up: a dispatcher has taken it before, and got no further.
+        A claim keeps other processes from beginning. given_up: an earlier dispatcher has made it, and got no further.
         """
-        seen = self.executor.look(attempt.submission_id)
-        if seen.status == "running" and watch.running_since_s is None:
-            watch.running_since_s = self._clock()
-        late = watch.running_since_s is not None and self._clock() - watch.running_since_s > self.settings.begin_s
-        past = self._is_past_its_deadline(job)
-        if not (given_up or job.cancelling or late or past or seen.status == "ended"):
-            if seen.status == "unknown":
+        status = self.executor.get_status(attempt.submission_id)
+        if status.status == "running" and seen.running_since_s is None:
+            seen.running_since_s = self._clock()
+        is_hung = seen.running_since_s is not None and self._clock() - seen.running_since_s > self.settings.begin_s
+        is_late = self._is_past_its_deadline(job)
+        if not (given_up or job.cancelling or is_hung or is_late or status.status == "ended"):
+            if status.status == "unknown":
                 self._start(job, attempt)
             return None
         if not given_up and not attempt_dir.claim_start(GIVEN_UP + self.leadership.holder):
             return None
         if job.cancelling:
             return End("cancelled", "cancelled before it began")
-        if past:
+        if is_late:
             return End("timed_out", TOO_LATE)
-        why = f"did not begin within {self.settings.begin_s:g} s" if late else seen.message or "was given up before it began"
-        return End(_cause(seen), why[:500])
+        if is_hung:
+            return End(status.cause, f"did not begin within {self.settings.begin_s:g} s")
+        words = ": ".join(filter(None, [status.message, status.log])) or "was given up before it began"
+        return End(status.cause, words[:MESSAGE_LENGTH])
+
+    def _has_exited(self, attempt: Attempt, seen: _Observation, end: End) -> bool:
+        """Return whether the executor has no process of an attempt that has written its end, or need not be asked any longer.
+
+        A process takes a moment to exit, and the next attempt begins only then: limits hold for processes that are there, not only
+        for those that work. A process that does not exit is stopped. After the grace, or while the executor does not answer and can
+        start nothing, the end is recorded all the same.
+        """
+        with suppress(ExecutorUnavailable):
+            if self.executor.get_status(attempt.submission_id).status in ("ended", "unknown"):
+                return True
+            seen.exiting_since_s = min(seen.exiting_since_s, self._clock())
+            stays_s = self._clock() - seen.exiting_since_s
+            if end.cause != "succeeded" or stays_s > self.settings.patience_s:
+                self._stop_process(attempt, seen)
+            return stays_s > self.settings.grace_s
+        return True
+
+    def _stop_process(self, attempt: Attempt, seen: _Observation) -> None:
+        """Have the executor stop the process, at most once per grace: it has its own time between SIGINT and SIGKILL."""
+        if self._clock() - seen.stop_sent_s > self.settings.grace_s:
+            self.executor.stop(attempt.submission_id)
+            seen.stop_sent_s = self._clock()
 
     def _is_past_its_deadline(self, job: Job) -> bool:
-        """A cluster with a queue of its own may keep an attempt for hours. What has run before only waits to go on."""
+        """Return whether a job has missed the deadline for its first start, as one may in a cluster's own queue."""
         if job.start_by_s is None or self.store.now() <= job.start_by_s:
             return False
-        return self.store.begun([job.id]).get(job.id, (0, None))[1] is None
+        return self.store.attempt_counts([job.id]).get(job.id, (0, None))[1] is None
 
-    def _report(self, attempt: Attempt, status: StepStatus, watch: _Watch) -> None:
-        self.store.started(self.leadership.held, attempt) if attempt.started_s is None else None
-        if status.progress and dict(status.progress) != watch.reported:
-            watch.reported = dict(status.progress)
-            resumed_from = str(status.facts.get("resumed_from", ""))
-            self.store.report(self.leadership.held, attempt, status.progress, resumed_from=resumed_from)
-
-    def _maybe_stop(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, watch: _Watch) -> None:
-        """Ask for a final checkpoint where it is cancelled or its time is over; have it ended where it does not listen."""
+    def _stop_if_due(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, seen: _Observation) -> None:
+        """Ask an attempt that is cancelled or out of time for a final checkpoint; after the grace, stop its process."""
         reason: StopReason | None = "cancelled" if job.cancelling else None
-        # Of one that is silent since this process looks, the hours may be those of a machine that was off.
-        over = job.time_limit_s and attempt.started_s and self.store.now() - attempt.started_s > job.time_limit_s and watch.heard
-        reason = reason or ("timed_out" if over else None)
+        # An attempt that this process has not seen alive may be dead for hours, in which the machine was off.
+        runs_s = self.store.now() - attempt.started_s if attempt.started_s and seen.seen_alive else 0.0
+        reason = reason or ("timed_out" if job.time_limit_s and runs_s > job.time_limit_s else None)
         if reason is None:
             return
         asked = self.store.ask_stop(self.leadership.held, attempt, reason)
-        attempt_dir.ask_stop(reason)
+        attempt_dir.request_stop(reason)
         waited_s = self.store.now() - (asked.stop_asked_s or self.store.now())
         if waited_s > self.settings.grace_s:
-            self._tell_to_stop(attempt, watch)
+            self._stop_process(attempt, seen)
 
-    def _verdict(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, seen: ExecutorStatus) -> End:
-        """Of an attempt that is gone without a last word: what it made, then what it was asked, then what the executor says."""
+    def _end_of_lost(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, status: ExecutorStatus) -> End:
+        """Return the end of an attempt that wrote none: by what it made, then by what it was asked, then by the executor's word."""
         run = read_status(attempt_dir).facts.get("run", "") if job.kind == "train" else ""
         last_s = attempt_dir.last_heartbeat_s()
         if run and exists(run):
@@ -269,62 +280,55 @@ class Dispatcher:
             return End("lost", "it was trained, and fell silent before MLflow had all of it", ended_s=last_s)
         if attempt.stop_reason:
             return End(attempt.stop_reason, "ended without a last word", ended_s=last_s)
-        said = _in_short(seen)
-        told = f"it fell silent, and is {seen.status} to the cluster{': ' + said if said else ''}"
-        return End(_cause(seen), told[:500], ended_s=last_s)
+        words = f"it fell silent, and is {status.status} to the cluster{': ' + status.message if status.message else ''}"
+        return End(status.cause, words[:MESSAGE_LENGTH], ended_s=last_s)
 
-    def _end(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, end: End) -> None:
-        """Written down: how far it came, and what became of it."""
+    # --- record what is known
+
+    def _report(self, attempt: Attempt, status: StepStatus, seen: _Observation) -> None:
+        if attempt.started_s is None:
+            self.store.started(self.leadership.held, attempt)
+        if status.progress and dict(status.progress) != seen.reported:
+            seen.reported = dict(status.progress)
+            resumed_from = str(status.facts.get("resumed_from", ""))
+            self.store.report(self.leadership.held, attempt, status.progress, resumed_from=resumed_from)
+
+    def _record_end(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, end: End) -> None:
+        """Record how far the attempt came, and how it ended."""
         status = read_status(attempt_dir)
         if status.progress:
-            progress = finished(status.progress) if end.cause == "succeeded" else dict(status.progress)
+            progress = as_finished(status.progress) if end.cause == "succeeded" else dict(status.progress)
             resumed_from = str(status.facts.get("resumed_from", ""))
             self.store.report(self.leadership.held, attempt, progress, resumed_from=resumed_from)
         times = {"began_s": end.began_s, "ended_s": end.ended_s}
         state = self.store.end(self.leadership.held, attempt, end.cause, message=end.message, result=end.result, **times)
-        told = f": {end.message}" if end.message else ""
-        events.say(f"job {job.id}: attempt {attempt.number} {end.cause}{told}; the job is {state}")
+        message = f": {end.message}" if end.message else ""
+        events.say(f"job {job.id}: attempt {attempt.number} {end.cause}{message}; the job is {state}")
 
     def _attempt_dir(self, attempt: Attempt) -> AttemptDir:
         return attempt_dir_of(self.settings.root, attempt.submission_id)
 
-    # --- what is away
+    # --- errors
 
-    def _patiently(self, job: Job, attempt: Attempt, action: Callable[[Job, Attempt], None]) -> None:
-        """One attempt's trouble is not the others'."""
+    def _isolated(self, job: Job, attempt: Attempt, action: Callable[[Job, Attempt], None]) -> None:
+        """Do something with one attempt. An error is logged, and does not keep the dispatcher from the other attempts."""
         name = attempt.submission_id
         try:
             action(job, attempt)
         except StaleLease:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others' jobs must go on
-            self._trouble(name, error)
+        except Exception as error:  # noqa: BLE001 - whatever the error is, the other jobs must go on
+            self._log_error(name, error)
         else:
-            self._trouble(name, None)
+            self._log_recovery(name)
 
-    def _trouble(self, name: str, error: BaseException | None) -> None:
-        """Said when it begins, and when it is over."""
-        line = (str(error) if isinstance(error, AWAY) else f"{type(error).__name__}: {error}").partition("\n")[0] if error else ""
-        if line and self._troubles.get(name) != line:
+    def _log_error(self, name: str, error: Exception) -> None:
+        """Log an error when it begins or changes, not in every round."""
+        line = (str(error) if isinstance(error, UNAVAILABLE) else f"{type(error).__name__}: {error}").partition("\n")[0]
+        if self._last_errors.get(name) != line:
             events.warn(f"{name}: {line}; trying again")
-        elif not line and name in self._troubles:
+        self._last_errors[name] = line
+
+    def _log_recovery(self, name: str) -> None:
+        if self._last_errors.pop(name, None) is not None:
             events.say(f"{name}: all well again")
-        if line:
-            self._troubles[name] = line
-        else:
-            self._troubles.pop(name, None)
-
-
-def _in_short(seen: ExecutorStatus) -> str:
-    """What the executor knows of it, without the log that it may quote, and without what Ray thinks could have been."""
-    return seen.message.partition(", last available logs")[0].partition("Some common causes")[0].strip()
-
-
-def _cause(seen: ExecutorStatus) -> Cause:
-    """What the executor's own words mean."""
-    said = _in_short(seen).lower()
-    if "memory" in said:
-        return "out_of_memory"
-    if "preempted" in said:
-        return "preempted"
-    return "node_lost" if "node" in said else "lost"

@@ -1,7 +1,7 @@
-"""The seam to whatever runs jobs: three calls, and no word of it is trusted more than what an attempt left in storage.
+"""The interface to whatever runs attempts: three calls. What an attempt wrote to storage is believed before what these return.
 
-Implementations: `services.jobs.runs.ray_jobs` (a Ray cluster that is there), `services.jobs.runs.kuberay` (Kubernetes: a RayJob each, queued
-by Kueue, so that a cluster's own scheduler decides where it has one).
+Implementations: `services.jobs.runs.ray_jobs` (an existing Ray cluster) and `services.jobs.runs.kuberay` (Kubernetes: a RayJob for
+each attempt, queued by Kueue, so that the cluster's own scheduler decides when it starts).
 """
 
 from __future__ import annotations
@@ -9,63 +9,70 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from services.jobs.queue.resources import Resources
+from services.jobs.queue.states import Cause
 from zsbir.base.errors import RunError
 
 
 class Rejected(RunError):  # noqa: N818 - it says what became of the task
-    """The executor will not run it, however often it is asked."""
+    """The executor will never run the task, however often it is asked."""
 
 
 Status = Literal["unknown", "pending", "running", "ended"]
-"""unknown: it has never heard of it, or has forgotten."""
+"""unknown: the executor never had the submission, or has forgotten it."""
 
 
 class ExecutorUnavailable(RunError):  # noqa: N818 - it says where the executor is
-    """The executor does not answer: nothing is known, and nothing was done for sure."""
+    """The executor does not answer: nothing is known, and the call may or may not have had an effect."""
 
 
 @dataclass(frozen=True)
 class Task:
     """One attempt, as an executor needs to know it.
 
-    place: URI of its folder, where its specification lies. workers: data-parallel ones besides the driver; 0: it is one process.
-    env: nothing secret; credentials belong to the nodes.
+    attempt_dir: URI of its folder, which holds its specification. workers: data-parallel workers besides the driver; 0: the attempt
+    is one process. env: nothing secret; credentials belong to the nodes.
     """
 
     submission_id: str
-    place: str
+    attempt_dir: str
     project: str = "default"
     priority: int = 0
     workers: int = 0
-    cpus: float = 1
-    gpus: float = 0
+    resources: Resources = field(default=Resources(cpus=1))
     env: dict[str, str] = field(default_factory=dict)
 
     @property
     def entrypoint(self) -> list[str]:
-        """Always the same module: what a user submits is data to it, never a command."""
-        return ["python", "-m", "services.jobs.runs.runner", self.place]
+        """The command's words. Always the same module: what a user submits is data to it, never a command."""
+        return ["python", "-m", "services.jobs.runs.runner", self.attempt_dir]
 
 
 @dataclass(frozen=True)
 class ExecutorStatus:
-    """What the executor says of a submission. message: in its own words."""
+    """What the executor says of a submission.
+
+    message: in its own words. log: the end of the process's output, where the executor quotes it. cause: why a submission that has
+    ended did so, by the executor's account; "lost" where it does not know.
+    """
 
     status: Status
     message: str = ""
+    cause: Cause = "lost"
+    log: str = ""
 
 
 class Executor(Protocol):
-    """Each call raises Away where the executor does not answer."""
+    """What the dispatcher asks. Each call raises ExecutorUnavailable where the executor does not answer."""
 
     def start(self, task: Task) -> None:
-        """Run it, unless it was started before: calling it again with the same submission id changes nothing.
+        """Run a task. A second call with the same submission id changes nothing.
 
-        Refused where it will never run it.
+        Rejected where the executor will never run it.
         """
 
-    def look(self, submission_id: str) -> ExecutorStatus:
-        """How it is."""
+    def get_status(self, submission_id: str) -> ExecutorStatus:
+        """Return what the executor says of a submission."""
 
     def stop(self, submission_id: str) -> None:
-        """Ask it to end by SIGINT, and end it a while later. Nothing happens to one that is unknown, or has ended."""
+        """Send SIGINT, and SIGKILL a while later. Do nothing for a submission that is unknown or has ended."""

@@ -1,4 +1,4 @@
-"""What ended attempts leave behind elsewhere: MLflow runs that still call themselves running. Beside the dispatcher's loop."""
+"""Closes MLflow runs that ended attempts have left open, in a thread beside the dispatcher's loop."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from services.jobs.queue.records import Attempt, Lease
 from services.jobs.queue.store import StaleLease, Store
 from zsbir.base import events
 
-EVERY_S, AWAY_S = 3.0, 15.0
-"""Seconds between two looks; the same while MLflow does not answer."""
+POLL_S, RETRY_S = 3.0, 15.0
+"""Seconds between two rounds; the same while MLflow does not answer."""
 
 STATUS = {"succeeded": "FINISHED", "failed": "FAILED", "unknown": "FAILED", "out_of_memory": "FAILED"}
-"""How MLflow calls what ended by that cause; all others were ended by somebody: KILLED."""
+"""MLflow's status of a run whose attempt ended by each cause. All others are KILLED: a person or the cluster ended them."""
 
 
 class MlflowCleanup:
-    """Ends MLflow runs of ended attempts. lease: the dispatcher's, as it is now."""
+    """The closing of MLflow runs of ended attempts. lease: returns the dispatcher's lease as it is now."""
 
     def __init__(self, store: Store, tracking_uri: str, lease: Callable[[], Lease | None]):
         self._store, self._uri, self._lease = store, tracking_uri, lease
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set."""
-        pause_s, said = EVERY_S, False
+        """Run rounds until `stop` is set."""
+        pause_s, warned = POLL_S, False
         while not stop.wait(pause_s):
             try:
                 self.round()
-                pause_s, said = EVERY_S, False
+                pause_s, warned = POLL_S, False
             except StaleLease:
                 continue
             except Exception as error:  # noqa: BLE001 - MLflow has many errors; none of them may end this thread
-                pause_s = AWAY_S
-                if not said:
-                    said = True
+                pause_s = RETRY_S
+                if not warned:
+                    warned = True
                     events.warn(f"MLflow does not answer ({type(error).__name__}); runs of ended jobs are closed when it does")
 
     def round(self) -> int:
-        """Look after what there is; how many attempts."""
+        """Close the runs of ended attempts, and return how many attempts there were."""
         lease = self._lease()
         if lease is None:
             return 0

@@ -1,4 +1,4 @@
-"""How far a job is, as one value for lists, pages and people: from the signs that its attempt leaves."""
+"""How far a job is, as one value for lists and pages, from what its attempt writes to its folder."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from services.jobs.runs.attempt_dir import AttemptDir
 
 @dataclass(frozen=True)
 class StepStatus:
-    """Of the step that an attempt is at. facts: what its command knows (run, resumed_from, mlflow_run, error)."""
+    """The step that an attempt is at. facts: what its command knows (run, resumed_from, mlflow_run, error)."""
 
     progress: Mapping[str, Any]
     facts: Mapping[str, Any]
 
 
 def read_status(attempt_dir: AttemptDir) -> StepStatus:
-    """Of the last step that has begun; empty before the first has."""
-    steps = attempt_dir.steps()
+    """Return the status of the last step that has begun; an empty one before the first."""
+    steps = attempt_dir.step_names()
     for number in reversed(range(len(steps))):
         status = attempt_dir.status(steps[number])
         if any(status.values()):
@@ -28,23 +28,23 @@ def read_status(attempt_dir: AttemptDir) -> StepStatus:
     return StepStatus({}, {})
 
 
-def finished(progress: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of a job that has succeeded."""
+def as_finished(progress: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the progress of a job that has succeeded."""
     return {**progress, "frac": 1.0, "left_s": 0.0}
 
 
 def _progress(step: str, number: int, of: int, status: Mapping[str, Any]) -> dict[str, Any]:
-    said = status["progress"]
-    share = min(1.0, said["done"] / said["total"]) if said.get("total") else 0.0
+    current = status["progress"]
+    share = min(1.0, current["done"] / current["total"]) if current.get("total") else 0.0
     return {
         "step": step,
         "steps": f"{number + 1}/{of}" if of > 1 else "",
-        "label": said.get("label", ""),
-        "done": said.get("done"),
-        "total": said.get("total"),
-        "unit": said.get("unit", ""),
-        "per_s": said.get("per_s"),
-        "left_s": said.get("left_s") if of == 1 or number == of - 1 else None,
+        "label": current.get("label", ""),
+        "done": current.get("done"),
+        "total": current.get("total"),
+        "unit": current.get("unit", ""),
+        "per_s": current.get("per_s"),
+        "left_s": current.get("left_s") if of == 1 or number == of - 1 else None,
         "frac": (number + share) / of,
         "metrics": status["metrics"],
         "updated_s": status["updated_s"] or time.time(),

@@ -1,7 +1,8 @@
-"""An attempt at a job, as Ray or Kubernetes starts it: `python -m services.jobs.runs.runner PLACE`. Runs its steps and leaves its signs.
+"""The process of an attempt, as Ray or Kubernetes starts it: `python -m services.jobs.runs.runner FOLDER`.
 
-The work itself is the project's own commands, each a process of its own. This one beats, keeps the log, hands a wish to stop on,
-and says in the end what became of it; where it is killed, its command is killed with it, and silence says so.
+The attempt's steps are the project's own commands, each in a process of its own. This process runs them in order, writes heartbeats
+and the log, passes on a request to stop, and writes how the attempt ended. Where it is killed, its command is killed with it, and
+the dispatcher learns of it from missing heartbeats.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,17 +32,39 @@ from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import join, open_folder
 from zsbir.training_run.delivery import UNDELIVERED
 
-CUT = f"\n[the log is cut here: it has reached {LOG_LIMIT >> 20} MiB]\n".encode()
+LOG_CUT = f"\n[the log is cut here: it has reached {LOG_LIMIT >> 20} MiB]\n".encode()
 DELIVERY_TRIES, DELIVERY_PAUSE_S = 10, 20.0
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 STORAGE_ERRORS = (InputError, RunError, OSError)
-"""A store that is away for a while: signs are late, the work goes on."""
+"""Errors of storage that does not answer: what is written to the attempt's folder is late, and the work goes on."""
+
+CAUSES_BY_ERROR: Mapping[str, Cause] = {
+    "Busy": "busy",
+    "DataError": "data_error",
+    "InputError": "user_error",
+    "MemoryError": "out_of_memory",
+    "OutOfMemoryError": "out_of_memory",
+}
+"""What the class of a command's error means, which the command itself reports (zsbir.base.cli)."""
+
+CAUSES_BY_CODE: Mapping[int, Cause] = {
+    2: "user_error",
+    130: "preempted",
+    -signal.SIGINT: "preempted",
+    -signal.SIGTERM: "preempted",
+    -signal.SIGKILL: "lost",
+}
+"""What a command's exit code means, where the command reported no error."""
+
+OUT_OF_MEMORY_WORDS = ("OutOfMemoryError", "CUDA out of memory", "MemoryError", "Cannot allocate memory")
+"""Words at the end of a log that mean too little memory. Only text tells of a worker of Ray Train, or a library, that runs
+out of memory: the command's own error is then of another class."""
 
 
 class Log:
-    """All that the commands say: to this process's own output, and to storage in pieces."""
+    """Everything that the commands print: copied to this process's own output, and to storage in pieces."""
 
     def __init__(self, attempt_dir: AttemptDir):
         self._attempt_dir = attempt_dir
@@ -49,7 +72,7 @@ class Log:
         self._changed, self._lock = False, threading.Lock()
 
     def add(self, data: bytes) -> None:
-        """Something was said. Ray's own copy may fail, on a full disk: a command that nobody reads any more would stand still."""
+        """Append output. Ray's own copy may fail, on a full disk: the command must not be stopped by that."""
         with self._lock:
             if self._size > LOG_LIMIT:
                 return
@@ -58,19 +81,19 @@ class Log:
                 sys.stdout.buffer.flush()
             room = LOG_LIMIT - self._size
             self._size += len(data)
-            self._text += data if len(data) <= room else data[:room] + CUT
+            self._text += data if len(data) <= room else data[:room] + LOG_CUT
             self._changed = True
 
-    def say(self, line: str) -> None:
-        """A line of this process's own."""
+    def add_line(self, line: str) -> None:
+        """Append a line of this process's own."""
         self.add(f"{line}\n".encode())
 
     def tail(self, size: int = 4000) -> str:
-        """Its last bytes as text."""
+        """Return the last `size` bytes as text."""
         return bytes(self._text[-size:]).decode("utf-8", "replace")
 
     def write(self) -> None:
-        """What is new goes to storage."""
+        """Write what is new to storage."""
         with self._lock:
             if not self._changed:
                 return
@@ -88,46 +111,47 @@ class Attempt:
     def __init__(self, attempt_dir: AttemptDir):
         self.attempt_dir, self.spec = attempt_dir, attempt_dir.spec()
         self.log = Log(attempt_dir)
-        self.steps = [Step.of(said) for said in self.spec["steps"]]
+        self.steps = [Step.from_json(step) for step in self.spec["steps"]]
         self.made: dict[str, str] = {}
         self._began_s = time.time()
+        self._out_of_memory = False
         self._command: subprocess.Popen[bytes] | None = None
         self._stop, self._over = threading.Event(), threading.Event()
         self.stop_reason: StopReason = "preempted"
 
     def run(self) -> End:
-        """Steps in order, as far as they go. Raises nothing that a step runs into."""
+        """Run the steps in order, until one fails or the attempt is to stop. Return the end; a step's failure is not raised."""
         for step in self.steps:
             if self._stop.is_set():
-                return self._stopped("")
+                return self._end_of_stopped("")
             try:
-                code = self._step(step)
+                code = self._run_step(step)
             except _DeliveryPending as reason:
                 return End("busy", str(reason), made=self.made)
             if code:
-                return self._failed(step, code)
+                return self._end_of_failed(step, code)
             with suppress(*STORAGE_ERRORS):
-                self.attempt_dir.tell_made(self.made)
+                self.attempt_dir.write_results(self.made)
         return End("succeeded", result=self.made[self.steps[-1].name], made=self.made)
 
     def watch(self) -> None:
-        """The second thread: beat, keep the log, and hand on the wish to stop, until the work is over."""
+        """Write heartbeats and the log, and pass on a request to stop, until the work is over. Runs in a thread of its own."""
         count = 0
         while not self._over.wait(HEARTBEAT_S if count else 0.0):
             count += 1
             with suppress(*STORAGE_ERRORS):
-                self.attempt_dir.heartbeat(count)
+                self.attempt_dir.write_heartbeat(count)
             with suppress(*STORAGE_ERRORS):
                 self.log.write()
             with suppress(*STORAGE_ERRORS):
-                if self.attempt_dir.ended() is not None and not self._over.is_set():
-                    self._leave()
+                if self.attempt_dir.read_end() is not None and not self._over.is_set():
+                    self._exit_as_lost()
             with suppress(*STORAGE_ERRORS):
                 if not self._stop.is_set() and (reason := self.attempt_dir.stop_reason()) is not None:
-                    self.ask_stop(reason)
+                    self.request_stop(reason)
 
-    def ask_stop(self, reason: StopReason) -> None:
-        """Let the command save its work and end. Once: a second signal would end it without."""
+    def request_stop(self, reason: StopReason) -> None:
+        """Have the command save its work and end. Only the first call counts: a second signal would end it at once."""
         if not self._stop.is_set():
             self.stop_reason = reason
             self._stop.set()
@@ -136,61 +160,59 @@ class Attempt:
                     self._command.send_signal(signal.SIGINT)
 
     def close(self, end: End) -> None:
-        """The last words, told until they are heard: without them the work would be done again."""
+        """Write the log and the end, again and again until storage takes them: without the end, the work would be repeated."""
         self._over.set()
-        self.log.say(f"{end.cause}{': ' + end.message if end.message else ''}")
-        _insist(self.log.write)
+        self.log.add_line(f"{end.cause}{': ' + end.message if end.message else ''}")
+        _retry(self.log.write)
         end = replace(end, began_s=self._began_s, ended_s=time.time())
-        _insist(lambda: self.attempt_dir.end(end))
+        _retry(lambda: self.attempt_dir.write_end(end))
 
-    def _leave(self) -> NoReturn:
-        """It was held for lost, as its beats reached nobody for too long, and another attempt may be at work: end at once."""
-        print("held for lost meanwhile; this attempt ends", file=sys.stderr)  # noqa: T201 - this process's own log
+    def _exit_as_lost(self) -> NoReturn:
+        """Exit at once: the dispatcher took this attempt for lost, and another one may be at work."""
+        print("the dispatcher took this attempt for lost; it ends", file=sys.stderr)  # noqa: T201 - this process's own log
         if self._command is not None:
             with suppress(ProcessLookupError):
                 self._command.kill()
         os._exit(1)
 
-    def _step(self, step: Step) -> int:
-        fed = {name: self._value(fed) for name, fed in step.fed.items()}
-        argv = step.argv(fed, self.spec["root"])
-        memo = _StepCache(self.spec["memo"], step.name, argv)
-        done = memo.read()
+    def _run_step(self, step: Step) -> int:
+        inputs = {name: self._input_value(source) for name, source in step.inputs.items()}
+        argv = step.argv(inputs, self.spec["root"])
+        cache = _StepCache(self.spec["memo"], step.name, argv)
+        done = cache.read()
         if done and len(self.steps) > 1:
-            self.log.say(f"{step.name}: done before: {done}")
+            self.log.add_line(f"{step.name}: done before: {done}")
             self.made[step.name] = done
-            self._deliver(step, argv)
+            self._deliver_to_mlflow(step, argv)
             return 0
-        code = self._command_of(step, argv)
+        code = self._run_command(step, argv)
         if not code:
-            memo.write(self.made[step.name])
-            self._deliver(step, argv)
+            cache.write(self.made[step.name])
+            self._deliver_to_mlflow(step, argv)
         return code
 
-    def _value(self, fed: StepInput) -> str:
-        uri = self.made[fed.step]
-        if fed.file:
-            return str(Artifact(uri).file(fed.file))
-        return uri
+    def _input_value(self, source: StepInput) -> str:
+        uri = self.made[source.step]
+        return str(Artifact(uri).file(source.file)) if source.file else uri
 
-    def _command_of(self, step: Step, argv: Sequence[str]) -> int:
+    def _run_command(self, step: Step, argv: Sequence[str]) -> int:
         words = [sys.executable, "-m", step.module, *argv]
-        self.log.say("$ " + shlex.join(["python", *words[1:]]))
+        self.log.add_line("$ " + shlex.join(["python", *words[1:]]))
         self._command = subprocess.Popen(
             words,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             env={**os.environ, **self.spec["env"], "ZSBIR_WATCH": join(self.attempt_dir.uri, step.name), "PYTHONUNBUFFERED": "1"},
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - it calls into the kernel alone
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only makes system calls
         )
-        kills = _oom_kills()
+        kills = _oom_kill_count()
         if self._stop.is_set():  # asked for between two steps
             self._command.send_signal(signal.SIGINT)
         result = bytearray()
         readers = [
-            threading.Thread(target=_drain, args=(self._command.stderr, self.log.add), daemon=True),
-            threading.Thread(target=_drain, args=(self._command.stdout, result.extend), daemon=True),
+            threading.Thread(target=_copy_stream, args=(self._command.stderr, self.log.add), daemon=True),
+            threading.Thread(target=_copy_stream, args=(self._command.stdout, result.extend), daemon=True),
         ]
         for reader in readers:
             reader.start()
@@ -199,13 +221,14 @@ class Attempt:
             reader.join(5)  # a process that the command left behind may still hold the other end
         if not code:
             self.made[step.name] = result.decode("utf-8", "replace").strip().rpartition("\n")[2]
-            self.log.say(self.made[step.name])
-        if code == -signal.SIGKILL and _oom_kills() > kills:
-            self.log.say("killed by the kernel: MemoryError")
+            self.log.add_line(self.made[step.name])
+        self._out_of_memory = code == -signal.SIGKILL and _oom_kill_count() > kills
+        if self._out_of_memory:
+            self.log.add_line("killed by the kernel: out of memory")
         return code
 
-    def _deliver(self, step: Step, argv: Sequence[str]) -> None:
-        """What MLflow missed of a finished training, the same command delivers when it answers again. _Untold when it does not."""
+    def _deliver_to_mlflow(self, step: Step, argv: Sequence[str]) -> None:
+        """Run a finished training's command again until MLflow has all of the run. _DeliveryPending where MLflow stays away."""
         if step.name != "train":
             return
         run = open_folder(self.made["train"])
@@ -215,82 +238,83 @@ class Attempt:
                     return
             if self._stop.wait(DELIVERY_PAUSE_S):
                 return
-            self._command_of(step, argv)
-        raise _DeliveryPending("the training is done, and MLflow does not answer: told when it does")
+            self._run_command(step, argv)
+        raise _DeliveryPending("the training is done, and MLflow does not answer: a later attempt delivers it")
 
-    def _failed(self, step: Step, code: int) -> End:
-        """Why, as far as it can be told from outside."""
+    def _end_of_failed(self, step: Step, code: int) -> End:
+        """Return the end of an attempt whose step failed, with the command's own error line where it printed one."""
         lines = [line for line in self.log.tail().splitlines() if line.strip()]
-        told = next((line for line in reversed(lines) if line.startswith(("error:", "interrupted:"))), lines[-1] if lines else "")
-        if code < 0:  # Python ends by SIGINT's own hand where it comes before anybody listens
-            told = "interrupted" if code == -signal.SIGINT else f"killed by {signal.Signals(-code).name}"
-        message = f"{step.name}: {told}" if len(self.steps) > 1 else told
+        line = next((line for line in reversed(lines) if line.startswith(("error:", "interrupted:"))), lines[-1] if lines else "")
+        if code < 0:  # Python dies of a SIGINT that comes before its handler is installed
+            line = "interrupted" if code == -signal.SIGINT else f"killed by {signal.Signals(-code).name}"
+        message = f"{step.name}: {line}" if len(self.steps) > 1 else line
         if self._stop.is_set():
-            return self._stopped(message)
+            return self._end_of_stopped(message)
+        error = ""
         with suppress(*STORAGE_ERRORS):
-            kind = self.attempt_dir.status(step.name)["facts"].get("error", "")
-            return End(_cause(code, kind, self.log.tail()), message[:500], made=self.made)
-        return End(_cause(code, "", self.log.tail()), message[:500], made=self.made)
+            error = self.attempt_dir.status(step.name)["facts"].get("error", "")
+        cause = "out_of_memory" if self._out_of_memory else cause_of(code, error, self.log.tail())
+        return End(cause, message[:500], made=self.made)
 
-    def _stopped(self, message: str) -> End:
+    def _end_of_stopped(self, message: str) -> End:
         return End(self.stop_reason, message[:500], made=self.made)
 
 
 class _DeliveryPending(Exception):  # noqa: N818 - it says what MLflow is
-    """MLflow was away for too long to keep a cluster's CPUs for it: a later attempt tells it."""
+    """MLflow stayed away for longer than a cluster's CPUs should be kept for it: a later attempt delivers."""
 
 
 class _StepCache:
-    """What a step of this job made, so that a later attempt, or a job that goes on with its work, need not look for it again."""
+    """The result of a step, kept for later attempts at the same job and for jobs that go on with its work."""
 
     def __init__(self, uri: str, name: str, argv: Sequence[str]):
         self._folder = open_folder(uri)
         self._key = f"{name}-{hashlib.sha256(json.dumps(list(argv)).encode()).hexdigest()[:16]}"
 
     def read(self) -> str:
+        """Return the URI of what the step made; empty where it was not done or is gone."""
         with suppress(*STORAGE_ERRORS):
             uri = self._folder.read(self._key).decode()
             return uri if exists(uri) or self._key.startswith("pretrain") else ""
         return ""
 
     def write(self, uri: str) -> None:
+        """Keep the URI, where storage answers."""
         with suppress(*STORAGE_ERRORS):
             self._folder.replace(self._key, uri.encode())
 
 
-def _cause(code: int, error: str, tail: str) -> Cause:
-    """error: the class of the command's error, as it told who watches."""
-    if any(sign in tail for sign in ("OutOfMemoryError", "CUDA out of memory", "MemoryError", "Cannot allocate memory")):
+def cause_of(code: int, error: str, log_tail: str) -> Cause:
+    """Return why a command failed. code: its exit code. error: the class of its error, as it reported; empty where it did not."""
+    if any(word in log_tail for word in OUT_OF_MEMORY_WORDS):
         return "out_of_memory"
-    by_error: dict[str, Cause] = {"Busy": "busy", "DataError": "data_error", "InputError": "user_error"}
-    by_code: dict[int, Cause] = {2: "user_error", 130: "preempted", -signal.SIGKILL: "lost"}
-    by_code |= {-signal.SIGTERM: "preempted", -signal.SIGINT: "preempted"}
-    return by_error.get(error) or by_code.get(code, "unknown")
+    return CAUSES_BY_ERROR.get(error) or CAUSES_BY_CODE.get(code, "unknown")
 
 
-def _oom_kills() -> int:
-    """How often this machine's kernel has killed for want of memory."""
+def _oom_kill_count() -> int:
+    """Return how often this machine's kernel has killed a process for lack of memory."""
     with suppress(OSError, ValueError):
         lines = Path("/proc/vmstat").read_text().splitlines()
         return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
     return 0
 
 
-def _drain(stream: Any, take: Callable[[bytes], None]) -> None:
+def _copy_stream(stream: Any, take: Callable[[bytes], None]) -> None:
+    """Pass on all that a pipe delivers, until it closes."""
     while data := stream.read1(65536):
         take(data)
 
 
 def _die_with_parent() -> None:
-    """The kernel kills the command when this process is gone: two attempts must never work at the same time."""
+    """Have the kernel kill the command when this process dies: two attempts must never work at the same time."""
     if LIBC:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ray ignores it, and who is started would too
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ray ignores it, and a process that it starts inherits that
 
 
-def _insist(action: Callable[[], None], tries: int = 60, pause_s: float = 5.0) -> None:
-    """Until the store takes it; after five minutes the dispatcher must judge without it."""
+def _retry(action: Callable[[], None], tries: int = 60, pause_s: float = 5.0) -> None:
+    """Call an action until storage answers, for five minutes at most: then the dispatcher judges without it."""
     for _ in range(tries):
         try:
             return action()
@@ -300,19 +324,19 @@ def _insist(action: Callable[[], None], tries: int = 60, pause_s: float = 5.0) -
 
 
 def main(uri: str) -> int:
-    """The exit code for Ray: 0 when the job has succeeded."""
+    """Run the attempt of a folder. Return the exit code for Ray: 0 when the attempt succeeded."""
     attempt_dir = AttemptDir(uri)
     attempt = Attempt(attempt_dir)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: attempt.ask_stop("preempted"))
+        signal.signal(number, lambda *_: attempt.request_stop("preempted"))
     if not attempt_dir.claim_start(f"{socket.gethostname()} {os.getpid()}"):
-        print("somebody else has begun this attempt, or it was given up", file=sys.stderr)  # noqa: T201 - this process's own log
+        print("another process has begun this attempt, or it was given up", file=sys.stderr)  # noqa: T201 - this process's own log
         return 1
     watcher = threading.Thread(target=attempt.watch, daemon=True, name="watch")
     watcher.start()
     try:
         end = attempt.run()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it must be told
+    except Exception as error:  # noqa: BLE001 - whatever the error is, the end must be written
         end = End("unknown", f"{type(error).__name__}: {str(error)[:400]}", made=attempt.made)
     attempt.close(end)
     return 0 if end.cause == "succeeded" else 1

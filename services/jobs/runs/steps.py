@@ -1,7 +1,7 @@
-"""Kinds of jobs as steps: which module each runs, with which arguments. Fixed words here, data from the user.
+"""Kinds of jobs as steps: which module each step runs, with which arguments.
 
-A flag and its value are one argument (`--steps=5`), and what stands without a flag comes behind `--`: whatever a value begins with,
-it stays a value. What the values may be, `services.jobs.runs.validation` knows.
+The words are fixed here; the user gives values alone. A flag and its value are one argument (`--steps=5`), and arguments without a
+flag come after `--`: whatever a value begins with, it stays a value. `services.jobs.runs.validation` says what the values may be.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.jobs.queue.resources import LABELS, Resources
 from services.jobs.queue.states import Kind
 
 SINGLE: tuple[Kind, ...] = ("ingest", "pretrain", "teacher", "train", "evaluate", "sweep", "index")
 
 PIPELINE: tuple[Kind, ...] = ("ingest", "pretrain", "teacher", "sweep", "train", "evaluate", "index")
-"""The order of a pipeline's steps. pretrain and sweep are taken where they are asked for."""
+"""The order of a pipeline's steps. pretrain and sweep run only where they are asked for."""
 
 MODULES: Mapping[str, str] = {**{kind: f"zsbir.{kind}" for kind in SINGLE}, "sweep": "tuning"}
 
@@ -32,97 +33,99 @@ POSITIONAL: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class StepInput:
-    """What an earlier step made: its URI, or a file of it, as the value of a field."""
+    """The result of an earlier step as the value of a field: its URI, or a file in it."""
 
     step: str
     file: str = ""
 
 
-FEEDS: Mapping[str, Mapping[str, StepInput]] = {
+PIPELINE_INPUTS: Mapping[str, Mapping[str, StepInput]] = {
     "teacher": {"dataset": StepInput("ingest"), "weights": StepInput("pretrain")},
     "sweep": {"dataset": StepInput("ingest"), "knowledge": StepInput("teacher")},
     "train": {"dataset": StepInput("ingest"), "knowledge": StepInput("teacher"), "config": StepInput("sweep", "best.yaml")},
     "evaluate": {"run": StepInput("train")},
     "index": {"run": StepInput("train")},
 }
-"""In a pipeline, where a step's field comes from when the user does not name it and that step is there."""
+"""In a pipeline, the step that gives each field, where the user does not set the field and the pipeline has that step."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command: `python -m MODULE ARGV`. fed: fields whose values are known when the steps before are done."""
+    """One command: `python -m MODULE ARGV`. inputs: fields whose values are the results of earlier steps."""
 
     name: str
     values: Mapping[str, Any]
-    fed: Mapping[str, StepInput] = field(default_factory=dict)
+    inputs: Mapping[str, StepInput] = field(default_factory=dict)
 
     @property
     def module(self) -> str:
-        """What runs."""
+        """The module that runs."""
         return MODULES[self.name]
 
-    def argv(self, made: Mapping[str, str], root: str) -> list[str]:
-        """Its arguments. made: what fed fields turned out to be, by field."""
-        values = {**self.values, **made}
-        if self.name == "sweep":  # by itself it would take the whole cluster, whatever the job holds
+    def argv(self, input_values: Mapping[str, str], root: str) -> list[str]:
+        """Return the command's arguments. input_values: what each field of `inputs` turned out to be."""
+        values = {**self.values, **input_values}
+        if self.name == "sweep":  # a sweep that is not told takes the whole cluster, whatever its job holds
             values["at_once"] = _trials(values)
         bare = [str(values.pop(name)) for name in POSITIONAL.get(self.name, ()) if values.get(name) not in (None, "")]
         flags = [_flag(name, value) for name, value in values.items() if value is not None]
         return [*flags, f"--root={root}", *(["--", *bare] if bare else [])]
 
     def as_json(self) -> dict[str, Any]:
-        """For an attempt's specification."""
+        """Return the step as an attempt's specification holds it."""
         return {
             "name": self.name,
             "values": dict(self.values),
-            "fed": {name: [fed.step, fed.file] for name, fed in self.fed.items()},
+            "fed": {name: [each.step, each.file] for name, each in self.inputs.items()},
         }
 
     @classmethod
-    def of(cls, said: Mapping[str, Any]) -> Step:
-        """From that."""
-        return cls(said["name"], said["values"], {name: StepInput(*fed) for name, fed in said["fed"].items()})
+    def from_json(cls, written: Mapping[str, Any]) -> Step:
+        """Return the step of an attempt's specification."""
+        return cls(written["name"], written["values"], {name: StepInput(*each) for name, each in written["fed"].items()})
 
 
 def steps_of(kind: Kind, config: Mapping[str, Any]) -> list[Step]:
-    """The steps of a job, in order."""
+    """Return the steps of a job, in order."""
     if kind != "pipeline":
         return [Step(kind, dict(config))]
     names = [name for name in PIPELINE if name in config]
     steps = []
     for name in names:
         values = dict(config[name])
-        fed = {field: fed for field, fed in FEEDS.get(name, {}).items() if field not in values and fed.step in names}
-        if "config" in fed:
-            values.pop("recipe", None)  # the best configuration says it all
-        steps.append(Step(name, values, fed))
+        possible = PIPELINE_INPUTS.get(name, {})
+        inputs = {field: each for field, each in possible.items() if field not in values and each.step in names}
+        if "config" in inputs:
+            values.pop("recipe", None)  # the sweep's best configuration has every field
+        steps.append(Step(name, values, inputs))
     return steps
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What a job holds while it runs. workers: data-parallel ones besides the process that waits for them."""
+@dataclass(frozen=True, kw_only=True)
+class StepResources(Resources):
+    """What a step or a job holds while it runs. workers: data-parallel workers besides the process that waits for them."""
 
-    cpus: float
-    gpus: float
-    workers: int
+    workers: int = 0
 
 
-def needs_of(kind: Kind, config: Mapping[str, Any]) -> Needs:
-    """The largest of its steps': as many as its workers hold, or one CPU for a step that is one process."""
-    needs = [_needs(step.values) for step in steps_of(kind, config)]
-    return Needs(max(each.cpus for each in needs), max(each.gpus for each in needs), max(each.workers for each in needs))
+def resources_of(kind: Kind, config: Mapping[str, Any]) -> StepResources:
+    """Return what a job holds: of each resource, and of workers, as much as the step that takes most."""
+    steps = [_step_resources(step.values) for step in steps_of(kind, config)]
+    most = {name: max(step.amount(name) for step in steps) for name in LABELS}
+    return StepResources(**most, workers=max(step.workers for step in steps))
 
 
 def _trials(values: Mapping[str, Any]) -> int:
-    """Trainings at the same time."""
+    """Return how many trainings run at the same time."""
     return int(values.get("at_once") or 1)
 
 
-def _needs(values: Mapping[str, Any]) -> Needs:
-    workers, trials = int(values.get("num_workers") or 0), _trials(values)
+def _step_resources(values: Mapping[str, Any]) -> StepResources:
+    """Return what a step's workers hold together, or one CPU for a step that is one process."""
+    workers = int(values.get("num_workers") or 0)
+    times = max(1, workers) * _trials(values)
     cpus, gpus = float(values.get("cpus_per_worker") or 1), float(values.get("gpus_per_worker") or 0)
-    return Needs(max(1, workers) * cpus * trials, max(1, workers) * gpus * trials, workers)
+    return StepResources(cpus=cpus * times, gpus=gpus * times, workers=workers)
 
 
 def _flag(name: str, value: Any) -> str:

@@ -81,11 +81,11 @@ SCHEMAS: Mapping[str, Schema] = {
 }
 
 
-def checked(kind: Kind, config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
+def check_config(kind: Kind, config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
     """Return the configuration as it will be stored: only the given fields, their addresses absolute. Raises InputError."""
     if kind == "pipeline":
         return _pipeline(config, allowed)
-    _single(kind, config, fed=frozenset())
+    _check_step(kind, config, inputs=frozenset())
     return _with_checked_paths(kind, config, allowed)
 
 
@@ -108,12 +108,12 @@ def _pipeline(config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any
         if step in steps:
             steps[step].setdefault("recipe", name)
     for each in steps_of("pipeline", steps):
-        _single(each.name, steps[each.name], fed=frozenset(each.fed))
+        _check_step(each.name, steps[each.name], inputs=frozenset(each.inputs))
     return {step: _with_checked_paths(step, values, allowed) for step, values in steps.items()}
 
 
-def _single(kind: str, config: Mapping[str, Any], fed: frozenset[str]) -> None:
-    """Check the values of one command. fed: fields whose values come from another step."""
+def _check_step(kind: str, config: Mapping[str, Any], inputs: frozenset[str]) -> None:
+    """Check the values of one command. inputs: fields whose values come from another step."""
     schema = SCHEMAS[kind]
     fields = schema.fields()
     extra = {name for name, _ in schema.extra}
@@ -123,7 +123,7 @@ def _single(kind: str, config: Mapping[str, Any], fed: frozenset[str]) -> None:
         if name in extra and not isinstance(value, str):
             raise InputError(f"{kind}: field {name!r}: must be text, got {value!r}")
         _check_list(kind, name, value)
-    missing = next((name for name in schema.required if not config.get(name) and name not in fed), None)
+    missing = next((name for name in schema.required if not config.get(name) and name not in inputs), None)
     if missing is not None:
         raise InputError(f"{kind}: field {missing!r} is required")
     values = {name: value for name, value in config.items() if name in fields}
@@ -161,9 +161,9 @@ def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPa
     return values
 
 
-def described() -> dict[str, Any]:
+def describe_kinds() -> dict[str, Any]:
     """Return the JSON schema of every kind, for forms and command lines, and the values of each recipe."""
-    kinds = {kind: _described(kind) for kind in SINGLE}
+    kinds = {kind: _describe_kind(kind) for kind in SINGLE}
     kinds["pipeline"] = {
         "type": "object",
         "description": "all steps in order, each reading what earlier ones made; a pipeline that failed goes on where it failed",
@@ -178,7 +178,7 @@ def described() -> dict[str, Any]:
     return {"kinds": {kind: kinds[kind] for kind in KINDS}, "recipes": recipes, "about_recipes": about, "order": list(PIPELINE)}
 
 
-def _described(kind: str) -> dict[str, Any]:
+def _describe_kind(kind: str) -> dict[str, Any]:
     schema = SCHEMAS[kind]
     parts = {part: part.model_json_schema()["properties"] for part in schema.parts}
     properties = {name: dict(parts[part][name]) for name, part in schema.fields().items()}
@@ -187,14 +187,14 @@ def _described(kind: str) -> dict[str, Any]:
         extra["recipe"]["enum"] = sorted(RECIPES)
     return {
         "type": "object",
-        "description": _about(kind),
+        "description": _summary_of(kind),
         "properties": {**extra, **properties},
         "required": list(schema.required),
         "additionalProperties": False,
     }
 
 
-def _about(kind: str) -> str:
+def _summary_of(kind: str) -> str:
     modules = {
         "ingest": ingest, "pretrain": pretrain, "teacher": teacher, "train": train, "evaluate": evaluate, "index": index,
         "sweep": tuning.sweep,

@@ -1,6 +1,7 @@
-"""How alembic runs the migrations: in one transaction, on the engine that `services.jobs.queue.schema` hands it.
+"""Alembic's entry point: it runs the migrations in one transaction, on the engine that `services.jobs.queue.schema` passes on.
 
-One at a time, as every transaction of that engine begins with the lock of the one writer (services.jobs.queue.database).
+Processes that migrate at the same time wait for each other, because every transaction of that engine takes the lock for writers
+(see `services.jobs.queue.database`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from alembic import context
 from services.jobs.queue.tables import METADATA
 
 with context.config.attributes["engine"].connect() as connection:
-    # SQLite can change tables inside a transaction too; alembic only does not take it for granted.
+    # SQLite can change tables inside a transaction, too; alembic does not assume it.
     context.configure(connection=connection, target_metadata=METADATA, transactional_ddl=True)
     with context.begin_transaction():
         context.run_migrations()

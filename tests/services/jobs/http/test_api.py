@@ -438,7 +438,7 @@ def test_steps_curve_links_and_pictures_show_what_a_job_did(served):
         Image.new("RGB", (2, 2)).save(work.file("grid.png"))
         work.file("table.csv").write_text("a,b")
         work.commit(digest="0" * 64)
-    attempt_dir.end(End("user_error", made={"evaluate": str(report), "train": str(Path(served.root, "nothing"))}))
+    attempt_dir.write_end(End("user_error", made={"evaluate": str(report), "train": str(Path(served.root, "nothing"))}))
     served.end(attempt, "user_error")
     shown = get(f"/api/jobs/{job}").json()
     assert [step["state"] for step in shown["steps"]] == ["done", "done", "done", "done", "done", "failed"]
@@ -460,7 +460,7 @@ def test_an_artifact_outside_of_what_the_service_reads_shows_no_pictures(served,
     with draft(tmp_path / "elsewhere", "report", "r") as work:
         Image.new("RGB", (2, 2)).save(work.file("grid.png"))
         work.commit(digest="0" * 64)
-    attempt_dir.end(End("succeeded", result=str(tmp_path / "elsewhere"), made={"ingest": str(tmp_path / "elsewhere")}))
+    attempt_dir.write_end(End("succeeded", result=str(tmp_path / "elsewhere"), made={"ingest": str(tmp_path / "elsewhere")}))
     served.end(attempt, "succeeded", result=str(tmp_path / "elsewhere"))
     assert served.client("viewer").get("/api/jobs/1").json()["pictures"] == []
 

@@ -41,7 +41,7 @@ def some_jobs(store: Store, root: str) -> None:
         with draft(f"{root}/reports/r{attempt.id}", "report", "r") as work:
             Image.new("RGB", (2, 2)).save(work.file("grid.png"))
             work.commit(digest="0" * 64)
-        attempt_dir.end(End(cause, made={"ingest": f"{root}/reports/r{attempt.id}"}))
+        attempt_dir.write_end(End(cause, made={"ingest": f"{root}/reports/r{attempt.id}"}))
         store.end(lease, attempt, cause)
     store.claim(lease, store.limits())
 

@@ -84,7 +84,7 @@ class Queue:
         assert attempt
         job = self.store.job(attempt.job_id)
         names = steps or (job.kind,)
-        attempt_dir_of(self.root, attempt.submission_id).specify(
+        attempt_dir_of(self.root, attempt.submission_id).write_spec(
             {"steps": [{"name": name, "values": {}, "fed": {}} for name in names]}
         )
         self.store.started(self.lease, attempt)
@@ -105,7 +105,7 @@ class Queue:
         there.replace("curve.json", json.dumps({"rows": rows}).encode())
 
     def end(self, attempt: Attempt, cause: Any, message: str = "", result: str = "", made: dict[str, str] | None = None) -> None:
-        attempt_dir_of(self.root, attempt.submission_id).end(End(cause, message, result, made))
+        attempt_dir_of(self.root, attempt.submission_id).write_end(End(cause, message, result, made))
         self.store.end(self.lease, attempt, cause, message=message, result=result)
 
     def token(self, name: str, role: Any) -> str:

@@ -68,7 +68,7 @@ def at_work(root, marker):
     attempt_dir = attempt_dir_of(root, "zsbir-test-1-a1")
     steps = [Step("pretrain", LONG).as_json()]
     memo = join(root, "jobs", "steps", "zsbir-test-1")
-    attempt_dir.specify({"job": 1, "submission_id": "zsbir-test-1-a1", "root": root, "memo": memo, "env": {}, "steps": steps})
+    attempt_dir.write_spec({"job": 1, "submission_id": "zsbir-test-1-a1", "root": root, "memo": memo, "env": {}, "steps": steps})
     process = subprocess.Popen(
         [sys.executable, "-m", RUNNER_MODULE, attempt_dir.uri],
         env={**os.environ, MARKER: marker},

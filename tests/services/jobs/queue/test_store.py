@@ -14,15 +14,17 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from servers.postgres import new_database
-from sqlalchemy import inspect, text
+from sqlalchemy import insert, inspect, text
 from sqlalchemy.exc import IntegrityError
 
+from services.jobs.queue import database as databases
 from services.jobs.queue.limits import Limits, ProjectLimits
+from services.jobs.queue.order import LOOK_AHEAD
 from services.jobs.queue.records import JobRequest, Lease
 from services.jobs.queue.schema import downgrade, upgrade
-from services.jobs.queue.states import FORGIVEN, KINDS, STATES
+from services.jobs.queue.states import KINDS, RETRY_LIMITS, STATES
 from services.jobs.queue.store import StaleLease, Store, open_store
-from services.jobs.queue.tables import METADATA
+from services.jobs.queue.tables import JOBS, METADATA
 from zsbir.base.errors import InputError, RunError
 
 MANY = Limits(running=10**6)
@@ -89,7 +91,7 @@ def test_higher_priority_first_then_first_come(store, lease):
     assert store.claim(lease, MANY) is None
 
 
-def test_one_key_is_one_job_whoever_asks_how_often(store):
+def test_one_key_of_one_owner_is_one_job_however_often_it_is_submitted(store):
     first = submit(store, owner="ann", idempotency_key="k")
     assert submit(store, owner="ann", idempotency_key="k").id == first.id
     assert submit(store, owner="bob", idempotency_key="k").id != first.id
@@ -97,9 +99,10 @@ def test_one_key_is_one_job_whoever_asks_how_often(store):
         submit(store, owner="ann", idempotency_key="k", config={"recipe": "sketchy_ext"})
 
 
-def test_of_many_submissions_with_one_key_at_once_one_job_comes(store):
-    with ThreadPoolExecutor(16) as pool:
-        ids = set(pool.map(lambda _: submit(store, owner="ann", idempotency_key="k").id, range(32)))
+def test_many_submissions_with_one_key_at_once_make_one_job(store, stores):
+    processes = stores(4)
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(lambda number: submit(processes[number % 4], owner="ann", idempotency_key="k").id, range(16)))
     assert len(ids) == 1
     assert store.counts() == {"queued": 1}
 
@@ -118,18 +121,18 @@ def test_a_life_from_submission_to_result(store, lease, clock):
     assert [event["what"] for event in store.events(job.id)] == ["submitted", "attempt begun", "attempt ended"]
 
 
-@pytest.mark.parametrize("cause", FORGIVEN)
-def test_an_attempt_is_tried_again_as_often_as_its_cause_is_forgiven(store, lease, clock, cause):
+@pytest.mark.parametrize("cause", RETRY_LIMITS)
+def test_an_attempt_is_tried_again_as_often_as_its_cause_allows(store, lease, clock, cause):
     job = submit(store)
-    for number in range(1, FORGIVEN[cause] + 2):
+    for number in range(1, RETRY_LIMITS[cause] + 2):
         attempt = store.claim(lease, MANY)
         assert attempt.number == number
         state = store.end(lease, attempt, cause, message=f"{cause} {number}")
-        assert state == ("queued" if number <= FORGIVEN[cause] else "failed")
+        assert state == ("queued" if number <= RETRY_LIMITS[cause] else "failed")
         clock.now_s += 3600
     assert store.claim(lease, MANY) is None
-    assert store.job(job.id).message == f"{cause} {FORGIVEN[cause] + 1}"
-    assert [attempt.cause for attempt in store.attempts(job.id)] == [cause] * (FORGIVEN[cause] + 1)
+    assert store.job(job.id).message == f"{cause} {RETRY_LIMITS[cause] + 1}"
+    assert [attempt.cause for attempt in store.attempts(job.id)] == [cause] * (RETRY_LIMITS[cause] + 1)
 
 
 def test_a_retry_waits_longer_each_time_but_preemption_waits_for_nothing(store, lease, clock):
@@ -173,7 +176,7 @@ def test_what_has_ended_takes_no_more_reports(store, lease):
     assert store.job(attempt.job_id) == before
 
 
-def test_who_does_not_start_by_his_deadline_is_given_up_and_who_has_run_is_not(store, lease, clock):
+def test_a_job_that_misses_its_deadline_is_given_up_and_one_that_has_run_is_not(store, lease, clock):
     late, early = submit(store, start_by_s=clock.now_s + 10), submit(store, start_by_s=clock.now_s + 10, priority=9)
     attempt = store.claim(lease, MANY)
     assert attempt.job_id == early.id
@@ -182,6 +185,56 @@ def test_who_does_not_start_by_his_deadline_is_given_up_and_who_has_run_is_not(s
     clock.now_s += 11
     assert store.give_up_late(lease) == [late.id]
     assert (store.job(late.id).state, store.job(early.id).state) == ("timed_out", "queued")
+
+
+@pytest.mark.parametrize(("late_s", "given_up"), [(-1, False), (0, False), (1, True)])
+def test_a_deadline_is_missed_when_it_is_past(store, lease, clock, late_s, given_up):
+    job = submit(store, start_by_s=clock.now_s)
+    clock.now_s += late_s
+    assert store.give_up_late(lease) == [job.id] * given_up
+
+
+@pytest.mark.parametrize(("early_s", "claimed"), [(1, False), (0, True)])
+def test_a_job_is_tried_again_when_its_rest_is_over(store, lease, clock, early_s, claimed):
+    job = submit(store)
+    store.end(lease, store.claim(lease, MANY), "lost")
+    clock.now_s = store.job(job.id).not_before_s - early_s
+    assert (store.claim(lease, MANY) is not None) == claimed
+
+
+def test_a_rest_is_an_hour_at_most(store, lease, clock):
+    submit(store)
+    for number in range(13):
+        attempt = store.claim(lease, MANY)
+        store.end(lease, attempt, "lost")
+        rest_s = store.job(attempt.job_id).not_before_s - clock.now_s
+        assert rest_s == min(3600, 2**number)
+        clock.now_s += rest_s
+
+
+def test_waits_are_counted_up_to_their_bounds(store, lease, clock):
+    for wait_s in (1, 5, 6):
+        submit(store)
+        clock.now_s += wait_s
+        store.end(lease, store.claim(lease, MANY), "succeeded", result="x")
+    assert store.waits((1, 5, 10)) == ([1, 2, 3, 3], 12.0)
+
+
+def test_an_attempts_times_stay_within_it(store, lease, clock):
+    """What began when it was claimed, and ended at this moment, is taken as it is."""
+    submit(store)
+    attempt = store.claim(lease, MANY)
+    clock.now_s += 60
+    store.end(lease, attempt, "preempted", began_s=attempt.claimed_s, ended_s=clock.now_s)
+    (ended,) = store.attempts(attempt.job_id)
+    assert (ended.started_s, ended.ended_s) == (attempt.claimed_s, clock.now_s)
+
+
+def test_pages_begin_behind_the_last_one_seen(store):
+    ids = [submit(store).id for _ in range(3)]
+    assert [job.id for job in store.jobs(before=ids[1])] == [ids[0]]
+    newest, older = (event["id"] for event in store.audit(limit=2))
+    assert store.audit(before=newest, limit=1)[0]["id"] == older
 
 
 def test_limits_hold_and_say_why(store, lease):
@@ -205,7 +258,7 @@ def test_gpu_hours_are_counted_and_end_a_budget(store, lease, clock):
     assert store.turns(limits)[0].reason == "project vision has spent 1.0 of its 1 GPU-hours"
 
 
-def test_hours_in_which_nobody_looked_are_not_spent(store, lease, clock):
+def test_hours_in_which_no_dispatcher_ran_are_not_spent(store, lease, clock):
     """The machine was off: the attempt's own last sign says when its GPUs were free. What never started has spent nothing."""
     attempt = running(store, lease, gpus=2)
     clock.now_s += 3 * 3600
@@ -235,16 +288,24 @@ def test_a_clock_that_is_wrong_moves_no_end_out_of_its_attempt(store, lease, clo
     assert attempt.claimed_s <= (ended.started_s or attempt.claimed_s) <= ended.ended_s <= clock.now_s
 
 
-def test_a_thousand_that_are_held_back_hide_nobody(store, lease):
+def insert_jobs(store, number, **changes):
+    """Many queued jobs at once, as rows: submitting each would take a transaction each."""
+    first = vars(submit(store, **changes))
+    row = {name: value for name, value in first.items() if name != "id"}
+    with store.writing() as database:
+        database.execute(insert(JOBS), [row] * (number - 1))
+
+
+@pytest.mark.parametrize("held_back", [LOOK_AHEAD - 1, LOOK_AHEAD, LOOK_AHEAD + 1])
+def test_a_thousand_that_are_held_back_hide_nobody(store, lease, held_back):
     limits = Limits(running=9, projects={"vision": ProjectLimits(cpus=0)})
-    for _ in range(1001):
-        submit(store, project="vision")
+    insert_jobs(store, held_back, project="vision")
     other = submit(store, project="audio")
     assert store.claim(lease, limits).job_id == other.id
     assert store.claim(lease, limits) is None
 
 
-def test_what_no_database_takes_is_left_out(store, lease):
+def test_values_that_no_database_takes_are_left_out(store, lease):
     attempt = running(store, lease)
     metrics = {"loss": float("nan"), "grad_norm": float("inf"), "dev": [1.0, float("-inf")]}
     assert store.report(lease, attempt, {"label": "tr\0ain", "metrics": metrics})
@@ -256,16 +317,31 @@ def test_what_no_database_takes_is_left_out(store, lease):
     assert store.job(attempt.job_id).message == "what it said"
 
 
-def test_a_claim_and_a_cancellation_at_once_are_one_after_the_other(store, lease):
-    """Also being given up for lateness; whoever comes second finds what the first has done."""
-    rounds = 40
+@pytest.fixture
+def stores(url, clock, store):
+    """A function that opens the same database as further processes do, which share no lock with each other."""
+    opened = []
+
+    def open_more(number):
+        opened.extend(Store(url, clock=clock) for _ in range(number))
+        return opened
+
+    yield open_more
+    for each in opened:
+        each.engine.dispose()
+
+
+def test_a_claim_and_a_cancellation_at_once_are_one_after_the_other(store, lease, stores):
+    """Also being given up for lateness; the second transaction finds what the first has done."""
+    rounds = 16
+    (people,) = stores(1)
     for number in range(rounds):
         job = submit(store, start_by_s=1.0 if number % 2 else None)
         both = threading.Barrier(2)
 
         def cancel(job=job, both=both):
             both.wait()
-            return store.cancel(job.id, "ann")
+            return people.cancel(job.id, "ann")
 
         with ThreadPoolExecutor(1) as pool:
             cancelled = pool.submit(cancel)
@@ -281,7 +357,7 @@ def test_a_claim_and_a_cancellation_at_once_are_one_after_the_other(store, lease
             assert now.state == ("timed_out" if late else "cancelled")
 
 
-def test_of_several_who_come_first_one_has_the_lease(url):
+def test_of_several_first_dispatchers_one_has_the_lease(url):
     stores, all_at_once = [open_store(url) for _ in range(8)], threading.Barrier(8)
 
     def take(each):
@@ -296,14 +372,18 @@ def test_of_several_who_come_first_one_has_the_lease(url):
         each.engine.dispose()
 
 
-def test_only_who_saw_the_lease_as_it_stands_takes_it(store):
+def test_a_lease_is_taken_only_as_it_was_last_seen(store):
     first = store.take_lease("one", None)
     assert store.take_lease("two", None) is None
     seen = store.seen_lease()
     store.heartbeat(first)
     assert store.take_lease("two", seen) is None, "it beat meanwhile: its holder lives"
-    second = store.take_lease("two", store.seen_lease())
+    seen = store.seen_lease()
+    for wrong in (replace(seen, epoch=seen.epoch + 1), replace(seen, epoch=seen.epoch - 1), replace(seen, beats=seen.beats + 1)):
+        assert store.take_lease("two", wrong) is None
+    second = store.take_lease("two", seen)
     assert second.epoch == first.epoch + 1
+    assert store.take_lease("three", seen) is None, "it was taken meanwhile"
 
 
 def test_a_stale_lease_changes_nothing(store):
@@ -319,7 +399,12 @@ def test_a_stale_lease_changes_nothing(store):
         lambda: store.report(stale, attempt, {"step": 1}),
         lambda: store.end(stale, attempt, "succeeded", result="x"),
         lambda: store.give_up_late(stale),
-        lambda: store.heartbeat(replace(stale, epoch=99)),
+        lambda: store.release(stale),
+        lambda: store.ask_stop(stale, attempt, "cancelled"),
+        lambda: store.mark_cleaned(stale, attempt),
+        lambda: store.heartbeat(replace(stale, epoch=stale.epoch + 2)),
+        lambda: store.heartbeat(replace(stale, epoch=stale.epoch + 1)),
+        lambda: store.heartbeat(replace(stale, epoch=stale.epoch - 1)),
         lambda: store.heartbeat(Lease("two", stale.epoch)),
     ):
         with pytest.raises(StaleLease):
@@ -327,33 +412,57 @@ def test_a_stale_lease_changes_nothing(store):
     assert (store.jobs(), store.attempts(attempt.job_id)) == before
 
 
-def test_32_claimers_claim_a_thousand_jobs_once_each(store, lease):
-    total = 1000
-    for _ in range(total):
-        submit(store)
-    claimed, lock = [], threading.Lock()
+@pytest.mark.parametrize(("claimers", "total"), [(16, 60), pytest.param(32, 1000, marks=pytest.mark.long)])
+def test_many_claimers_claim_each_job_once(store, lease, stores, claimers, total):
+    """In four processes, of which each has several threads."""
+    insert_jobs(store, total)
+    claimed, lock, processes = [], threading.Lock(), stores(4)
 
-    def work(_):
-        while attempt := store.claim(lease, MANY):
+    def work(number):
+        while attempt := processes[number % 4].claim(lease, MANY):
             with lock:
                 claimed.append(attempt.job_id)
 
-    with ThreadPoolExecutor(32) as pool:
-        list(pool.map(work, range(32)))
+    with ThreadPoolExecutor(claimers) as pool:
+        list(pool.map(work, range(claimers)))
     assert sorted(claimed) == sorted(job.id for job in store.jobs(limit=total))
     assert store.counts() == {"starting": total}
     assert Counter(attempt.number for _, attempt in store.live()) == {1: total}
 
 
+def test_a_thread_that_waits_for_another_one_too_long_is_told_so(store, monkeypatch):
+    monkeypatch.setattr(databases, "WAIT_S", 0.05)
+    with store.writing(), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(submit, store)
+        with pytest.raises(RunError, match="asked by too many at once; nothing was changed"):
+            waiting.result()
+    assert store.counts() == {}
+    submit(store)
+
+
+def test_readers_wait_for_no_writer(store):
+    submit(store)
+    with store.writing() as database:
+        database.execute(text("update jobs set priority = 9"))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(store.job, 1).result().priority == 0
+
+
+def test_what_fails_in_a_transaction_lets_the_next_writer_in(store):
+    with pytest.raises(ZeroDivisionError), store.writing():
+        1 / 0  # noqa: B018
+    submit(store)
+
+
 def _claim_and_die(url: str, holder: str, epoch: int) -> None:
     store = Store(url)
-    inner = store._move
+    inner = store._set_state
 
     def die(*_args, **_changes):
         inner(*_args, **_changes)
         os.kill(os.getpid(), signal.SIGKILL)  # after the last write of the claim, before its commit
 
-    store._move = die
+    store._set_state = die
     store.claim(Lease(holder, epoch), MANY)
 
 
@@ -433,8 +542,8 @@ def test_several_open_a_new_store_at_once(url):
         (f"sqlite:///{__file__}", RunError),
     ],
 )
-def test_a_store_that_cannot_be_is_told_in_a_line_without_its_password(wrong, error):
-    with pytest.raises(error) as told:
+def test_a_store_that_cannot_be_opened_is_one_error_line_without_the_password(wrong, error):
+    with pytest.raises(error) as caught:
         open_store(wrong)
-    assert "secret" not in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)

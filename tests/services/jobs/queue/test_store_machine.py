@@ -1,6 +1,6 @@
-"""Whatever happens in whatever order, the promises hold: a random walk over everything that can be done to a job store.
+"""The job store's promises hold in any order of events: a random walk over everything that can be done to a store.
 
-Dispatchers come, are replaced without knowing it, and go on talking; clocks jump; attempts end twice, late, and by every cause.
+Dispatchers start, are replaced without knowing it, and go on writing; clocks jump; attempts end twice, late, and by every cause.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from servers.postgres import new_database
 
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import JobRequest
-from services.jobs.queue.states import FORGIVEN, LIVE, STOP_REASONS, TERMINAL
+from services.jobs.queue.states import LIVE, RETRY_LIMITS, STOP_REASONS, TERMINAL
 from services.jobs.queue.store import StaleLease, open_store
 
 RUNNING = 3
 LIMITS = Limits(running=RUNNING)
-CAUSES = ("succeeded", "cancelled", "timed_out", *FORGIVEN)
+CAUSES = ("succeeded", "cancelled", "timed_out", *RETRY_LIMITS)
 
 
 class Jobs(RuleBasedStateMachine):
@@ -143,7 +143,7 @@ class Jobs(RuleBasedStateMachine):
             live = [attempt for attempt in attempts if attempt.ended_s is None]
             assert len(live) == (job.state in LIVE), "one live attempt while it is live, else none"
             assert [attempt.number for attempt in attempts] == list(range(1, len(attempts) + 1))
-            for cause, forgiven in FORGIVEN.items():
+            for cause, forgiven in RETRY_LIMITS.items():
                 assert sum(attempt.cause == cause for attempt in attempts) <= forgiven + 1
             if job.id in self.ended:
                 assert job.state == self.ended[job.id], "a terminal state changed"
@@ -158,25 +158,28 @@ class Jobs(RuleBasedStateMachine):
         self.store.engine.dispose()
 
 
-QUICK = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+WALKS = settings(stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+EVERYDAY, FULL = 4, 60
+"""How many walks: in every run of the tests, and in the long one."""
 
 
-def test_on_sqlite():
+@pytest.mark.parametrize("walks", [EVERYDAY, pytest.param(FULL, marks=pytest.mark.long)])
+def test_on_sqlite(walks):
     with tempfile.TemporaryDirectory() as folder:
 
         class OnSqlite(Jobs):
             def fresh_url(self):
                 return f"sqlite:///{Path(folder) / uuid.uuid4().hex}.db"
 
-        run_state_machine_as_test(OnSqlite, settings=QUICK)
+        run_state_machine_as_test(OnSqlite, settings=settings(WALKS, max_examples=walks))
 
 
-@pytest.mark.slow
-def test_on_postgres(postgres):
+@pytest.mark.parametrize("walks", [EVERYDAY // 4, pytest.param(FULL // 4, marks=pytest.mark.long)])
+def test_on_postgres(postgres, walks):
     """Fewer walks, since each has a database of its own."""
 
     class OnPostgres(Jobs):
         def fresh_url(self):
             return new_database(postgres)
 
-    run_state_machine_as_test(OnPostgres, settings=settings(QUICK, max_examples=15))
+    run_state_machine_as_test(OnPostgres, settings=settings(WALKS, max_examples=walks))

@@ -9,7 +9,7 @@ import pytest
 
 from services.jobs.runs import attempt_dir as attempt_dirs
 from services.jobs.runs.attempt_dir import LOG_LIMIT, LOG_PIECE, AttemptDir, End, attempt_dir_of
-from services.jobs.runs.runner import CUT, Log
+from services.jobs.runs.runner import LOG_CUT, Log
 from zsbir.base.storage import open_folder
 
 THREADS = 16
@@ -26,64 +26,70 @@ def tell(attempt_dir, step, who, **status):
 
 
 def read_all(attempt_dir):
-    """Its log, as who follows it reads on: from where he was, until nothing comes."""
+    """Its log, as a reader follows it: from where it was, until nothing comes."""
     text = b""
     while data := attempt_dir.log(len(text)):
         text += data
     return text
 
 
-def test_an_empty_folder_says_that_nothing_has_happened(attempt_dir):
-    assert (attempt_dir.began(), attempt_dir.began_by(), attempt_dir.ended(), attempt_dir.beats(), attempt_dir.stop_reason()) == (
+def test_an_empty_folder_reads_as_an_attempt_that_has_not_begun(attempt_dir):
+    assert (
+        attempt_dir.is_claimed(),
+        attempt_dir.claimed_by(),
+        attempt_dir.read_end(),
+        attempt_dir.heartbeat_version(),
+        attempt_dir.stop_reason(),
+    ) == (
         False,
         "",
         None,
         None,
         None,
     )
-    assert (attempt_dir.steps(), attempt_dir.curve("train"), attempt_dir.log(0), attempt_dir.log_size()) == ([], [], b"", 0)
+    assert (attempt_dir.step_names(), attempt_dir.curve("train"), attempt_dir.log(0), attempt_dir.log_size()) == ([], [], b"", 0)
     assert attempt_dir.status("train") == {"progress": {}, "facts": {}, "metrics": {}, "updated_s": 0.0}
     with pytest.raises(FileNotFoundError):
         attempt_dir.spec()
 
 
-def test_of_many_who_want_to_begin_one_does(attempt_dir):
+def test_one_of_many_claims_succeeds(attempt_dir):
     with ThreadPoolExecutor(THREADS) as pool:
         won = list(pool.map(lambda number: AttemptDir(attempt_dir.uri).claim_start(f"number {number}"), range(THREADS)))
     assert sum(won) == 1
-    assert attempt_dir.began()
-    assert attempt_dir.began_by() == f"number {won.index(True)}"
+    assert attempt_dir.is_claimed()
+    assert attempt_dir.claimed_by() == f"number {won.index(True)}"
 
 
 def test_the_first_reason_to_stop_stays(attempt_dir):
-    attempt_dir.ask_stop("timed_out")
-    attempt_dir.ask_stop("cancelled")
+    attempt_dir.request_stop("timed_out")
+    attempt_dir.request_stop("cancelled")
     assert attempt_dir.stop_reason() == "timed_out"
 
 
-def test_a_reason_that_nobody_knows_is_a_preemption(attempt_dir):
+def test_an_unknown_reason_to_stop_is_a_preemption(attempt_dir):
     open_folder(attempt_dir.uri).create("stop", b"of another version")
     assert attempt_dir.stop_reason() == "preempted"
 
 
-def test_the_first_specification_and_the_first_last_word_stay(attempt_dir):
-    attempt_dir.specify({"steps": [{"name": "ingest"}, {"name": "train"}]})
-    attempt_dir.specify({"steps": []})
-    assert attempt_dir.steps() == ["ingest", "train"]
-    attempt_dir.end(End("succeeded", result="s3://bucket/é", made={"train": "x"}))
-    attempt_dir.end(End("unknown", "too late"))
-    assert attempt_dir.ended() == End("succeeded", "", "s3://bucket/é", {"train": "x"})
+def test_the_first_specification_and_the_first_end_stay(attempt_dir):
+    attempt_dir.write_spec({"steps": [{"name": "ingest"}, {"name": "train"}]})
+    attempt_dir.write_spec({"steps": []})
+    assert attempt_dir.step_names() == ["ingest", "train"]
+    attempt_dir.write_end(End("succeeded", result="s3://bucket/é", made={"train": "x"}))
+    attempt_dir.write_end(End("unknown", "too late"))
+    assert attempt_dir.read_end() == End("succeeded", "", "s3://bucket/é", {"train": "x"})
 
 
-def test_every_beat_is_another_one(attempt_dir):
+def test_every_heartbeat_has_another_version(attempt_dir):
     seen = set()
     for count in range(1, 12):
-        attempt_dir.heartbeat(count)
-        seen.add(attempt_dir.beats())
+        attempt_dir.write_heartbeat(count)
+        seen.add(attempt_dir.heartbeat_version())
     assert len(seen) == 11
 
 
-def test_what_a_worker_says_goes_before_what_its_command_says(attempt_dir):
+def test_what_a_worker_writes_takes_precedence_over_what_its_command_writes(attempt_dir):
     tell(attempt_dir, "train", "driver", progress={"label": "embed", "done": 1}, facts={"run": "x", "error": "e"}, updated_s=5.0)
     tell(attempt_dir, "train", "worker", progress={"label": "train"}, facts={"run": "y"}, metrics={"step": 3}, updated_s=4.0)
     assert attempt_dir.status("train") == {
@@ -128,7 +134,7 @@ def test_a_log_can_be_read_from_anywhere_in_parts_of_any_size(attempt_dir, small
     assert [attempt_dir.log(offset) for offset in (25, 30, 1000)] == [b"", b"", b""]
 
 
-def test_a_log_grows_under_who_reads_it(attempt_dir, small):
+def test_a_log_can_be_read_on_as_it_grows(attempt_dir, small):
     log = Log(attempt_dir)
     log.add(b"abc")
     log.write()
@@ -147,7 +153,7 @@ def test_a_log_that_is_too_long_is_cut_once_and_says_so(attempt_dir, small, size
         log.add(bytes([65 + number]) * size)
         text += bytes([65 + number]) * size
         log.write()
-    assert read_all(attempt_dir) == text[:40] + CUT
+    assert read_all(attempt_dir) == text[:40] + LOG_CUT
 
 
 def test_a_log_of_the_real_pieces_has_their_size(root):

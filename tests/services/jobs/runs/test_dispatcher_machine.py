@@ -1,10 +1,10 @@
-"""Whatever happens in whatever order, no two attempts at a job ever work at the same time, and every job comes to an end.
+"""In any order of events, no two attempts at a job ever work at the same time, and every job comes to an end.
 
-The dispatcher, the store and the attempts' folders are the real ones. Simulated are time and the cluster, which forgets, lies, is
-away, answers late and starts late; and the attempts, which do with their folders what `services.jobs.runs.runner` does, or die first.
-Dispatchers are killed inside a round, are replaced without knowing it, and go on.
+The dispatcher, the store and the attempts' folders are the real ones. Simulated are time; the cluster, which forgets, reports
+wrongly, does not answer, answers late and starts late; and the attempts, which write to their folders as the runner does, or die
+first. Dispatchers are killed inside a round, are replaced without knowing it, and go on.
 
-One thing is taken for granted: an attempt that works beats as time passes, unless storage is away for everybody.
+One assumption: a working attempt writes heartbeats as time passes, unless storage answers nobody.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import JobRequest
-from services.jobs.queue.states import FORGIVEN, LIVE, TERMINAL
+from services.jobs.queue.states import LIVE, RETRY_LIMITS, TERMINAL
 from services.jobs.queue.store import StaleLease, open_store
-from services.jobs.runs.attempt_dir import AttemptDir, End
-from services.jobs.runs.dispatcher import AWAY, Dispatcher, DispatcherSettings, _cause
+from services.jobs.runs.attempt_dir import UNDELIVERED, AttemptDir, End
+from services.jobs.runs.dispatcher import UNAVAILABLE, Dispatcher, DispatcherSettings
 from services.jobs.runs.executor import ExecutorStatus, ExecutorUnavailable, Task
 from zsbir.base.artifact import MANIFEST
 from zsbir.base.storage import open_folder
@@ -38,7 +38,7 @@ from zsbir.training_run.delivery import UNDELIVERED
 RUNNING = 2
 STOP_WAIT_S = 60.0
 GRACE_S = 40.0
-CAUSES = ("succeeded", *FORGIVEN)
+CAUSES = ("succeeded", *RETRY_LIMITS)
 MEMORY = Path("/dev/shm")  # where there is one, nobody waits for a disk
 ANY = st.integers(0, 9)
 
@@ -49,7 +49,7 @@ class Killed(BaseException):
 
 @dataclass
 class Wrapper:
-    """One process of an attempt. stage: starting, working, leaving (its last word is said), gone. hangs: it never begins."""
+    """One process of an attempt. stage: starting, working, leaving (its end is written), gone. hangs: it never begins."""
 
     task: Task
     stage: str = "starting"
@@ -60,11 +60,11 @@ class Wrapper:
 
     @property
     def attempt_dir(self) -> AttemptDir:
-        return AttemptDir(self.task.place)
+        return AttemptDir(self.task.attempt_dir)
 
 
 class Cluster:
-    """The simulated executor: what it says of its wrappers, and what becomes of the next call to it."""
+    """The simulated executor: its processes, what it reports of them, and what happens at the next call to it."""
 
     def __init__(self, now: Callable[[], float]):
         self.now = now
@@ -84,7 +84,7 @@ class Cluster:
             self.said[task.submission_id], self.tasks[task.submission_id] = ExecutorStatus("pending"), task
         self._answered()
 
-    def look(self, submission_id: str) -> ExecutorStatus:
+    def get_status(self, submission_id: str) -> ExecutorStatus:
         self._asked(submission_id)
         seen = self.said.get(submission_id, ExecutorStatus("unknown"))
         self._answered(submission_id)
@@ -134,7 +134,7 @@ class Cluster:
         self.wrappers.append(Wrapper(self.tasks[submission_id], hangs=hangs))
 
     def gone(self, wrapper: Wrapper, message: str | None) -> None:
-        """Its process is no more; message: what the cluster says of it, None as long as it has not noticed."""
+        """Its process has exited. message: what the cluster reports of it; None as long as it has not noticed."""
         self.wrappers.remove(wrapper)
         wrapper.stage = "gone"
         if message is not None:
@@ -187,7 +187,7 @@ class World(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 6.0, 30.0, 100.0]))
     def time_passes(self, seconds):
-        """Who works shows it; who was asked to end long ago is killed."""
+        """A working process writes a heartbeat; one that was asked to stop long ago is killed."""
         self.now_s += seconds
         self.store_s += seconds
         for wrapper in list(self.cluster.wrappers):
@@ -245,7 +245,7 @@ class World(RuleBasedStateMachine):
             dispatcher.round()
         except StaleLease:
             dispatcher.leadership.lose()
-        except AWAY:
+        except UNAVAILABLE:
             pass
         except Killed:
             if dispatcher in self.dispatchers:
@@ -347,7 +347,7 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.cluster.wrappers)
     @rule(which=ANY, made=st.booleans(), noticed=st.booleans())
     def a_wrapper_is_killed(self, which, made, noticed):
-        """At any point: before its fence, after it, or when what it was to make is there, and its last word is not."""
+        """At any point: before its claim, after it, or when its result is there and its end is not."""
         wrapper = self.wrapper(which)
         if made and wrapper.stage == "working" and not self.storage_is_away:
             self.make(wrapper)
@@ -394,14 +394,14 @@ class World(RuleBasedStateMachine):
 
     def heartbeat(self, wrapper):
         wrapper.beats += 1
-        wrapper.attempt_dir.heartbeat(wrapper.beats)
+        wrapper.attempt_dir.write_heartbeat(wrapper.beats)
 
     def end(self, wrapper, cause, *, noticed=True, stays=False):
-        """stays: its last word is said, and the process is still there."""
+        """stays: the end is written, and the process has not exited yet."""
         result = self.make(wrapper) if cause == "succeeded" else ""
         if result:
             self.succeeded.add(wrapper.task.submission_id)
-        wrapper.attempt_dir.end(End(cause, "by its own word", result))
+        wrapper.attempt_dir.write_end(End(cause, "by its own word", result))
         if stays:
             wrapper.stage, wrapper.left_s = "leaving", self.now_s
         else:
@@ -430,8 +430,8 @@ class World(RuleBasedStateMachine):
         for job in self.store.jobs(limit=1000):
             attempts = self.store.attempts(job.id)
             assert sum(attempt.ended_s is None for attempt in attempts) == (job.state in LIVE)
-            for cause, forgiven in FORGIVEN.items():
-                assert sum(attempt.cause == cause for attempt in attempts) <= forgiven + 1
+            for cause, limit in RETRY_LIMITS.items():
+                assert sum(attempt.cause == cause for attempt in attempts) <= limit + 1
             if job.id in self.ended:
                 assert job.state == self.ended[job.id], "a terminal state changed"
             if job.state in TERMINAL:
@@ -445,7 +445,7 @@ class World(RuleBasedStateMachine):
 
     @invariant()
     def no_more_are_there_than_the_limit(self):
-        """Nor while who has ended takes his time to leave; he is waited for if the cluster answers, and not for ever."""
+        """Nor while an ended process takes time to exit: it is waited for if the cluster answers, and not forever."""
         there = [
             wrapper.task.submission_id
             for wrapper in self.cluster.wrappers
@@ -484,17 +484,20 @@ class World(RuleBasedStateMachine):
         raise AssertionError(f"no end in sight: {[job for job in self.store.jobs(limit=1000) if job.state not in TERMINAL]}")
 
 
-QUICK = settings(max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
+WALKS = settings(stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
+EVERYDAY, FULL = 3, 150
+"""How many walks: in every run of the tests, and in the long one."""
 
 
-def test_no_two_attempts_at_a_job_work_at_once_and_every_job_comes_to_an_end():
+@pytest.mark.parametrize("walks", [EVERYDAY, pytest.param(FULL, marks=pytest.mark.long)])
+def test_no_two_attempts_at_a_job_work_at_once_and_every_job_comes_to_an_end(walks):
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as base:
 
         class Here(World):
             pass
 
         Here.base = base
-        run_state_machine_as_test(Here, settings=QUICK)
+        run_state_machine_as_test(Here, settings=settings(WALKS, max_examples=walks))
 
 
 # --- what such walks have found, or would after long
@@ -510,8 +513,8 @@ def world(tmp_path):
     made.teardown()
 
 
-def test_an_attempt_that_nobody_could_hear_while_storage_was_away_is_not_lost(world):
-    """The cluster forgets it meanwhile; when storage is back, the dispatcher looks before the attempt beats again."""
+def test_an_attempt_whose_heartbeats_could_not_be_written_while_storage_was_away_is_not_lost(world):
+    """The cluster forgets it meanwhile; when storage is back, the dispatcher checks before the next heartbeat."""
     world.a_wrapper_starts(0, hangs=False)
     world.a_wrapper_begins(0)
     world.rounds(0, rounds=2)
@@ -523,8 +526,8 @@ def test_an_attempt_that_nobody_could_hear_while_storage_was_away_is_not_lost(wo
     world.who_works_is_the_one_live_attempt_of_his_job()
 
 
-def test_who_begins_while_the_dispatcher_makes_sure_that_he_does_not_goes_on(world):
-    """He is cancelled, and between the dispatcher's look and its fence he begins: then he is asked to stop."""
+def test_an_attempt_that_begins_while_the_dispatcher_gives_it_up_goes_on(world):
+    """It is cancelled, and begins between the dispatcher's check and its claim: then it is asked to stop."""
     world.a_wrapper_starts(0, hangs=False)
     world.cancel(0)
     world.the_next_call(after=True, event="begins")
@@ -536,7 +539,7 @@ def test_who_begins_while_the_dispatcher_makes_sure_that_he_does_not_goes_on(wor
     assert world.store.job(1).state == "cancelled"
 
 
-def test_of_one_attempt_that_was_started_twice_one_works(world):
+def test_one_process_of_an_attempt_that_was_started_twice_works(world):
     """The cluster forgets it before it has begun, and is asked to start it again."""
     world.a_wrapper_starts(0, hangs=False)
     world.the_cluster_forgets(lives=True)
@@ -548,8 +551,8 @@ def test_of_one_attempt_that_was_started_twice_one_works(world):
     world.who_works_is_the_one_live_attempt_of_his_job()
 
 
-def test_what_was_made_is_found_though_nobody_said_so(world):
-    """Killed between its artifact and its last word, and cancelled besides."""
+def test_the_result_of_an_attempt_that_was_killed_before_it_wrote_its_end_is_found(world):
+    """It is killed between its artifact and its end, and cancelled besides."""
     world.a_wrapper_starts(0, hangs=False)
     world.a_wrapper_begins(0)
     world.rounds(0, rounds=1)
@@ -561,20 +564,20 @@ def test_what_was_made_is_found_though_nobody_said_so(world):
 
 
 @pytest.mark.parametrize("event", ["away", "killed"])
-def test_who_hangs_before_he_begins_is_given_up_also_by_a_dispatcher_that_comes_next(world, event):
-    """The first one took the fence, and got no further."""
+def test_a_process_that_hangs_before_it_begins_is_given_up_also_by_the_next_dispatcher(world, event):
+    """The first dispatcher claimed the attempt, and got no further."""
     world.a_wrapper_starts(0, hangs=True)
     world.rounds(0, rounds=1)
     world.time_passes(100.0)
     world.cluster.before = lambda: world.the_next_call(
         after=False, event=event
-    )  # its second call: it looks, takes the fence, stops
+    )  # its second call: it checks, claims the attempt, stops the process
     world.rounds(0, rounds=1)
     world.all_comes_to_an_end()
 
 
-def test_the_next_begins_when_who_has_ended_is_no_more_there(world):
-    """His last word is said, his process takes a moment to go, and the cluster a moment to notice."""
+def test_the_next_attempt_begins_when_the_ended_process_has_exited(world):
+    """The end is written, the process takes a moment to exit, and the cluster a moment to notice."""
     for _ in range(RUNNING):
         world.submit(key=None, priority=0, limit_s=None)
     world.rounds(0, rounds=1)
@@ -592,7 +595,7 @@ def test_the_next_begins_when_who_has_ended_is_no_more_there(world):
 
 
 @pytest.mark.parametrize("away", [False, True])
-def test_who_has_ended_and_does_not_leave_is_told_to_and_holds_nobody_up_for_ever(world, away):
+def test_an_ended_process_that_does_not_exit_is_stopped_and_holds_nobody_up_forever(world, away):
     world.a_wrapper_starts(0, hangs=False)
     world.a_wrapper_begins(0)
     wrapper = world.wrapper(0)
@@ -621,7 +624,7 @@ def working(world, **job):
 
 
 def test_a_machine_that_was_off_is_no_reason_for_a_time_limit(world):
-    """Killed after a moment of its hour; the next dispatcher comes three hours later, and has never heard it."""
+    """It is killed after a moment of its hour; the next dispatcher starts three hours later, and never sees it alive."""
     job = working(world, time_limit_s=3600.0)
     world.dispatchers.clear()
     world.a_wrapper_is_killed(0, made=False, noticed=False)
@@ -637,7 +640,7 @@ def test_a_machine_that_was_off_is_no_reason_for_a_time_limit(world):
     assert world.store.job(job).state != "timed_out"
 
 
-def test_who_lives_and_is_over_his_time_is_asked_to_end(world):
+def test_an_attempt_that_is_alive_and_out_of_time_is_asked_to_end(world):
     job = working(world, time_limit_s=50.0)
     for _ in range(12):
         world.time_passes(6.0)
@@ -648,7 +651,7 @@ def test_who_lives_and_is_over_his_time_is_asked_to_end(world):
     assert world.store.job(job).state == "timed_out"
 
 
-def test_who_was_trained_and_killed_before_mlflow_knew_is_tried_again(world):
+def test_a_training_killed_before_mlflow_had_all_of_it_is_tried_again(world):
     job = working(world)
     run = world.make(world.wrapper(0))
     open_folder(run).replace(UNDELIVERED, b"")
@@ -663,7 +666,7 @@ def test_who_was_trained_and_killed_before_mlflow_knew_is_tried_again(world):
     assert world.store.job(job).state == "succeeded"
 
 
-def test_who_waits_in_the_clusters_own_queue_past_his_deadline_is_given_up(world):
+def test_an_attempt_that_waits_in_the_clusters_own_queue_past_its_deadline_is_given_up(world):
     world.cancel(0)
     world.rounds(0, rounds=2)
     job = world.store.submit(JobRequest(kind="train", start_by_s=world.store_s + 60)).id
@@ -675,7 +678,7 @@ def test_who_waits_in_the_clusters_own_queue_past_his_deadline_is_given_up(world
     assert not world.cluster.pending()
 
 
-def test_one_attempt_that_cannot_be_looked_at_stops_no_other(world):
+def test_one_attempt_that_cannot_be_checked_stops_no_other(world):
     """Whatever the error is: the others' jobs go on, and so does this one when it is over."""
     for _ in range(2):
         world.submit(key=None, priority=0, limit_s=None)
@@ -686,7 +689,7 @@ def test_one_attempt_that_cannot_be_looked_at_stops_no_other(world):
     said = Path(spec).read_bytes()
     Path(spec).write_bytes(b"{")
     for wrapper in list(world.cluster.wrappers):
-        wrapper.attempt_dir.end(End("preempted", "by its own word"))
+        wrapper.attempt_dir.write_end(End("preempted", "by its own word"))
         world.cluster.gone(wrapper, "ended")
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
@@ -698,23 +701,21 @@ def test_one_attempt_that_cannot_be_looked_at_stops_no_other(world):
     world.all_comes_to_an_end()
 
 
-RAYS_GUESS = (
-    "Job supervisor actor died: The actor died unexpectedly before finishing this task. Worker unexpectedly exits with a "
-    "connection error code 2. End of file. Some common causes include: (1) the process was killed by the OOM killer due to "
-    "high memory usage, (2) ray stop --force was called, or (3) the worker crashed unexpectedly due to SIGSEGV or another "
-    "unexpected error."
-)
-
-
-@pytest.mark.parametrize(
-    ("message", "cause"),
-    [
-        (RAYS_GUESS, "lost"),
-        ("Task was killed due to the node running low on memory", "out_of_memory"),
-        ("the node died", "node_lost"),
-        ("exit code 1, last available logs (truncated): node memory preempted", "lost"),
-        ("preempted by a job of higher priority", "preempted"),
-    ],
-)
-def test_what_the_cluster_says_is_told_from_what_it_guesses(message, cause):
-    assert _cause(ExecutorStatus("ended", message)) == cause
+@pytest.mark.parametrize("cause", ["lost", "node_lost", "preempted", "out_of_memory"])
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_executors_cause_is_that_of_an_attempt_that_wrote_no_end(world, cause, begun):
+    """Whatever words its message has."""
+    world.a_wrapper_starts(0, hangs=False)
+    if begun:
+        world.a_wrapper_begins(0)
+        world.rounds(0, rounds=1)
+    world.a_wrapper_is_killed(0, made=False, noticed=False)
+    (name,) = world.cluster.said
+    world.cluster.said[name] = ExecutorStatus("ended", "out of memory on a node that was preempted", cause, "its log")
+    for _ in range(6):
+        world.time_passes(6.0)
+        world.rounds(0, rounds=1)
+    (first, *_) = world.store.attempts(1)
+    assert first.cause == cause
+    words = "out of memory on a node that was preempted"
+    assert first.message == (f"it fell silent, and is ended to the cluster: {words}" if begun else f"{words}: its log")

@@ -15,14 +15,23 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from services.jobs.queue.resources import Resources
+from services.jobs.runs import kuberay
 from services.jobs.runs.executor import ExecutorUnavailable, Task
-from services.jobs.runs.kuberay import CONFIG, KubeRay, KubeRayConfig, configured, render, sight_of
+from services.jobs.runs.kuberay import KubeRay, status_of
+from services.jobs.runs.rayjob import CONFIG, KubeRayConfig, load_config, render
 from zsbir.base.errors import InputError, RunError
 
 HERE = Path(__file__).parent
 INFRA = Path(__file__).resolve().parents[4] / "infra" / "kubernetes"
 KUBERNETES = "1.34"
 NAME = "zsbir-1a2b3c-17-a2"
+RAYS_GUESS = (
+    "Job supervisor actor died. Some common causes include: (1) the process was killed by the OOM killer due to high memory"
+)
+FAILED_COMMAND = (
+    "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\nnode memory preempted"
+)
 FREE = ("metadata", "runtimeEnvYAML", "entrypoint")
 """The fields of a RayJob's spec that hold free text."""
 
@@ -31,8 +40,9 @@ NASTY = st.text(max_size=40) | st.sampled_from(
 )
 
 
-def task(**changes):
-    return Task(**{"submission_id": NAME, "place": "s3://bucket/root/jobs/x", "project": "vision", "cpus": 8, **changes})
+def task(cpus=8, gpus=0, **changes):
+    fixed = {"submission_id": NAME, "attempt_dir": "s3://bucket/root/jobs/x", "project": "vision"}
+    return Task(**{**fixed, "resources": Resources(cpus=cpus, gpus=gpus), **changes})
 
 
 def with_workers(**changes):
@@ -172,10 +182,10 @@ def test_credentials_are_the_nodes_own_and_pods_have_no_rights():
 # --- what users and the cluster put into it
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=12)
 @given(project=NASTY, place=NASTY, key=NASTY, value=NASTY)
 def test_no_text_changes_the_structure(project, place, key, value):
-    manifest = render(task(project=project, place=place, env={key: value}), KubeRayConfig())
+    manifest = render(task(project=project, attempt_dir=place, env={key: value}), KubeRayConfig())
     plain = render(task(), KubeRayConfig())
     for read in (json.loads(json.dumps(manifest)), yaml.safe_load(yaml.safe_dump(manifest))):
         spec = read["spec"]
@@ -185,7 +195,7 @@ def test_no_text_changes_the_structure(project, place, key, value):
         assert read == {**plain, "spec": {name: value for name, value in plain["spec"].items() if name not in FREE}}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=12)
 @given(project=NASTY)
 def test_a_queues_name_is_a_name_or_an_error(project):
     try:
@@ -200,7 +210,7 @@ def test_what_is_no_name_reaches_neither_manifest_nor_kubectl(name, tmp_path):
     executor, asked = stand_in(tmp_path, "{}")
     for call in (
         lambda: render(task(submission_id=name), KubeRayConfig()),
-        lambda: executor.look(name),
+        lambda: executor.get_status(name),
         lambda: executor.stop(name),
     ):
         with pytest.raises(RunError, match="DNS label"):
@@ -214,14 +224,14 @@ def test_the_names_that_the_queue_gives_are_names():
 
 def test_the_configuration_comes_from_the_file_that_the_environment_names(tmp_path, monkeypatch):
     monkeypatch.delenv(CONFIG, raising=False)
-    assert configured() == KubeRayConfig()
+    assert load_config() == KubeRayConfig()
     file = tmp_path / "kuberay.yaml"
     file.write_text("image: registry/zsbir:1\n")
     monkeypatch.setenv(CONFIG, str(file))
-    assert configured().image == "registry/zsbir:1"
+    assert load_config().image == "registry/zsbir:1"
     file.write_text("imgae: x\n")
     with pytest.raises(InputError, match="did you mean 'image'"):
-        configured()
+        load_config()
 
 
 # --- what becomes of it
@@ -253,14 +263,35 @@ def rayjob(stage="", job="", *, suspend=False, generation=2, **status):
     ],
 )
 def test_a_rayjobs_own_words_become_the_queues(said, status):
-    assert sight_of(said).status == status
+    assert status_of(said).status == status
 
 
 def test_an_end_says_why():
     failed = rayjob("Failed", "FAILED", reason="AppFailed", message="Job entrypoint command failed with exit code 1")
-    assert sight_of(failed).message == "AppFailed: Job entrypoint command failed with exit code 1"
-    assert sight_of(rayjob("Complete", "SUCCEEDED")).message == "SUCCEEDED"
-    assert sight_of(rayjob("Suspended", suspend=True, generation=3)).message.startswith("preempted")
+    assert status_of(failed).message == "AppFailed: Job entrypoint command failed with exit code 1"
+    assert status_of(rayjob("Complete", "SUCCEEDED")).message == "SUCCEEDED"
+    assert status_of(rayjob("Suspended", suspend=True, generation=3)).message.startswith("preempted")
+
+
+@pytest.mark.parametrize(
+    ("seen", "cause"),
+    [
+        (rayjob("Suspended", suspend=True, generation=3), "preempted"),
+        (rayjob("Failed", "FAILED", reason="AppFailed", message=RAYS_GUESS), "lost"),
+        (rayjob("Failed", "FAILED", reason="AppFailed", message="The actor died because its node has died."), "node_lost"),
+        (rayjob("Failed", "FAILED", reason="AppFailed", message=FAILED_COMMAND), "lost"),
+        (rayjob("Failed", "FAILED", message="Task was killed due to the node running low on memory"), "out_of_memory"),
+        (rayjob("Complete", "SUCCEEDED"), "lost"),  # a process that ended well, without having written so
+    ],
+)
+def test_an_end_has_a_cause(seen, cause):
+    assert (status_of(seen).status, status_of(seen).cause) == ("ended", cause)
+
+
+def test_a_quoted_log_is_no_part_of_the_message():
+    found = status_of(rayjob("Failed", "FAILED", reason="AppFailed", message=FAILED_COMMAND))
+    assert found.message == "AppFailed: Job entrypoint command failed with exit code 1"
+    assert found.log == "node memory preempted"
 
 
 # --- kubectl, as a program that says what kubectl 1.32 says
@@ -321,14 +352,14 @@ def test_what_was_started_before_stays_as_it_is(tmp_path):
 
 
 def test_look_tells_what_is_there_and_that_nothing_is(tmp_path):
-    assert stand_in(tmp_path, json.dumps(rayjob("Running", "RUNNING")))[0].look(NAME).status == "running"
-    assert stand_in(tmp_path, err=MISSING, code=1)[0].look(NAME).status == "unknown"
+    assert stand_in(tmp_path, json.dumps(rayjob("Running", "RUNNING")))[0].get_status(NAME).status == "running"
+    assert stand_in(tmp_path, err=MISSING, code=1)[0].get_status(NAME).status == "unknown"
 
 
 def test_an_answer_that_is_none_is_no_news_of_the_attempt(tmp_path):
     for answer in ("", "[]", "Forbidden by proxy"):
-        with pytest.raises(ExecutorUnavailable, match="no RayJob"):
-            stand_in(tmp_path, answer)[0].look(NAME)
+        with pytest.raises(ExecutorUnavailable, match="not a RayJob"):
+            stand_in(tmp_path, answer)[0].get_status(NAME)
 
 
 def test_stop_deletes_and_does_not_mind_that_there_is_nothing(tmp_path):
@@ -338,7 +369,7 @@ def test_stop_deletes_and_does_not_mind_that_there_is_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("err", NO_SERVER)
-@pytest.mark.parametrize("call", [lambda e: e.start(task()), lambda e: e.look(NAME), lambda e: e.stop(NAME)])
+@pytest.mark.parametrize("call", [lambda e: e.start(task()), lambda e: e.get_status(NAME), lambda e: e.stop(NAME)])
 def test_no_answer_is_away_with_the_way_out(tmp_path, err, call):
     with pytest.raises(ExecutorUnavailable, match="get rayjobs --namespace=zsbir") as caught:
         call(stand_in(tmp_path, err=err, code=1)[0])
@@ -352,14 +383,15 @@ def test_a_refusal_is_no_absence(tmp_path, err, way_out):
     assert not isinstance(caught.value, ExecutorUnavailable)
 
 
-def test_a_kubectl_that_is_not_there_or_hangs_is_away(tmp_path):
+def test_a_kubectl_that_is_not_there_or_hangs_is_away(tmp_path, monkeypatch):
     with pytest.raises(ExecutorUnavailable, match="install kubectl"):
-        KubeRay(KubeRayConfig(kubectl=str(tmp_path / "none"))).look(NAME)
+        KubeRay(KubeRayConfig(kubectl=str(tmp_path / "none"))).get_status(NAME)
+    monkeypatch.setattr(kuberay, "TIMEOUTS", 0.2)
     slow = tmp_path / "slow"
     slow.write_text("#!/bin/sh\nexec sleep 60\n")
     slow.chmod(0o755)
-    with pytest.raises(ExecutorUnavailable, match="does not answer within 3 s"):
-        KubeRay(KubeRayConfig(kubectl=str(slow), timeout_s=1)).look(NAME)
+    with pytest.raises(ExecutorUnavailable, match=r"does not answer within 0\.2 s"):
+        KubeRay(KubeRayConfig(kubectl=str(slow), timeout_s=1)).get_status(NAME)
 
 
 # --- a real kubectl, and a server that answers as a Kubernetes API server does
@@ -455,13 +487,13 @@ def cluster(tmp_path, monkeypatch):
 
 def test_a_real_kubectl_creates_once_reads_and_deletes(cluster):
     found, executor, _ = cluster
-    assert executor.look(NAME).status == "unknown"
+    assert executor.get_status(NAME).status == "unknown"
     executor.start(with_workers())
     executor.start(with_workers())
     assert found[NAME]["spec"] == render(with_workers(), KubeRayConfig())["spec"]
-    assert executor.look(NAME).status == "pending"
+    assert executor.get_status(NAME).status == "pending"
     found[NAME]["status"] = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
-    assert executor.look(NAME).status == "running"
+    assert executor.get_status(NAME).status == "running"
     executor.stop(NAME)
     executor.stop(NAME)
     assert found == {}
@@ -472,11 +504,11 @@ def test_a_real_kubectl_without_a_server_or_a_context_says_so(cluster):
     server.shutdown()
     server.server_close()
     executor = KubeRay(KubeRayConfig(context="c"))
-    for call in (lambda: executor.start(task()), lambda: executor.look(NAME), lambda: executor.stop(NAME)):
+    for call in (lambda: executor.start(task()), lambda: executor.get_status(NAME), lambda: executor.stop(NAME)):
         with pytest.raises(ExecutorUnavailable, match="refused"):
             call()
     with pytest.raises(RunError, match="get-contexts"):
-        KubeRay(KubeRayConfig(context="nope")).look(NAME)
+        KubeRay(KubeRayConfig(context="nope")).get_status(NAME)
 
 
 # --- what an operator applies

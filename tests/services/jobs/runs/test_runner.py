@@ -1,4 +1,4 @@
-"""An attempt as a process of its own: its steps, its signs, its end, and how it is ended."""
+"""The process of an attempt: its steps, what it writes to its folder, its end, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from services.jobs.runs import attempt_dir as attempt_dirs
-from services.jobs.runs import runner as work
-from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
-from services.jobs.runs.runner import _cause
+from services.jobs.runs import runner
+from services.jobs.runs.attempt_dir import UNDELIVERED, AttemptDir, End, attempt_dir_of
+from services.jobs.runs.runner import cause_of
 from services.jobs.runs.steps import Step
 from zsbir.base.artifact import MANIFEST
 from zsbir.base.storage import join, open_folder
@@ -40,7 +40,7 @@ def attempt(tmp_path):
         root = root or str(tmp_path / "root")
         attempt_dir = attempt_dir_of(root, f"zsbir-test-1-a{len(made) + 1}")
         made.append(attempt_dir)
-        attempt_dir.specify(
+        attempt_dir.write_spec(
             {
                 "job": 1,
                 "submission_id": f"zsbir-test-1-a{len(made)}",
@@ -99,24 +99,24 @@ def at_work(attempt_dir, process):
     return command_of(process)
 
 
-def test_a_step_that_ends_well_leaves_its_result_its_log_and_its_signs(attempt, started):
+def test_a_step_that_ends_well_leaves_its_result_its_log_and_its_status(attempt, started):
     attempt_dir = attempt(Step("pretrain", QUICK))
     assert started(attempt_dir).wait(120) == 0
-    end = attempt_dir.ended()
+    end = attempt_dir.read_end()
     assert (end.cause, end.message, end.made) == ("succeeded", "", {"pretrain": end.result})
     assert end.result.endswith("weights.safetensors")
     lines = log_of(attempt_dir).splitlines()
     assert lines[0].startswith("$ python -m zsbir.pretrain --image-px=16 ")
     assert lines[-2:] == [end.result, "succeeded"]
     assert attempt_dir.status("pretrain")["progress"]["label"] == "pretrain"
-    assert attempt_dir.beats() is not None
-    assert attempt_dir.began_by().endswith(tuple("0123456789"))
+    assert attempt_dir.heartbeat_version() is not None
+    assert attempt_dir.claimed_by().endswith(tuple("0123456789"))
 
 
-def test_what_is_wrong_with_the_input_is_the_end_of_it_in_its_own_words(attempt, started):
+def test_bad_input_ends_the_attempt_with_the_commands_own_error_line(attempt, started):
     attempt_dir = attempt(BAD)
     assert started(attempt_dir).wait(120) == 1
-    end = attempt_dir.ended()
+    end = attempt_dir.read_end()
     assert (end.cause, end.result, end.made) == ("user_error", "", {})
     assert end.message.startswith("error: ")
     assert "no such run" in end.message
@@ -124,31 +124,31 @@ def test_what_is_wrong_with_the_input_is_the_end_of_it_in_its_own_words(attempt,
 
 
 @pytest.mark.slow
-def test_a_later_attempt_does_not_do_again_what_an_earlier_one_has_done(attempt, started):
+def test_a_later_attempt_does_not_repeat_the_steps_of_an_earlier_one(attempt, started):
     steps = (Step("pretrain", QUICK), BAD)
     first, second = attempt(*steps), attempt(*steps)
     started(first).wait(120)
-    made = first.ended().made
-    assert first.ended().message.startswith("evaluate: error: ")
+    made = first.read_end().made
+    assert first.read_end().message.startswith("evaluate: error: ")
     assert list(made) == ["pretrain"]
     started(second).wait(120)
     assert log_of(second).splitlines()[0] == f"pretrain: done before: {made['pretrain']}"
     assert "zsbir.pretrain" not in log_of(second)
-    assert second.ended().made == made
+    assert second.read_end().made == made
     other = attempt(Step("pretrain", {**QUICK, "seed": 1}), BAD)
     started(other).wait(120)
     assert "done before" not in log_of(other), "other arguments are other work"
 
 
 @pytest.mark.slow
-def test_a_fed_step_gets_what_the_one_before_has_made(attempt, started):
-    teach = Step.of(
+def test_a_step_gets_the_result_of_an_earlier_step_as_its_input(attempt, started):
+    teach = Step.from_json(
         {"name": "teacher", "values": {"dataset": "none", "backbone": "resnet18"}, "fed": {"weights": ["pretrain", ""]}}
     )
     attempt_dir = attempt(Step("pretrain", QUICK), teach)
     started(attempt_dir).wait(120)
     (line,) = [line for line in log_of(attempt_dir).splitlines() if "-m zsbir.teacher" in line]
-    assert f"--weights={attempt_dir.ended().made['pretrain']}" in line
+    assert f"--weights={attempt_dir.read_end().made['pretrain']}" in line
 
 
 def test_sigterm_lets_the_command_end_and_calls_it_preempted(attempt, started):
@@ -157,7 +157,7 @@ def test_sigterm_lets_the_command_end_and_calls_it_preempted(attempt, started):
     command = at_work(attempt_dir, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 1
-    assert attempt_dir.ended().cause == "preempted"
+    assert attempt_dir.read_end().cause == "preempted"
     assert not command.is_running()
     assert "interrupted" in log_of(attempt_dir)
 
@@ -169,29 +169,29 @@ def test_a_second_signal_changes_nothing(attempt, started):
     for _ in range(3):
         process.send_signal(signal.SIGINT)
     process.wait(30)
-    assert attempt_dir.ended().cause == "preempted"
+    assert attempt_dir.read_end().cause == "preempted"
     assert "interrupted" in log_of(attempt_dir)
 
 
 @pytest.mark.parametrize("reason", ["cancelled", "timed_out"])
-def test_who_is_asked_to_stop_ends_for_that_reason(attempt, started, reason):
+def test_an_attempt_that_is_asked_to_stop_ends_for_that_reason(attempt, started, reason):
     attempt_dir = attempt(Step("pretrain", LONG), BAD)
     process = started(attempt_dir)
     at_work(attempt_dir, process)
-    attempt_dir.ask_stop(reason)
+    attempt_dir.request_stop(reason)
     process.wait(30)
-    assert attempt_dir.ended().cause == reason
+    assert attempt_dir.read_end().cause == reason
     assert "zsbir.evaluate" not in log_of(attempt_dir)
 
 
-def test_who_was_asked_before_he_began_does_next_to_nothing(attempt, started):
+def test_an_attempt_that_was_asked_to_stop_before_it_began_does_next_to_nothing(attempt, started):
     attempt_dir = attempt(Step("pretrain", LONG))
-    attempt_dir.ask_stop("cancelled")
+    attempt_dir.request_stop("cancelled")
     assert started(attempt_dir).wait(60) == 1
-    assert attempt_dir.ended().cause == "cancelled"
+    assert attempt_dir.read_end().cause == "cancelled"
 
 
-def test_the_command_dies_with_its_attempt_and_nothing_says_why(attempt, started):
+def test_the_command_dies_with_its_attempt_and_no_end_is_written(attempt, started):
     attempt_dir = attempt(Step("pretrain", LONG))
     process = started(attempt_dir)
     command = at_work(attempt_dir, process)
@@ -199,39 +199,39 @@ def test_the_command_dies_with_its_attempt_and_nothing_says_why(attempt, started
     process.wait()
     psutil.wait_procs([command], timeout=10)
     assert not command.is_running()
-    assert attempt_dir.ended() is None
+    assert attempt_dir.read_end() is None
 
 
-def test_a_killed_command_is_lost_and_says_by_what(attempt, started):
+def test_a_killed_command_is_lost_and_the_message_names_the_signal(attempt, started):
     attempt_dir = attempt(Step("pretrain", LONG))
     process = started(attempt_dir)
     at_work(attempt_dir, process).kill()
     process.wait(30)
-    assert attempt_dir.ended().cause == "lost"
-    assert attempt_dir.ended().message == "killed by SIGKILL"
+    assert attempt_dir.read_end().cause == "lost"
+    assert attempt_dir.read_end().message == "killed by SIGKILL"
 
 
 def test_the_second_process_of_one_attempt_does_nothing(attempt, started, tmp_path):
     attempt_dir = attempt(Step("pretrain", LONG))
     first = started(attempt_dir)
     at_work(attempt_dir, first)
-    who = attempt_dir.began_by()
+    who = attempt_dir.claimed_by()
     assert started(attempt_dir).wait(60) == 1
-    assert "somebody else has begun this attempt" in (tmp_path / "out1").read_text()
-    assert attempt_dir.ended() is None
-    assert attempt_dir.began_by() == who
+    assert "another process has begun this attempt" in (tmp_path / "out1").read_text()
+    assert attempt_dir.read_end() is None
+    assert attempt_dir.claimed_by() == who
     assert first.poll() is None
 
 
-def test_who_was_given_up_does_not_begin(attempt, started):
+def test_an_attempt_that_was_given_up_does_not_begin(attempt, started):
     attempt_dir = attempt(Step("pretrain", QUICK))
     attempt_dir.claim_start("given up by a dispatcher")
     assert started(attempt_dir).wait(60) == 1
-    assert (attempt_dir.ended(), attempt_dir.beats(), attempt_dir.log(0)) == (None, None, b"")
+    assert (attempt_dir.read_end(), attempt_dir.heartbeat_version(), attempt_dir.log(0)) == (None, None, b"")
 
 
 @pytest.mark.slow
-def test_it_goes_on_while_storage_is_away_and_tells_the_end_when_it_is_back(attempt, started, tmp_path, monkeypatch):
+def test_an_attempt_goes_on_while_storage_is_away_and_writes_its_end_when_it_is_back(attempt, started, tmp_path, monkeypatch):
     attempt_dir = attempt(Step("pretrain", {**QUICK, "photos_per_class": 60}), root=str(tmp_path / "root"))
     process = started(attempt_dir)
     at_work(attempt_dir, process)
@@ -243,40 +243,40 @@ def test_it_goes_on_while_storage_is_away_and_tells_the_end_when_it_is_back(atte
     jobs.unlink()
     (tmp_path / "elsewhere").rename(jobs)
     assert process.wait(30) == 0
-    assert attempt_dir.ended().cause == "succeeded"
+    assert attempt_dir.read_end().cause == "succeeded"
     assert log_of(attempt_dir).splitlines()[-1] == "succeeded"
 
 
-def test_who_was_held_for_lost_ends_at_once_with_his_command(attempt, started):
-    """His beats reached nobody for a while, and another attempt may be at work."""
+def test_an_attempt_that_was_taken_for_lost_ends_at_once_with_its_command(attempt, started):
+    """Its heartbeats could not be written for a while, and another attempt may be at work."""
     attempt_dir = attempt(Step("pretrain", LONG))
     process = started(attempt_dir)
     command = at_work(attempt_dir, process)
-    attempt_dir.end(End("lost", "it fell silent"))
+    attempt_dir.write_end(End("lost", "it fell silent"))
     assert process.wait(30) == 1
     psutil.wait_procs([command], timeout=10)
     assert not command.is_running()
-    assert attempt_dir.ended() == End("lost", "it fell silent")
+    assert attempt_dir.read_end() == End("lost", "it fell silent")
 
 
-def test_what_mlflow_still_lacks_is_told_by_a_later_attempt(attempt, monkeypatch, tmp_path):
-    """Its training is done, and cannot be told: a cluster's CPUs are not kept for that."""
-    monkeypatch.setattr(work, "DELIVERY_TRIES", 1)
-    monkeypatch.setattr(work, "DELIVERY_PAUSE_S", 0.0)
+def test_what_mlflow_still_lacks_is_delivered_by_a_later_attempt(attempt, monkeypatch, tmp_path):
+    """Its training is done, and MLflow is away: a cluster's CPUs are not kept for the delivery."""
+    monkeypatch.setattr(runner, "DELIVERY_TRIES", 1)
+    monkeypatch.setattr(runner, "DELIVERY_PAUSE_S", 0.0)
     run = str(tmp_path / "run")
     for name in (MANIFEST, UNDELIVERED):
         open_folder(run).create(name, b"{}")
     steps = [Step("pretrain", QUICK), Step("train", {"recipe": "toy", "dataset": str(tmp_path / "none")})]
     for ended in ("busy", "succeeded"):
-        one = work.Attempt(attempt(*steps))
+        one = runner.Attempt(attempt(*steps))
         for step, made in zip(steps, ("weights", run), strict=True):
-            work._StepCache(one.spec["memo"], step.name, step.argv({}, one.spec["root"])).write(made)
+            runner._StepCache(one.spec["memo"], step.name, step.argv({}, one.spec["root"])).write(made)
         assert one.run().cause == ended
         open_folder(run).delete([UNDELIVERED])
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
-def test_a_full_disk_under_rays_own_log_stops_no_work(attempt):
+def test_a_full_disk_under_rays_own_log_does_not_stop_the_work(attempt):
     attempt_dir = attempt(Step("pretrain", QUICK))
     with FULL.open("wb") as full:
         process = subprocess.run(
@@ -287,14 +287,14 @@ def test_a_full_disk_under_rays_own_log_stops_no_work(attempt):
             timeout=120,
             check=False,
         )
-    assert attempt_dir.ended().cause == "succeeded", process.stderr
+    assert attempt_dir.read_end().cause == "succeeded", process.stderr
     assert log_of(attempt_dir).splitlines()[-1] == "succeeded"
 
 
-def test_it_works_the_same_in_object_storage(attempt, started, s3_root):
+def test_an_attempt_works_the_same_in_object_storage(attempt, started, s3_root):
     attempt_dir = attempt(Step("pretrain", QUICK), root=s3_root)
     assert started(attempt_dir).wait(120) == 0
-    assert attempt_dir.ended().result.startswith(s3_root)
+    assert attempt_dir.read_end().result.startswith(s3_root)
     assert attempt_dir.status("pretrain")["progress"]["label"] == "pretrain"
 
 
@@ -312,14 +312,16 @@ def test_it_works_the_same_in_object_storage(attempt, started, s3_root):
         (-signal.SIGKILL, "", "", "lost"),
         (-signal.SIGSEGV, "", "", "unknown"),
         (1, "RunError", "torch.OutOfMemoryError: CUDA out of memory.", "out_of_memory"),
-        (-signal.SIGKILL, "", "killed by the kernel: MemoryError", "out_of_memory"),
+        (1, "OutOfMemoryError", "", "out_of_memory"),
+        (1, "MemoryError", "", "out_of_memory"),
+        (-signal.SIGKILL, "", "Cannot allocate memory", "out_of_memory"),
     ],
 )
 def test_a_cause_is_read_from_the_error_its_words_and_the_exit_code(code, error, tail, cause):
-    assert _cause(code, error, tail) == cause
+    assert cause_of(code, error, tail) == cause
 
 
-def test_beats_come_often_enough_for_who_waits_for_them():
+def test_heartbeats_come_often_enough_for_the_dispatcher():
     from services.jobs.runs.dispatcher import DispatcherSettings
 
     assert DispatcherSettings(root="x").patience_s > attempt_dirs.HEARTBEAT_S * 3

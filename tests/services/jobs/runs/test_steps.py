@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.jobs.queue.states import KINDS
-from services.jobs.runs.steps import FEEDS, PIPELINE, SINGLE, Step, StepInput, needs_of, steps_of
+from services.jobs.runs.steps import PIPELINE, PIPELINE_INPUTS, SINGLE, Step, StepInput, resources_of, steps_of
 from zsbir.base.errors import InputError
 
 ROOT = "/a root/--of, 'jobs'"
@@ -35,7 +35,7 @@ TEXT = st.sampled_from(NASTY) | st.text(
 ).filter(lambda text: text != "--")
 """What the service takes for text: no NUL, and no half of a surrogate pair."""
 
-quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_text_reaches_the_command_as_it_was_given(heard, text):
 
 
 @pytest.mark.parametrize("text", NASTY)
-def test_so_does_what_looks_like_something_else(heard, text):
+def test_text_that_looks_like_something_else_reaches_the_command_too(heard, text):
     assert heard("evaluate", {"run": text, "experiment": text}).items() >= {"run": text, "experiment": text}.items()
 
 
@@ -98,7 +98,7 @@ def test_the_one_text_that_argparse_drops_is_refused(heard):
 
 @quick
 @given(text=TEXT)
-def test_so_does_text_that_stands_without_a_flag(heard, text):
+def test_text_without_a_flag_reaches_the_command_as_it_was_given(heard, text):
     for kind, field, values in (
         ("evaluate", "run", {}),
         ("index", "run", {}),
@@ -135,7 +135,7 @@ def test_a_field_that_is_none_is_left_to_the_command(heard):
     assert not [word for word in Step("train", {"lr_preserver": None}).argv({}, ROOT) if "preserver" in word]
 
 
-def test_what_nothing_was_said_of_is_the_recipes(heard):
+def test_a_field_that_is_not_given_is_the_recipes(heard):
     assert heard("train", {"recipe": "toy"})["image_px"] == 64
     assert heard("train", {"recipe": "toy", "image_px": 32})["image_px"] == 32
 
@@ -146,7 +146,7 @@ def test_no_value_of_a_user_is_the_root():
     assert argv[argv.index("--") :] == ["--", "--root=/elsewhere"]
 
 
-def test_a_fed_value_goes_where_the_users_would(heard):
+def test_an_input_goes_where_the_users_own_value_would(heard):
     assert heard("evaluate", {"protocol": "dev"}, made={"run": "--uri"}).items() >= {"run": "--uri", "protocol": "dev"}.items()
     assert heard("train", {"recipe": "toy"}, made={"dataset": "a b"})["dataset"] == "a b"
 
@@ -162,7 +162,7 @@ WHOLE = {step: {} for step in PIPELINE} | {"train": {"recipe": "toy"}, "sweep": 
 
 
 @pytest.mark.parametrize("kind", SINGLE)
-def test_a_single_kind_is_one_step_that_nothing_feeds(kind):
+def test_a_single_kind_is_one_step_without_inputs(kind):
     assert steps_of(kind, {"seed": 1}) == [Step(kind, {"seed": 1})]
     assert {*SINGLE, "pipeline"} == set(KINDS)
 
@@ -171,27 +171,27 @@ def test_a_pipelines_steps_come_in_its_order_whatever_the_order_of_its_sections(
     assert [step.name for step in steps_of("pipeline", dict(reversed(WHOLE.items())))] == list(PIPELINE)
 
 
-def test_each_step_is_fed_by_steps_that_come_before_it():
+def test_each_steps_inputs_are_results_of_earlier_steps():
     for step in steps_of("pipeline", WHOLE):
-        assert dict(step.fed) == dict(FEEDS.get(step.name, {}))
-        assert all(PIPELINE.index(fed.step) < PIPELINE.index(step.name) for fed in step.fed.values())
+        assert dict(step.inputs) == dict(PIPELINE_INPUTS.get(step.name, {}))
+        assert all(PIPELINE.index(source.step) < PIPELINE.index(step.name) for source in step.inputs.values())
 
 
-def test_what_the_user_names_is_not_fed():
+def test_a_field_that_the_user_sets_is_not_an_input():
     steps = named({**WHOLE, "train": {"recipe": "toy", "dataset": "mine"}})
-    assert "dataset" not in steps["train"].fed
+    assert "dataset" not in steps["train"].inputs
     assert steps["train"].values["dataset"] == "mine"
 
 
-def test_a_step_that_is_not_there_feeds_nobody():
+def test_a_step_that_is_not_there_gives_no_input():
     steps = named({"ingest": {}, "train": {"recipe": "toy"}})
-    assert dict(steps["train"].fed) == {"dataset": StepInput("ingest")}
+    assert dict(steps["train"].inputs) == {"dataset": StepInput("ingest")}
     assert steps["train"].values == {"recipe": "toy"}
 
 
 def test_after_a_sweep_its_best_configuration_says_all_that_the_user_does_not(heard, tmp_path):
     step = named({"sweep": {"recipe": "toy"}, "train": {"recipe": "toy", "lr": 0.5}})["train"]
-    assert step.fed["config"] == StepInput("sweep", "best.yaml")
+    assert step.inputs["config"] == StepInput("sweep", "best.yaml")
     best = tmp_path / "best.yaml"
     best.write_text("recipe: caltech_qd60_r18\nlr: 0.25\nimage_px: 48\n")
     said = heard("train", step.values, made={"config": str(best)})
@@ -203,12 +203,12 @@ def test_a_sweep_trains_as_many_at_once_as_its_job_holds_room_for(asked, told):
     config = {"dataset": "d", "recipe": "toy", "cpus_per_worker": 2, **asked}
     (step,) = steps_of("sweep", config)
     assert f"--at-once={told}" in step.argv({}, "root")
-    assert needs_of("sweep", config).cpus == 2 * told
+    assert resources_of("sweep", config).cpus == 2 * told
 
 
 def test_steps_survive_an_attempts_specification():
     for step in steps_of("pipeline", WHOLE):
-        assert Step.of(step.as_json()) == step
+        assert Step.from_json(step.as_json()) == step
 
 
 # --- what a job holds
@@ -227,5 +227,5 @@ def test_steps_survive_an_attempts_specification():
     ],
 )
 def test_a_job_holds_what_its_largest_step_takes(kind, config, needs):
-    found = needs_of(kind, config)
+    found = resources_of(kind, config)
     assert (found.cpus, found.gpus, found.workers) == needs

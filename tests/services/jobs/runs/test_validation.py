@@ -13,7 +13,7 @@ from jsonschema.exceptions import ValidationError
 from services.jobs.queue.states import KINDS
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.steps import MODULES, PIPELINE, POSITIONAL, SINGLE
-from services.jobs.runs.validation import NOT_SUBMITTED, SCHEMAS, checked, described
+from services.jobs.runs.validation import NOT_SUBMITTED, SCHEMAS, check_config, describe_kinds
 from zsbir.base.artifact import draft
 from zsbir.base.cli import HelpAsked
 from zsbir.base.errors import InputError
@@ -40,7 +40,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def check(here):
     def check(kind, config):
-        return checked(kind, config, AllowedPaths([str(here)]))
+        return check_config(kind, config, AllowedPaths([str(here)]))
 
     return check
 
@@ -73,7 +73,7 @@ def test_what_is_good_is_kept_as_it_was_given_with_its_addresses_in_full(check, 
         full = name in ("path", "dataset", "knowledge", "run", "gallery") or str(value).startswith("photos/")
         assert stored[name] == (str(here / value) if full else value)
     assert check(kind, stored) == stored, "what is stored can be submitted again"
-    Draft202012Validator(described()["kinds"][kind]).validate(json.loads(json.dumps(stored)))
+    Draft202012Validator(describe_kinds()["kinds"][kind]).validate(json.loads(json.dumps(stored)))
 
 
 BAD = [
@@ -166,7 +166,7 @@ def test_a_bad_pipeline_names_the_step(check, config, line):
 
 
 def test_every_kind_is_described_by_a_valid_schema_that_is_json():
-    said = json.loads(json.dumps(described()))
+    said = json.loads(json.dumps(describe_kinds()))
     assert list(said["kinds"]) == list(KINDS)
     for schema in said["kinds"].values():
         Draft202012Validator.check_schema(schema)
@@ -182,12 +182,12 @@ def test_every_kind_is_described_by_a_valid_schema_that_is_json():
 )
 def test_the_schema_refuses_what_the_service_refuses(kind, config):
     with pytest.raises(ValidationError):
-        Draft202012Validator(described()["kinds"][kind]).validate(config)
+        Draft202012Validator(describe_kinds()["kinds"][kind]).validate(config)
 
 
 def test_every_field_is_told_in_words():
     for kind in SINGLE:
-        for name, field in described()["kinds"][kind]["properties"].items():
+        for name, field in describe_kinds()["kinds"][kind]["properties"].items():
             assert field.get("description"), f"{kind}: {name}"
 
 
@@ -198,7 +198,7 @@ def test_every_flag_of_a_command_can_be_submitted_but_those_that_the_service_dec
     with pytest.raises(HelpAsked) as asked:
         module._parse(["--help"])
     flags = {flag.replace("-", "_") for flag in re.findall(r"^  --([a-z0-9-]+)", str(asked.value), re.MULTILINE)}
-    fields = set(described()["kinds"][kind]["properties"])
+    fields = set(describe_kinds()["kinds"][kind]["properties"])
     assert fields - set(POSITIONAL.get(kind, ())) <= flags
     assert flags - fields <= NOT_SUBMITTED | {"config", "start_from"}
     assert not (NOT_SUBMITTED - {"recipe"}) & fields

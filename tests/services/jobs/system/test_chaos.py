@@ -75,7 +75,7 @@ def test_down_lets_trainings_save_and_up_goes_on_with_them(service, dataset, kno
     os.kill(service.state["keeper"]["pid"], signal.SIGKILL)
     service.command("down", f"--root={service.root}")
     assert service.processes(service.root) == []
-    assert attempt_dir_of(service.root, second).ended().cause == "preempted", "it had no time to save its work"
+    assert attempt_dir_of(service.root, second).read_end().cause == "preempted", "it had no time to save its work"
     assert bystander.is_running()
     bystander.kill()
     bystander.wait()

@@ -236,7 +236,7 @@ def test_a_pipeline_goes_on_at_the_step_that_failed(queue):
         "teacher",
     ]
     assert "python -m zsbir.ingest" not in log
-    made = queue.newest(again.id).ended().made
+    made = queue.newest(again.id).read_end().made
     assert [Artifact(made[step]).manifest.kind for step in ("ingest", "teacher", "train", "evaluate", "index")] == [
         "dataset",
         "knowledge",

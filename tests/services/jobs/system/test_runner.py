@@ -1,4 +1,4 @@
-"""The process around an attempt, with real trainings and a real MLflow store."""
+"""The process of an attempt, with real trainings and a real MLflow store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BAD = Step("evaluate", {"run": "no such run"})
 def attempt_of(root, number, *steps):
     name = f"zsbir-test-1-a{number}"
     attempt_dir, memo = attempt_dir_of(root, name), join(root, "jobs", "steps", "zsbir-test-1")
-    attempt_dir.specify(
+    attempt_dir.write_spec(
         {"job": 1, "submission_id": name, "root": root, "memo": memo, "env": {}, "steps": [step.as_json() for step in steps]}
     )
     return Attempt(attempt_dir)
