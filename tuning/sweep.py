@@ -18,8 +18,9 @@ from zsbir.base import events
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError, Interrupted, RunError
+from zsbir.base.layout import sweep_uri
 from zsbir.base.lease import alone
-from zsbir.base.storage import folder_name, is_remote, join, open_folder
+from zsbir.base.storage import folder_name, is_remote, open_folder
 from zsbir.data.samples import load_samples
 from zsbir.train import InputUris, Settings, resolve
 from zsbir.training.config import TrainConfig
@@ -119,7 +120,7 @@ def _resolve(asked: Asked) -> Resolved:
     points = _points(asked, space)
     identity = [asked.config.model_dump(mode="json", exclude={"space"}), as_yaml(space), points, folder_name(job.run)]
     return Resolved(
-        uri=join(asked.settings.root, "sweeps", f"{base.recipe}-{digest_of(identity)[:12]}"),
+        uri=sweep_uri(asked.settings.root, base.recipe, digest_of(identity)),
         dataset=job.dataset,
         space=space,
         points=points,

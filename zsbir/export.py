@@ -20,7 +20,8 @@ from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import default_root, join
+from zsbir.base.layout import export_uri
+from zsbir.base.storage import default_root
 from zsbir.data.images import eval_image
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
@@ -60,7 +61,7 @@ def export(run_uri: str, config: ExportConfig, settings: Settings) -> Artifact:
     """
     run = Artifact(run_uri, "run")
     digest = digest_of([config.model_dump(mode="json"), run.digest])
-    uri = join(settings.root, "exports", digest[:16])
+    uri = export_uri(settings.root, digest)
     if exists(uri):
         return Artifact(uri, "export")
     encoder = Encoder.load(run.verified("encoder.safetensors")).eval()

@@ -36,6 +36,7 @@ from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, streamed_digest, unknown_name
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say, warn
+from zsbir.base.layout import datasets_folder
 from zsbir.base.storage import Folder, default_root, folder_name, join, open_folder
 from zsbir.data import blocks, doctor, layouts, splits, summary
 from zsbir.data.packing import PARTS, OtherForm, Packer, Packing, Record, found_records
@@ -94,7 +95,7 @@ def ingest(config: IngestConfig, images: str, settings: Settings) -> Artifact:
     Raises InputError for a bad layout, split or folder, and for too many bad images.
     """
     plan = _planned(config, open_tree(images))
-    datasets = open_folder(join(settings.root, "datasets", plan.config.name))
+    datasets = open_folder(datasets_folder(settings.root, plan.config.name))
     folder = datasets.sub(plan.fingerprint[:16])
     dataset = _already_made(datasets, folder, plan)
     if dataset is None:

@@ -20,7 +20,8 @@ from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config
 from zsbir.base.fetch import fetch
-from zsbir.base.storage import default_root, join
+from zsbir.base.layout import pretrained_uri
+from zsbir.base.storage import default_root
 from zsbir.model.encoder import Backbone, Normalise, build_trunk
 from zsbir.model.weights import save_weights
 from zsbir.toys.draw import PRETEXT_CLASSES, draw_pretext
@@ -54,7 +55,7 @@ Photos = tuple[UInt8[Tensor, "n 3 h w"], Int64[Tensor, "n"]]
 def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
     """The artifact whose `weights.safetensors` is the trained classifier; the one already made where there is one."""
     digest = config.fingerprint()
-    uri = join(settings.root, "pretrained", digest[:16])
+    uri = pretrained_uri(settings.root, digest)
     if exists(uri):
         return Artifact(uri, "weights")
     train, test = draw_photos(config, config.photos_per_class, 0), draw_photos(config, config.photos_per_class // 4, 1)

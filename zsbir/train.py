@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import Field
 
-from zsbir.base import cli, events, watch
+from zsbir.base import cli, events, layout, watch
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.lease import alone
-from zsbir.base.storage import Folder, default_root, folder_name, is_remote, join, local_path, open_folder
+from zsbir.base.storage import Folder, default_root, folder_name, is_remote, local_path, open_folder
 from zsbir.data.knowledge import load_knowledge
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
@@ -105,7 +105,7 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings, context: Loc
         _deliver_again(job)
         return Artifact(job.run, "run")
     with alone(job.run):
-        open_folder(job.run).sub("checkpoints").check_writable()
+        open_folder(layout.checkpoints_uri(job.run)).check_writable()
         if settings.num_workers:
             from zsbir.edge.ray_train import fit  # Ray is loaded only where it is asked for
 
@@ -133,7 +133,7 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     plan_training(config, load_samples(dataset), max(1, settings.num_workers))
     weights = _weights(config, uris, knowledge, settings.root)
     identity = [config.model_dump(mode="json"), dataset.digest, knowledge.digest if knowledge else "", weights.sha256]
-    run = open_folder(join(settings.root, "runs", f"{config.recipe}-{digest_of(identity)[:12]}"))
+    run = open_folder(layout.run_uri(settings.root, config.recipe, digest_of(identity)))
     return Job(
         config=config,
         settings=settings,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import uuid
@@ -29,6 +28,7 @@ from zsbir.base.config import Config
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say
 from zsbir.base.files import sha256_file
+from zsbir.base.layout import below_root, root_of
 from zsbir.base.storage import Folder, checked_key, folder_name, is_remote, join, open_folder, split_file
 
 MANIFEST = "manifest.json"
@@ -189,30 +189,6 @@ class Artifact:
 
     def __repr__(self) -> str:
         return f"Artifact({self.manifest.kind} {self.manifest.name} {self.digest[:12]} at {self.uri})"
-
-
-PLACES = ("datasets", "knowledge", "runs", "reports", "indexes", "pretrained", "weights", "sweeps", "exports")
-"""The folders of a storage root."""
-
-
-_BELOW_ROOT = re.compile(
-    r"(?:(?:datasets|indexes|knowledge)/[^/]+/[^/]+|(?:reports|pretrained|weights|sweeps|exports)/[^/]+|runs/[^/]+(?:/checkpoints/[^/]+)?)$"
-)
-
-
-def below_root(uri: str) -> str:
-    """The part of an artifact's address that is the same in every storage root: "datasets/toy/0123"."""
-    found = _BELOW_ROOT.search(uri.rstrip("/"))
-    if found:
-        return found.group()
-    parts = uri.rstrip("/").split("/")
-    start = max((folder for folder, part in enumerate(parts) if part in PLACES), default=len(parts) - 1)
-    return "/".join(parts[start:])
-
-
-def root_of(uri: str) -> str:
-    """The storage root an artifact lies in."""
-    return uri.rstrip("/").removesuffix(below_root(uri)).rstrip("/")
 
 
 def exists(uri: str | Path) -> bool:

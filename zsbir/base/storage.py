@@ -145,11 +145,6 @@ def default_root() -> str:
     return os.environ.get("ZSBIR_ROOT") or "artifacts"
 
 
-def default_local_root() -> Path:
-    """Where on this machine things go that a storage root in object storage cannot hold, such as a database."""
-    return Path("artifacts")
-
-
 def local_path(uri: str) -> Path:
     """The local folder or file behind `uri` (a path or a `file://` URI). InputError for other schemes."""
     if uri.startswith("file://"):

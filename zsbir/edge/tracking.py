@@ -29,7 +29,7 @@ from mlflow.tracking import MlflowClient
 
 from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, code_version
-from zsbir.base.storage import default_local_root, is_remote, local_path
+from zsbir.base.layout import mlflow_artifacts, mlflow_database
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # how MLflow makes its tables and checks models is not our user's story
@@ -46,8 +46,7 @@ MAX_BATCH = 1000  # MLflow's limit of metrics a request
 
 def tracking_uri(root: str) -> str:
     """`MLFLOW_TRACKING_URI`, else a SQLite file under the storage root; where that is no disk, under `artifacts` here."""
-    place = default_local_root() if is_remote(root) else local_path(root)
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{place.resolve() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{mlflow_database(root)}"
 
 
 def prepare_store(uri: str, experiment: str) -> None:
@@ -73,7 +72,7 @@ def _experiment_id(client: MlflowClient, uri: str, experiment: str) -> str:
     if found is not None:
         return str(found.experiment_id)
     # With a database file the artifacts belong beside it; a server knows its own place for them.
-    beside = Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlflow-artifacts"
+    beside = mlflow_artifacts(Path(uri.removeprefix("sqlite:///")))
     place = beside.as_uri() if uri.startswith("sqlite:") else None
     return str(client.create_experiment(experiment, artifact_location=place))
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from zsbir.base.artifact import MANIFEST, PLACES, Artifact, FileEntry, Manifest, below_root, exists
+from zsbir.base.artifact import MANIFEST, Artifact, FileEntry, Manifest, exists
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say
 from zsbir.base.files import sha256_file
+from zsbir.base.layout import below_root, lies_in_root
 from zsbir.base.storage import Folder, is_remote, join, open_folder, split_file
 from zsbir.storage_admin.lineage import Origin, is_weight_file, lineage, weight_sha256
 from zsbir.storage_admin.tables import bytes_text, count_text
@@ -35,7 +36,7 @@ def copy(uri: str, target_root: str, *, inputs: bool = True) -> str:
     InputError when an input is gone (nothing is copied then), or a file is not what was signed. RunError when the target holds
     another artifact at its place, or cannot be written.
     """
-    if below_root(uri).split("/")[0] not in PLACES:
+    if not lies_in_root(uri):
         raise InputError(f"{uri} lies in no storage root: its address should read .../runs/..., .../datasets/... and so on")
     root = open_folder(target_root).uri
     if is_weight_file(uri):

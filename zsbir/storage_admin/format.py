@@ -6,8 +6,9 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from zsbir.base.artifact import Artifact, Manifest, below_root
+from zsbir.base.artifact import Artifact, Manifest
 from zsbir.base.errors import InputError
+from zsbir.base.layout import below_root
 from zsbir.base.storage import join, split_file
 from zsbir.storage_admin.checking import Verdict
 from zsbir.storage_admin.lineage import Origin, is_weight_file, weight_sha256

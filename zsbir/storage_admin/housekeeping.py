@@ -15,12 +15,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from zsbir.base.artifact import MANIFEST, PLACES, remove
+from zsbir.base.artifact import MANIFEST, remove
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say, warn
+from zsbir.base.layout import ARTIFACT_FOLDERS, is_checkpoint
 from zsbir.base.storage import join, open_folder, split_file
 from zsbir.storage_admin.reachability import Question, going, staying
-from zsbir.storage_admin.roots import Item, Survey, Unit, bookkeeping, is_checkpoint, survey, unit_of
+from zsbir.storage_admin.roots import Item, Survey, Unit, bookkeeping, survey, unit_of
 from zsbir.storage_admin.uploads import Upload, abort_upload, pending_uploads
 
 LOOK_AGAIN_S = 2.0
@@ -69,7 +70,7 @@ def debris(found: Survey, uploads: list[Upload], before_s: float) -> list[Waste]
 def unended_uploads(root: str) -> list[Upload]:
     """The uploads in parts below a root's folders that were not ended; none, with a warning, where that may not be asked."""
     found: list[Upload] = []
-    for part in PLACES:
+    for part in ARTIFACT_FOLDERS:
         try:
             uploads = pending_uploads(open_folder(join(root, part)))
         except (InputError, RunError, FileNotFoundError) as error:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from zsbir.base.artifact import PLACES, Artifact, Manifest, below_root, exists, root_of
+from zsbir.base.artifact import Artifact, Manifest, exists
 from zsbir.base.errors import InputError, RunError
+from zsbir.base.layout import below_root, lies_in_root, root_of
 from zsbir.base.storage import join, split_file
 
 State = Literal["there", "gone", "changed", "silent", "outside"]
@@ -97,7 +98,7 @@ def _origin(role: str, artifact: Artifact, known: dict[str, Origin]) -> Origin:
 def _input(artifact: Artifact, reference: Reference, known: dict[str, Origin]) -> Origin:
     """The input at its own root first: after a copy it lies there, and where it came from need not answer any more."""
     role, uri, digest = reference.role, reference.uri, reference.digest
-    if below_root(uri).split("/")[0] not in PLACES:
+    if not lies_in_root(uri):
         return Origin(role, uri, digest, "outside")
     changed, reason = False, ""
     for folder in dict.fromkeys([join(root_of(artifact.uri), below_root(uri)), uri]):

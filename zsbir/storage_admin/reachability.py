@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zsbir.base.artifact import PLACES
+from zsbir.base.layout import ARTIFACT_FOLDERS
 from zsbir.base.storage import folder_name, is_remote, local_path, open_folder
 from zsbir.storage_admin.lineage import references, weight_sha256
 from zsbir.storage_admin.roots import Survey, Unit
@@ -195,7 +195,7 @@ def _addresses(text: str, root: str) -> Iterator[str]:
     if text.startswith(f"{root}/"):
         yield text.removeprefix(f"{root}/")
     parts = text.split("/")
-    yield from ("/".join(parts[start:]) for start, part in enumerate(parts) if part in PLACES)
+    yield from ("/".join(parts[start:]) for start, part in enumerate(parts) if part in ARTIFACT_FOLDERS)
 
 
 def path_below(uri: str, root: str) -> str:

@@ -1,6 +1,6 @@
 """What lies in a storage root: every artifact, what is not finished, and all files beside them, from one listing of each folder.
 
-Nothing outside the folders that a root has (`PLACES`) is ever looked at.
+Nothing outside the folders that a root has (`layout.ARTIFACT_FOLDERS`) is ever looked at.
 """
 
 from __future__ import annotations
@@ -12,27 +12,14 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from zsbir.base.artifact import MANIFEST, PLACES, Artifact, exists
+from zsbir.base.artifact import MANIFEST, Artifact, exists
 from zsbir.base.errors import InputError
+from zsbir.base.layout import ARTIFACT_FOLDERS, is_checkpoint
 from zsbir.base.storage import WORKSPACE, join, open_folder
 from zsbir.storage_admin.lineage import is_weight_file
 from zsbir.storage_admin.threads import in_threads
 
-DEPTHS = {"datasets": 2, "knowledge": 2, "runs": 1, "reports": 1, "indexes": 2, "pretrained": 1, "sweeps": 1, "exports": 1}
-"""How many folders below each of a root's an artifact lies."""
-
-KIND_OF = {
-    "datasets": "dataset",
-    "knowledge": "knowledge",
-    "runs": "run",
-    "reports": "report",
-    "indexes": "index",
-    "pretrained": "pretrained",
-    "weights": "weights",
-    "sweeps": "sweep",
-    "exports": "export",
-}
-KINDS = (*KIND_OF.values(), "checkpoint")
+KINDS = (*(folder.kind for folder in ARTIFACT_FOLDERS.values()), "checkpoint")
 """How the kinds are called on the command line: artifacts below `pretrained`, single files below `weights`."""
 
 BOOKKEEPING = {
@@ -72,7 +59,7 @@ class Unit:
         """One of KINDS."""
         if is_checkpoint(self.path):
             return "checkpoint"
-        folder = KIND_OF[self.path.partition("/")[0]]
+        folder = ARTIFACT_FOLDERS[self.path.partition("/")[0]].kind
         return self.artifact.manifest.kind if self.artifact and self.artifact.manifest.kind != "weights" else folder
 
     @property
@@ -125,7 +112,7 @@ def survey(root: str, *, below: str = "", known: Survey | None = None) -> Survey
     path = folder.local()
     if path is not None and not path.is_dir():
         raise InputError(f"no storage root at {folder.uri!r}: give another with --root, or ZSBIR_ROOT")
-    parts = [below] if below else list(PLACES)
+    parts = [below] if below else list(ARTIFACT_FOLDERS)
     closed: list[OSError] = []
     if path is not None:
         items = list(chain.from_iterable(_walk_disk(path, part, closed) for part in parts))
@@ -165,15 +152,14 @@ def unit_of(path: str, signed: set[str]) -> str:
     found = ""
     for depth in range(2, end + 1):
         candidate = "/".join(folders[:depth])
-        if candidate in signed or is_checkpoint(candidate) or (not found and DEPTHS.get(folders[0]) == depth - 1):
+        if candidate in signed or is_checkpoint(candidate) or (not found and depth - 1 == _depth(folders[0])):
             found = candidate
     return found
 
 
-def is_checkpoint(path: str) -> bool:
-    """Whether a path below a root is one of a run's checkpoints."""
-    parts = path.split("/")
-    return len(parts) == 4 and parts[0] == "runs" and parts[2] == "checkpoints"
+def _depth(folder: str) -> int:
+    found = ARTIFACT_FOLDERS.get(folder)
+    return found.depth if found else -1
 
 
 def bookkeeping(name: str) -> str:

@@ -28,11 +28,11 @@ from services.jobs.local.process import Running, await_well, end_all, is_process
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import open_store
 from services.jobs.queue.tokens import Tokens
-from services.jobs.runs.attempt_dir import JOBS, AttemptDir
+from services.jobs.runs.attempt_dir import AttemptDir
 from zsbir.base import events
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.files import write_atomic
-from zsbir.base.storage import join
+from zsbir.base.layout import jobs_folder
 
 WORK = "services.jobs.runs.runner"
 GRACE_S = 120.0
@@ -317,7 +317,7 @@ def _at_work(root: str) -> list[AttemptDir]:
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         module = words.index(WORK) if WORK in words else len(words)
-        found |= {uri for uri in words[module + 1 : module + 2] if uri.startswith(f"{join(root, JOBS)}/")}
+        found |= {uri for uri in words[module + 1 : module + 2] if uri.startswith(f"{jobs_folder(root)}/")}
     return [attempt_dir for attempt_dir in map(AttemptDir, sorted(found)) if attempt_dir.began() and not attempt_dir.ended()]
 
 
@@ -346,4 +346,4 @@ def _kill(program: Mapping[str, Any]) -> None:
 
 def _job_mark(root: str) -> str:
     """What stands in the command line of every attempt of this root."""
-    return f"{WORK} {join(root, JOBS)}/"
+    return f"{WORK} {jobs_folder(root)}/"

@@ -19,6 +19,7 @@ from services.jobs.local.paths import PORT, default_store, state_folder
 from services.jobs.local.process import Program, python
 from services.jobs.queue.database import shown as shown_url
 from zsbir.base.config import Config
+from zsbir.base.layout import MLFLOW_DATABASE, mlflow_artifacts, mlflow_database
 from zsbir.base.storage import default_root, is_remote, join
 
 ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
@@ -105,10 +106,10 @@ class Machine:
     def _mlflow(self, port: int, env: dict[str, str]) -> Program:
         """Over the same database, and with artifacts in the same place, as commands without a server use."""
         if is_remote(self.root):
-            database, artifacts = self.state / "mlflow.db", ["--artifacts-destination", join(self.root, "mlflow")]
+            database, artifacts = self.state / MLFLOW_DATABASE, ["--artifacts-destination", join(self.root, "mlflow")]
         else:
-            database = Path(self.root) / "mlflow.db"
-            artifacts = ["--default-artifact-root", (Path(self.root) / "mlflow-artifacts").as_uri(), "--no-serve-artifacts"]
+            database = mlflow_database(self.root)
+            artifacts = ["--default-artifact-root", mlflow_artifacts(database).as_uri(), "--no-serve-artifacts"]
         words = [_program("mlflow"), "server", "--backend-store-uri", f"sqlite:///{database}", *artifacts]
         words += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         address = f"http://127.0.0.1:{port}"

@@ -24,7 +24,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from services.jobs.queue.states import STOP_REASONS, Cause, StopReason
-from zsbir.base.storage import Folder, join, open_folder
+from zsbir.base.layout import job_attempt_uri
+from zsbir.base.storage import Folder, open_folder
 
 HEARTBEAT_S = 2.0
 """Seconds between two beats."""
@@ -33,7 +34,6 @@ LOG_PIECE = 256 * 1024
 LOG_LIMIT = 256 * LOG_PIECE
 """Bytes of log that are kept of an attempt, 64 MiB: what comes after is left out, and its log says so."""
 
-JOBS = "jobs"
 
 UNDELIVERED = ".undelivered"
 """The mark of a finished run that MLflow lacks something of (see zsbir.train)."""
@@ -180,7 +180,7 @@ class AttemptDir:
 
 def attempt_dir_of(root: str, submission_id: str) -> AttemptDir:
     """The folder of that attempt below a storage root."""
-    return AttemptDir(join(root, JOBS, submission_id))
+    return AttemptDir(job_attempt_uri(root, submission_id))
 
 
 def _piece(number: int) -> str:

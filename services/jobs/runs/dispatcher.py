@@ -28,7 +28,8 @@ from zsbir.base import events
 from zsbir.base.artifact import exists
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import join, open_folder
+from zsbir.base.layout import job_steps_uri
+from zsbir.base.storage import open_folder
 
 AWAY = (RunError, InputError, OSError)
 """Storage or the executor does not answer: the next round asks again."""
@@ -132,7 +133,7 @@ class Dispatcher:
                 "job": job.id,
                 "submission_id": attempt.submission_id,
                 "root": self.settings.root,
-                "memo": join(self.settings.root, "jobs", "steps", f"{queue}-{self._origin(job)}"),
+                "memo": job_steps_uri(self.settings.root, f"{queue}-{self._origin(job)}"),
                 "env": own,
                 "steps": [step.as_json() for step in steps_of(job.kind, job.config)],
             }

@@ -13,8 +13,9 @@ from building import files_below, make_old, put, put_checkpoint, put_line, put_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsbir.base.artifact import MANIFEST, Artifact, below_root, exists
+from zsbir.base.artifact import MANIFEST, Artifact, exists
 from zsbir.base.errors import RunError
+from zsbir.base.layout import below_root
 from zsbir.base.storage import join, open_folder, split_file
 from zsbir.storage_admin import housekeeping
 from zsbir.storage_admin.checking import everything, verify
