@@ -38,7 +38,7 @@ from zsbir.training.checkpoint import TrainState
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import Context, LocalContext
 from zsbir.training.gather import barrier
-from zsbir.training.loop import Log, Trainer, TrainInputs, plan_training, tracked_names
+from zsbir.training.loop import DEV_SCORE, Log, Trainer, TrainInputs, plan_training, tracked_names
 
 if TYPE_CHECKING:
     from zsbir.edge.tracking import Tracker
@@ -97,9 +97,9 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings, context: Loc
     Raises InputError for bad inputs, RunError when training fails, Interrupted when asked to stop.
     """
     if settings.parent:
-        watch.be_silent()
+        watch.stop()
     job = resolve(config, uris, settings)
-    watch.facts(run=job.run)
+    watch.record_facts(run=job.run)
     if exists(job.run):
         events.say(f"already trained: {job.run}")
         _deliver_again(job)
@@ -142,7 +142,7 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
         weights=weights.uri,
         run=run.uri,
         tracking_uri=_tracking_store(settings),
-        watched=watch.place(),
+        watched=watch.folder_uri(),
     )
 
 
@@ -182,7 +182,7 @@ def _weights(config: TrainConfig, uris: InputUris, knowledge: Artifact | None, r
 def run_job(job: Job, context: Context) -> None:
     """Train on this worker; rank 0 signs the result."""
     if job.settings.num_workers:
-        watch.work_for(job.watched if context.rank == 0 else "")
+        watch.start_worker(job.watched if context.rank == 0 else "")
     dataset = Artifact(job.dataset, "dataset")
     knowledge = Artifact(job.knowledge, "knowledge") if job.knowledge else None
     samples = load_samples(dataset)
@@ -217,7 +217,7 @@ def _told(tracker: Tracker | None) -> Log:
     """Whoever wants to know the metrics of a step."""
 
     def log(step: int, metrics: dict[str, float]) -> None:
-        watch.figures(step, metrics)
+        watch.record_metrics(step, metrics, keep=DEV_SCORE in metrics)
         if tracker:
             tracker.log(step, metrics)
 

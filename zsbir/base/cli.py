@@ -31,6 +31,7 @@ def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None 
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no bars and dots is no reason to fail
+    watch.start()
     try:
         # Libraries print; Ray prints what workers print. None of it may come between the caller and the URI.
         with redirect_stdout(sys.stderr):
@@ -47,7 +48,7 @@ def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None 
         if os.environ.get("ZSBIR_TRACEBACK"):
             raise
         code, line = _verdict(error)
-        watch.facts(error=type(error).__name__)
+        watch.record_facts(error=type(error).__name__)
         say(line)
         sys.exit(code)
 

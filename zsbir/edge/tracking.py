@@ -159,7 +159,7 @@ class Tracker:
             experiment_id = _experiment_id(self._client, self._uri, self._experiment)
             found = find_run(self._client, experiment_id, self._key)
             self._run_id = self._resume(found) if found else self._create(experiment_id)
-            watch.facts(mlflow_run=self._run_id, mlflow_experiment=experiment_id)
+            watch.record_facts(mlflow_run=self._run_id, mlflow_experiment=experiment_id)
         return self._run_id
 
     def _resume(self, run_id: str) -> str:

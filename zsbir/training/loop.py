@@ -172,7 +172,7 @@ class Trainer:
         """What a killed process had not sent is gone with it. A tracker, and a sweep, drop what they have."""
         if self.context.rank == 0:
             events.say(f"resuming at step {done.step} of {self.steps}")
-            watch.facts(resumed_from=f"step {done.step}")
+            watch.record_facts(resumed_from=f"step {done.step}")
         for row in done.history:
             metrics = {name: value for name, value in row.items() if name != "step"}
             if self.context.rank == 0:

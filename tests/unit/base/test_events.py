@@ -124,3 +124,20 @@ def test_what_was_done_is_told_also_when_the_work_fails():
     with pytest.raises(ValueError, match="broken"):
         half_done()
     assert stream.getvalue().startswith("embed: 3 images in ")
+
+
+def test_a_listener_hears_every_advance_once_and_nothing_of_quiet_work(monkeypatch):
+    heard = []
+    monkeypatch.setattr(events, "_listeners", [])
+    events.subscribe(heard.append)
+    events.subscribe(heard.append)
+    with Progress("embed", total=4, unit="image", stream=io.StringIO()) as progress:
+        progress.advance(3)
+        progress.advance(1)
+    with Progress("upload", total=4, quiet=True) as progress:
+        progress.advance(4)
+    assert [(event.label, event.done, event.total, event.unit) for event in heard] == [
+        ("embed", 3, 4, "image"),
+        ("embed", 4, 4, "image"),
+    ]
+    assert all(event.per_s > 0 for event in heard)
