@@ -152,7 +152,7 @@ def test_a_file_is_fetched_once_and_checked_on_its_way(root: str):
     assert is_remote(root) == path.is_relative_to(cache_dir())
     assert fetch(made.address("two words+ü.parquet")) == path
     if is_remote(root):
-        with pytest.raises(InputError, match=r"is no folder of this machine: copy it here first"):
+        with pytest.raises(InputError, match=r"is not a folder of this machine: copy it here first"):
             _ = made.path
 
 

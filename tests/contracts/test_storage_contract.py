@@ -424,7 +424,7 @@ def test_a_name_that_leads_out_or_is_no_plain_name_is_refused_by_every_method(fo
         lambda: folder.download(key, tmp_path / "fetched"),
         lambda: folder.delete([key]),
     ):
-        with pytest.raises(InputError, match="is no name of a file in a folder"):
+        with pytest.raises(InputError, match="is not the name of a file in a folder"):
             look()
     assert keys(beside) == ["x"]
     assert file.read_bytes() == b"x"

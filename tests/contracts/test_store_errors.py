@@ -34,7 +34,7 @@ FAILED, BAD_INPUT = 1, 2
 REGION = "the bucket lies in another region: set AWS_REGION"
 SKEW = "the clock of this machine and the store's differ by too much: set the clock (NTP)"
 KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-DENIED = "the keys are not allowed to do this: ask for the right to list, read and write below this place"
+DENIED = "the keys are not allowed to do this: ask for the right to list, read and write below this address"
 
 Verb = Callable[[str], str]
 
@@ -250,7 +250,7 @@ def test_an_address_that_is_no_store_is_one_line(known, monkeypatch, ask):
         with store_that_says(200, f"<ListBucketResult>{item.format(size=size, date=date)}</ListBucketResult>") as endpoint:
             monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
             line = ask("s3://bucket/datasets/x", code=FAILED, verb=lambda uri: str(list(open_folder(uri).walk())))
-        assert line.startswith("s3://bucket/datasets/x: this is no answer of an S3 store")
+        assert line.startswith("s3://bucket/datasets/x: this is not the answer of an S3 store")
         assert line.endswith("check AWS_ENDPOINT_URL")
 
 

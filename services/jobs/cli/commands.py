@@ -77,7 +77,7 @@ def logs(argv: Sequence[str]) -> None:
     parser.add_argument("--tail", type=count, metavar="N", help="begin with the last N lines")
     parser.add_argument("--attempt", type=count, metavar="N", help="of this attempt; with -f from it on")
     parsed, _ = parser.values(argv)
-    with client_of(parsed) as client, standing_aside(parsed.id), cli.unread():
+    with client_of(parsed) as client, standing_aside(parsed.id), cli.broken_pipe_allowed():
         for text in _log(client, parsed):
             _write(text)
         if parsed.follow:

@@ -261,7 +261,7 @@ def test_a_file_that_a_manifest_names_outside_its_folder_is_not_handed_out(tmp_p
     (tmp_path / "secret").write_text("of somebody else")
     change_manifest(made.path, files={name: {"size": 16, "sha256": "0" * 64}})
     for look in (lambda: Artifact(made.uri).file(name), lambda: Artifact(made.uri).verify()):
-        with pytest.raises(InputError, match="is no name of a file in a folder"):
+        with pytest.raises(InputError, match="is not the name of a file in a folder"):
             look()
 
 
@@ -313,7 +313,7 @@ def test_a_broken_manifest_is_an_input_error_that_names_the_file(tmp_path, conte
     [
         ("nowhere", "no run at '.*nowhere': no such folder"),
         (".", "the folder exists, but has no manifest.json"),
-        ("https://example.org/runs/a", "is no place that is known here"),
+        ("https://example.org/runs/a", "has a scheme that is not known here"),
     ],
 )
 def test_an_address_without_an_artifact_is_an_input_error(tmp_path, monkeypatch, uri, line):

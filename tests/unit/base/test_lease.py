@@ -133,3 +133,20 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(RunError, match=r"cannot write .*: (Not a directory|File exists)"), alone(str(tmp_path / "file")):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_lease_that_a_late_request_of_its_own_process_brings_back_is_nobodys(remote, monkeypatch):
+    folder = open_folder(remote)
+    with alone(remote):
+        late = folder.read(".lease-000001")
+    folder.create(".lease-000001", late)
+    began = time.monotonic()
+    with alone(remote):
+        assert folder.names() == [".lease-000002"]
+    folder.create(".lease-000001", late)
+    turns = iter([1, 2])  # it arrives between the look and the attempt to take it
+    monkeypatch.setattr(lease, "_wait_for_turn", lambda folder: next(turns))
+    with alone(remote):
+        assert folder.names() == [".lease-000002"]
+    assert time.monotonic() - began < lease.PATIENCE_BEATS * lease.BEAT_S * 5, "nobody waited for it to beat"
+    assert folder.names() == []

@@ -92,7 +92,8 @@ def test_a_wrong_bucket_and_a_wrong_key_are_input_errors_that_name_the_address(b
 )
 def test_an_address_that_is_none_is_one_line(bucket, uri):
     assert re.search(
-        r"no place in object storage|no file in object storage|no such|[Ii]nvalid bucket name|no bucket|no file at|404", line(uri)
+        r"not an address in object storage|not a file in object storage|no such|[Ii]nvalid bucket name|no bucket|no file at|404",
+        line(uri),
     )
 
 
@@ -132,7 +133,7 @@ def test_a_local_file_is_itself_and_a_missing_one_an_input_error(tmp_path):
 
 def test_nothing_is_fetched_from_the_web_on_behalf_of_a_user():
     for uri in ("http://127.0.0.1:1/net.pth", "ftp://127.0.0.1/net.pth"):
-        assert "is no place that is known here" in line(uri)
+        assert "has a scheme that is not known here" in line(uri)
 
 
 def test_the_root_and_the_cache_come_from_the_environment(monkeypatch, tmp_path):
