@@ -7,11 +7,14 @@ import os
 import re
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from contracts.conftest import enter
+from servers.faults import FaultProxy
 from servers.rgw import Unavailable, rgw_server
+from servers.s3 import S3Server
 
 from zsbir.base.artifact import MANIFEST, Artifact, draft, exists, remove
 from zsbir.base.cache import cache_dir
@@ -276,7 +279,40 @@ def test_of_checkpoints_the_newest_whole_one_is_found_among_others_and_what_is_n
     assert folder.names() == ["best-000010", "notes.txt", "step-", "step-1000000", "step-2000000", "step-5-copy", "step-old"]
 
 
-@pytest.mark.slow
+def test_what_was_committed_survives_an_outage_in_the_middle_of_the_next_commit(server: S3Server, monkeypatch: pytest.MonkeyPatch):
+    with FaultProxy(server) as proxy:
+        enter(proxy, monkeypatch)
+        monkeypatch.setenv("ZSBIR_S3_ATTEMPTS", "1")
+        root = f"s3://{server.new_bucket()}/root"
+        whole, torn = f"{root}/indexes/whole", f"{root}/indexes/torn"
+        write(whole)
+        with pytest.raises(RunError, match="the store does not answer"):
+            tear(torn, proxy.cut)
+        proxy.heal()
+        monkeypatch.setenv("ZSBIR_S3_ATTEMPTS", "5")
+        check_after_an_outage(whole, torn)
+
+
+def tear(uri: str, cut: Callable[[], object]) -> None:
+    """Write an artifact whose store goes away between its first file and the others."""
+    with draft(uri, "index", "test") as work:
+        work.file("a/one.bin").write_bytes(content("a/one.bin", 0))
+        work.publish("a/one.bin")
+        cut()
+        work.commit(digest="d" * 64)
+
+
+def check_after_an_outage(whole: str, torn: str) -> None:
+    """Assert that one artifact is whole as before, and the other invisible until the same command is given again."""
+    shutil.rmtree(cache_dir(), ignore_errors=True)
+    check(Artifact(whole))
+    assert not exists(torn)
+    assert {key for key in keys(torn) if not key.startswith(WORKSPACE)} == {"a/one.bin"}
+    check(write(torn))
+    assert {key for key in keys(torn) if not key.startswith(WORKSPACE)} == {MANIFEST, *NAMES}
+
+
+@pytest.mark.long
 def test_what_was_committed_survives_the_death_of_all_processes_of_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its own RGW on a disk, killed with SIGKILL as when the power goes, while a second artifact is being written."""
     try:
@@ -290,24 +326,10 @@ def test_what_was_committed_survives_the_death_of_all_processes_of_a_store(tmp_p
         root = f"s3://{server.new_bucket()}/root"
         whole, torn = f"{root}/indexes/whole", f"{root}/indexes/torn"
         write(whole)
-
-        def torn_apart() -> None:
-            with draft(torn, "index", "test") as work:
-                work.file("a/one.bin").write_bytes(content("a/one.bin", 0))
-                work.publish("a/one.bin")
-                server.kill()
-                work.commit(digest="d" * 64)
-
         with pytest.raises(RunError, match="the store does not answer"):
-            torn_apart()
+            tear(torn, server.kill)
         server.start()
         monkeypatch.setenv("ZSBIR_S3_ATTEMPTS", "5")
-        shutil.rmtree(cache_dir())
-        check(Artifact(whole))
-        assert not exists(torn)
-        left = keys(torn)
-        assert {key for key in left if not key.startswith(WORKSPACE)} == {"a/one.bin"}
-        check(write(torn))
-        assert {key for key in keys(torn) if not key.startswith(WORKSPACE)} == {MANIFEST, *NAMES}
+        check_after_an_outage(whole, torn)
     finally:
         running.__exit__(None, None, None)

@@ -13,7 +13,7 @@ from zsbir.base.artifact import MANIFEST, Artifact, exists, remove
 from zsbir.base.disk import DiskFolder
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import join, open_folder, split_file
-from zsbir.storage_admin.checking import everything, verify
+from zsbir.storage_admin.checking import verifiable_uris, verify
 from zsbir.storage_admin.copying import copy
 from zsbir.storage_admin.lineage import lineage
 from zsbir.storage_admin.roots import survey
@@ -22,7 +22,7 @@ TESTS = Path(__file__).parents[2]
 
 
 def all_whole(root):
-    verdicts = verify(everything(survey(root)))
+    verdicts = verify(verifiable_uris(survey(root)))
     return bool(verdicts) and not any(verdict.problems or verdict.unnamed for verdict in verdicts)
 
 
@@ -79,7 +79,7 @@ def test_an_input_that_is_gone_is_told_before_anything_is_copied(root, new_root)
 
 def test_what_lies_in_no_root_has_no_place_in_another(tmp_path, new_root):
     report = put(tmp_path, "report", where="somewhere/else")
-    with pytest.raises(InputError, match="lies in no storage root"):
+    with pytest.raises(InputError, match="is not in a storage root"):
         copy(report.uri, new_root("disk"))
 
 

@@ -18,7 +18,7 @@ from zsbir.base.errors import RunError
 from zsbir.base.layout import below_root
 from zsbir.base.storage import join, open_folder, split_file
 from zsbir.storage_admin import housekeeping
-from zsbir.storage_admin.checking import everything, verify
+from zsbir.storage_admin.checking import verifiable_uris, verify
 from zsbir.storage_admin.housekeeping import RootState, remove_unneeded, unneeded
 from zsbir.storage_admin.reachability import Criteria, path_below
 from zsbir.storage_admin.roots import KINDS, survey
@@ -202,7 +202,7 @@ def test_removal_takes_all_and_leaves_what_stays_whole(root):
     removed = remove_unneeded(survey(root), criteria, lambda before: RootState(survey(root, known=before)))
     assert len(removed) == 7
     assert not any(exists(gone.uri) for gone in (line.dataset, line.knowledge, line.run, line.report, line.index, other.report))
-    assert set(everything(survey(root))) == {
+    assert set(verifiable_uris(survey(root))) == {
         other.dataset.uri,
         other.knowledge.uri,
         other.run.uri,
@@ -210,11 +210,11 @@ def test_removal_takes_all_and_leaves_what_stays_whole(root):
         other.weights,
         f"{other.run.uri}/checkpoints/step-000001",
     }
-    assert not any(verdict.problems for verdict in verify(everything(survey(root))))
+    assert not any(verdict.problems for verdict in verify(verifiable_uris(survey(root))))
 
 
 def test_what_is_named_in_the_last_moment_stays(root, monkeypatch):
-    monkeypatch.setattr(housekeeping, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(housekeeping, "SURVEY_VALID_S", 0.0)
     line = put_line(root)
     late = []
 
@@ -227,11 +227,11 @@ def test_what_is_named_in_the_last_moment_stays(root, monkeypatch):
     assert {waste.kind for waste in removed} == {"index", "report"}
     assert exists(late[0].uri)
     assert exists(line.run.uri)
-    assert not any(verdict.problems for verdict in verify(everything(survey(root))))
+    assert not any(verdict.problems for verdict in verify(verifiable_uris(survey(root))))
 
 
 def test_a_registration_in_the_last_moment_is_seen(root, monkeypatch):
-    monkeypatch.setattr(housekeeping, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(housekeeping, "SURVEY_VALID_S", 0.0)
     line = put_line(root)
     looks = []
 
@@ -409,7 +409,7 @@ def check(root, nodes, kinds, hours, late=None):
             assert is_there(node.uri)
         if is_there(node.uri):
             assert all(is_there(nodes[other].uri) for other, _ in node.names)
-    assert not any(verdict.problems for verdict in verify(everything(survey(root))))
+    assert not any(verdict.problems for verdict in verify(verifiable_uris(survey(root))))
     return removed
 
 
@@ -461,7 +461,7 @@ def test_nor_what_others_come_to_need_meanwhile(drawn, random):
             return done
 
         patch.setattr(housekeeping, "_remove_whole", then_named)
-        patch.setattr(housekeeping, "LOOK_AGAIN_S", 0.0)
+        patch.setattr(housekeeping, "SURVEY_VALID_S", 0.0)
         check(root, nodes, kinds, hours=0, late=late)
         for report, named in late:
             if exists(report.uri):
