@@ -23,10 +23,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import boto3
+import botocore.loaders
 import botocore.session
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
@@ -95,8 +97,15 @@ def _new_client(*, patient: bool) -> Any:
 def _session() -> boto3.Session:
     """Return a session that reads listings four times as fast: botocore spends most of that time guessing the format of dates."""
     core = botocore.session.Session()
+    core.register_component("data_loader", _data_loader(core.get_config_variable("data_path")))
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_date)
     return boto3.Session(botocore_session=core)
+
+
+@cache
+def _data_loader(data_path: str | None) -> Any:
+    """Return botocore's loader of service models, shared by all sessions: reading them anew takes a tenth of a second each time."""
+    return botocore.loaders.create_loader(data_path)
 
 
 def _date(text: Any) -> datetime:
