@@ -28,7 +28,7 @@ NAMES = ["a/one.bin", "two words+ü.parquet", "empty.json"]
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read comes from where it lies, and not from what another test fetched."""
+    """Give each test a cache of its own, so that it reads from the store and not what another test fetched."""
     monkeypatch.setenv("ZSBIR_CACHE", str(tmp_path / "cache"))
 
 

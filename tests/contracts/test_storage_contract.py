@@ -64,7 +64,7 @@ def fetched(folder: Folder, key: str, parent: Path) -> bytes:
 
 
 def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """The results of so many threads that begin at the same moment."""
+    """Return the results of so many threads that begin at the same moment."""
     start = threading.Barrier(count)
 
     def begin(number: int) -> Any:

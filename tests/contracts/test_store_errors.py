@@ -61,7 +61,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ask(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """A function that has a verb fail in this process: it checks exit code, number of lines and seconds, and gives the line."""
+    """Provide a function that makes a verb fail in this process: it checks exit code, lines and seconds, and returns the line."""
 
     def ask(uri: str, *, code: int, verb: Verb | None = None) -> str:
         began = time.monotonic()
@@ -81,14 +81,14 @@ def ask(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 def write(uri: str) -> str:
-    """What every stage does at its end."""
+    """Do what every stage does at its end."""
     with draft(uri, "index", "test") as work:
         work.file("words.bin").write_bytes(bytes(30_000))
         return work.commit(digest="d").uri
 
 
 def look(uri: str) -> str:
-    """What every stage does first with the place of its result."""
+    """Do what every stage does first with the address of its result."""
     return str(exists(uri))
 
 
@@ -122,7 +122,7 @@ def test_a_bucket_that_is_not_there_is_named(server: S3Server, ask):
 
 
 def skew(rgw: Rgw, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock by which requests are signed is two hours late."""
+    """Sign requests by a clock that is two hours late."""
     real = botocore.auth.get_current_datetime
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *a, **k: real(*a, **k) - datetime.timedelta(hours=2))
 
