@@ -269,6 +269,9 @@ def requests(bench: Bench, kind: str) -> int:
     return number
 
 
+LARGER = pytest.mark.slow
+"""The mark of runs whose everyday form is left to `make test-all`: the quick tests have two smaller ones."""
+
 FEW = 0
 EVERY = 11
 FORMS = [pytest.param(False, id="few"), pytest.param(True, id="every", marks=pytest.mark.long)]
@@ -277,8 +280,8 @@ FORMS = [pytest.param(False, id="few"), pytest.param(True, id="every", marks=pyt
 
 def forms(**ways: int) -> list[object]:
     """Parameters (server, run, faults for each position): the everyday form of each run, and behind it the long one."""
-    few = [pytest.param("moto", kind, FEW, id=f"{kind}-few") for kind in RUNS]
-    few.append(pytest.param("rgw", "knowledge", FEW, id="rgw-knowledge-few"))
+    few = [pytest.param("moto", kind, FEW, id=f"{kind}-few", marks=LARGER if kind in ("saving", "ingest") else ()) for kind in RUNS]
+    few.append(pytest.param("rgw", "knowledge", FEW, id="rgw-knowledge-few", marks=LARGER))
     every = [pytest.param("moto", kind, number, id=f"{kind}-every", marks=pytest.mark.long) for kind, number in ways.items()]
     every.append(pytest.param("rgw", "knowledge", 3, id="rgw-knowledge-every", marks=pytest.mark.long))
     return few + every
@@ -390,7 +393,7 @@ def killing(bench: Bench, crew: Crew, run: Run, position: int, *, done: bool) ->
 
 
 @pytest.mark.parametrize("every", FORMS)
-@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize("kind", [kind if kind == "knowledge" else pytest.param(kind, marks=LARGER) for kind in RUNS])
 def test_a_writer_killed_at_any_request_leaves_nothing_half_and_the_same_command_finishes(
     bench: Bench, crew: Crew, kind: str, every: bool
 ):

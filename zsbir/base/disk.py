@@ -12,13 +12,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zsbir.base.files import in_folder, sha256_file, write_atomic
-from zsbir.base.storage import WORKSPACE, Entry, checked_key, variation
+from zsbir.base.folder import WORKSPACE, Entry, checked_key, variation
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class DiskFolder:
-    """A folder on a disk; its methods are documented in `zsbir.base.storage.Folder`."""
+    """A folder on a disk; its methods are documented in `zsbir.base.folder.Folder`."""
 
     def __init__(self, path: Path):
         self.path = path.resolve()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from zsbir.base.storage import Folder
+from zsbir.base.folder import Folder
 
 
 class RangedFile(io.RawIOBase):

@@ -39,8 +39,8 @@ from botocore.utils import parse_timestamp
 from zsbir.base.cache import drafts_dir
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import warn
+from zsbir.base.folder import S3_SCHEME, WORKSPACE, Entry, checked_key, variation
 from zsbir.base.s3_errors import STORE_ERRORS, DamagedError, code_of, explain
-from zsbir.base.storage import S3_SCHEME, WORKSPACE, Entry, checked_key, variation
 
 logging.getLogger("botocore").setLevel(logging.WARNING)  # in Ray's workers it would log where it found each credential
 
@@ -164,7 +164,7 @@ def _number(name: str, default: float) -> float:
 
 
 class S3Folder:
-    """A prefix of a bucket; its methods are documented in `zsbir.base.storage.Folder`."""
+    """A prefix of a bucket; its methods are documented in `zsbir.base.folder.Folder`."""
 
     def __init__(self, uri: str):
         self.bucket, _, self.prefix = uri.removeprefix(S3_SCHEME).rstrip("/").partition("/")
