@@ -67,7 +67,7 @@ def test_what_was_committed_is_there_whole_and_nothing_else(root: str):
     assert exists(made.uri)
 
 
-def test_nobody_sees_an_artifact_before_its_manifest(root: str):
+def test_an_artifact_is_invisible_before_its_manifest(root: str):
     uri = f"{root}/indexes/i"
     with draft(uri, "index", "test") as work:
         for name in NAMES:
@@ -108,7 +108,7 @@ def test_the_second_writer_with_other_bytes_takes_its_own_away_again(root: str):
     check(second)
 
 
-def test_another_artifact_in_the_place_is_an_error_and_stays(root: str):
+def test_another_artifact_at_the_address_is_an_error_and_stays(root: str):
     first = write(f"{root}/indexes/i")
     with pytest.raises(RunError, match=r"another writer has put a different index at .*indexes/i meanwhile; remove it first"):
         write(f"{root}/indexes/i", seed=1, digest="e" * 64)
@@ -190,7 +190,7 @@ def test_a_broken_manifest_is_one_line_that_names_it(root: str, broken):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_artifact_is_told_apart_from_what_is_not_there(root: str):
+def test_a_folder_without_a_manifest_is_told_apart_from_a_missing_one(root: str):
     open_folder(f"{root}/indexes/i").create("notes.txt", b"x")
     with pytest.raises(InputError, match=r"no index at .*: the folder exists, but has no manifest\.json"):
         Artifact(f"{root}/indexes/i", "index")
@@ -218,7 +218,7 @@ def copied(uri: str, target: str) -> str:
     return target
 
 
-def test_an_input_is_found_at_its_place_in_the_own_root_and_else_where_it_was(root: str):
+def test_an_input_is_found_in_the_own_root_and_else_where_it_was(root: str):
     dataset = write(f"{root}/datasets/toy/0")
     made = write(f"{root}/indexes/toy/i", inputs={"dataset": dataset.reference()}, digest="e")
     assert made.input("dataset", "index").uri == dataset.uri
@@ -258,7 +258,7 @@ def test_an_input_file_is_found_in_either_root(root: str):
         made.input_file("weights")
 
 
-def test_of_checkpoints_the_newest_whole_one_is_found_among_others_and_what_is_none(root: str):
+def test_the_newest_whole_checkpoint_is_found_among_other_folders(root: str):
     folder = open_folder(f"{root}/runs/r/checkpoints")
     for name in ("step-000009", "step-000010", "step-1000000", "best-000010"):
         with draft(f"{folder.uri}/{name}", "checkpoint", name) as work:

@@ -479,7 +479,7 @@ def test_a_reader_gets_the_right_bytes_through_any_fault_that_passes(bench: Benc
 
 
 @pytest.mark.parametrize("every", FORMS)
-def test_a_reader_never_gets_wrong_bytes_and_is_told_of_a_fault_that_stays(bench: Bench, reading: Callable[[], None], every: bool):
+def test_a_reader_never_gets_wrong_bytes_and_a_fault_that_stays_is_an_error(bench: Bench, reading: Callable[[], None], every: bool):
     bench.through(attempts=2)
     reading()
     for position, name in cases(len(bench.proxy.log), 4 if every else FEW):

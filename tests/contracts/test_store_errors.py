@@ -148,7 +148,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("expected", REFUSALS)
-def test_a_real_store_that_refuses_is_understood_by_readers_writers_and_those_who_look(rgw: Rgw, monkeypatch, ask, expected):
+def test_a_refusal_of_a_real_store_is_one_line_for_readers_writers_and_lookups(rgw: Rgw, monkeypatch, ask, expected):
     enter(rgw, monkeypatch)
     uri = f"s3://{rgw.new_bucket()}/datasets/x"
     REFUSALS[expected](rgw, monkeypatch)
@@ -158,7 +158,7 @@ def test_a_real_store_that_refuses_is_understood_by_readers_writers_and_those_wh
         assert line.endswith(f": {expected}")
 
 
-def test_a_user_who_may_only_read_is_told_before_any_work_is_done(rgw: Rgw, monkeypatch, ask):
+def test_a_user_who_may_only_read_is_stopped_before_any_work_is_done(rgw: Rgw, monkeypatch, ask):
     enter(rgw, monkeypatch)
     bucket = rgw.new_bucket()
     write(f"s3://{bucket}/indexes/there")
@@ -238,7 +238,7 @@ def test_a_store_that_is_full_or_ill_when_something_is_put_fails_the_run(known, 
     assert re.search("the store is full, or its quota used up" if status == 507 else rf"the store answered {code} each time", line)
 
 
-def test_an_address_that_is_no_store_is_one_line(known, monkeypatch, ask):
+def test_a_server_that_is_not_a_store_is_one_line(known, monkeypatch, ask):
     page = "<!doctype html><html><body><p>Please sign in<br></body></html>"
     with store_that_says(200, page, {"Content-Type": "text/html"}) as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
@@ -254,7 +254,7 @@ def test_an_address_that_is_no_store_is_one_line(known, monkeypatch, ask):
         assert line.endswith("check AWS_ENDPOINT_URL")
 
 
-def test_a_store_that_nobody_vouches_for_is_not_trusted_until_its_certificate_is_given(moto: S3Server, tmp_path, monkeypatch, ask):
+def test_a_self_signed_store_is_not_trusted_until_its_certificate_is_given(moto: S3Server, tmp_path, monkeypatch, ask):
     enter(moto, monkeypatch)
     bucket = moto.new_bucket()
     with https(moto, tmp_path) as (endpoint, certificate):
@@ -288,7 +288,7 @@ def test_a_store_without_tls_is_not_taken_for_one_with_a_bad_certificate(moto: S
     assert line.endswith("check AWS_ENDPOINT_URL: https:// or http://?")
 
 
-def test_nobody_at_the_address_is_said_within_seconds(known, monkeypatch, ask):
+def test_an_address_where_nothing_listens_is_reported_within_seconds(known, monkeypatch, ask):
     monkeypatch.setenv("AWS_ENDPOINT_URL", nobody())
     for verb in (None, write, look):
         line = ask("s3://bucket/datasets/x", code=FAILED, verb=verb)

@@ -98,7 +98,7 @@ def test_a_writer_killed_in_the_middle_is_followed_by_the_same_command_which_use
     assert {key for key in keys(uri) if not key.startswith(WORKSPACE)} == {MANIFEST, *FILES}
 
 
-def test_two_that_write_different_things_to_one_place_do_not_mix_them(root: str, crew: Crew):
+def test_two_writers_of_different_things_at_one_address_do_not_mix_them(root: str, crew: Crew):
     """Only a digest cut short could lead there; then one is told to remove the other first."""
     uri = f"{root}/indexes/i"
     (first,) = crew.together(commit_each, [([uri], 0, crew.barrier(1))])

@@ -101,14 +101,14 @@ def _input(artifact: Artifact, reference: Reference, known: dict[str, Origin]) -
     if not lies_in_root(uri):
         return Origin(role, uri, digest, "outside")
     changed, reason = False, ""
-    for folder in dict.fromkeys([join(root_of(artifact.uri), below_root(uri)), uri]):
+    for address in dict.fromkeys([join(root_of(artifact.uri), below_root(uri)), uri]):
         try:
-            if is_weight_file(folder):
-                parent, name = split_file(folder)
-                if parent.size(name) is not None:
-                    return Origin(role, folder, digest)
-            elif exists(folder):
-                found = Artifact(folder)
+            if is_weight_file(address):
+                folder, name = split_file(address)
+                if folder.size(name) is not None:
+                    return Origin(role, address, digest)
+            elif exists(address):
+                found = Artifact(address)
                 if found.digest == digest:
                     return _origin(role, found, known)
                 changed = True

@@ -74,7 +74,7 @@ def test_nothing_done_says_nothing():
 
 @pytest.fixture
 def terminal():
-    """A real terminal: (stream to write to, function that reads what it shows)."""
+    """Provide a real terminal: (stream to write to, function that reads what it shows)."""
     leader, follower = os.openpty()
     termios.tcsetwinsize(follower, (24, 80))
     stream = os.fdopen(follower, "w")
@@ -113,7 +113,7 @@ def test_track_gives_the_items_and_counts_them(capsys):
     assert capsys.readouterr().err.startswith("read: 3 letters in ")
 
 
-def test_what_was_done_is_told_also_when_the_work_fails():
+def test_what_was_done_is_printed_also_when_the_work_fails():
     stream = io.StringIO()
 
     def half_done():

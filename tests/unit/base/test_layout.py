@@ -68,7 +68,7 @@ def test_an_address_is_a_root_and_a_path_below_it(root: str, path: str):
     assert layout.lies_in_root(f"{root}/{path}")
 
 
-def test_an_address_in_no_root_is_told_apart():
+def test_an_address_outside_of_any_root_is_recognised():
     assert layout.below_root("/somewhere/else") == "else"
     assert not layout.lies_in_root("/somewhere/else")
     assert layout.below_root("/r/runs/a/b/c") == "runs/a/b/c", "no artifact lies there, but it is below the folder of runs"

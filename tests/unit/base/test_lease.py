@@ -30,7 +30,7 @@ def quick(monkeypatch):
 
 @pytest.fixture(params=["disk", "s3"])
 def folder(request, tmp_path, quick):
-    """A folder on disk, and one in a real S3 server."""
+    """Provide a folder on disk, and one in a real S3 server."""
     return str(tmp_path / "run") if request.param == "disk" else f"{request.getfixturevalue('s3_root')}/run"
 
 
@@ -45,7 +45,7 @@ def hold(uri):
     return process
 
 
-def test_a_second_process_is_told_at_once_and_the_third_gets_its_turn(folder):
+def test_a_second_process_is_refused_at_once_and_the_third_gets_its_turn(folder):
     other = hold(folder)
     try:
         with pytest.raises(RunError, match=r"another process is working on .*run"), alone(folder):
@@ -128,14 +128,14 @@ def test_a_lease_that_says_nonsense_is_treated_like_any_other(remote):
         pass
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(RunError, match=r"cannot write .*: (Not a directory|File exists)"), alone(str(tmp_path / "file")):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_lease_that_a_late_request_of_its_own_process_brings_back_is_nobodys(remote, monkeypatch):
+def test_a_lease_that_a_late_request_of_its_own_process_brings_back_is_not_held(remote, monkeypatch):
     folder = open_folder(remote)
     with alone(remote):
         late = folder.read(".lease-000001")

@@ -14,7 +14,7 @@ from zsbir.base.storage import open_folder
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """A process that has not looked at ZSBIR_WATCH yet."""
+    """Behave like a process that has not looked at ZSBIR_WATCH yet."""
     monkeypatch.setattr(watch, "_started", False)
     monkeypatch.setattr(events, "_listeners", [])
     monkeypatch.setattr(watch, "_recorder", None)
@@ -23,7 +23,7 @@ def fresh(monkeypatch):
 
 @pytest.fixture
 def watched(fresh, root, monkeypatch):
-    """A function that reads what was recorded so far."""
+    """Provide a function that reads what was recorded so far."""
     monkeypatch.setenv(watch.WATCH, root)
 
     def read(name="driver.json"):

@@ -29,7 +29,7 @@ def test_what_was_just_made_is_whole(root):
     assert not any(verdict.unnamed for verdict in verdicts)
 
 
-def test_every_problem_is_told_not_only_the_first(root):
+def test_every_problem_is_reported_not_only_the_first(root):
     line = put_line(root)
     line.run.folder.delete(["one.bin"])
     line.run.folder.replace("sub/two.bin", b"x" * 64)

@@ -61,7 +61,7 @@ def test_an_input_is_found_at_the_root_it_was_copied_to(new_root, tmp_path):
     assert all(part.uri.startswith(str(elsewhere)) for part in origin.walk())
 
 
-def test_what_is_no_artifact_is_named_and_left_alone(root, tmp_path):
+def test_an_input_that_is_not_an_artifact_is_named_and_left_alone(root, tmp_path):
     index = put(root, "index", inputs={"gallery": {"uri": "/home/me/photos", "digest": "a" * 64}})
     origin = lineage(index)
     assert origin.inputs[0].state == "outside"

@@ -36,7 +36,7 @@ def goes(root, kinds=ALL, **more):
     return {join(root, *waste.path.split("/")) for waste in decide(root, kinds, **more).goes}
 
 
-def test_of_a_whole_line_all_goes_what_comes_of_it_first(root):
+def test_a_whole_lineage_is_removed_results_before_their_inputs(root):
     line = put_line(root)
     plan = decide(root).goes
     assert len(plan) == 6, "a run's checkpoints go with it"
@@ -142,7 +142,7 @@ def test_an_unfinished_run_keeps_what_it_may_go_on_with(root):
     assert {line.knowledge.uri, line.weights} < left, "this one does"
 
 
-def test_a_run_that_somebody_works_on_stays_and_its_lock_goes_with_it_later(tmp_path):
+def test_a_run_in_use_stays_and_its_lock_is_removed_with_it_later(tmp_path):
     root, run = str(tmp_path), put(tmp_path, "run")
     script = "import sys\nfrom zsbir.base.lease import alone\nwith alone(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", script, run.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -357,7 +357,7 @@ class Plain:
 
 
 def obviously_staying(nodes, kinds):
-    """The rules one after the other, over and over, until nothing more has to stay."""
+    """Apply the rules one after the other, over and over, until nothing more has to stay."""
     stay = set()
     unfinished = [node for node in nodes if node.kind == "checkpoint" and node.run < 0]
     silent = [node for node in unfinished if not any(how != "config" for _, how in node.names)]
