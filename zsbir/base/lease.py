@@ -23,8 +23,10 @@ from zsbir.base.errors import Busy, InputError, RunError
 from zsbir.base.events import say
 from zsbir.base.storage import Folder, open_folder
 
-BEAT_S = 5.0
-PATIENCE_BEATS = 6
+HEARTBEAT_S = 5.0
+"""Seconds between two rewrites of a lease by its holder."""
+
+PATIENCE_HEARTBEATS = 6
 """Heartbeats without a change after which a holder is taken for dead."""
 
 _NAME = ".lease-"
@@ -56,13 +58,13 @@ def alone(uri: str) -> Iterator[None]:
 def _leased(folder: Folder) -> Iterator[None]:
     lease = _taken_lease(folder)
     folder.delete(name for name in _leases(folder) if name < lease.name)
-    beating = threading.Thread(target=lease.keep_alive, daemon=True, name="lease")
-    beating.start()
+    heartbeats = threading.Thread(target=lease.keep_alive, daemon=True, name="lease")
+    heartbeats.start()
     try:
         yield
     finally:
         lease.stop()
-        beating.join()  # before it is given up: a late heartbeat would bring it back
+        heartbeats.join()  # before it is given up: a late heartbeat would bring it back
         lease.give_up()
 
 
@@ -80,15 +82,15 @@ class _Lease:
     def __init__(self, folder: Folder, name: str):
         self._folder, self.name = folder, name
         self._holder: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
-        self._beats = 0
+        self._heartbeats = 0
         self._stop = threading.Event()
 
     def take(self) -> bool:
         return self._folder.create(self.name, self._text())
 
     def keep_alive(self) -> None:
-        while not self._stop.wait(BEAT_S):
-            self._beats += 1
+        while not self._stop.wait(HEARTBEAT_S):
+            self._heartbeats += 1
             # While the store is away, another process may take this one for dead; then the commit decides between the two.
             with suppress(InputError, RunError):
                 self._folder.replace(self.name, self._text())
@@ -102,7 +104,7 @@ class _Lease:
             self._folder.delete([self.name])
 
     def _text(self) -> bytes:
-        return json.dumps({**self._holder, "beats": self._beats}).encode()
+        return json.dumps({**self._holder, "beats": self._heartbeats}).encode()
 
 
 def _leases(folder: Folder) -> list[str]:
@@ -120,11 +122,11 @@ def _wait_for_turn(folder: Folder) -> int:
     who = f"{holder.get('host')}, process {holder.get('pid')}"
     if not _is_abandoned(holder):
         say(f"{folder.uri} was last worked on by {who}; checking whether it is still alive")
-        until = time.monotonic() + PATIENCE_BEATS * BEAT_S
+        until = time.monotonic() + PATIENCE_HEARTBEATS * HEARTBEAT_S
         while time.monotonic() < until and (seen := _read(folder, last)):
             if seen != first_seen:
                 raise Busy(f"another process is working on {folder.uri} ({who}); wait for it, or end it")
-            time.sleep(BEAT_S / 2)
+            time.sleep(HEARTBEAT_S / 2)
     return int(last.removeprefix(_NAME)) + 1
 
 

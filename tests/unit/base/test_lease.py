@@ -16,7 +16,7 @@ from zsbir.base.storage import open_folder
 HOLD = """
 import sys, time
 from zsbir.base import lease
-lease.BEAT_S = 0.1
+lease.HEARTBEAT_S = 0.1
 with lease.alone(sys.argv[1]):
     print("mine", flush=True)
     time.sleep(60)
@@ -25,7 +25,7 @@ with lease.alone(sys.argv[1]):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(lease, "BEAT_S", 0.1)
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.1)
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -88,7 +88,7 @@ def test_the_lease_of_a_dead_process_of_another_machine_is_taken_when_it_no_long
     began = time.monotonic()
     with alone(remote):
         assert folder.names() == [".lease-000008"]
-    assert time.monotonic() - began >= lease.PATIENCE_BEATS * lease.BEAT_S * 0.9
+    assert time.monotonic() - began >= lease.PATIENCE_HEARTBEATS * lease.HEARTBEAT_S * 0.9
     assert folder.names() == []
 
 
@@ -148,5 +148,5 @@ def test_a_lease_that_a_late_request_of_its_own_process_brings_back_is_not_held(
     monkeypatch.setattr(lease, "_wait_for_turn", lambda folder: next(turns))
     with alone(remote):
         assert folder.names() == [".lease-000002"]
-    assert time.monotonic() - began < lease.PATIENCE_BEATS * lease.BEAT_S * 5, "nobody waited for it to beat"
+    assert time.monotonic() - began < lease.PATIENCE_HEARTBEATS * lease.HEARTBEAT_S * 5, "nobody waited for it to beat"
     assert folder.names() == []
