@@ -195,4 +195,4 @@ def test_a_long_listing_says_how_far_it_is(tmp_path, monkeypatch, capsys):
     for name in "abc":
         (tmp_path / name).write_text(name)
     assert ListedTree(open_folder(tmp_path)).stamp("c")[0] == 1
-    assert capsys.readouterr().err == f"listed 2 files below {folder(tmp_path).uri}\n"
+    assert capsys.readouterr().err == f"listed 2 files below {open_folder(tmp_path).uri}\n"
