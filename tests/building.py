@@ -1,4 +1,4 @@
-"""Small artifacts for tests, put where stages put them, with `draft` as stages make them."""
+"""Small artifacts for tests, made with `draft` as stages make them, and put where stages put them."""
 
 from __future__ import annotations
 
@@ -8,26 +8,31 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from zsbir.base import layout
 from zsbir.base.artifact import Artifact, draft
 from zsbir.base.config import digest_of
 from zsbir.base.storage import join, open_folder
 
-PLACE = {
-    "dataset": "datasets/{name}/{digest:.16}",
-    "knowledge": "knowledge/{name}/{digest:.16}",
-    "run": "runs/{name}-{digest:.12}",
-    "report": "reports/{digest:.16}",
-    "index": "indexes/{name}/{digest:.16}",
-    "pretrained": "pretrained/{digest:.16}",
-    "sweep": "sweeps/{name}-{digest:.12}",
-    "export": "exports/{digest:.16}",
+ADDRESS = {
+    "dataset": layout.dataset_uri,
+    "knowledge": layout.knowledge_uri,
+    "run": layout.run_uri,
+    "report": lambda root, name, digest: layout.report_uri(root, digest),
+    "index": layout.index_uri,
+    "pretrained": lambda root, name, digest: layout.pretrained_uri(root, digest),
+    "sweep": layout.sweep_uri,
+    "export": lambda root, name, digest: layout.export_uri(root, digest),
 }
+"""Where stages put an artifact of a kind, by root, name and digest."""
 
 
 def put(root, kind, name="toy", *, inputs=None, files=None, where="", digest="", **more) -> Artifact:
-    """An artifact with two small files, unless others are given. inputs: artifacts, weight files' URIs, or plain mappings."""
+    """Make an artifact, with two small files unless others are given. inputs: artifacts, URIs of weight files, or plain mappings.
+
+    where: its path below the root, else where stages put artifacts of that kind.
+    """
     digest = digest or digest_of([kind, name, where, sorted(files or ())])
-    uri = join(root, *(where or PLACE[kind].format(name=name, digest=digest)).split("/"))
+    uri = join(root, *where.split("/")) if where else ADDRESS[kind](root, name, digest)
     with draft(uri, "weights" if kind == "pretrained" else kind, name) as work:
         for file, data in (files or {"one.bin": b"one", "sub/two.bin": digest.encode()}).items():
             work.file(file).write_bytes(data)
@@ -43,14 +48,14 @@ def reference(value):
 
 
 def put_weights(root, data=b"weights") -> str:
-    """A weight file, called by its checksum."""
+    """Make a weight file, named by its checksum."""
     folder, name = open_folder(join(root, "weights")), f"{hashlib.sha256(data).hexdigest()}.safetensors"
     folder.create(name, data)
     return join(folder.uri, name)
 
 
 def put_checkpoint(root, run: str, name="step-000001", **more) -> Artifact:
-    """A checkpoint of the run in the folder of that name."""
+    """Make a checkpoint of the run in the folder of that name."""
     return put(root, "checkpoint", name, where=f"runs/{run}/checkpoints/{name}", **more)
 
 
@@ -67,7 +72,7 @@ class Line:
 
 
 def put_line(root, name="toy") -> Line:
-    """dataset and weights, knowledge, a run with a checkpoint, its report and its index."""
+    """Make a data set and weights, knowledge, a run with a checkpoint, its report and its index."""
     dataset = put(
         root, "dataset", name, counts={"photos": 1160, "sketches": 20, "classes": 29}, facts={"source_fingerprint": "f" * 64}
     )
@@ -81,7 +86,7 @@ def put_line(root, name="toy") -> Line:
 
 
 def make_old(folder: str | Path, hours: float = 48.0) -> None:
-    """As if nothing below a folder, or of a file, had changed for so long."""
+    """Set the times of a file, or of everything below a folder, to so many hours ago."""
     then_s = time.time() - 3600 * hours
     for directory, _, names in os.walk(folder):
         for path in (Path(directory), *(Path(directory, name) for name in names)):
@@ -91,6 +96,6 @@ def make_old(folder: str | Path, hours: float = 48.0) -> None:
 
 
 def files_below(uri: str) -> dict[str, bytes]:
-    """Every file of a folder, by key."""
+    """Return the bytes of every file of a folder, by key."""
     folder = open_folder(uri)
     return {entry.key: folder.read(entry.key) for entry in folder.walk()}

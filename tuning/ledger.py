@@ -124,7 +124,7 @@ class Ledger:
         """End a trial."""
         self.table.end(number, state, error=error)
         ended = sum(trial.ended for trial in self.table.trials)
-        watch.progress("sweep", done=ended, total=self.plan.trials, unit="trial", per_s=0.0)
+        events.publish(events.ProgressEvent("sweep", ended, self.plan.trials, "trial", per_s=0.0))
         self._report_scores()
         trial = self.table.trial(number)
         if trial.state == "failed":
@@ -136,7 +136,7 @@ class Ledger:
         for trial in self.table.trials:
             if trial.score is not None:
                 best = max(best, trial.score)
-                watch.figures(trial.number, {DEV_SCORE: trial.score, f"{DEV_SCORE}_best": best})
+                watch.record_metrics(trial.number, {DEV_SCORE: trial.score, f"{DEV_SCORE}_best": best}, keep=True)
 
     def left(self, number: int) -> None:
         """Note that a trial is no longer training."""

@@ -15,8 +15,9 @@ from zsbir.base import events
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import digest_of
 from zsbir.base.errors import InputError, Interrupted, RunError
+from zsbir.base.layout import sweep_uri
 from zsbir.base.lease import alone
-from zsbir.base.storage import folder_name, is_remote, join, open_folder
+from zsbir.base.storage import folder_name, is_remote, open_folder
 from zsbir.training_run.plan import resolve
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _resolve(request: SweepRequest) -> Resolved:
     points = _points(request, space)
     identity = [request.config.model_dump(mode="json", exclude={"space"}), as_yaml(space), points, folder_name(job.run)]
     return Resolved(
-        uri=join(request.settings.root, "sweeps", f"{base.recipe}-{digest_of(identity)[:12]}"),
+        uri=sweep_uri(request.settings.root, base.recipe, digest_of(identity)),
         dataset=job.dataset,
         space=space,
         points=points,

@@ -1,4 +1,4 @@
-"""A storage root and its artifacts: what there is, what it was made from, whether it is whole; copies, and what may go.
+"""Look after the artifacts of a storage root: list and show them, verify and copy them, remove what nothing needs.
 
     python -m zsbir.artifacts list --kind run
     python -m zsbir.artifacts show artifacts/indexes/toy/0123456789abcdef
@@ -8,7 +8,7 @@
     python -m zsbir.artifacts gc --unnamed report,index,run,checkpoint --older-than 48
 
 Addresses are paths or s3://bucket/prefix; roots come from --root, else ZSBIR_ROOT, else `artifacts`. Each command has its own
---help. What was found goes to standard output, as a table or (--json) one JSON object a line; the story to standard error.
+--help. Results go to standard output, as a table or (--json) one JSON object a line; messages go to standard error.
 """
 
 from __future__ import annotations
@@ -29,11 +29,20 @@ from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config, unknown_name
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import default_root, is_remote
-from zsbir.storage_admin.checking import everything, verify
+from zsbir.storage_admin.checking import verifiable_uris, verify
 from zsbir.storage_admin.copying import copy
-from zsbir.storage_admin.format import as_json, description, findings, inventory, listing, tree, waste_table, weight_facts
+from zsbir.storage_admin.format import (
+    artifact_json,
+    format_artifact,
+    format_inventory,
+    format_lineage,
+    format_verdicts,
+    format_waste,
+    inventory_rows,
+    weight_facts,
+)
 from zsbir.storage_admin.housekeeping import (
-    Look,
+    RootState,
     Waste,
     debris,
     remove_debris,
@@ -42,29 +51,29 @@ from zsbir.storage_admin.housekeeping import (
     unneeded,
 )
 from zsbir.storage_admin.lineage import is_weight_file, lineage
-from zsbir.storage_admin.reachability import Question, path_below
+from zsbir.storage_admin.reachability import Criteria, path_below
 from zsbir.storage_admin.roots import KINDS, Survey, survey
 from zsbir.storage_admin.tables import bytes_text, count_text
 
 NOT_REGISTERED_KINDS = frozenset({"sweep", "export"})
-"""What no version of a registered model names, and none is made from."""
+"""Kinds that registered models neither name nor are made from."""
 
 
 class Settings(Config):
-    """Where it looks."""
+    """The storage root to look at."""
 
     root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
 
 
 class Unsound(Exception):  # noqa: N818 - the command did what it was asked to
-    """What was looked at is not as it should be: the text is the result, and the exit code says it too."""
+    """An artifact is damaged: the text is the command's result, and its exit code 1."""
 
 
 Command = Callable[[argparse.Namespace], str]
 
 
 def list_artifacts(asked: argparse.Namespace) -> str:
-    """A table of what lies in a root, the newest last; of runs not each checkpoint unless asked for."""
+    """Return a table of what lies in a root, the newest last; without the checkpoints of runs unless asked for."""
     _check_kinds([asked.kind] if asked.kind else [])
     found = survey(asked.root)
     for unit in found.problems():
@@ -73,14 +82,14 @@ def list_artifacts(asked: argparse.Namespace) -> str:
         if unit.is_unfinished and (checkpoints := [part for part in found.nested(unit.path) if part.artifact]):
             events.say(f"not finished: {unit.uri}, with {count_text(len(checkpoints), 'checkpoint')}")
     hidden = {"checkpoint", "weights"} - ({"checkpoint"} if asked.checkpoints else set())
-    rows = [row for row in inventory(found) if row["kind"] == asked.kind or not (asked.kind or row["kind"] in hidden)]
+    rows = [row for row in inventory_rows(found) if row["kind"] == asked.kind or not (asked.kind or row["kind"] in hidden)]
     if not rows:
         events.say(f"nothing{f' of kind {asked.kind}' if asked.kind else ''} in {found.root}")
-    return _lines(rows) if asked.json else listing(rows)
+    return _lines(rows) if asked.json else format_inventory(rows)
 
 
 def show(asked: argparse.Namespace) -> str:
-    """What an artifact is and what it was made from; or the addresses of its files."""
+    """Return what an artifact is and what it was made from; or the addresses of its files."""
     if is_weight_file(asked.uri):
         return _show_weights(asked)
     artifact = Artifact(asked.uri)
@@ -90,11 +99,11 @@ def show(asked: argparse.Namespace) -> str:
             raise InputError(f"{artifact.uri} has no file {asked.files!r}; it has {', '.join(sorted(artifact.manifest.files))}")
         return "\n".join(artifact.address(name) for name in names)
     origin = lineage(artifact)
-    return json.dumps(as_json(artifact, origin)) if asked.json else f"{description(artifact)}\n\n{tree(origin)}"
+    return json.dumps(artifact_json(artifact, origin)) if asked.json else f"{format_artifact(artifact)}\n\n{format_lineage(origin)}"
 
 
 def _show_weights(asked: argparse.Namespace) -> str:
-    """A weight file is a file by itself: it has no manifest, and was made from nothing that is known."""
+    """Return the facts of a weight file: a single file without a manifest, whose inputs are not known."""
     facts = weight_facts(asked.uri)
     if asked.files is not None:
         return str(facts["uri"])
@@ -102,43 +111,43 @@ def _show_weights(asked: argparse.Namespace) -> str:
 
 
 def verify_artifacts(asked: argparse.Namespace) -> str:
-    """Every byte of artifacts, or of all in a root, compared with their manifests. Raises Unsound when something is wrong."""
+    """Compare every byte of artifacts, or of all in a root, with their manifests. Raises Unsound when something is wrong."""
     if bool(asked.uris) == asked.all:
         raise InputError("name artifacts, or pass --all for all of a root" + ("; not both" if asked.all else ""))
-    verdicts = verify(everything(survey(asked.root)) if asked.all else asked.uris)
-    text = _lines([verdict.as_json() for verdict in verdicts]) if asked.json else findings(verdicts)
+    verdicts = verify(verifiable_uris(survey(asked.root)) if asked.all else asked.uris)
+    text = _lines([verdict.as_json() for verdict in verdicts]) if asked.json else format_verdicts(verdicts)
     if any(verdict.problems for verdict in verdicts):
         raise Unsound(text)
     return text
 
 
 def copy_artifact(asked: argparse.Namespace) -> str:
-    """An artifact, and what it was made from, to another root. Prints its address there."""
+    """Copy an artifact, and what it was made from, to another root. Return its address there."""
     return copy(asked.uri, asked.target_root, inputs=not asked.no_inputs)
 
 
 def gc(asked: argparse.Namespace) -> str:
-    """A table of what may go, and why; with --delete it goes."""
+    """Return a table of what may be removed, and why; with --delete, remove it."""
     kinds = frozenset(kind.strip() for kind in asked.unnamed.split(",") if kind.strip())
     _check_kinds(kinds)
     before_s = time.time() - 3600 * asked.older_than
     found = survey(asked.root)
-    question = Question(kinds, before_s, _kept(found, asked.keep))
+    criteria = Criteria(kinds, before_s, _kept(found, asked.keep))
     wastes = debris(found, unended_uploads(found.root), before_s)
-    whole = _unneeded(found, question, asked) if kinds else []
+    whole = _unneeded(found, criteria, asked) if kinds else []
     if asked.delete:
         wastes = remove_debris(found.root, wastes, before_s)
-        whole = remove_unneeded(found, question, lambda before: _look(asked, before)) if kinds else []
+        whole = remove_unneeded(found, criteria, lambda before: _current_state(asked, before)) if kinds else []
     else:
         wastes = [waste for waste in wastes if not any(f"{waste.home}/".startswith(f"{gone.path}/") for gone in whole)]
-    return _gone(found, wastes + whole, asked)
+    return _report(found, wastes + whole, asked)
 
 
-def _unneeded(found: Survey, question: Question, asked: argparse.Namespace) -> list[Waste]:
-    """What nothing needs. Where that cannot be known: RunError before anything is removed, or with a warning none."""
+def _unneeded(found: Survey, criteria: Criteria, asked: argparse.Namespace) -> list[Waste]:
+    """Return what nothing needs. Where that cannot be known: RunError with --delete, else a warning and nothing."""
     try:
-        _check_registry_known(asked, question.kinds)
-        decision = unneeded(Look(found, _registered(asked)), question)
+        _check_registry_known(asked, criteria.kinds)
+        decision = unneeded(RootState(found, _registered(asked)), criteria)
     except RunError as error:
         if asked.delete:
             raise RunError(f"nothing was removed: {error}") from None
@@ -150,13 +159,13 @@ def _unneeded(found: Survey, question: Question, asked: argparse.Namespace) -> l
     return decision.goes
 
 
-def _look(asked: argparse.Namespace, before: Survey) -> Look:
-    """The root and its registries as they are now."""
-    return Look(survey(asked.root, known=before), _registered(asked))
+def _current_state(asked: argparse.Namespace, before: Survey) -> RootState:
+    """Return the root and its registries as they are now."""
+    return RootState(survey(asked.root, known=before), _registered(asked))
 
 
 def _registered(asked: argparse.Namespace) -> frozenset[str]:
-    """What the root's model registries name. RunError when one does not answer."""
+    """Return what the root's model registries name. Raises RunError when one does not answer."""
     if asked.no_registry:
         return frozenset()
     from zsbir.edge.registry import registered, registries  # MLflow takes seconds to load
@@ -165,7 +174,7 @@ def _registered(asked: argparse.Namespace) -> frozenset[str]:
 
 
 def _check_registry_known(asked: argparse.Namespace, kinds: frozenset[str]) -> None:
-    """Beside a root on disk its registry lies too. Of one in object storage a shell may not have been told."""
+    """Raise RunError when the registry of a root in object storage is not known. That of a root on disk lies in it."""
     if asked.no_registry or not is_remote(asked.root) or kinds <= NOT_REGISTERED_KINDS:
         return
     from zsbir.edge.registry import registries
@@ -182,10 +191,10 @@ def _kept(found: Survey, uris: Iterable[str]) -> frozenset[str]:
     return frozenset(paths.values())
 
 
-def _gone(found: Survey, wastes: list[Waste], asked: argparse.Namespace) -> str:
+def _report(found: Survey, wastes: list[Waste], asked: argparse.Namespace) -> str:
     events.say(_summary(wastes, deleted=asked.delete))
     rows = [waste.as_json(found.root) for waste in wastes]
-    return _lines({**row, "deleted": asked.delete} for row in rows) if asked.json else waste_table(rows)
+    return _lines({**row, "deleted": asked.delete} for row in rows) if asked.json else format_waste(rows)
 
 
 def _summary(wastes: list[Waste], *, deleted: bool) -> str:
@@ -256,7 +265,7 @@ def _gc_flags(parser: cli.Parser) -> None:
 
 def _common_flags(parser: cli.Parser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_fields(Settings, title="where it looks")
+    parser.add_fields(Settings, title="storage root")
 
 
 def _hours(text: str) -> float:
@@ -274,13 +283,13 @@ COMMANDS: dict[str, tuple[Callable[[cli.Parser], None], Command, str]] = {
     "gc": (
         _gc_flags,
         gc,
-        "what may go: left-overs of killed writers, and artifacts that nothing needs; a dry run without --delete",
+        "remove what killed writers left, and artifacts that nothing needs; a dry run without --delete",
     ),
 }
 
 
 def perform(command: Command, asked: argparse.Namespace) -> str:
-    """Do what a command line asks for."""
+    """Run the command of a command line and return its result."""
     return command(asked)
 
 
@@ -301,7 +310,7 @@ def _parse(argv: Sequence[str]) -> str:
 
 
 def main() -> NoReturn:
-    """The command line. What is unsound is a result, on standard output, and a failure."""
+    """Run the command line. A damaged artifact is a result on standard output, and exit code 1."""
     try:
         cli.main(_parse)
     except Unsound as found:

@@ -21,7 +21,8 @@ from pydantic import Field
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
-from zsbir.base.storage import default_root, join
+from zsbir.base.layout import report_uri
+from zsbir.base.storage import default_root
 from zsbir.evaluation.metrics import METRICS, Evaluation, chance_map, evaluate_embeddings
 from zsbir.evaluation.protocol import PROTOCOLS, Protocol, find_protocol, select
 from zsbir.training.config import Precision
@@ -83,7 +84,7 @@ def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings) -> Artifa
     digest = digest_of(
         [config.model_dump(mode="json"), trial.protocol.model_dump(mode="json"), trial.run.digest, trial.dataset.digest]
     )
-    uri = join(settings.root, "reports", digest[:16])
+    uri = report_uri(settings.root, digest)
     if exists(uri):
         report = Artifact(uri, "report")
     else:

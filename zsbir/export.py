@@ -21,7 +21,8 @@ from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import default_root, join
+from zsbir.base.layout import export_uri
+from zsbir.base.storage import default_root
 from zsbir.model.export_format import FILES, NEWEST_OPSET, OLDEST_OPSET, Format
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def export(run_uri: str, config: ExportConfig, settings: Settings) -> Artifact:
 
     run = Artifact(run_uri, "run")
     digest = digest_of([config.model_dump(mode="json"), run.digest])
-    uri = join(settings.root, "exports", digest[:16])
+    uri = export_uri(settings.root, digest)
     if exists(uri):
         return Artifact(uri, "export")
     encoder = Encoder.load(run.verified("encoder.safetensors")).eval()

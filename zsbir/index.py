@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field
 
-from zsbir.base import cli, events
+from zsbir.base import cli, events, layout
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
-from zsbir.base.storage import default_root, join
+from zsbir.base.storage import default_root
 from zsbir.data.images import BadImage
 from zsbir.training.config import Precision
 
@@ -58,7 +58,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
     gallery, source = _gallery(run, config)
     digest = digest_of([config.model_dump(mode="json", exclude={"gallery"}), run.digest, source["digest"]])
     name = config.name or run.manifest.name
-    uri = join(settings.root, "indexes", name, digest[:16])
+    uri = layout.index_uri(settings.root, name, digest)
     if exists(uri):
         return Artifact(uri, "index")
     with draft(uri, "index", name) as work:

@@ -20,7 +20,8 @@ from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config
 from zsbir.base.fetch import fetch
-from zsbir.base.storage import default_root, join
+from zsbir.base.layout import pretrained_uri
+from zsbir.base.storage import default_root
 from zsbir.model.choices import Backbone
 from zsbir.toys.draw import PRETEXT_CLASSES, draw_pretext
 from zsbir.training.config import Precision
@@ -56,7 +57,7 @@ def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
     from zsbir.model.weights import save_weights
 
     digest = config.fingerprint()
-    uri = join(settings.root, "pretrained", digest[:16])
+    uri = pretrained_uri(settings.root, digest)
     if exists(uri):
         return Artifact(uri, "weights")
     train, test = draw_photos(config, config.photos_per_class, 0), draw_photos(config, config.photos_per_class // 4, 1)

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from zsbir.base import cli, events
-from zsbir.base.artifact import Artifact, below_root, exists
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
+from zsbir.base.layout import below_root
 from zsbir.base.storage import default_root, join
 from zsbir.promotion.card import Subject, card, card_text
 from zsbir.promotion.decision import Candidate, Decision, decide

@@ -20,7 +20,8 @@ from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
-from zsbir.base.storage import default_root, join
+from zsbir.base.layout import knowledge_uri
+from zsbir.base.storage import default_root
 from zsbir.model.choices import Backbone
 from zsbir.training.config import Precision
 
@@ -118,7 +119,7 @@ def teach(dataset_uri: str, config: TeacherConfig, settings: Settings) -> Artifa
     samples = load_samples(dataset)
     decides = config.model_dump(include={"backbone", "image_px", "temperature", "precision"})
     digest = digest_of([decides, dataset.digest, weights.sha256])
-    uri = join(settings.root, "knowledge", dataset.digest[:16], digest[:16])
+    uri = knowledge_uri(settings.root, dataset.digest, digest)
     if exists(uri):
         return Artifact(uri, "knowledge")
     with draft(uri, "knowledge", dataset.manifest.name) as work:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from zsbir.base import cli, events, watch
+from zsbir.base import cli, events, layout, watch
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import RunError
 from zsbir.base.lease import alone
@@ -39,15 +39,15 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings, context: Loc
     Raises InputError for bad inputs, RunError when training fails, Interrupted when asked to stop.
     """
     if settings.parent:
-        watch.be_silent()
+        watch.stop()
     job = resolve(config, uris, settings)
-    watch.facts(run=job.run)
+    watch.record_facts(run=job.run)
     if exists(job.run):
         events.say(f"already trained: {job.run}")
         deliver_again(job)
         return Artifact(job.run, "run")
     with alone(job.run):
-        open_folder(job.run).sub("checkpoints").check_writable()
+        open_folder(layout.checkpoints_uri(job.run)).check_writable()
         _run(job, context)
     if not exists(job.run):
         raise RunError(f"training ended without a result in {job.run}")

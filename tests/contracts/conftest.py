@@ -1,4 +1,4 @@
-"""Every place where artifacts may lie, and processes of their own that work there."""
+"""Every kind of store that artifacts may lie in, and processes that work there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WHO_AND_WHERE = (
 
 
 def enter(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the environment lead to this server, and to nothing of the user's."""
+    """Point the environment at this server, and at no settings of the user."""
     for name in WHO_AND_WHERE:
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -34,14 +34,14 @@ def enter(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def crew() -> Iterator[Crew]:
-    """Processes by the dozen."""
+    """Provide processes that are cheap to start."""
     with Crew() as crew:
         yield crew
 
 
 @pytest.fixture(params=["moto", "rgw"])
 def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """An S3 server, and the environment that leads there."""
+    """Provide an S3 server, and the environment that leads there."""
     server: S3Server = request.getfixturevalue(request.param)
     enter(server, monkeypatch)
     return server
@@ -49,7 +49,7 @@ def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> S
 
 @pytest.fixture(params=["disk", "moto", "rgw"])
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty storage root in each of the three kinds of places."""
+    """Provide an empty storage root in each of the three kinds of stores."""
     if request.param == "disk":
         return str(tmp_path / "root")
     server: S3Server = request.getfixturevalue(request.param)
@@ -59,5 +59,5 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def folder(root: str) -> Folder:
-    """An empty folder of that root, beside which others lie."""
+    """Provide an empty folder of that root."""
     return open_folder(join(root, "a place"))

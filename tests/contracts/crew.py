@@ -44,7 +44,7 @@ class Crew:
         pass  # the process that they are forked from ends with this one
 
     def start(self, job: Callable[..., Any], *words: Any, env: Mapping[str, str] = os.environ) -> tuple[BaseProcess, Connection]:
-        """A process that does a job and sends the Outcome; the caller waits for it, or kills it."""
+        """Start a process that does a job and sends the Outcome; the caller waits for it, or kills it."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_do, args=(theirs, dict(env), job, words), daemon=True)
         process.start()
@@ -52,13 +52,13 @@ class Crew:
         return process, ours
 
     def do(self, job: Callable[..., Any], *words: Any, env: Mapping[str, str] = os.environ) -> Outcome:
-        """One job in a process of its own."""
+        """Do one job in a process of its own."""
         return self.together(job, [words], env=env)[0]
 
     def together(
         self, job: Callable[..., Any], each: Sequence[Sequence[Any]], env: Mapping[str, str] = os.environ
     ) -> list[Outcome]:
-        """One process for each list of words, all at the same time."""
+        """Do a job once for each list of words, in one process each, all at the same time."""
         started = [self.start(job, *words, env=env) for words in each]
         outcomes: list[Outcome] = [Outcome(None, "killed", "")] * len(started)
 
@@ -75,12 +75,12 @@ class Crew:
         return outcomes
 
     def barrier(self, parties: int) -> Any:
-        """Where that many processes wait for each other; a word of their jobs."""
+        """Return a barrier for that many processes, to hand to their jobs."""
         return self._context.Barrier(parties)
 
 
 def outcome(connection: Connection) -> Outcome:
-    """What a process sent before it ended."""
+    """Return what a process sent before it ended."""
     try:
         sent: Outcome = connection.recv()
     except EOFError:

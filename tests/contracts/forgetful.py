@@ -1,4 +1,4 @@
-"""Stores that do not know `If-None-Match`: one ignores it, one says so. And one that forgets uploads that are ended."""
+"""Stores without `If-None-Match`: one ignores it, one refuses it. And one that forgets multipart uploads that have ended."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class ForgetfulStore(FaultProxy):
         return _Forgetful(peer.reader, peer.writer)
 
 
-class HonestStore(FaultProxy):
+class RefusingStore(FaultProxy):
     """The server behind it, in front of which a condition is refused with 501."""
 
     async def _connect(self, old: Peer | None) -> Peer:
         peer = await super()._connect(old)
-        return _Honest(peer.reader, peer.writer)
+        return _Refusing(peer.reader, peer.writer)
 
 
 class _Forgetful(Peer):
@@ -51,11 +51,11 @@ class _Answers(Peer):
             await super().send(data)
 
     def answer(self, head: bytes) -> bytes | None:
-        """The answer to a request, or None where the server is to give it."""
+        """Return the answer to a request, or None where the server is to give it."""
         raise NotImplementedError
 
 
-class _Honest(_Answers):
+class _Refusing(_Answers):
     def answer(self, head: bytes) -> bytes | None:
         return _refusal("501 Not Implemented", "NotImplemented") if CONDITION.search(head) else None
 
@@ -92,5 +92,5 @@ def _refusal(status: str, code: str) -> bytes:
 
 
 def stores(server: S3Server) -> dict[str, FaultProxy]:
-    """Both in front of a server, by what they do with a condition."""
-    return {"ignores": ForgetfulStore(server), "refuses": HonestStore(server)}
+    """Return both stores in front of a server, by what they do with a condition."""
+    return {"ignores": ForgetfulStore(server), "refuses": RefusingStore(server)}

@@ -1,4 +1,4 @@
-"""Stores that say no, say nothing, or cannot be trusted."""
+"""Stores that refuse requests, never answer, or cannot be trusted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def store_that_says(
     headers: Mapping[str, str] | None = None,
     only: tuple[str, ...] = ("GET", "PUT", "HEAD", "DELETE", "POST"),
 ) -> Iterator[str]:
-    """The address of a server that gives requests of these methods one answer, to HEAD without the body, and to all others 200."""
+    """Serve one answer to requests of these methods, to HEAD without the body, and 200 to all others; yield the address."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -62,18 +62,18 @@ def store_that_says(
 
 
 def error(code: str, message: str = "", more: str = "") -> str:
-    """The body of a refusal as S3 words it."""
+    """Return the body of a refusal as S3 words it."""
     return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message>{more}</Error>'
 
 
 @contextlib.contextmanager
 def dead_end(backlog: int = 16) -> Iterator[str]:
-    """The address of a server that takes connections and never says a word; with a backlog of 0 it soon takes none either."""
+    """Yield the address of a server that accepts connections and never answers; with a backlog of 0 it soon accepts none either."""
     with contextlib.ExitStack() as held:
         listening = held.enter_context(socket.socket())
         listening.bind((HOST, 0))
         listening.listen(backlog)
-        if not backlog:  # fill the queue: from now on the kernel drops what knocks, as a firewall does
+        if not backlog:  # fill the queue: from now on the kernel drops new connections, as a firewall does
             for _ in range(3):
                 knocking = held.enter_context(socket.socket())
                 knocking.setblocking(False)
@@ -83,7 +83,7 @@ def dead_end(backlog: int = 16) -> Iterator[str]:
 
 
 def nobody() -> str:
-    """An address at which nothing listens."""
+    """Return an address at which nothing listens."""
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         return f"http://{HOST}:{taken.getsockname()[1]}"
@@ -91,7 +91,7 @@ def nobody() -> str:
 
 @contextlib.contextmanager
 def https(upstream: S3Server, folder: Path) -> Iterator[tuple[str, Path]]:
-    """(address, file of the certificate) of that server behind TLS, with a certificate that nobody else vouches for."""
+    """Yield (address, file of the certificate) of that server behind TLS, with a self-signed certificate."""
     certificate = _self_signed(folder)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, folder / "key.pem")

@@ -7,11 +7,14 @@ import os
 import re
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from contracts.conftest import enter
+from servers.faults import FaultProxy
 from servers.rgw import Unavailable, rgw_server
+from servers.s3 import S3Server
 
 from zsbir.base.artifact import MANIFEST, Artifact, draft, exists, remove
 from zsbir.base.cache import cache_dir
@@ -25,7 +28,7 @@ NAMES = ["a/one.bin", "two words+ü.parquet", "empty.json"]
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read comes from where it lies, and not from what another test fetched."""
+    """Give each test a cache of its own, so that it reads from the store and not what another test fetched."""
     monkeypatch.setenv("ZSBIR_CACHE", str(tmp_path / "cache"))
 
 
@@ -64,7 +67,7 @@ def test_what_was_committed_is_there_whole_and_nothing_else(root: str):
     assert exists(made.uri)
 
 
-def test_nobody_sees_an_artifact_before_its_manifest(root: str):
+def test_an_artifact_is_invisible_before_its_manifest(root: str):
     uri = f"{root}/indexes/i"
     with draft(uri, "index", "test") as work:
         for name in NAMES:
@@ -105,7 +108,7 @@ def test_the_second_writer_with_other_bytes_takes_its_own_away_again(root: str):
     check(second)
 
 
-def test_another_artifact_in_the_place_is_an_error_and_stays(root: str):
+def test_another_artifact_at_the_address_is_an_error_and_stays(root: str):
     first = write(f"{root}/indexes/i")
     with pytest.raises(RunError, match=r"another writer has put a different index at .*indexes/i meanwhile; remove it first"):
         write(f"{root}/indexes/i", seed=1, digest="e" * 64)
@@ -152,7 +155,7 @@ def test_a_file_is_fetched_once_and_checked_on_its_way(root: str):
     assert is_remote(root) == path.is_relative_to(cache_dir())
     assert fetch(made.address("two words+ü.parquet")) == path
     if is_remote(root):
-        with pytest.raises(InputError, match=r"is no folder of this machine: copy it here first"):
+        with pytest.raises(InputError, match=r"is not a folder of this machine: copy it here first"):
             _ = made.path
 
 
@@ -187,7 +190,7 @@ def test_a_broken_manifest_is_one_line_that_names_it(root: str, broken):
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_artifact_is_told_apart_from_what_is_not_there(root: str):
+def test_a_folder_without_a_manifest_is_told_apart_from_a_missing_one(root: str):
     open_folder(f"{root}/indexes/i").create("notes.txt", b"x")
     with pytest.raises(InputError, match=r"no index at .*: the folder exists, but has no manifest\.json"):
         Artifact(f"{root}/indexes/i", "index")
@@ -215,7 +218,7 @@ def copied(uri: str, target: str) -> str:
     return target
 
 
-def test_an_input_is_found_at_its_place_in_the_own_root_and_else_where_it_was(root: str):
+def test_an_input_is_found_in_the_own_root_and_else_where_it_was(root: str):
     dataset = write(f"{root}/datasets/toy/0")
     made = write(f"{root}/indexes/toy/i", inputs={"dataset": dataset.reference()}, digest="e")
     assert made.input("dataset", "index").uri == dataset.uri
@@ -255,7 +258,7 @@ def test_an_input_file_is_found_in_either_root(root: str):
         made.input_file("weights")
 
 
-def test_of_checkpoints_the_newest_whole_one_is_found_among_others_and_what_is_none(root: str):
+def test_the_newest_whole_checkpoint_is_found_among_other_folders(root: str):
     folder = open_folder(f"{root}/runs/r/checkpoints")
     for name in ("step-000009", "step-000010", "step-1000000", "best-000010"):
         with draft(f"{folder.uri}/{name}", "checkpoint", name) as work:
@@ -276,7 +279,40 @@ def test_of_checkpoints_the_newest_whole_one_is_found_among_others_and_what_is_n
     assert folder.names() == ["best-000010", "notes.txt", "step-", "step-1000000", "step-2000000", "step-5-copy", "step-old"]
 
 
-@pytest.mark.slow
+def test_what_was_committed_survives_an_outage_in_the_middle_of_the_next_commit(server: S3Server, monkeypatch: pytest.MonkeyPatch):
+    with FaultProxy(server) as proxy:
+        enter(proxy, monkeypatch)
+        monkeypatch.setenv("ZSBIR_S3_ATTEMPTS", "1")
+        root = f"s3://{server.new_bucket()}/root"
+        whole, torn = f"{root}/indexes/whole", f"{root}/indexes/torn"
+        write(whole)
+        with pytest.raises(RunError, match="the store does not answer"):
+            tear(torn, proxy.cut)
+        proxy.heal()
+        monkeypatch.setenv("ZSBIR_S3_ATTEMPTS", "5")
+        check_after_an_outage(whole, torn)
+
+
+def tear(uri: str, cut: Callable[[], object]) -> None:
+    """Write an artifact whose store goes away between its first file and the others."""
+    with draft(uri, "index", "test") as work:
+        work.file("a/one.bin").write_bytes(content("a/one.bin", 0))
+        work.publish("a/one.bin")
+        cut()
+        work.commit(digest="d" * 64)
+
+
+def check_after_an_outage(whole: str, torn: str) -> None:
+    """Assert that one artifact is whole as before, and the other invisible until the same command is given again."""
+    shutil.rmtree(cache_dir(), ignore_errors=True)
+    check(Artifact(whole))
+    assert not exists(torn)
+    assert {key for key in keys(torn) if not key.startswith(WORKSPACE)} == {"a/one.bin"}
+    check(write(torn))
+    assert {key for key in keys(torn) if not key.startswith(WORKSPACE)} == {MANIFEST, *NAMES}
+
+
+@pytest.mark.long
 def test_what_was_committed_survives_the_death_of_all_processes_of_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its own RGW on a disk, killed with SIGKILL as when the power goes, while a second artifact is being written."""
     try:
@@ -290,24 +326,10 @@ def test_what_was_committed_survives_the_death_of_all_processes_of_a_store(tmp_p
         root = f"s3://{server.new_bucket()}/root"
         whole, torn = f"{root}/indexes/whole", f"{root}/indexes/torn"
         write(whole)
-
-        def torn_apart() -> None:
-            with draft(torn, "index", "test") as work:
-                work.file("a/one.bin").write_bytes(content("a/one.bin", 0))
-                work.publish("a/one.bin")
-                server.kill()
-                work.commit(digest="d" * 64)
-
         with pytest.raises(RunError, match="the store does not answer"):
-            torn_apart()
+            tear(torn, server.kill)
         server.start()
         monkeypatch.setenv("ZSBIR_S3_ATTEMPTS", "5")
-        shutil.rmtree(cache_dir())
-        check(Artifact(whole))
-        assert not exists(torn)
-        left = keys(torn)
-        assert {key for key in left if not key.startswith(WORKSPACE)} == {"a/one.bin"}
-        check(write(torn))
-        assert {key for key in keys(torn) if not key.startswith(WORKSPACE)} == {MANIFEST, *NAMES}
+        check_after_an_outage(whole, torn)
     finally:
         running.__exit__(None, None, None)

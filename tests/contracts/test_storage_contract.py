@@ -64,7 +64,7 @@ def fetched(folder: Folder, key: str, parent: Path) -> bytes:
 
 
 def at_once(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """The results of so many threads that begin at the same moment."""
+    """Return the results of so many threads that begin at the same moment."""
     start = threading.Barrier(count)
 
     def begin(number: int) -> Any:
@@ -136,7 +136,7 @@ def test_create_while_another_deletes_says_yes_or_no(folder: Folder):
     assert set(answers) <= {True, False}
 
 
-def test_a_folder_that_is_removed_because_it_is_empty_is_in_nobodys_way(folder: Folder, tmp_path):
+def test_the_removal_of_an_empty_folder_disturbs_no_writer(folder: Folder, tmp_path):
     """Whoever ends work in a folder takes it away, where nothing is left in it, also while another begins."""
     stop = threading.Event()
 
@@ -264,7 +264,7 @@ def test_an_empty_file_is_a_file(folder: Folder, tmp_path):
     assert [(entry.key, entry.size) for entry in folder.walk()] == [("created", 0), ("published.bin", 0), ("replaced", 0)]
 
 
-def test_what_is_not_there_is_no_file(folder: Folder, tmp_path):
+def test_missing_files_raise_or_are_none(folder: Folder, tmp_path):
     folder.create("a/b", b"x")
     for key in ("nothing", "a/nothing", "a", "a/b/c"):
         assert folder.size(key) is None, key
@@ -407,7 +407,7 @@ def test_even_a_line_break_may_stand_in_a_name(folder: Folder):
 
 
 @pytest.mark.parametrize("key", LEADS_OUT)
-def test_a_name_that_leads_out_or_is_no_plain_name_is_refused_by_every_method(folder: Folder, root: str, tmp_path, key):
+def test_a_name_that_leads_out_or_is_not_plain_is_refused_by_every_method(folder: Folder, root: str, tmp_path, key):
     file = tmp_path / "file"
     file.write_bytes(b"x")
     beside = open_folder(root)
@@ -424,7 +424,7 @@ def test_a_name_that_leads_out_or_is_no_plain_name_is_refused_by_every_method(fo
         lambda: folder.download(key, tmp_path / "fetched"),
         lambda: folder.delete([key]),
     ):
-        with pytest.raises(InputError, match="is no name of a file in a folder"):
+        with pytest.raises(InputError, match="is not the name of a file in a folder"):
             look()
     assert keys(beside) == ["x"]
     assert file.read_bytes() == b"x"

@@ -16,7 +16,8 @@ from zsbir.base.storage import WORKSPACE, is_remote, open_folder
 from zsbir.storage_admin.housekeeping import debris, remove_debris
 from zsbir.storage_admin.roots import survey
 
-ROUNDS = 24
+ROUNDS = [pytest.param(6, id="few"), pytest.param(24, id="many", marks=pytest.mark.long)]
+"""How often the processes meet; a third of that where there are more than two."""
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +38,10 @@ def check_whole(uri: str, seeds: set[int]) -> Artifact:
     return artifact
 
 
+@pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("seeds", [(0, 0), (0, 1), (0, 1, 2, 2)], ids=["same bytes", "other bytes", "four writers"])
-def test_processes_that_commit_one_artifact_leave_one_and_say_so(root: str, crew: Crew, seeds):
-    uris = [f"{root}/indexes/{number:02d}" for number in range(ROUNDS if len(seeds) == 2 else ROUNDS // 3)]
+def test_processes_that_commit_one_artifact_leave_one_and_say_so(root: str, crew: Crew, seeds, rounds: int):
+    uris = [f"{root}/indexes/{number:02d}" for number in range(rounds if len(seeds) == 2 else rounds // 3)]
     barrier = crew.barrier(len(seeds))
     outcomes = crew.together(commit_each, [(uris, seed, barrier) for seed in seeds])
     assert [outcome.error for outcome in outcomes] == [""] * len(seeds)
@@ -96,7 +98,7 @@ def test_a_writer_killed_in_the_middle_is_followed_by_the_same_command_which_use
     assert {key for key in keys(uri) if not key.startswith(WORKSPACE)} == {MANIFEST, *FILES}
 
 
-def test_two_that_write_different_things_to_one_place_do_not_mix_them(root: str, crew: Crew):
+def test_two_writers_of_different_things_at_one_address_do_not_mix_them(root: str, crew: Crew):
     """Only a digest cut short could lead there; then one is told to remove the other first."""
     uri = f"{root}/indexes/i"
     (first,) = crew.together(commit_each, [([uri], 0, crew.barrier(1))])

@@ -1,4 +1,4 @@
-"""What processes of a crew do, and the small stages that faults are put into."""
+"""The jobs of the processes of a crew, and small stages to put faults into."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from zsbir.data.schema import ROW_GROUP_ROWS, SAMPLES_SCHEMA, SHARD_SCHEMA, shar
 from zsbir.training import checkpoint
 
 READY = (s3, code_version())
-"""What each process would else load and ask git for anew."""
+"""Loaded here once; else each process would do it anew."""
 
 
 def create_each(uri: str, keys: Sequence[str], data: bytes, barrier: Barrier) -> list[bool]:
@@ -40,12 +40,12 @@ FILES = ("a/first.bin", "second.parquet", "third.json")
 
 
 def content(name: str, seed: int) -> bytes:
-    """What a writer of that seed puts into a file."""
+    """Return what a writer of that seed puts into a file."""
     return f"{name} of {seed}. ".encode() * 500
 
 
 def write_files(work: Draft, seed: int) -> None:
-    """The files of an artifact, the first one published at once."""
+    """Write the files of an artifact, and publish the first one at once."""
     for name in FILES:
         work.file(name).write_bytes(content(name, seed))
         if name == FILES[0]:
@@ -110,7 +110,7 @@ class Small(nn.Linear):
 
 
 def modules(step: int) -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:
-    """A network and its optimiser as they are after so many steps."""
+    """Return a network and its optimiser as they are after so many steps."""
     encoder = Small(3, 2)
     optimiser = torch.optim.SGD(encoder.parameters(), lr=0.1, momentum=0.9)
     for parameter in encoder.parameters():
@@ -120,7 +120,7 @@ def modules(step: int) -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:
 
 
 def save(run: str, step: int = 2) -> None:
-    """A best encoder and the checkpoint that names it."""
+    """Save a best encoder and the checkpoint that names it."""
     trained, optimiser = modules(step)
     state = checkpoint.TrainState(step=step, best_score=step / 10, best_step=step, history=[{"step": float(step)}])
     with checkpoint.Checkpoints(run) as checkpoints:
@@ -149,7 +149,7 @@ def image(number: int) -> bytes:
 
 
 def dataset(uri: str) -> Artifact:
-    """A data set with two shards, of which the first has two row groups."""
+    """Make a data set with two shards, of which the first has two row groups."""
     shards, samples = (range(ROW_GROUP_ROWS + 5), range(ROW_GROUP_ROWS + 5, ROW_GROUP_ROWS + 12)), []
     with draft(uri, "dataset", "test") as work:
         for shard, numbers in enumerate(shards):
@@ -161,7 +161,7 @@ def dataset(uri: str) -> Artifact:
 
 
 def ingest_images(root: str, images: str) -> Artifact:
-    """The real verb, with blocks of twelve images."""
+    """Run the real verb, with blocks of twelve images."""
     blocks.BLOCK_IMAGES = 12
     config = ingest.IngestConfig(layout="folder", unseen_classes=("cat",), dev_classes=("bee",))
     return ingest.ingest(config, images, ingest.Settings(root=root, threads=1))

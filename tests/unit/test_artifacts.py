@@ -21,7 +21,7 @@ def rows(text):
 
 
 def leave(monkeypatch, *words):
-    """The exit code of the command line."""
+    """Return the exit code of the command line."""
     monkeypatch.setattr("sys.argv", ["artifacts", *map(str, words)])
     with pytest.raises(SystemExit) as left:
         artifacts.main()
@@ -163,7 +163,7 @@ def test_copy_prints_the_new_address(root, new_root):
 # gc
 
 
-def test_gc_shows_and_removes_only_when_told(root, capsys):
+def test_gc_lists_and_removes_only_with_delete(root, capsys):
     line = put_line(root)
     open_folder(root).create("reports/abc/report.json", b"12345")
     before = files_below(root)
@@ -189,7 +189,7 @@ def test_gc_leaves_the_young_alone(root):
     assert do("gc", "--root", root, "--unnamed", KINDS, "--no-registry", "--json") == ""
 
 
-def test_gc_keeps_what_it_is_told_to(tmp_path):
+def test_gc_keeps_what_keep_names(tmp_path):
     line = put_line(tmp_path)
     make_old(tmp_path)
     asked = ("gc", "--root", tmp_path, "--unnamed", KINDS, "--delete")

@@ -1,1 +1,1 @@
-"""What every stage stands on: artifacts, storage, configuration, command lines, messages. Imports no other part of zsbir."""
+"""The ground of every stage: artifacts, storage, configuration, command lines, messages. Imports no other part of zsbir."""

@@ -1,4 +1,4 @@
-"""The same places through pyarrow, for readers of Parquet that want a file system: Ray, DuckDB's and pandas' users."""
+"""The same folders as pyarrow file systems, for readers of Parquet that want one: Ray, and users of DuckDB and pandas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from zsbir.base.storage import S3_SCHEME, is_remote, open_folder
 
 
 def arrow_filesystem(uri: str) -> tuple[str, pyarrow.fs.FileSystem | None]:
-    """(path, file system) of a folder for pyarrow; (path, None) on disk. No keys are in it: whoever unpickles it uses his own."""
+    """Return (path, file system) of a folder for pyarrow; (path, None) on disk.
+
+    The file system holds no keys: the process that unpickles it uses those of its own environment.
+    """
     folder = open_folder(uri)
     if not is_remote(uri):
         return folder.uri, None

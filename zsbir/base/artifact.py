@@ -1,15 +1,14 @@
-"""An artifact is a folder, on disk or in object storage, whose `manifest.json` is written last: who sees one sees a whole artifact.
+"""An artifact is a folder, on disk or in object storage, whose `manifest.json` is written last: it is seen whole or not at all.
 
-A `Draft` publishes its files write-once and commits them by creating the manifest where none is: of two writers one wins, and what
-a killed one leaves is invisible and used again where the bytes are the same. Running a stage again with the same inputs finds the
-artifact and returns at once.
+A `Draft` publishes its files write-once and commits them by creating the manifest where there is none: of two writers one wins.
+What a killed writer leaves is invisible to readers, and the next writer uses it again where the bytes are the same. Running a stage
+again with the same inputs finds the artifact and returns at once.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import uuid
@@ -29,6 +28,7 @@ from zsbir.base.config import Config
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say
 from zsbir.base.files import sha256_file
+from zsbir.base.layout import below_root, root_of
 from zsbir.base.storage import Folder, checked_key, folder_name, is_remote, join, open_folder, split_file
 
 MANIFEST = "manifest.json"
@@ -47,7 +47,7 @@ class FileEntry(Config):
 class Manifest(Config):
     """What an artifact is, what made it, and the checksum of each of its files.
 
-    stored_as: the key of a file that does not lie under its own name. written_by: tells one writer from another.
+    stored_as: the keys of files that do not lie under their own names. written_by: identifies the writer.
     """
 
     kind: Kind
@@ -68,7 +68,7 @@ class Manifest(Config):
 class Artifact:
     """A finished artifact, opened by its URI.
 
-    Raises InputError when there is none, it is of another kind, or it was written by a newer version.
+    Raises InputError when there is none, when it is of another kind, or when a newer version wrote it.
     """
 
     def __init__(self, uri: str | Path, kind: Kind | None = None):
@@ -78,15 +78,15 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """The artifact's identity: equal digests were asked for the same thing of the same inputs."""
+        """The artifact's identity: equal digests mean the same configuration and the same inputs."""
         return self.manifest.digest
 
     @property
     def path(self) -> Path:
-        """Its folder on this machine's disk. InputError for one in object storage."""
+        """Its folder on this machine's disk. Raises InputError for an artifact in object storage."""
         path = self.folder.local()
         if path is None:
-            raise InputError(f"{self.uri} is no folder of this machine: copy it here first (python -m zsbir.artifacts copy)")
+            raise InputError(f"{self.uri} is not a folder of this machine: copy it here first (python -m zsbir.artifacts copy)")
         return path
 
     @property
@@ -95,19 +95,20 @@ class Artifact:
         return folder_name(self.uri)
 
     def key(self, name: str) -> str:
-        """Under which key of its folder a file lies. InputError when the manifest does not name it."""
+        """Return the key under which a file lies in its folder. Raises InputError when the manifest does not name the file."""
         if name not in self.manifest.files:
             raise InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}")
         return checked_key(self.manifest.stored_as.get(name, name))
 
     def address(self, name: str) -> str:
-        """The URI of one of its files, for other tools."""
+        """Return the URI of one of its files, for other tools."""
         return join(self.uri, self.key(name))
 
     def file(self, name: str) -> Path:
-        """A local path of one of its files: itself on disk, a checked copy in the cache for object storage.
+        """Return a local path of one of its files: the file itself on disk, a checked copy in the cache for object storage.
 
-        InputError when the manifest does not name it, it is gone, it leads elsewhere, or arrives other than it was signed.
+        Raises InputError when the manifest does not name the file, when it is gone, when it is a link that leads out of the folder,
+        or when its bytes differ from the manifest on arrival.
         """
         path = self.folder.local(self.key(name))
         if path is None:
@@ -120,25 +121,25 @@ class Artifact:
         return path
 
     def download(self, name: str, file: Path) -> None:
-        """Copy one of its files to `file` and check it. InputError when it is gone or not what was signed."""
-        tries = 2 if is_remote(self.uri) else 1  # it may have been damaged on its way
+        """Copy one of its files to `file` and check it. Raises InputError when it is gone or differs from the manifest."""
+        tries = 2 if is_remote(self.uri) else 1  # the first copy may have been damaged on its way
         for _ in range(tries):
             try:
                 self.folder.download(self.key(name), file)
             except FileNotFoundError:
                 raise InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}: it is gone") from None
-            if self._is_signed(name, file):
+            if self._matches_manifest(name, file):
                 return
         raise self._damaged(name)
 
     def verified(self, name: str) -> Path:
-        """A local path of one of its files whose bytes are those that were signed. InputError when they are not."""
+        """Return a local path of one of its files, compared with the manifest. Raises InputError when the bytes differ."""
         path = self.file(name)
-        if not is_remote(self.uri) and not self._is_signed(name, path):  # what came from object storage was checked on its way
+        if not is_remote(self.uri) and not self._matches_manifest(name, path):  # copies from object storage are checked on arrival
             raise self._damaged(name)
         return path
 
-    def _is_signed(self, name: str, path: Path) -> bool:
+    def _matches_manifest(self, name: str, path: Path) -> bool:
         entry = self.manifest.files[name]
         return path.stat().st_size == entry.size and sha256_file(path) == entry.sha256
 
@@ -148,75 +149,55 @@ class Artifact:
         )
 
     def verify(self) -> None:
-        """Compare every file with the manifest. InputError names the first that differs."""
+        """Compare every file with the manifest. Raises InputError, which names the first that differs."""
         for name in self.manifest.files:
             self.verified(name)
 
     def reference(self) -> dict[str, str]:
-        """What another artifact's manifest says of this one as its input."""
+        """Return what the manifest of an artifact made from this one says about it: its URI and digest."""
         return {"uri": self.uri, "digest": self.digest}
 
     def input(self, role: str, kind: Kind) -> Artifact:
-        """One of the artifacts it was made from: at its place in this one's own root (it may have been copied), or where it was.
+        """Return one of the artifacts it was made from: from this artifact's own root, as after a copy, or from where it was.
 
-        InputError when it is in neither place, or another one lies there by now.
+        Raises InputError when it is at neither address, or when another artifact lies there by now.
         """
         reference = self.manifest.inputs.get(role)
         if reference is None:
             raise InputError(f"{self.uri} was made from no {role}")
-        places = list(dict.fromkeys([join(root_of(self.uri), below_root(reference["uri"])), reference["uri"]]))
-        for folder in places:
-            if exists(folder):
-                found = Artifact(folder, kind)
+        addresses = self._addresses(reference["uri"])
+        for uri in addresses:
+            if exists(uri):
+                found = Artifact(uri, kind)
                 if found.digest == reference["digest"]:
                     return found
-        changed = [folder for folder in places if exists(folder)]
+        changed = [uri for uri in addresses if exists(uri)]
         if changed:
             raise InputError(f"{changed[0]} is no longer the {kind} that {self.uri} was made from")
-        raise InputError(f"the {kind} that {self.uri} was made from is gone: it is not at {' or '.join(places)}")
+        raise InputError(f"the {kind} that {self.uri} was made from is gone: it is not at {' or '.join(addresses)}")
 
     def input_file(self, role: str) -> str:
-        """The URI of the single file it was made from: at its place in this one's own root, or where it was.
+        """Return the URI of the single file it was made from: in this artifact's own root, or where it was.
 
-        InputError when it is in neither place. Such files are named by their checksum, which their reader compares.
+        Raises InputError when it is at neither address. Such files are named by their checksum, which their reader compares.
         """
         uri = str(self.manifest.inputs[role]["uri"])
-        for folder in dict.fromkeys([join(root_of(self.uri), below_root(uri)), uri]):
-            parent, name = split_file(folder)
-            if parent.size(name) is not None:
-                return folder
+        for address in self._addresses(uri):
+            folder, name = split_file(address)
+            if folder.size(name) is not None:
+                return address
         raise InputError(f"the {role} that {self.uri} was made from are gone: there is no {uri}")
+
+    def _addresses(self, uri: str) -> list[str]:
+        """Where an input may lie: in this artifact's own root, and where the manifest says."""
+        return list(dict.fromkeys([join(root_of(self.uri), below_root(uri)), uri]))
 
     def __repr__(self) -> str:
         return f"Artifact({self.manifest.kind} {self.manifest.name} {self.digest[:12]} at {self.uri})"
 
 
-PLACES = ("datasets", "knowledge", "runs", "reports", "indexes", "pretrained", "weights", "sweeps", "exports")
-"""The folders of a storage root."""
-
-
-_BELOW_ROOT = re.compile(
-    r"(?:(?:datasets|indexes|knowledge)/[^/]+/[^/]+|(?:reports|pretrained|weights|sweeps|exports)/[^/]+|runs/[^/]+(?:/checkpoints/[^/]+)?)$"
-)
-
-
-def below_root(uri: str) -> str:
-    """The part of an artifact's address that is the same in every storage root: "datasets/toy/0123"."""
-    found = _BELOW_ROOT.search(uri.rstrip("/"))
-    if found:
-        return found.group()
-    parts = uri.rstrip("/").split("/")
-    start = max((folder for folder, part in enumerate(parts) if part in PLACES), default=len(parts) - 1)
-    return "/".join(parts[start:])
-
-
-def root_of(uri: str) -> str:
-    """The storage root an artifact lies in."""
-    return uri.rstrip("/").removesuffix(below_root(uri)).rstrip("/")
-
-
 def exists(uri: str | Path) -> bool:
-    """Whether a whole artifact lies at `uri`."""
+    """Return whether a whole artifact lies at `uri`."""
     return open_folder(uri).size(MANIFEST) is not None
 
 
@@ -238,7 +219,7 @@ def _read_manifest(folder: Folder, kind: Kind | None) -> Manifest:
 
 
 class Draft:
-    """An artifact being written: files are made in `path`, a local directory, and published one by one or at the end."""
+    """An artifact being written: files are made in `path`, a local directory, and published one by one or all at the end."""
 
     def __init__(self, folder: Folder, path: Path, kind: Kind, name: str, *, quiet: bool = False):
         self.kind, self.name, self.folder, self.path, self.quiet = kind, name, folder, path, quiet
@@ -247,13 +228,13 @@ class Draft:
         self._keys: dict[str, str] = {}
 
     def file(self, name: str) -> Path:
-        """Where to write the file `name`; folders on the way are made."""
+        """Return the path at which to write the file `name`; its parent folders are made."""
         path = self.path / checked_key(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def publish(self, name: str) -> FileEntry:
-        """The file `name` is finished: put it where the artifact will be. Its local path is no longer valid. Safe in threads."""
+        """Put the finished file `name` where the artifact will be. Its local path is no longer valid afterwards. Thread-safe."""
         path = self.path / name
         entry = FileEntry(size=path.stat().st_size, sha256=sha256_file(path))
         key = self.folder.publish(name, path, entry.sha256)
@@ -261,11 +242,11 @@ class Draft:
         return entry
 
     def adopt(self, name: str, key: str, entry: FileEntry) -> None:
-        """Name a file that lies in the artifact's place already: another process published it."""
+        """Include a file that another process has already published where the artifact will be."""
         self._entries[name], self._keys[name] = entry, key
 
     def key(self, name: str) -> str:
-        """The key that a published file got."""
+        """Return the key that a published file got."""
         return self._keys[name]
 
     def commit(
@@ -277,13 +258,14 @@ class Draft:
         counts: Mapping[str, int] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> Artifact:
-        """Publish what is not yet, and create the manifest: from this moment it is an artifact.
+        """Publish the files that are not published yet, and create the manifest: from this moment on it is an artifact.
 
-        Where another writer was first with the same digest, that one stays and is returned. RunError when it is another thing.
+        Where another writer committed the same digest first, that artifact stays and is returned. Raises RunError when it is
+        another kind or another digest.
         """
         self._publish_rest()
-        if not self._all_there():
-            return self._second(digest)
+        if not self._is_complete():
+            return self._yield_to_winner(digest)
         manifest = Manifest(
             kind=self.kind,
             name=self.name,
@@ -299,21 +281,22 @@ class Draft:
             written_by=self.written_by,
         )
         if not self.folder.create(MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode()):
-            return self._second(digest)
+            return self._yield_to_winner(digest)
         return Artifact(self.folder.uri, self.kind)
 
     def _publish_rest(self) -> None:
         names = [path.relative_to(self.path).as_posix() for path in sorted(self.path.rglob("*")) if path.is_file()]
         total_mb = sum((self.path / name).stat().st_size for name in names) // 10**6
-        quiet = self.quiet or total_mb < TOLD_FROM_MB or not is_remote(self.folder.uri)
+        quiet = self.quiet or total_mb < SHOWN_FROM_MB or not is_remote(self.folder.uri)
         with ThreadPoolExecutor(UPLOADS) as pool, Progress("upload", total=total_mb, unit="MB", quiet=quiet) as progress:
             for entry in pool.map(self.publish, names):
                 progress.advance(entry.size // 10**6)
 
-    def _all_there(self) -> bool:
-        """Whether all files still are. Not where another writer has won, and a third one took away what it had in common with this.
+    def _is_complete(self) -> bool:
+        """Return whether every published file is still there.
 
-        RunError where one vanished that was found there already: somebody's debris, cleared away since.
+        It is not where another writer has won, and a third one removed files that it shared with this one. Raises RunError when a
+        file that an earlier writer had left was cleared away meanwhile.
         """
         there = {entry.key for entry in self.folder.walk()}
         name = next((name for name, key in self._keys.items() if key not in there), None)
@@ -322,8 +305,8 @@ class Draft:
             raise RunError(f"{join(self.folder.uri, key)} vanished while {name!r} was counted on; run the same command again")
         return name is None
 
-    def _second(self, digest: str) -> Artifact:
-        """Another writer's manifest is there. What only this one published is taken away again."""
+    def _yield_to_winner(self, digest: str) -> Artifact:
+        """Return the artifact that another writer committed first; remove the files that only this writer published."""
         winner = Artifact(self.folder.uri)
         named = {winner.key(name) for name in winner.manifest.files}
         self.folder.delete(key for key in self._keys.values() if key not in named)
@@ -336,28 +319,28 @@ class Draft:
 UPLOADS = 4
 """Files that go up at the same time."""
 
-TOLD_FROM_MB = 50
-"""Uploads above this show progress."""
+SHOWN_FROM_MB = 50
+"""Uploads of this size and more show progress."""
 
 
 @contextmanager
 def draft(uri: str | Path, kind: Kind, name: str, *, quiet: bool = False) -> Iterator[Draft]:
-    """A Draft of the artifact that will be at `uri`; `quiet`: large uploads show no progress.
+    """Open a Draft of the artifact that will be at `uri`. quiet: large uploads show no progress.
 
-    RunError when the place cannot be written or the disk is full.
+    Raises RunError when the folder cannot be written or the disk is full.
     """
     folder = open_folder(uri)
     try:
         with folder.workspace() as path:
             yield Draft(folder, path, kind, name, quiet=quiet)
     except (OSError, SafetensorError) as error:
-        # NumPy and safetensors tell of a full disk in words of their own, without an error number.
+        # NumPy and safetensors report a full disk in words of their own, without an error number.
         reason = getattr(error, "strerror", None) or f"{error} (is the disk full?)"
         raise RunError(f"cannot write the {kind} at {folder.uri}: {reason}") from error
 
 
 def remove(uri: str | Path) -> None:
-    """Take an artifact away, its manifest first: it is gone at once, or not at all."""
+    """Remove an artifact, its manifest first, so that no reader sees half of it."""
     folder = open_folder(uri)
     folder.delete([MANIFEST])
     folder.clear()
@@ -365,7 +348,7 @@ def remove(uri: str | Path) -> None:
 
 @cache
 def code_version() -> dict[str, str]:
-    """Version of this package, and git commit where it runs from a checkout."""
+    """Return the version of this package, and the git commit where it runs from a checkout."""
     version = {"zsbir": zsbir.__version__}
     here = Path(__file__).parent
 
@@ -373,7 +356,7 @@ def code_version() -> dict[str, str]:
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
-        # Only a checkout of this very project counts: an installed package may lie inside somebody else's repository.
+        # Only a checkout of this project counts: an installed package may lie inside another repository.
         if Path(git("rev-parse", "--show-toplevel")) == here.parent.parent:
             version["commit"] = git("rev-parse", "HEAD")
             version["dirty"] = "yes" if git("status", "--porcelain", "--untracked-files=no") else "no"

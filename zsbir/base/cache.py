@@ -1,7 +1,7 @@
-"""The cache of a machine: files by content, shared by all its processes, bounded in size, least recently used out first.
+"""The cache of a machine: files by content, shared by all its processes, bounded in size, evicted least recently used first.
 
 `ZSBIR_CACHE` is its folder (default `~/.cache/zsbir`), `ZSBIR_CACHE_GB` its bound (default 100, and never more than nine tenths of
-what the disk has to give). Everything in it can be made again; removing it is safe while nothing runs.
+what it holds and the disk has free). Everything in it can be made again; removing it is safe while nothing runs.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from zsbir.base.errors import InputError, RunError
 
 DEFAULT_GB = 100.0
 IN_USE_S = 60.0
-"""A file that somebody asked for within this time is not thrown out: it may be about to be opened."""
+"""A file that was asked for within this time is not evicted: its reader may be about to open it."""
 
 _TOUCH_S = 10.0
 
 
 def cache_dir() -> Path:
-    """The folder of files that can be made again: `ZSBIR_CACHE`, else `~/.cache/zsbir`."""
+    """Return the folder of the cache: `ZSBIR_CACHE`, else `~/.cache/zsbir`."""
     return Path(os.environ.get("ZSBIR_CACHE") or Path.home() / ".cache" / "zsbir")
 
 
 def cache_bytes() -> int:
-    """The bound of the cache in bytes. InputError when `ZSBIR_CACHE_GB` is no positive number."""
+    """Return the bound of the cache in bytes. Raises InputError when `ZSBIR_CACHE_GB` is not a positive number."""
     text = os.environ.get("ZSBIR_CACHE_GB") or str(DEFAULT_GB)
     try:
         asked = float(text) * 1e9
@@ -44,34 +44,35 @@ def cache_bytes() -> int:
 
 
 def cached(name: str, make: Callable[[Path], None]) -> Path:
-    """The file of that name in the cache, made by `make(path)` where it is not there: once, however many processes ask.
+    """Return the cached file of that name; where it is missing, `make(path)` makes it, once however many processes ask.
 
-    name: says what is in it (a checksum, with an ending), since it is never made anew. Raises RunError when the disk is full.
+    name: must identify the content (a checksum with an ending), since the file is never made anew. Raises RunError when the disk is
+    full.
     """
     path = _objects() / name[:2] / name
-    if _still_there(path):
+    if _touch(path):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(_locks() / name[:2]):
-        if not _still_there(path):
+        if not _touch(path):
             _make(path, make)
             _evict(keep=path)
     return path
 
 
 def is_cached(name: str) -> bool:
-    """Whether the file of that name is in the cache at this moment."""
+    """Return whether the file of that name is in the cache at this moment."""
     return (_objects() / name[:2] / name).exists()
 
 
 def drafts_dir() -> Path:
-    """Where this process writes what goes to object storage; what killed processes left there is removed."""
+    """Return the folder in which this process writes files for object storage; those of killed processes are removed."""
     drafts = cache_dir() / "drafts"
-    mine = drafts / f"{os.getpid()}-{_started()}"
-    with _drafts_begin:
+    mine = drafts / f"{os.getpid()}-{_process_id()}"
+    with _drafts_lock:
         if not mine.exists():
             drafts.mkdir(parents=True, exist_ok=True)
-            _hold(mine)
+            _lock_for_life(mine)
             mine.mkdir()
             for other in drafts.iterdir():
                 if other.is_dir() and other != mine:
@@ -94,8 +95,8 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
         Path(part).unlink(missing_ok=True)
 
 
-def _still_there(path: Path) -> bool:
-    """Whether it is, and from now on recently used."""
+def _touch(path: Path) -> bool:
+    """Return whether the file exists, and mark it as recently used."""
     try:
         if time.time() - path.stat().st_mtime > _TOUCH_S:
             os.utime(path)
@@ -105,7 +106,7 @@ def _still_there(path: Path) -> bool:
 
 
 def _evict(keep: Path) -> None:
-    """Throw out what was not used for longest until the rest fits. Whoever has such a file open keeps it until he closes it."""
+    """Remove the files that were not used for longest until the rest fits. Processes keep those that they have open."""
     limit, contents = cache_bytes(), sorted(_contents(_objects()))
     total = sum(size for _, _, size in contents)
     for used_s, path, size in contents:
@@ -117,7 +118,7 @@ def _evict(keep: Path) -> None:
 
 
 def _contents(folder: Path) -> list[tuple[float, Path, int]]:
-    """(last used, file, bytes) of all that is in the cache."""
+    """Return (last used, file, bytes) of everything below a folder."""
     found = []
     for directory, _, names in os.walk(folder):
         for name in names:
@@ -143,20 +144,20 @@ def _locks() -> Path:
 
 
 _held: dict[Path, FileLock] = {}
-_drafts_begin = threading.Lock()
+_drafts_lock = threading.Lock()
 
 
-def _started() -> str:
-    """Tells this process from an earlier one of the same number."""
+def _process_id() -> str:
+    """Return what tells this process from an earlier one with the same number."""
     return f"{_PROCESS_STARTED_NS:x}"
 
 
 _PROCESS_STARTED_NS = time.time_ns()
 
 
-def _hold(folder: Path) -> None:
-    """A lock of the operating system's, which ends with this process."""
-    if folder in _held:  # somebody has cleaned the cache away meanwhile
+def _lock_for_life(folder: Path) -> None:
+    """Take a lock of the operating system, which ends with this process."""
+    if folder in _held:  # the cache was removed meanwhile
         _held.pop(folder).release(force=True)
     lock = FileLock(folder.with_name(folder.name + ".lock"))
     lock.acquire()

@@ -1,6 +1,6 @@
 """One command line for every verb: flags, YAML and defaults come from the fields of its configurations.
 
-Standard output is the URI made; everything else goes to standard error. Exit codes: 0 done, 1 failed, 2 bad arguments or
+Standard output carries the URI made; everything else goes to standard error. Exit codes: 0 done, 1 failed, 2 bad arguments or
 input, 130 interrupted.
 """
 
@@ -30,34 +30,35 @@ def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None 
     `ZSBIR_TRACEBACK=1` shows the whole traceback of an error instead.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that has no bars and dots is no reason to fail
+        sys.stdout.reconfigure(errors="replace")  # a terminal without bars and dots must not make a command fail
+    watch.start()
     try:
-        # Libraries print; Ray prints what workers print. None of it may come between the caller and the URI.
+        # Libraries print, and Ray prints what its workers print. None of it may mix with the URI on standard output.
         with redirect_stdout(sys.stderr):
             result = run(sys.argv[1:] if argv is None else argv)
         if result is not None:
-            with unread():
+            with broken_pipe_allowed():
                 print(result, flush=True)
         sys.exit(DONE)
     except HelpAsked as asked:
-        with unread():
+        with broken_pipe_allowed():
             print(asked, end="", flush=True)
         sys.exit(DONE)
     except (InputError, RunError, OSError, Interrupted, KeyboardInterrupt) as error:
         if os.environ.get("ZSBIR_TRACEBACK"):
             raise
-        code, line = _verdict(error)
-        watch.facts(error=type(error).__name__)
+        code, line = _exit_code_and_line(error)
+        watch.record_facts(error=type(error).__name__)
         say(line)
         sys.exit(code)
     except Exception as error:
-        watch.facts(error=type(error).__name__)
+        watch.record_facts(error=type(error).__name__)
         raise
 
 
 @contextmanager
-def unread() -> Iterator[None]:
-    """Nobody reads on, as behind `| head`: that ends the printing, and is no failure."""
+def broken_pipe_allowed() -> Iterator[None]:
+    """End printing without a failure when the reader has gone, as behind `| head`."""
     try:
         yield
     except BrokenPipeError:
@@ -65,7 +66,7 @@ def unread() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
-def _verdict(error: BaseException) -> tuple[int, str]:
+def _exit_code_and_line(error: BaseException) -> tuple[int, str]:
     match error:
         case InputError():
             return BAD_INPUT, f"error: {error}"
@@ -79,7 +80,7 @@ def _verdict(error: BaseException) -> tuple[int, str]:
             return FAILED, f"error: {error}"
 
 
-class HelpAsked(Exception):  # noqa: N818 - a question is no error
+class HelpAsked(Exception):  # noqa: N818 - asking for help is not an error
     """The user asked for help: its text is the result."""
 
 
@@ -93,7 +94,7 @@ class Parser(argparse.ArgumentParser):
         self._fields: set[str] = set()
 
     def add_fields(self, config: type[Config], *, title: str, skip: frozenset[str] = frozenset()) -> None:
-        """A flag for every field of `config`, with its description and default as help."""
+        """Add a flag for every field of `config`, with its description and default as help."""
         group = self.add_argument_group(title)
         for name, field in config.model_fields.items():
             if name in skip:
@@ -112,11 +113,11 @@ class Parser(argparse.ArgumentParser):
                 )
 
     def add_config_file(self) -> None:
-        """`--config FILE`: fields from a YAML file; flags win over it."""
+        """Add `--config FILE`: fields from a YAML file, over which flags win."""
         self.add_argument("--config", metavar="FILE", help="YAML file of fields; flags win over it")
 
     def values(self, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-        """Everything parsed, and the mapping of configuration fields that were given (YAML first, flags over it)."""
+        """Return everything parsed, and the configuration fields that were given: those of the YAML file, then flags over them."""
         parsed, unknown = self.parse_known_args(list(argv))
         if unknown:
             flags = [option for action in self._actions for option in action.option_strings]
@@ -129,16 +130,16 @@ class Parser(argparse.ArgumentParser):
         return parsed, ({**read_yaml(config_file), **given} if config_file else given)
 
     def print_help(self, file: object = None) -> NoReturn:  # noqa: ARG002 - argparse's signature
-        """Help is a result like any other: it goes where `main` sends results."""
+        """Raise HelpAsked: `main` prints help where it prints results."""
         raise HelpAsked(self.format_help())
 
     def error(self, message: str) -> NoReturn:
-        """Bad arguments become an InputError, one line."""
+        """Raise InputError, one line, for bad arguments."""
         raise InputError(f"{message}; see {self.prog} --help")
 
 
 def _plain_type(annotation: Any) -> Any:
-    """`X` for `X | None`; the type itself otherwise."""
+    """Return `X` for `X | None`, and the type itself otherwise."""
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         return next(part for part in typing.get_args(annotation) if part is not type(None))
     return annotation
@@ -153,7 +154,7 @@ def _metavar(kind: Any) -> str:
 
 
 def _reader(kind: Any) -> Callable[[str], Any]:
-    """How a flag's text is read. Only tuples are taken apart here: pydantic validates, with its message, all else."""
+    """Return the function that reads a flag's text. Only tuples are split here; pydantic validates everything else."""
     if typing.get_origin(kind) is tuple:
         return lambda text: tuple(part.strip() for part in text.split(",") if part.strip())
     return str
@@ -166,7 +167,7 @@ def _shown(default: Any) -> str:
 
 
 def split_fields(values: dict[str, Any], *configs: type[Config]) -> list[dict[str, Any]]:
-    """`values` dealt out to the configurations that have the fields; what none has goes to the first, which reports it."""
+    """Split `values` among the configurations that have the fields; unknown ones go to the first, whose validation reports them."""
     parts: list[dict[str, Any]] = [{} for _ in configs]
     for name, value in values.items():
         owner = next((i for i, config in enumerate(configs) if name in config.model_fields), 0)

@@ -1,4 +1,4 @@
-"""Configurations are values: frozen, one schema for command line, YAML, service body and sweep space."""
+"""Configurations as values: frozen, with one schema for command line, YAML file, request body and sweep space."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Config(BaseModel):
 
     @classmethod
     def of(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
-        """`values` validated. InputError names each bad field in one line, with the way out."""
+        """Return `values` validated. Raises InputError, one line that names each bad field and the way out."""
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
             raise InputError(f"{where}: " + "; ".join(_explain(cls, item) for item in error.errors())) from None
 
     def replace(self, **changes: Any) -> Self:
-        """The same configuration with some fields changed, validated anew."""
+        """Return the same configuration with some fields changed, validated anew."""
         return type(self).of({**self.model_dump(), **changes})
 
     def fingerprint(self) -> str:
-        """sha256 over the canonical JSON of all fields, 64 hex digits."""
+        """Return the sha256 of the canonical JSON of all fields, 64 hex digits."""
         return digest_of(self.model_dump(mode="json"))
 
 
@@ -49,7 +49,7 @@ def _explain(model: type[Config], item: Any) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """An error line for a name that does not exist: the nearest one that does, or all of them."""
+    """Return an error line for a name that does not exist: with the nearest known name, or all of them."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
@@ -57,12 +57,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def digest_of(value: Any) -> str:
-    """sha256 over the canonical JSON of `value`, 64 hex digits."""
+    """Return the sha256 of the canonical JSON of `value`, 64 hex digits."""
     return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
 
 
 def streamed_digest(values: Iterable[Any]) -> str:
-    """`digest_of` of a list too long for one text in memory. An iterator in it, at any depth, stands for a list."""
+    """Return `digest_of` a list that is too long for one text in memory. An iterator in it, at any depth, stands for a list."""
     digest = hashlib.sha256()
     for piece in _pieces(iter(values)):
         digest.update(piece.encode())
@@ -81,10 +81,10 @@ def _pieces(value: Any) -> Iterator[str]:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML mapping from a file; InputError where there is none."""
+    """Read a YAML mapping from a file. Raises InputError where there is none."""
     try:
         values = yaml.safe_load(Path(path).read_text("utf-8"))
-        json.dumps(values, default=str)  # a mapping that holds itself has no end
+        json.dumps(values, default=str)  # fails for a mapping that contains itself
     except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"cannot read the configuration {str(path)!r}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

@@ -1,34 +1,61 @@
-"""What a stage tells the person who started it, on standard error: standard output belongs to the URI it makes."""
+"""Messages and progress for the person who started a command, on standard error: standard output belongs to the URI it makes.
+
+Programs that want the same as data subscribe to progress: `subscribe(listener)`.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Self, TextIO, TypeVar
+from typing import NamedTuple, Self, TextIO, TypeVar
 
 from tqdm import tqdm
-
-from zsbir.base import watch
 
 Item = TypeVar("Item")
 
 LOG_INTERVAL_S = 5.0
-"""Seconds between two progress lines where standard error is no terminal."""
+"""Seconds between two progress lines where standard error is not a terminal."""
+
+
+class ProgressEvent(NamedTuple):
+    """How far a piece of work is. total: None where it is not known; per_s: units a second since it began."""
+
+    label: str
+    done: int
+    total: int | None
+    unit: str
+    per_s: float
+
+
+Listener = Callable[[ProgressEvent], None]
+_listeners: list[Listener] = []
+
+
+def subscribe(listener: Listener) -> None:
+    """Call `listener` at each advance of any progress in this process that is not quiet. Subscribing twice changes nothing."""
+    if listener not in _listeners:
+        _listeners.append(listener)
+
+
+def publish(event: ProgressEvent) -> None:
+    """Hand an event to every listener."""
+    for listener in _listeners:
+        listener(event)
 
 
 def say(message: str) -> None:
-    """One line of the story; with its time in the log of a service (`ZSBIR_LOG_TIMES`)."""
+    """Print one line on standard error; with the time before it where `ZSBIR_LOG_TIMES` is set, as in a service's log."""
     if os.environ.get("ZSBIR_LOG_TIMES"):
         message = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}"
-    with suppress(OSError), tqdm.external_write_mode(file=sys.stderr):  # a full disk, or nobody who reads: no reason to stop work
+    with suppress(OSError), tqdm.external_write_mode(file=sys.stderr):  # a full disk or a closed pipe must not stop the work
         print(message, file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:
-    """One line about something that is not as it should be, but does not stop the work."""
+    """Print one line about something that is wrong but does not stop the work."""
     say(f"warning: {message}")
 
 
@@ -61,11 +88,11 @@ class Progress:
             self._bar = tqdm(total=total, desc=label, unit=unit, initial=start, file=self._stream, leave=False, dynamic_ncols=True)
 
     def advance(self, count: int = 1, suffix: str = "") -> None:
-        """Count `count` more as done; `suffix` (a loss, say) stands behind the rate."""
+        """Count `count` more units as done; `suffix` (a loss, say) is shown behind the rate."""
         self._done += count
         self._suffix = suffix or self._suffix
         if not self._quiet:
-            self._tell()
+            publish(ProgressEvent(self._label, self._done, self._total, self._unit, self._per_s))
         if self._bar is not None:
             self._bar.set_postfix_str(self._suffix, refresh=False)
             self._bar.update(count)
@@ -78,9 +105,6 @@ class Progress:
         elapsed_s = time.monotonic() - self._began
         return (self._done - self._start) / elapsed_s if elapsed_s > 0 else 0.0
 
-    def _tell(self) -> None:
-        watch.progress(self._label, done=self._done, total=self._total, unit=self._unit, per_s=self._per_s)
-
     def _print_line(self) -> None:
         rate = self._per_s
         share = f"{self._done}/{self._total}" if self._total else f"{self._done}"
@@ -89,7 +113,7 @@ class Progress:
         print(f"{self._label} {share} {self._units}, {rate:.1f}/s{left}{tail}", file=self._stream, flush=True)
 
     def close(self) -> None:
-        """Take the bar away, leaving one line that says how much was done and how fast."""
+        """Remove the bar, and print one line that says how much was done and how fast."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -107,7 +131,7 @@ class Progress:
 
 
 def track(items: Iterable[Item], label: str, *, total: int | None = None, unit: str = "it") -> Iterator[Item]:
-    """`items`, one after the other, with progress."""
+    """Yield `items` one after the other, and show progress."""
     with Progress(label, total=total, unit=unit) as progress:
         for item in items:
             yield item

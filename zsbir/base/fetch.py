@@ -12,9 +12,9 @@ from zsbir.base.storage import is_remote, local_path, split_file
 
 
 def fetch(uri: str) -> Path:
-    """A local copy of the single file at `uri`: itself for a path, a copy in the cache for `s3://bucket/key`.
+    """Return a local path of the single file at `uri`: the file itself for a path, a copy in the cache for `s3://bucket/key`.
 
-    What an artifact's manifest names is checked. Raises InputError when there is no such file, or the store says no.
+    A file that an artifact's manifest names is checked. Raises InputError when there is no such file, or the store refuses it.
     """
     if not is_remote(uri):
         path = local_path(uri)

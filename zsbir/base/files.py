@@ -1,4 +1,4 @@
-"""Files on this machine's disk: whole or not at all, and by checksum."""
+"""Files on this machine's disk: atomic writes and checksums."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 _MASK = os.umask(0)
-os.umask(_MASK)  # it can only be asked for by setting it
+os.umask(_MASK)  # the mask can only be read by setting it
 
 Made = TypeVar("Made")
 
@@ -18,19 +18,21 @@ _FOLDER_TRIES = 100
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of a file's bytes, 64 hex digits."""
+    """Return the sha256 of a file's bytes, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing: a reader sees the old bytes or the new ones, also after a power cut."""
+    """Write a whole file or nothing: readers see the old bytes or the new ones, even after a power cut."""
     with _part_of(path) as part:
         try:
             part.write(data)
             part.flush()
             os.fsync(part.fileno())
-            Path(part.name).chmod(0o666 & ~_MASK)  # a temporary file is its maker's alone; what is kept is the team's
+            Path(part.name).chmod(
+                0o666 & ~_MASK
+            )  # temporary files are readable by their owner alone; this one is kept, for the team
             Path(part.name).replace(path)
         except BaseException:
             Path(part.name).unlink(missing_ok=True)
@@ -38,12 +40,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def _part_of(path: Path) -> IO[bytes]:
-    """A new file beside `path`."""
+    """Make a temporary file beside `path`."""
     return in_folder(path.parent, lambda: tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False))
 
 
 def in_folder(folder: Path, make: Callable[[], Made]) -> Made:
-    """What `make` makes in a folder. Another process may remove it at this moment, because it is empty: then it is made again."""
+    """Call `make` in a folder that exists, and return its result. Other processes may remove it as empty: it is made again."""
     for tries_left in reversed(range(_FOLDER_TRIES)):
         try:
             folder.mkdir(parents=True, exist_ok=True)

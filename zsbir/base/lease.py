@@ -1,8 +1,8 @@
-"""One process at a time does a piece of work: on disk by a lock of the operating system's, in object storage by a lease.
+"""One process at a time works on a folder: on disk by a file lock, in object storage by a lease.
 
-A lease is an object that its holder writes anew every few seconds. Who finds one watches it: one that no longer changes is a dead
-process's, and the next number in line may be taken; of several who try, the store lets one win. No clock is compared. It saves work
-from being done twice; that nothing is damaged does not hang on it, but on how artifacts are committed.
+A lease is an object that its holder rewrites every few seconds. A process that finds one watches it: a lease that no longer changes
+belongs to a dead process, and the lease with the next number may be taken; of several that try, the store lets one win. No clocks
+are compared. Leases only save work from being done twice: what keeps artifacts whole is how they are committed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,21 @@ from zsbir.base.errors import Busy, InputError, RunError
 from zsbir.base.events import say
 from zsbir.base.storage import Folder, open_folder
 
-BEAT_S = 5.0
-PATIENCE_BEATS = 6
-"""Beats without a change after which a holder is taken for dead."""
+HEARTBEAT_S = 5.0
+"""Seconds between two rewrites of a lease by its holder."""
+
+PATIENCE_HEARTBEATS = 6
+"""Heartbeats without a change after which a holder is taken for dead."""
 
 _NAME = ".lease-"
+_TAKE_TRIES = 3
+_given_up: set[str] = set()
+"""The ids of leases that this process no longer holds: a request of its own that arrives late may bring one back."""
 
 
 @contextmanager
 def alone(uri: str) -> Iterator[None]:
-    """No second process works on `uri` meanwhile. Busy when one does, RunError when the place cannot be written."""
+    """Keep other processes from working on `uri`. Raises Busy when one does already, RunError when it cannot be written."""
     folder = open_folder(uri)
     path = folder.local()
     try:
@@ -51,47 +56,55 @@ def alone(uri: str) -> Iterator[None]:
 
 @contextmanager
 def _leased(folder: Folder) -> Iterator[None]:
-    number = _wait_for_turn(folder)
-    lease = _Lease(folder, f"{_NAME}{number:06d}")
-    if not lease.take():
-        raise Busy(f"another process has begun to work on {folder.uri} at this moment; wait for it, or end it")
+    lease = _taken_lease(folder)
     folder.delete(name for name in _leases(folder) if name < lease.name)
-    beating = threading.Thread(target=lease.beat, daemon=True, name="lease")
-    beating.start()
+    heartbeats = threading.Thread(target=lease.keep_alive, daemon=True, name="lease")
+    heartbeats.start()
     try:
         yield
     finally:
         lease.stop()
-        beating.join()  # before it is given up: a last beat would bring it back
+        heartbeats.join()  # before it is given up: a late heartbeat would bring it back
         lease.give_up()
+
+
+def _taken_lease(folder: Folder) -> _Lease:
+    for _ in range(_TAKE_TRIES):
+        lease = _Lease(folder, f"{_NAME}{_wait_for_turn(folder):06d}")
+        if lease.take():
+            return lease
+        if not _is_abandoned(_holder(_read(folder, lease.name))):
+            break
+    raise Busy(f"another process has begun to work on {folder.uri} at this moment; wait for it, or end it")
 
 
 class _Lease:
     def __init__(self, folder: Folder, name: str):
-        self._place, self.name = folder, name
-        self._holder = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
-        self._beats = 0
+        self._folder, self.name = folder, name
+        self._holder: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
+        self._heartbeats = 0
         self._stop = threading.Event()
 
     def take(self) -> bool:
-        return self._place.create(self.name, self._text())
+        return self._folder.create(self.name, self._text())
 
-    def beat(self) -> None:
-        while not self._stop.wait(BEAT_S):
-            self._beats += 1
-            # A store that is away for a while: whoever watches then finds this one dead, and the commit decides between them.
+    def keep_alive(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            self._heartbeats += 1
+            # While the store is away, another process may take this one for dead; then the commit decides between the two.
             with suppress(InputError, RunError):
-                self._place.replace(self.name, self._text())
+                self._folder.replace(self.name, self._text())
 
     def stop(self) -> None:
         self._stop.set()
 
     def give_up(self) -> None:
+        _given_up.add(self._holder["id"])
         with suppress(InputError, RunError):
-            self._place.delete([self.name])
+            self._folder.delete([self.name])
 
     def _text(self) -> bytes:
-        return json.dumps({**self._holder, "beats": self._beats}).encode()
+        return json.dumps({**self._holder, "beats": self._heartbeats}).encode()
 
 
 def _leases(folder: Folder) -> list[str]:
@@ -99,7 +112,7 @@ def _leases(folder: Folder) -> list[str]:
 
 
 def _wait_for_turn(folder: Folder) -> int:
-    """The number of the next lease. Busy when the last one is alive."""
+    """Return the number of the next lease. Raises Busy when the holder of the last one is alive."""
     found = _leases(folder)
     if not found:
         return 1
@@ -107,13 +120,13 @@ def _wait_for_turn(folder: Folder) -> int:
     first_seen = _read(folder, last)
     holder = _holder(first_seen)
     who = f"{holder.get('host')}, process {holder.get('pid')}"
-    if not (holder.get("host") == socket.gethostname() and _is_dead(int(holder.get("pid", 0)))):
-        say(f"{folder.uri} was last worked on by {who}; seeing whether it is still alive")
-        until = time.monotonic() + PATIENCE_BEATS * BEAT_S
+    if not _is_abandoned(holder):
+        say(f"{folder.uri} was last worked on by {who}; checking whether it is still alive")
+        until = time.monotonic() + PATIENCE_HEARTBEATS * HEARTBEAT_S
         while time.monotonic() < until and (seen := _read(folder, last)):
             if seen != first_seen:
                 raise Busy(f"another process is working on {folder.uri} ({who}); wait for it, or end it")
-            time.sleep(BEAT_S / 2)
+            time.sleep(HEARTBEAT_S / 2)
     return int(last.removeprefix(_NAME)) + 1
 
 
@@ -129,6 +142,11 @@ def _read(folder: Folder, name: str) -> bytes:
     with suppress(FileNotFoundError):
         return folder.read(name)
     return b""
+
+
+def _is_abandoned(holder: dict[str, Any]) -> bool:
+    """Return whether nobody holds a lease: its process on this machine is gone, or this process gave it up before."""
+    return holder.get("id") in _given_up or (holder.get("host") == socket.gethostname() and _is_dead(int(holder.get("pid", 0))))
 
 
 def _is_dead(pid: int) -> bool:

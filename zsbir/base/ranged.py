@@ -1,18 +1,18 @@
-"""A file of a folder, open for reading, of which only what is asked for is fetched."""
+"""A file of a folder, open for reading; only the ranges that are read are fetched."""
 
 from __future__ import annotations
 
 import io
 
-from zsbir.base.storage import Folder
+from zsbir.base.folder import Folder
 
 
 class RangedFile(io.RawIOBase):
-    """Each read asks the store for that range alone."""
+    """A read-only binary file; each read asks the store for that range alone."""
 
     def __init__(self, folder: Folder, key: str, size: int):
         super().__init__()
-        self._place, self._key, self._size, self._at = folder, key, size, 0
+        self._folder, self._key, self._size, self._at = folder, key, size, 0
 
     def readable(self) -> bool:
         return True
@@ -29,6 +29,6 @@ class RangedFile(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         length = self._size - self._at if size < 0 else min(size, self._size - self._at)
-        data = self._place.read_range(self._key, self._at, length)
+        data = self._folder.read_range(self._key, self._at, length)
         self._at += len(data)
         return data

@@ -1,11 +1,11 @@
 """Folders in S3-compatible object storage, through boto3.
 
-Files are put with `If-None-Match: *`, so that the store itself lets one writer win. A store that does not honour it is found out
-when a writer starts (it is told so): from then on every file gets a key of its own, and the manifest names it.
+Files are put with `If-None-Match: *`, so that the store itself lets one writer win. Whether a store honours the condition is
+tested when a writer starts; where it does not, the user is warned, every file gets a key of its own, and the manifest names it.
 
 Environment: the usual `AWS_*` variables (endpoint, region, keys, profile, `AWS_CA_BUNDLE`); `ZSBIR_S3_ADDRESSING` path, virtual or
-auto (path for a custom endpoint); `ZSBIR_S3_ATTEMPTS` tries a request gets (5, with jittered back-off); `ZSBIR_S3_TIMEOUT_S`
-seconds without a byte after which one is given up (60).
+auto (path for a custom endpoint); `ZSBIR_S3_ATTEMPTS` attempts at a request (5, with jittered back-off); `ZSBIR_S3_TIMEOUT_S`
+seconds without a byte after which an attempt is given up (60).
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import boto3
+import botocore.loaders
 import botocore.session
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
@@ -37,20 +39,20 @@ from botocore.utils import parse_timestamp
 from zsbir.base.cache import drafts_dir
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import warn
+from zsbir.base.folder import S3_SCHEME, WORKSPACE, Entry, checked_key, variation
 from zsbir.base.s3_errors import STORE_ERRORS, DamagedError, code_of, explain
-from zsbir.base.storage import S3_SCHEME, WORKSPACE, Entry, checked_key, variation
 
-logging.getLogger("botocore").setLevel(logging.WARNING)  # in Ray's workers it would tell where it found each credential
+logging.getLogger("botocore").setLevel(logging.WARNING)  # in Ray's workers it would log where it found each credential
 
 Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_S = 5
-KNOCK_TIMEOUT_S = 4
+PROBE_TIMEOUT_S = 4
 SINGLE_PUT_BYTES = 512 * 2**20
-"""Above this a file goes up in parts. Those are joined without a condition on some stores, so its key is always one of its own."""
+"""Above this size a file is uploaded in parts. Some stores join parts without a condition, so its key is always unique."""
 
 PIECE_BYTES = 32 * 2**20
-"""Of a file that comes down, in one answer."""
+"""Bytes of a file that are downloaded in one request."""
 
 _PIECES = 8
 _TRANSFERS = TransferConfig(multipart_threshold=32 * 2**20, multipart_chunksize=32 * 2**20, max_concurrency=_PIECES)
@@ -63,7 +65,11 @@ _lock = threading.Lock()
 
 
 def client(*, patient: bool = True) -> Any:
-    """The S3 client of this process and this environment. Safe in threads. InputError when the environment makes no sense."""
+    """Return the S3 client of this process and environment; it is thread-safe.
+
+    patient: with the usual attempts and time-outs; else with few and short ones, to see whether the store is there. Raises
+    InputError when the environment variables are wrong.
+    """
     settings = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "ZSBIR_S3_"))}
     key = (patient, os.getpid(), *sorted(settings.items()))
     with _lock:
@@ -89,10 +95,17 @@ def _new_client(*, patient: bool) -> Any:
 
 
 def _session() -> boto3.Session:
-    """One whose listings are read four times as fast: most of botocore's time goes into guessing the form of dates."""
+    """Return a session that reads listings four times as fast: botocore spends most of that time guessing the format of dates."""
     core = botocore.session.Session()
+    core.register_component("data_loader", _data_loader(core.get_config_variable("data_path")))
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_date)
     return boto3.Session(botocore_session=core)
+
+
+@cache
+def _data_loader(data_path: str | None) -> Any:
+    """Return botocore's loader of service models, shared by all sessions: reading them anew takes a tenth of a second each time."""
+    return botocore.loaders.create_loader(data_path)
 
 
 def _date(text: Any) -> datetime:
@@ -108,13 +121,13 @@ def _config(addressing: str, *, patient: bool) -> Config:
         raise InputError(f"ZSBIR_S3_ADDRESSING must be auto, path or virtual, got {addressing!r}")
     timeout_s = _number("ZSBIR_S3_TIMEOUT_S", 60.0)
     return Config(
-        connect_timeout=CONNECT_TIMEOUT_S if patient else KNOCK_TIMEOUT_S,
-        read_timeout=timeout_s if patient else min(timeout_s, KNOCK_TIMEOUT_S),
+        connect_timeout=CONNECT_TIMEOUT_S if patient else PROBE_TIMEOUT_S,
+        read_timeout=timeout_s if patient else min(timeout_s, PROBE_TIMEOUT_S),
         retries={"mode": "standard", "total_max_attempts": _attempts() if patient else min(_attempts(), 2)},
         s3={"addressing_style": cast(Any, addressing)},
         max_pool_connections=32,
         tcp_keepalive=True,
-        # Stores other than Amazon's often lack its newer trailing checksums; our own are in the manifests, and on each put as MD5.
+        # Stores other than Amazon's often lack its newer trailing checksums; manifests hold our own, and each put an MD5.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
@@ -124,10 +137,10 @@ def _attempts() -> int:
     return max(1, int(_number("ZSBIR_S3_ATTEMPTS", 5)))
 
 
-def _knock(patient: Any, bucket: str, uri: str) -> None:
-    """The first time this process comes to a bucket: one short request, so that a store that is not there is told of in seconds.
+def _check_reachable(patient: Any, bucket: str, uri: str) -> None:
+    """Send one short request the first time this process uses a bucket, so that a missing store is reported within seconds.
 
-    What else is wrong, the request that needs it says better: an answer to HEAD has no text.
+    Other errors are left to the request that needs the bucket: an answer to HEAD has no text.
     """
     store = (os.getpid(), patient.meta.endpoint_url, bucket)
     if store in _known:
@@ -151,15 +164,15 @@ def _number(name: str, default: float) -> float:
 
 
 class S3Folder:
-    """See `zsbir.base.storage.Folder`."""
+    """A prefix of a bucket; its methods are documented in `zsbir.base.folder.Folder`."""
 
     def __init__(self, uri: str):
         self.bucket, _, self.prefix = uri.removeprefix(S3_SCHEME).rstrip("/").partition("/")
         self.uri = f"{S3_SCHEME}{self.bucket}/{self.prefix}".rstrip("/")
         if not self.bucket or "//" in self.prefix:
-            raise InputError(f"{uri!r} is no place in object storage: it should read s3://bucket/prefix")
+            raise InputError(f"{uri!r} is not an address in object storage: it should read s3://bucket/prefix")
         self._client = client()
-        _knock(self._client, self.bucket, self.uri)
+        _check_reachable(self._client, self.bucket, self.uri)
 
     def __reduce__(self) -> tuple[type[S3Folder], tuple[str]]:
         return S3Folder, (self.uri,)
@@ -195,7 +208,7 @@ class S3Folder:
     def create(self, key: str, data: bytes) -> bool:
         mine = {**_checksum(data), "writer": uuid.uuid4().hex}
         if self._honours_conditions():
-            # A put whose answer was lost is tried again and refused: then what lies there is ours.
+            # A put whose answer was lost is tried again and refused: then the file there carries this writer's mark.
             return self._put_if_absent(key, data, mine) or self._noted(key, "writer") == mine["writer"]
         if self.size(key) is not None:
             return False
@@ -221,7 +234,7 @@ class S3Folder:
         try:
             first = self._piece(key, file, 0)
         except InputError:
-            if self.size(key) == 0:  # no range of it can be asked for
+            if self.size(key) == 0:  # an empty file has no ranges
                 return
             raise
         total = int(first.get("ContentRange", "/0").rpartition("/")[2])
@@ -232,7 +245,7 @@ class S3Folder:
                     raise RunError(f"{self.uri}/{key} was replaced while it was read; run the same command again")
 
     def _piece(self, key: str, file: Path, start: int) -> dict[str, Any]:
-        """Write a piece of a file to its place in another, and return the answer's head."""
+        """Download a piece of a file into the same position of `file`, and return the answer's head."""
 
         def take(answer: dict[str, Any]) -> dict[str, Any]:
             with file.open("r+b") as target:
@@ -245,7 +258,7 @@ class S3Folder:
     def walk(self) -> Iterator[Entry]:
         base = len(self._key(""))
         for item in self._objects():
-            if not item["Key"].endswith("/"):  # a mark by which other tools say: a folder
+            if not item["Key"].endswith("/"):  # an empty object by which other tools show a folder
                 yield Entry(item["Key"][base:], int(item["Size"]), item["LastModified"].timestamp())
 
     def names(self) -> list[str]:
@@ -262,7 +275,7 @@ class S3Folder:
         self._remove(item["Key"] for item in self._objects())
 
     def _remove(self, keys: Iterable[str]) -> None:
-        # One by one: stores differ in the checksum they want with a list, and deleting is rare.
+        # One by one: stores differ in the checksum they want with a list of keys, and deleting is rare.
         def remove(key: str) -> None:
             with self._errors(key.removeprefix(self._key(""))):
                 self._client.delete_object(Bucket=self.bucket, Key=key)
@@ -295,7 +308,7 @@ class S3Folder:
                 warn(f"left {self.uri}/{mark} behind ({error}); `python -m zsbir.artifacts gc` removes it")
 
     def _probe(self, mark: str) -> None:
-        """Write, and see whether the store refuses to write over it: all that is wrong shows before there is work to lose."""
+        """Write a mark, and find out whether the store refuses to overwrite it: errors show before there is work to lose."""
         known = _conditional.get(self._store())
         if known is False:
             self.replace(mark, b"")
@@ -329,7 +342,7 @@ class S3Folder:
         return self._client.meta.endpoint_url, self.bucket
 
     def _put_if_absent(self, key: str, content: bytes | Path, notes: dict[str, str]) -> bool:
-        """False when something is there."""
+        """Put a file with `If-None-Match: *`. Return False when there is one already."""
         for number in range(_CONFLICT_TRIES):
             try:
                 self._put(key, content, notes, IfNoneMatch="*")
@@ -339,7 +352,7 @@ class S3Folder:
                     return False
                 if status == 501:
                     raise _Unsupported from None
-                if status == 409 and number + 1 < _CONFLICT_TRIES:  # at the same moment as another
+                if status == 409 and number + 1 < _CONFLICT_TRIES:  # another writer put the same key at the same moment
                     time.sleep(0.2 * 2**number)
                     continue
                 raise explain(error, f"{self.uri}/{key}") from None
@@ -348,7 +361,7 @@ class S3Folder:
         raise AssertionError("unreachable")
 
     def _put(self, key: str, content: bytes | Path, notes: dict[str, str], **more: Any) -> None:
-        """notes: what the store keeps with it as its metadata."""
+        """Put a file. notes: the metadata that the store keeps with it."""
         at = self._at(key)
         try:
             if isinstance(content, Path):
@@ -368,14 +381,14 @@ class S3Folder:
         try:
             self._client.upload_file(str(file), self.bucket, self._key(key), ExtraArgs=more, Config=_TRANSFERS)
         except STORE_ERRORS as error:
-            # Told twice to join the parts, because its first answer was lost, a store may no longer know them: the size will tell.
+            # When the answer to joining the parts was lost, the second try may find no such upload: then the size decides.
             if code_of(error) != "NoSuchUpload":
                 raise explain(error, f"{self.uri}/{key}") from None
         if self.size(key) != file.stat().st_size:
             raise RunError(f"{self.uri}/{key} did not arrive whole; run the same command again")
 
     def _noted(self, key: str, name: str) -> str | None:
-        """What was noted under a name when the file was put; None also where the file is gone again."""
+        """Return a value of the metadata that the file was put with; None where it has none, or the file is gone."""
         try:
             note: str | None = self._head(key).get("Metadata", {}).get(name)
         except FileNotFoundError:
@@ -387,13 +400,13 @@ class S3Folder:
             try:
                 head: dict[str, Any] = self._client.head_object(**self._at(key))
             except ClientError as error:
-                if code_of(error) in ("301", "400", "403"):  # an answer to HEAD has no text: the same asked with GET says why
+                if code_of(error) in ("301", "400", "403"):  # an answer to HEAD has no text: a GET says why
                     self._client.get_object(**self._at(key), Range="bytes=0-0")["Body"].close()
                 raise
         return head
 
     def _answer(self, key: str, take: Callable[[dict[str, Any]], Result], **more: Any) -> Result:
-        """What `take` makes of a file's answer. boto3 tries requests again by itself, but not one whose answer breaks off."""
+        """Return `take` of the answer to GET. boto3 repeats failed requests itself, but not one whose body breaks off."""
         for tries_left in reversed(range(_attempts())):
             with self._errors(key):
                 answer: dict[str, Any] = self._client.get_object(**self._at(key), **more)
@@ -410,7 +423,7 @@ class S3Folder:
         with self._errors(""):
             try:
                 yield from pages
-            except ValueError as error:  # boto3 met something else where a number or a date belongs
+            except ValueError as error:  # boto3 found something else where a number or a date belongs
                 raise ResponseParserError(error) from None
 
     @contextmanager
@@ -427,12 +440,12 @@ class S3Folder:
         return f"{self.prefix}/{key}" if self.prefix else key
 
 
-class _Unsupported(Exception):  # noqa: N818 - an answer, no error
+class _Unsupported(Exception):  # noqa: N818 - an answer, not an error
     """The store does not know conditional puts."""
 
 
 def _whole(answer: dict[str, Any]) -> bytes:
-    """All bytes of an answer, which are those whose checksum was noted when they were put."""
+    """Return all bytes of an answer. Raises DamagedError when their checksum differs from the one they were put with."""
     data: bytes = answer["Body"].read()
     noted = {name: value for name, value in answer.get("Metadata", {}).items() if name == "sha256"}
     if noted and "ContentRange" not in answer and noted != _checksum(data):
@@ -441,7 +454,7 @@ def _whole(answer: dict[str, Any]) -> bytes:
 
 
 def _checksum(data: bytes) -> dict[str, str]:
-    """Noted with a file, so that its reader can compare: a manifest has nobody else who vouches for it."""
+    """Return the metadata by which a reader checks a file: nothing else holds the checksum of a manifest."""
     return {"sha256": hashlib.sha256(data).hexdigest()}
 
 

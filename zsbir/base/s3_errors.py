@@ -1,4 +1,4 @@
-"""What a store's refusal means for the user: one line, with the way out."""
+"""The errors of S3 stores as one line for the user, with the way out."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from zsbir.base.errors import InputError, RunError
 
 
 class DamagedError(BotoCoreError):  # type: ignore[misc, unused-ignore]  # botocore has no types
-    """Other bytes arrive than were put."""
+    """The bytes that arrive differ from those that were put."""
 
     fmt = "other bytes arrive than were put"
 
 
 STORE_ERRORS = (BotoCoreError, ClientError, Boto3Error, RetriesExceededError, HTTPError, ResponseParserError)
-"""Everything boto3 raises about a request."""
+"""Everything that boto3 raises about a request."""
 
 _MISSING = ("NoSuchKey", "NotFound", "404")
 
@@ -41,7 +41,7 @@ _USERS = {
     "NoSuchBucket": "there is no such bucket: create it, or correct the URI",
     "InvalidAccessKeyId": f"the store does not know this access key: {_KEYS}",
     "SignatureDoesNotMatch": f"the secret key is wrong: {_KEYS}",
-    "AccessDenied": "the keys are not allowed to do this: ask for the right to list, read and write below this place",
+    "AccessDenied": "the keys are not allowed to do this: ask for the right to list, read and write below this address",
     "Forbidden": "the keys are wrong, expired, or not allowed to do this",
     "403": "the keys are wrong, expired, or not allowed to do this",
     "ExpiredToken": "the session token has expired: sign in again",
@@ -55,7 +55,7 @@ _USERS = {
     "416": "the file ends before",
     "IllegalLocationConstraintException": "the bucket lies in another region: set AWS_REGION",
 }
-"""What the user can set right, by the store's error code."""
+"""What the user can correct, by the store's error code."""
 
 _FULL = (
     "QuotaExceeded",
@@ -68,7 +68,7 @@ _FULL = (
 
 
 def explain(error: Exception, where: str) -> Exception:
-    """The error to raise instead: FileNotFoundError, InputError for what the user can set right, RunError for the rest."""
+    """Return the error to raise instead: FileNotFoundError, InputError for what the user can correct, RunError for the rest."""
     error = _root(error)
     code = code_of(error)
     if code in _MISSING:
@@ -99,7 +99,7 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[Except
         "{line}, each time it was asked: on their way or in the store they are damaged; run the same command again, and if it "
         "stays so, remove the artifact and make it anew",
     ),
-    (ResponseParserError, RunError, "this is no answer of an S3 store ({line}): check AWS_ENDPOINT_URL"),
+    (ResponseParserError, RunError, "this is not the answer of an S3 store ({line}): check AWS_ENDPOINT_URL"),
     (ClientError, RunError, "the store answered {code} each time it was asked ({line}): try again later"),
     (
         (HTTPClientError, HTTPError, RetriesExceededError),
@@ -111,17 +111,17 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[Except
 
 
 def code_of(error: Exception) -> str:
-    """The store's error code ("NoSuchKey"), or its HTTP status where the answer had no body; "" for other errors."""
+    """Return the store's error code ("NoSuchKey"), or the HTTP status where the answer had no body; "" for other errors."""
     error = _root(error)
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def _root(error: Exception) -> Exception:
-    """boto3's transfers wrap what happened."""
+    """Return the error that boto3's transfers have wrapped."""
     inner = getattr(error, "last_exception", None) or (error.__context__ if isinstance(error, Boto3Error) else None)
     return inner if isinstance(inner, Exception) else error
 
 
 def _line(error: Exception) -> str:
-    """What it says, without a password that somebody wrote into an address."""
+    """Return the error's text in one line, without passwords in addresses."""
     return re.sub(r"//[^/@\s]+@", "//", " ".join(str(error).split()))[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Where bytes live: one interface, with local disk (`zsbir.base.disk`) and object storage (`zsbir.base.s3`) behind it.
+"""Addresses of files and folders, and what is behind them: local disk (`zsbir.base.disk`) or object storage (`zsbir.base.s3`).
 
 A `Folder` is a directory, or a prefix of a bucket. Its files are write-once: `publish` never puts other bytes where some are, and
 `create` has one winner. On these two, artifacts are built (see `zsbir.base.artifact`); nothing else is asked of a store.
@@ -10,98 +10,33 @@ usual `AWS_*` variables (see docs/storage.md).
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol, runtime_checkable
+from pathlib import Path
 
 from zsbir.base.errors import InputError
+from zsbir.base.folder import S3_SCHEME, WORKSPACE, Entry, Folder, checked_key, variation
 
-S3_SCHEME = "s3://"
-WORKSPACE = ".writing-"
-"""How names begin of what a writer keeps in a folder while it works there."""
-
-_NO_NAMES = frozenset({"", ".", ".."})
-
-
-class Entry(NamedTuple):
-    """One file of a folder: its key below it, bytes, and seconds since 1970 when it was last written."""
-
-    key: str
-    size: int
-    modified_s: float
-
-
-@runtime_checkable
-class Folder(Protocol):
-    """A place for files by key ("a/b.parquet").
-
-    Missing files raise FileNotFoundError; what the store refuses, InputError or RunError with the way out (disk: OSError).
-    """
-
-    uri: str
-
-    def sub(self, key: str) -> Folder:
-        """The folder below."""
-
-    def read(self, key: str) -> bytes:
-        """All of a file."""
-
-    def read_range(self, key: str, start: int, length: int) -> bytes:
-        """Bytes [start, start + length) of a file; fewer where it ends before."""
-
-    def size(self, key: str) -> int | None:
-        """Bytes of a file, or None where there is none."""
-
-    def version(self, key: str) -> str | None:
-        """What changes when a file changes, without reading it; None where there is none."""
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Put a file where none is, whole or not at all. False when one is there already; of several at once one wins."""
-
-    def replace(self, key: str, data: bytes) -> None:
-        """Put a file whatever is there, whole or not at all: for marks and leases, never for files of artifacts."""
-
-    def publish(self, key: str, file: Path, sha256: str) -> str:
-        """Take a finished local file in (it may be moved) and return the key it lies under.
-
-        That is `key`, also when the same bytes are there already; where other bytes are, a variation of it that nobody else uses.
-        """
-
-    def download(self, key: str, file: Path) -> None:
-        """Copy a file to this machine. The caller compares the checksum."""
-
-    def walk(self) -> Iterator[Entry]:
-        """Every file below, by key, in the order of keys."""
-
-    def names(self) -> list[str]:
-        """Names of the files and folders directly below, sorted."""
-
-    def delete(self, keys: Iterable[str]) -> None:
-        """Remove files; those that are gone already are none of the caller's worry."""
-
-    def clear(self) -> None:
-        """Remove everything below."""
-
-    def local(self, key: str = "") -> Path | None:
-        """Where that file lies on this machine's disk, or None for object storage."""
-
-    def check_writable(self) -> None:
-        """Tell at once, before any work is done, when this folder cannot be written."""
-
-    def workspace(self) -> AbstractContextManager[Path]:
-        """A new local directory to write files in, before they are published here; removed afterwards.
-
-        Tells at once, before any work is done, when this folder cannot be written.
-        """
+__all__ = [
+    "S3_SCHEME",
+    "WORKSPACE",
+    "Entry",
+    "Folder",
+    "checked_key",
+    "default_root",
+    "folder_name",
+    "is_remote",
+    "join",
+    "local_path",
+    "open_folder",
+    "split_file",
+    "variation",
+]
 
 
 def open_folder(uri: str | Path) -> Folder:
-    """The folder behind a path, a `file://` or an `s3://` URI. InputError for other schemes and broken URIs."""
+    """Return the folder at a path, a `file://` or an `s3://` URI. Raises InputError for other schemes and malformed URIs."""
     text = str(uri)
     if text.startswith(S3_SCHEME):
-        from zsbir.base.s3 import S3Folder  # boto3 is slow to import, and needed by few
+        from zsbir.base.s3 import S3Folder  # boto3 is slow to import, and most commands do without it
 
         return S3Folder(text)
     from zsbir.base.disk import DiskFolder
@@ -110,7 +45,7 @@ def open_folder(uri: str | Path) -> Folder:
 
 
 def join(uri: str | Path, *parts: str) -> str:
-    """The address of something below a folder."""
+    """Return the address of something below a folder."""
     text = str(uri)
     if text.startswith(S3_SCHEME):
         return "/".join([text.rstrip("/"), *parts])
@@ -118,55 +53,37 @@ def join(uri: str | Path, *parts: str) -> str:
 
 
 def folder_name(uri: str) -> str:
-    """The last part of an address."""
+    """Return the last part of an address."""
     return uri.rstrip("/").rpartition("/")[2]
 
 
 def split_file(uri: str | Path) -> tuple[Folder, str]:
-    """The folder and the key of the single file at `uri`."""
+    """Return the folder and the key of the single file at `uri`."""
     text = str(uri)
     if text.startswith(S3_SCHEME):
         bucket, _, key = text.removeprefix(S3_SCHEME).partition("/")
         parent, _, name = key.rstrip("/").rpartition("/")
         if not name:
-            raise InputError(f"{text!r} is no file in object storage: it should read s3://bucket/key")
+            raise InputError(f"{text!r} is not a file in object storage: it should read s3://bucket/key")
         return open_folder(f"{S3_SCHEME}{bucket}/{parent}"), name
     path = local_path(text)
     return open_folder(path.parent), path.name
 
 
 def is_remote(uri: str | Path) -> bool:
-    """Whether `uri` lies in object storage."""
+    """Return whether `uri` lies in object storage."""
     return str(uri).startswith(S3_SCHEME)
 
 
 def default_root() -> str:
-    """The storage root where none was named: `ZSBIR_ROOT`, else `artifacts`."""
+    """Return the storage root to use where none is named: `ZSBIR_ROOT`, else `artifacts`."""
     return os.environ.get("ZSBIR_ROOT") or "artifacts"
 
 
-def default_local_root() -> Path:
-    """Where on this machine things go that a storage root in object storage cannot hold, such as a database."""
-    return Path("artifacts")
-
-
 def local_path(uri: str) -> Path:
-    """The local folder or file behind `uri` (a path or a `file://` URI). InputError for other schemes."""
+    """Return the local path that `uri` (a path or a `file://` URI) means. Raises InputError for other schemes."""
     if uri.startswith("file://"):
         return Path(uri.removeprefix("file://"))
     if "://" in uri:
-        raise InputError(f"{uri!r} is no place that is known here: give a path, file:// or s3://bucket/prefix")
+        raise InputError(f"{uri!r} has a scheme that is not known here: give a path, file:// or s3://bucket/prefix")
     return Path(uri)
-
-
-def checked_key(key: str) -> str:
-    """`key`, unless it leads out of its folder, or is another way to write a name ("a//b", "./a"): then InputError."""
-    if not _NO_NAMES.isdisjoint(key.split("/")) or "\\" in key or "\0" in key:
-        raise InputError(f"{key!r} is no name of a file in a folder")
-    return key
-
-
-def variation(key: str) -> str:
-    """Another key beside `key`, with its ending, that nobody else has."""
-    path = PurePosixPath(key)
-    return str(path.with_name(f"{path.stem}~{uuid.uuid4().hex[:12]}{path.suffix}"))

@@ -1,9 +1,11 @@
-"""For who watches from elsewhere: how far a command is, as data, in the folder that `ZSBIR_WATCH` names, if it names one.
+"""Status files for programs that follow a command from elsewhere, such as the job queue.
+
+They are written to the folder that `ZSBIR_WATCH` names, a path or `s3://bucket/prefix`; without it nothing is recorded.
 
     driver.json, worker.json   {"progress": {...}, "facts": {...}, "metrics": {...}}: the command, its first data-parallel worker
     curve.json                 {"rows": [{"step": 10, "train/loss": 1.2}, ...]}
 
-Each process writes its own file, a few seconds after something has changed. A place that cannot be written ends no work.
+Each process writes its own file, a few seconds after something has changed. A folder that cannot be written stops no work.
 """
 
 from __future__ import annotations
@@ -16,129 +18,128 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from zsbir.base import events
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import Folder, open_folder
+from zsbir.base.storage import open_folder
 
 WATCH = "ZSBIR_WATCH"
 EVERY_S = 2.0
-"""Seconds between two writings."""
+"""Seconds between two writes."""
 
 MAX_ROWS = 500
-"""Rows of a curve that are written: of longer ones every other row, and so on; rows of evaluations all stay."""
+"""Rows of a curve that are written: of longer curves every other row, and so on. Rows recorded with `keep` all stay."""
 
 
-class _Watched:
-    """What one process has to tell, and the thread that writes it."""
+class _Recorder:
+    """The status of one process, and the thread that writes it."""
 
     def __init__(self, uri: str, name: str):
-        self.uri, self._place, self._name = uri, open_folder(uri), name
-        self._signs: dict[str, dict[str, Any]] = {"progress": {}, "facts": {}, "metrics": {}}
+        self.uri, self._folder, self._name = uri, open_folder(uri), name
+        self._status: dict[str, dict[str, Any]] = {"progress": {}, "facts": {}, "metrics": {}}
         self._rows: dict[int, dict[str, float]] = {}
+        self._kept: set[int] = set()
         self._changed: set[str] = set()
-        self._lock, self._writing, self._wake = threading.Lock(), threading.Lock(), threading.Event()
-        threading.Thread(target=self._work, daemon=True, name="watch").start()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        threading.Thread(target=self._write_regularly, daemon=True, name="watch").start()
         atexit.register(self.flush)
 
-    def tell(self, what: str, values: Mapping[str, Any]) -> None:
+    def record(self, section: str, values: Mapping[str, Any]) -> None:
         with self._lock:
-            self._signs[what].update(values)
-            self._changed.add("signs")
+            self._status[section].update(values)
+            self._changed.add("status")
 
-    def row(self, step: int, metrics: Mapping[str, float]) -> None:
+    def record_row(self, step: int, metrics: Mapping[str, float], *, keep: bool) -> None:
         with self._lock:
             self._rows.setdefault(step, {"step": step}).update(metrics)
-            self._signs["metrics"].update({"step": step, **metrics})
-            self._changed |= {"signs", "rows"}
+            self._kept |= {step} if keep else set()
+            self._status["metrics"].update({"step": step, **metrics})
+            self._changed |= {"status", "rows"}
 
     def flush(self) -> None:
         """Write what has changed, now."""
         with self._writing:
             with self._lock:
                 changed, self._changed = self._changed, set()
-                signs = json.dumps({**self._signs, "updated_s": time.time()})
-                rows = (
-                    json.dumps({"rows": _thinned([self._rows[step] for step in sorted(self._rows)])}) if "rows" in changed else ""
-                )
+                status = json.dumps({**self._status, "updated_s": time.time()})
+                rows = json.dumps({"rows": self._thinned_rows()}) if "rows" in changed else ""
             try:
                 if rows:
-                    _put(self._place, "curve.json", rows)
+                    self._folder.replace("curve.json", rows.encode())
                 if changed:
-                    _put(self._place, f"{self._name}.json", signs)
+                    self._folder.replace(f"{self._name}.json", status.encode())
             except (InputError, RunError, OSError):
                 with self._lock:
-                    self._changed |= changed  # the next time writes it
+                    self._changed |= changed  # the next flush writes it
 
-    def _work(self) -> None:
+    def _thinned_rows(self) -> list[dict[str, float]]:
+        steps = sorted(self._rows)
+        stride = max(1, -(-len(steps) // MAX_ROWS))
+        chosen = {*steps[::stride], *steps[-1:], *self._kept}
+        return [self._rows[step] for step in steps if step in chosen]
+
+    def _write_regularly(self) -> None:
         while True:
             time.sleep(EVERY_S)
             self.flush()
 
 
-_here: _Watched | None = None
-_asked = False
+_recorder: _Recorder | None = None
+_started = False
 
 
-def _watched() -> _Watched | None:
-    global _here, _asked  # noqa: PLW0603 - one a process, like the environment that asks for it
-    if not _asked:
-        _asked = True
+def start() -> None:
+    """Follow this process from now on, if `ZSBIR_WATCH` asks for it. Calls after the first change nothing."""
+    if not _started:
         uri = os.environ.get(WATCH, "")
-        _here = _Watched(uri, "driver") if uri else None
-    return _here
+        _use(_Recorder(uri, "driver") if uri else None)
 
 
-def place() -> str:
-    """The folder, for workers in other processes (see `work_for`); empty where nobody watches."""
-    watched = _watched()
-    return watched.uri if watched else ""
+def start_worker(uri: str) -> None:
+    """Record as the first worker of the command that is followed at `uri`; with an empty one, record nothing."""
+    _use(_Recorder(uri, "worker") if uri else None)
 
 
-def work_for(uri: str) -> None:
-    """Speak as the first worker of the command that is watched at `uri`; with an empty one, not at all."""
-    global _here, _asked
-    _asked, _here = True, (_Watched(uri, "worker") if uri else None)
+def stop() -> None:
+    """Record nothing more: another process reports this one's work, as a sweep does of its trials."""
+    _use(None)
 
 
-def be_silent() -> None:
-    """Another process tells of this one's work, as a sweep does of its trials."""
-    work_for("")
+def folder_uri() -> str:
+    """Return the folder of the status files, for workers in other processes; "" where nothing is recorded."""
+    recorder = _current()
+    return recorder.uri if recorder else ""
 
 
-def progress(label: str, *, done: int, total: int | None, unit: str, per_s: float) -> None:
-    """How far the command is; left_s: seconds left at this rate."""
-    if watched := _watched():
-        left_s = (total - done) / per_s if total and per_s else None
-        watched.tell("progress", {"label": label, "done": done, "total": total, "unit": unit, "per_s": per_s, "left_s": left_s})
+def record_metrics(step: int, metrics: Mapping[str, float], *, keep: bool = False) -> None:
+    """Record metrics of an optimiser step. keep: its row stays in the curve however long that gets, as an evaluation's should."""
+    if recorder := _current():
+        recorder.record_row(step, metrics, keep=keep)
 
 
-def figures(step: int, metrics: Mapping[str, float]) -> None:
-    """Metrics of an optimiser step."""
-    if watched := _watched():
-        watched.row(step, metrics)
-
-
-def facts(**values: Any) -> None:
-    """What is known now: the run's address, where it resumed, its MLflow run, how it failed."""
-    if watched := _watched():
-        watched.tell("facts", values)
+def record_facts(**values: Any) -> None:
+    """Record what is known by now: the run's address, the step it resumed at, its MLflow run, the error it ended with."""
+    if recorder := _current():
+        recorder.record("facts", values)
 
 
 def flush() -> None:
     """Write now what would be written soon: for processes that others may end."""
-    if watched := _watched():
-        watched.flush()
+    if recorder := _current():
+        recorder.flush()
 
 
-def _put(place: Folder, name: str, text: str) -> None:
-    place.replace(name, text.encode())
+def _current() -> _Recorder | None:
+    start()
+    return _recorder
 
 
-def _thinned(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    stride = -(-len(rows) // MAX_ROWS)
-    if stride <= 1:
-        return rows
-    return [row for number, row in enumerate(rows) if number % stride == 0 or number == len(rows) - 1 or _is_score(row)]
+def _use(recorder: _Recorder | None) -> None:
+    global _recorder, _started
+    _started, _recorder = True, recorder
+    events.subscribe(_record_progress)
 
 
-def _is_score(row: Mapping[str, float]) -> bool:
-    return any(name.startswith("dev/") for name in row)
+def _record_progress(now: events.ProgressEvent) -> None:
+    if recorder := _current():
+        left_s = (now.total - now.done) / now.per_s if now.total and now.per_s else None
+        recorder.record("progress", {**now._asdict(), "left_s": left_s})

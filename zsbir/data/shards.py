@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
-from zsbir.base.artifact import TOLD_FROM_MB, Artifact, FileEntry
+from zsbir.base.artifact import SHOWN_FROM_MB, Artifact, FileEntry
 from zsbir.base.cache import cache_bytes, cached, is_cached
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import Progress, warn
@@ -87,7 +87,7 @@ class Images:
         files = self._dataset.manifest.files
         entries = {shard: files[shard_name(shard)] for shard in shards if shard_name(shard) in files}
         sizes = {shard: entry.size for shard, entry in entries.items() if not is_cached(_copy_name(entry))}
-        quiet = not is_remote(self._dataset.uri) or sum(sizes.values()) < TOLD_FROM_MB * 10**6
+        quiet = not is_remote(self._dataset.uri) or sum(sizes.values()) < SHOWN_FROM_MB * 10**6
         queue = iter(shards)
         with Progress("fetch", total=sum(sizes.values()) // 10**6, unit="MB", quiet=quiet) as progress:
 

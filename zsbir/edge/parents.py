@@ -50,7 +50,7 @@ class Parent:
             self._client.update_run(self.run_id, status="RUNNING")
             for name, value in job_tag().items():
                 self._client.set_tag(self.run_id, name, value)
-            watch.facts(mlflow_run=self.run_id, mlflow_experiment=experiment_id)
+            watch.record_facts(mlflow_run=self.run_id, mlflow_experiment=experiment_id)
         return self.run_id
 
     def _create(self, experiment_id: str) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from zsbir.base.artifact import below_root
 from zsbir.base.errors import RunError
-from zsbir.base.storage import is_remote, local_path
+from zsbir.base.layout import below_root, mlflow_database
+from zsbir.base.storage import is_remote
 from zsbir.edge.tracking import RUN_TAG, tracking_uri
 
 _PAGE = 1000
@@ -28,7 +28,7 @@ def registries(root: str) -> list[str]:
 
 def _database(root: str) -> str:
     """Return the database that `zsbir.edge.tracking` uses where nothing is configured; empty if it does not exist."""
-    own = None if is_remote(root) else local_path(root).resolve() / "mlflow.db"
+    own = None if is_remote(root) else mlflow_database(root)
     uri = f"sqlite:///{own}" if own else "" if os.environ.get("MLFLOW_TRACKING_URI") else tracking_uri(root)
     return uri if uri and Path(uri.removeprefix("sqlite:///")).is_file() else ""
 

@@ -25,8 +25,8 @@ from zsbir.base import events
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.files import sha256_file
+from zsbir.base.layout import promotion_uri
 from zsbir.base.lease import alone
-from zsbir.base.storage import join
 from zsbir.edge.pyfunc import log_model
 from zsbir.edge.registry import is_there, versions
 from zsbir.edge.tracking import RUN_TAG, find_run, prepare_store, tracking_uri
@@ -92,7 +92,7 @@ class Releases:
 
         Raises RunError if another process holds it, or the champion is no longer `expected`.
         """
-        with alone(join(self._root, "promotions", self.model)):
+        with alone(promotion_uri(self._root, self.model)):
             self._check(expected)
             yield
 

@@ -30,7 +30,7 @@ from mlflow.tracking import MlflowClient
 
 from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, code_version
-from zsbir.base.storage import default_local_root, is_remote, local_path
+from zsbir.base.layout import mlflow_artifacts, mlflow_database
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # how MLflow makes its tables and checks models is of no use to the user
@@ -47,8 +47,7 @@ MAX_BATCH = 1000  # MLflow's limit of metrics a request
 
 def tracking_uri(root: str) -> str:
     """Return `MLFLOW_TRACKING_URI`, else a SQLite file under the storage root, or under `artifacts` here if the root is remote."""
-    folder = default_local_root() if is_remote(root) else local_path(root)
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{mlflow_database(root)}"
 
 
 def prepare_store(uri: str, experiment: str) -> None:
@@ -74,7 +73,7 @@ def _experiment_id(client: MlflowClient, uri: str, experiment: str) -> str:
     if found is not None:
         return str(found.experiment_id)
     # With a database file the artifacts belong beside it; a server has its own location for them.
-    beside = Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlflow-artifacts"
+    beside = mlflow_artifacts(Path(uri.removeprefix("sqlite:///")))
     location = beside.as_uri() if uri.startswith("sqlite:") else None
     return str(client.create_experiment(experiment, artifact_location=location))
 
@@ -161,7 +160,7 @@ class Tracker:
             experiment_id = _experiment_id(self._client, self._uri, self._experiment)
             found = find_run(self._client, experiment_id, self._key)
             self._run_id = self._resume(found) if found else self._create(experiment_id)
-            watch.facts(mlflow_run=self._run_id, mlflow_experiment=experiment_id)
+            watch.record_facts(mlflow_run=self._run_id, mlflow_experiment=experiment_id)
         return self._run_id
 
     def _resume(self, run_id: str) -> str:

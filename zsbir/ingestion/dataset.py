@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say, warn
+from zsbir.base.layout import datasets_folder
 from zsbir.base.storage import Folder, join, open_folder
 from zsbir.data import doctor, summary
 from zsbir.data.packing import PARTS, OtherForm, Packer, Packing, Record, found_records
@@ -27,7 +28,7 @@ def make_dataset(plan: Plan, settings: Settings) -> Artifact:
 
     Raises DataError for too many bad images.
     """
-    datasets = open_folder(join(settings.root, "datasets", plan.config.name))
+    datasets = open_folder(datasets_folder(settings.root, plan.config.name))
     folder = datasets.sub(plan.fingerprint[:16])
     dataset = _already_made(datasets, folder, plan)
     if dataset is None:

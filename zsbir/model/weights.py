@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from zsbir.base import layout
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.fetch import fetch
 from zsbir.base.files import sha256_file
@@ -168,7 +169,7 @@ def save_weights(state: dict[str, Tensor], *, backbone: str, labels: tuple[str, 
     facts = json.dumps({"backbone": backbone, "labels": labels})
     data = save({name: tensor.contiguous() for name, tensor in sorted(state.items())}, {"zsbir": facts})
     sha256 = hashlib.sha256(data).hexdigest()
-    folder, name = open_folder(join(root, "weights")), f"{sha256}.safetensors"
+    folder, name = open_folder(layout.weights_folder(root)), f"{sha256}.safetensors"
     try:
         if folder.size(name) is None:
             folder.create(name, data)

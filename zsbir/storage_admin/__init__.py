@@ -1,1 +1,1 @@
-"""What lies in a storage root: its artifacts and their lineage, checks, copies, and what may go."""
+"""The care of a storage root: its artifacts and their lineage, checks, copies, and the removal of what nothing needs."""

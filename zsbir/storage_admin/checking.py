@@ -1,4 +1,4 @@
-"""Whether artifacts are what their manifests say: every byte of every file, read where it lies and not from a cache."""
+"""The comparison of artifacts with their manifests: every byte of every file, read where it lies and not from a cache."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from zsbir.storage_admin.roots import Survey
 from zsbir.storage_admin.threads import ByteProgress, in_threads
 
 CHUNK_BYTES = 8 * 2**20
-"""Read at once, and asked for at once of a store."""
+"""Bytes that are read, and requested from a store, at once."""
 
 NOTES = (".lock", ".undelivered")
-"""A run's notes to itself: nobody minds that its manifest does not name them."""
+"""A run's notes to itself, which its manifest does not name."""
 
 
 class Problem(NamedTuple):
-    """What is wrong with one file."""
+    """A fault of one file."""
 
     file: str
     what: str
@@ -30,7 +30,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found out about one artifact or weight file. unnamed: files in its folder that its manifest does not name."""
+    """The result of checking one artifact or weight file. unnamed: files in its folder that its manifest does not name."""
 
     uri: str
     kind: str
@@ -40,12 +40,12 @@ class Verdict:
     unnamed: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the verdict as JSON values."""
         return {**vars(self), "problems": [problem._asdict() for problem in self.problems], "unnamed": list(self.unnamed)}
 
 
 class _File(NamedTuple):
-    """A file to read: where it lies, and what it should be."""
+    """A file to read: where it lies, and what its size and checksum should be."""
 
     owner: str
     name: str
@@ -54,22 +54,22 @@ class _File(NamedTuple):
     entry: FileEntry
 
 
-def everything(found: Survey) -> list[str]:
-    """The addresses of all that can be verified in a root, also of what has a damaged manifest."""
+def verifiable_uris(found: Survey) -> list[str]:
+    """Return the addresses of everything that can be verified in a root, artifacts with damaged manifests included."""
     units = [unit.uri for unit in found.units.values() if not unit.is_unfinished]
     return units + [join(found.root, *path.split("/")) for path in found.weights]
 
 
 def verify(uris: Sequence[str]) -> list[Verdict]:
-    """Read all files of artifacts and weight files, and say of each whether it is whole.
+    """Read all files of artifacts and weight files, and return whether each is whole.
 
-    What is taken away meanwhile is left out: a training replaces its checkpoints. InputError where there is no artifact at all.
+    Artifacts that are removed meanwhile are left out: a training replaces its checkpoints. Raises InputError where there is none.
     """
     subjects = list(in_threads(_subject, dict.fromkeys(uris)))
     files = [file for _, some in subjects for file in some]
     problems: dict[str, list[Problem]] = {}
     with ByteProgress("verify", sum(file.entry.size for file in files)) as progress:
-        for file, what in zip(files, in_threads(lambda file: _wrong_with(file, progress.advance), files), strict=True):
+        for file, what in zip(files, in_threads(lambda file: _problem_of(file, progress.advance), files), strict=True):
             if what:
                 problems.setdefault(file.owner, []).append(Problem(file.name, what))
     verdicts = [replace(verdict, problems=(*verdict.problems, *problems.get(verdict.uri, ()))) for verdict, _ in subjects]
@@ -102,15 +102,15 @@ def _weights(uri: str) -> tuple[Verdict, list[_File]]:
 
 
 def unnamed_files(artifact: Artifact) -> Iterator[str]:
-    """Files in an artifact's folder that its manifest does not name, without those of artifacts within."""
+    """Yield the files in an artifact's folder that its manifest does not name, without those of artifacts within it."""
     named = {artifact.key(name) for name in artifact.manifest.files} | {MANIFEST}
     keys = [entry.key for entry in artifact.folder.walk()]
     within = tuple(key.removesuffix(MANIFEST) for key in keys if key.endswith(f"/{MANIFEST}"))
     yield from (key for key in keys if key not in named and key not in NOTES and not (within and key.startswith(within)))
 
 
-def _wrong_with(file: _File, advance: Callable[[int], None]) -> str:
-    """What is wrong with a file; "" when nothing is."""
+def _problem_of(file: _File, advance: Callable[[int], None]) -> str:
+    """Return what is wrong with a file; "" when nothing is."""
     path = file.folder.local(file.key)
     if path is not None and path.is_file() and not path.resolve().is_relative_to(file.folder.uri):
         return "leads out of its folder"
@@ -126,7 +126,7 @@ def _wrong_with(file: _File, advance: Callable[[int], None]) -> str:
 
 
 def read_through(folder: Folder, key: str, advance: Callable[[int], None]) -> tuple[int, str]:
-    """Size and sha256 of a file, read piece by piece. Raises FileNotFoundError."""
+    """Return size and sha256 of a file, read piece by piece. Raises FileNotFoundError."""
     sha256, size = hashlib.sha256(), 0
     while True:
         chunk = folder.read_range(key, size, CHUNK_BYTES)

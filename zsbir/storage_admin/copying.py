@@ -1,8 +1,8 @@
-"""Artifacts from one storage root to another, with all that they were made from.
+"""Copies of artifacts in another storage root, with everything they were made from.
 
-Each keeps its place below the root, its files come first and its manifest last, byte for byte: so a copy is whole or invisible, and
-finds its inputs at its own root (`Artifact.input`). What was made from others comes after them. Every file is checked on its way;
-what lies at the target already is not copied again, so that an interrupted copy goes on.
+Each keeps its path below the root; its files come first and its manifest last, byte for byte. So a copy is whole or invisible, and
+finds its inputs in its own root (`Artifact.input`). Inputs are copied before what was made from them. Every file is checked on its
+way; files that lie at the target already are not copied again, so an interrupted copy goes on.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from zsbir.base.artifact import MANIFEST, PLACES, Artifact, FileEntry, Manifest, below_root, exists
+from zsbir.base.artifact import MANIFEST, Artifact, FileEntry, Manifest, exists
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say
 from zsbir.base.files import sha256_file
+from zsbir.base.layout import below_root, lies_in_root
 from zsbir.base.storage import Folder, is_remote, join, open_folder, split_file
 from zsbir.storage_admin.lineage import Origin, is_weight_file, lineage, weight_sha256
 from zsbir.storage_admin.tables import bytes_text, count_text
@@ -23,20 +24,20 @@ from zsbir.storage_admin.threads import ByteProgress, in_threads
 from zsbir.storage_admin.uploads import noted_sha256
 
 COPIES = 8
-"""Files on their way at the same time; each lies on this machine's disk meanwhile."""
+"""Files that are copied at the same time; each lies on this machine's disk meanwhile."""
 
 _IN_MEMORY_BYTES = 4 * 10**9
-"""Weight files go up in one piece, under exactly their name."""
+"""The largest weight file that can be copied to object storage: it is uploaded in one piece, under exactly its name."""
 
 
 def copy(uri: str, target_root: str, *, inputs: bool = True) -> str:
-    """Copy an artifact or a weight file, and what it was made from, to another root. Returns its address there.
+    """Copy an artifact or a weight file, and what it was made from, to another root. Return its address there.
 
-    InputError when an input is gone (nothing is copied then), or a file is not what was signed. RunError when the target holds
-    another artifact at its place, or cannot be written.
+    Raises InputError when an input is gone (then nothing is copied) or a file differs from its manifest, and RunError when the
+    target holds another artifact at the same path, or cannot be written.
     """
-    if below_root(uri).split("/")[0] not in PLACES:
-        raise InputError(f"{uri} lies in no storage root: its address should read .../runs/..., .../datasets/... and so on")
+    if not lies_in_root(uri):
+        raise InputError(f"{uri} is not in a storage root: its address should read .../runs/..., .../datasets/... and so on")
     root = open_folder(target_root).uri
     if is_weight_file(uri):
         origins = [Origin("weights", uri, weight_sha256(uri))]
@@ -56,12 +57,12 @@ def copy(uri: str, target_root: str, *, inputs: bool = True) -> str:
 
 
 def _wanted(tree: Origin) -> list[Origin]:
-    """Each artifact and weight file once, inputs first. InputError names every input that cannot be had."""
+    """Return each artifact and weight file once, inputs first. Raises InputError, which names every input that is missing."""
     found: dict[str, Origin] = {}
     lost = []
     for origin in tree.walk():
         if origin.state == "outside":
-            say(f"not copied: {origin.role} {origin.uri} is no artifact of a storage root")
+            say(f"not copied: {origin.role} {origin.uri} is not an artifact of a storage root")
         elif origin.state == "there":
             found.setdefault(origin.uri, origin)
         else:
@@ -73,7 +74,7 @@ def _wanted(tree: Origin) -> list[Origin]:
 
 @dataclass(frozen=True)
 class _WeightPlan:
-    """One weight file to copy, unless it is there."""
+    """A weight file to copy, unless the target has it."""
 
     source: str
     uri: str
@@ -83,9 +84,9 @@ class _WeightPlan:
 
     def carry_out(self, advance: Callable[[int], None]) -> None:
         folder, name = split_file(self.uri)
-        from_place, from_name = split_file(self.source)
+        source_folder, source_name = split_file(self.source)
         with folder.workspace() as work:
-            from_place.download(from_name, work / name)
+            source_folder.download(source_name, work / name)
             if sha256_file(work / name) != weight_sha256(self.source):
                 raise InputError(f"{self.source} is damaged: its checksum is not that of its name")
             if not folder.create(name, (work / name).read_bytes()) and folder.size(name) != self.size:
@@ -134,7 +135,7 @@ class _Plan:
         return name, key
 
     def _text(self, keys: Mapping[str, str]) -> bytes:
-        """The source's own bytes, unless a store that cannot be told to keep what it has gave a file a key of its own."""
+        """Return the source's manifest, byte for byte, unless a file got another key in a store without conditional puts."""
         original = self.source.folder.read(MANIFEST)
         if all(key == _key(self.manifest, name) for name, key in keys.items()):
             return original
@@ -143,7 +144,7 @@ class _Plan:
 
 
 def _planned(origin: Origin, root: str) -> _Plan | _WeightPlan:
-    """What has to be done so that `origin` is at the root too."""
+    """Return what is left to do until `origin` is at the root too."""
     target = join(root, *below_root(origin.uri).split("/"))
     if origin.artifact is None:
         return _planned_weights(origin.uri, target)
@@ -161,7 +162,7 @@ def _planned(origin: Origin, root: str) -> _Plan | _WeightPlan:
         keys = {name: key for name, key in found if key}
     missing = tuple(name for name in manifest.files if name not in keys)
     if any(manifest.files[name] != source.manifest.files.get(name) for name in missing):
-        raise RunError(f"{target} was made there itself and is damaged (see verify): remove it and copy again")
+        raise RunError(f"{target} was made there, not copied, and is damaged (see verify): remove it and copy again")
     return _Plan(source, folder, manifest, there is not None, keys, missing)
 
 
@@ -183,12 +184,12 @@ def _file_size(uri: str) -> int | None:
 
 
 def _check_same(source: Artifact, there: Artifact) -> None:
-    """RunError unless both are the same artifact: copied before, or made there from the same inputs."""
+    """Raise RunError unless both are the same artifact: copied before, or made there from the same inputs."""
     if (source.digest, source.manifest.kind) != (there.digest, there.manifest.kind):
         raise RunError(f"{there.uri} is another {there.manifest.kind} than {source.uri}: move or remove one of them")
     changed = [name for name, entry in source.manifest.files.items() if there.manifest.files.get(name) != entry]
     if changed:
-        say(f"{there.uri} was made there itself, its {changed[0]} differs in its bytes; it is taken as it is")
+        say(f"{there.uri} was made there from the same inputs; its {changed[0]} differs in its bytes, and it is left as it is")
 
 
 def _check_sizes(there: Artifact, keys: Mapping[str, str], sizes: Mapping[str, int]) -> None:
@@ -198,9 +199,9 @@ def _check_sizes(there: Artifact, keys: Mapping[str, str], sizes: Mapping[str, i
 
 
 def _arrived(folder: Folder, key: str, entry: FileEntry, sizes: Mapping[str, int]) -> str:
-    """Under which key an earlier, interrupted copy left a file; "" where it did not.
+    """Return the key under which an interrupted copy left a file; "" where it did not.
 
-    A store that keeps nothing from being written over is given a key of its own for each file: `key~random`.
+    In a store without conditional puts each file has a unique key: `key~random`.
     """
     stem, dot, ending = key.rpartition(".") if "." in key.rpartition("/")[2] else (key, "", "")
     varied = [other for other in sizes if other.startswith(f"{stem}~") and other.endswith(f"{dot}{ending}")]

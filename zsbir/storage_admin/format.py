@@ -1,4 +1,4 @@
-"""Artifacts, their lineage, and what was found out about them, told to people as text and to programs as JSON."""
+"""Artifacts, their lineage, and the results of checks, as text for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from zsbir.base.artifact import Artifact, Manifest, below_root
+from zsbir.base.artifact import Artifact, Manifest
 from zsbir.base.errors import InputError
+from zsbir.base.layout import below_root
 from zsbir.base.storage import join, split_file
 from zsbir.storage_admin.checking import Verdict
 from zsbir.storage_admin.lineage import Origin, is_weight_file, weight_sha256
@@ -24,8 +25,8 @@ _STATES = {
 }
 
 
-def description(artifact: Artifact) -> str:
-    """What it is: a line a fact."""
+def format_artifact(artifact: Artifact) -> str:
+    """Return an artifact's manifest as text, a line for each fact."""
     manifest = artifact.manifest
     size = sum(entry.size for entry in manifest.files.values())
     rows = {
@@ -42,19 +43,19 @@ def description(artifact: Artifact) -> str:
     return "\n".join(lines)
 
 
-def tree(origin: Origin) -> str:
-    """What it was made from, each input below what was made from it."""
+def format_lineage(origin: Origin) -> str:
+    """Return a lineage as a tree: each input below what was made from it."""
     seen: set[str] = set()
     return "\n".join(_branch(origin, "", "", seen))
 
 
-def as_json(artifact: Artifact, origin: Origin) -> dict[str, Any]:
-    """The same for programs."""
+def artifact_json(artifact: Artifact, origin: Origin) -> dict[str, Any]:
+    """Return an artifact's manifest and its lineage as JSON values."""
     return {"uri": artifact.uri, **artifact.manifest.model_dump(mode="json"), "lineage": _json_branch(origin)}
 
 
 def _branch(origin: Origin, first: str, rest: str, seen: set[str]) -> list[str]:
-    """first, rest: what stands before its own line, and before all below."""
+    """Return the lines of an origin and its inputs. first, rest: the prefix of its own line, and of all lines below."""
     again = origin.uri in seen and origin.artifact is not None
     seen.add(origin.uri)
     lines = [f"{first}{_line(origin)}{' (see above)' if again else ''}"]
@@ -83,7 +84,7 @@ def _line(origin: Origin) -> str:
 
 
 def _note(origin: Origin) -> str:
-    """What a data set was made from: its inputs are images, which no manifest names."""
+    """Return what a data set was made from: its inputs are images, which its manifest does not name one by one."""
     if origin.artifact is None or origin.artifact.manifest.kind != "dataset":
         return ""
     manifest = origin.artifact.manifest
@@ -118,15 +119,15 @@ def _short(value: Any) -> str:
     return text if len(text) <= _LONG else f"{text[: _LONG - 3]}... ({len(text):,} characters, see --json)"
 
 
-def inventory(found: Survey) -> list[dict[str, Any]]:
-    """A row for each artifact and each weight file of a root, the newest last."""
+def inventory_rows(found: Survey) -> list[dict[str, Any]]:
+    """Return a row for each artifact and each weight file of a root, the newest last."""
     rows = [_row(unit, unit.artifact) for unit in found.units.values() if unit.artifact]
     rows += [_weights_row(join(found.root, *path.split("/")), item) for path, item in found.weights.items()]
     return sorted(rows, key=lambda row: (row["created"], row["uri"]))
 
 
-def listing(rows: list[dict[str, Any]]) -> str:
-    """The inventory as a table."""
+def format_inventory(rows: list[dict[str, Any]]) -> str:
+    """Return the rows of an inventory as a table."""
     cells = [
         [
             row["kind"],
@@ -156,7 +157,7 @@ def _weights_row(uri: str, item: Item) -> dict[str, Any]:
 
 
 def weight_facts(uri: str) -> dict[str, Any]:
-    """What can be said of a weight file. InputError when there is none."""
+    """Return what is known about a weight file. Raises InputError when there is none."""
     folder, name = split_file(uri)
     size = folder.size(name)
     if size is None:
@@ -164,15 +165,15 @@ def weight_facts(uri: str) -> dict[str, Any]:
     return {"uri": join(folder.uri, name), "kind": "weights", "digest": weight_sha256(uri), "size": size}
 
 
-def findings(verdicts: list[Verdict]) -> str:
-    """A line a problem, and one of all; what is whole is only counted."""
+def format_verdicts(verdicts: list[Verdict]) -> str:
+    """Return a line for each problem, and a last line that counts what is whole."""
     lines = [f"{verdict.uri}: {problem.file}: {problem.what}" for verdict in verdicts for problem in verdict.problems]
     lines += [f"{verdict.uri}: {name}: not named by its manifest" for verdict in verdicts for name in verdict.unnamed]
     whole = [verdict for verdict in verdicts if not verdict.problems]
     return "\n".join([*lines, f"{len(whole)} of {len(verdicts)} whole, {bytes_text(sum(v.size for v in whole))} read in them"])
 
 
-def waste_table(rows: list[dict[str, Any]]) -> str:
-    """What may go, or has gone."""
+def format_waste(rows: list[dict[str, Any]]) -> str:
+    """Return what may be removed, or was removed, as a table."""
     cells = [[row["kind"], bytes_text(row["size"]), str(row["files"]), row["why"], row["uri"]] for row in rows]
     return table(["kind", "size", "files", "why", "uri"], cells, right=_NUMBERS)

@@ -1,7 +1,7 @@
-"""What may be removed from a storage root: debris of killed writers, and whole artifacts that nothing needs any more.
+"""The removal of debris that killed writers left in a storage root, and of whole artifacts that nothing needs any more.
 
-Both are looked up first and removed afterwards; directly before each removal it is looked again, and what has changed meanwhile
-stays. `.lock`, `.undelivered`, `mlflow*` and whatever lies outside the folders of a root are never touched.
+Both are found first and removed afterwards. Directly before each removal the folder is surveyed again, and what has changed stays.
+`.lock`, `.undelivered`, `mlflow*` and everything outside the artifact folders of a root are never touched.
 """
 
 from __future__ import annotations
@@ -15,23 +15,27 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from zsbir.base.artifact import MANIFEST, PLACES, remove
+from zsbir.base.artifact import MANIFEST, remove
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say, warn
+from zsbir.base.layout import ARTIFACT_FOLDERS, is_checkpoint
 from zsbir.base.storage import join, open_folder, split_file
-from zsbir.storage_admin.reachability import Question, going, staying
-from zsbir.storage_admin.roots import Item, Survey, Unit, bookkeeping, is_checkpoint, survey, unit_of
+from zsbir.storage_admin.reachability import Criteria, paths_to_keep, paths_to_remove
+from zsbir.storage_admin.roots import Item, Survey, Unit, bookkeeping, survey, unit_of
 from zsbir.storage_admin.uploads import Upload, abort_upload, pending_uploads
 
-LOOK_AGAIN_S = 2.0
-"""A look at a whole root is good for this time; then, before the next artifact is removed, it is looked again."""
+SURVEY_VALID_S = 2.0
+"""Seconds for which a survey of a whole root is relied on; after that the root is surveyed again before the next removal."""
 
 _UNTOUCHED = (".lock", ".undelivered")
 
 
 @dataclass(frozen=True)
 class Waste:
-    """Something that may go. home: the folder that must have been quiet; path: what is shown, below the root as all paths are."""
+    """Something that may be removed.
+
+    path: what is shown, below the root as all paths are. home: the folder in which nothing may have changed.
+    """
 
     path: str
     home: str
@@ -42,22 +46,22 @@ class Waste:
 
     @property
     def size(self) -> int:
-        """Bytes that removing it sets free."""
+        """Bytes that its removal frees."""
         return sum(item.size for item in self.items) + sum(upload.size for upload in self.uploads)
 
     @property
     def files(self) -> int:
-        """Files that go."""
+        """Number of files that are removed."""
         return sum(not item.path.endswith("/") for item in self.items)
 
     def as_json(self, root: str) -> dict[str, Any]:
-        """For programs."""
+        """Return it as JSON values."""
         facts = {"kind": self.kind, "size": self.size, "files": self.files, "why": self.why}
         return {"uri": join(root, *self.path.split("/")), **facts}
 
 
 def debris(found: Survey, uploads: list[Upload], before_s: float) -> list[Waste]:
-    """What killed writers left, in folders where nothing has changed since `before_s`: somebody may be at work in the others.
+    """Return what killed writers left in folders where nothing has changed since `before_s`; in others a writer may be at work.
 
     uploads: `unended_uploads` of the root.
     """
@@ -67,9 +71,9 @@ def debris(found: Survey, uploads: list[Upload], before_s: float) -> list[Waste]
 
 
 def unended_uploads(root: str) -> list[Upload]:
-    """The uploads in parts below a root's folders that were not ended; none, with a warning, where that may not be asked."""
+    """Return the unfinished multipart uploads below a root's folders; none, with a warning, where the store does not list them."""
     found: list[Upload] = []
-    for part in PLACES:
+    for part in ARTIFACT_FOLDERS:
         try:
             uploads = pending_uploads(open_folder(join(root, part)))
         except (InputError, RunError, FileNotFoundError) as error:
@@ -80,7 +84,7 @@ def unended_uploads(root: str) -> list[Upload]:
 
 
 def remove_debris(root: str, wastes: list[Waste], before_s: float) -> list[Waste]:
-    """Remove it, folder by folder, unless something there is no longer as it was. Returns what was removed."""
+    """Remove debris folder by folder, except where something has changed. Return what was removed."""
     removed = []
     for home, group in groupby(sorted(wastes, key=lambda waste: waste.home), lambda waste: waste.home):
         together = list(group)
@@ -100,8 +104,8 @@ def remove_debris(root: str, wastes: list[Waste], before_s: float) -> list[Waste
 
 
 @dataclass(frozen=True)
-class Look:
-    """A root at one moment, and what its model registries name."""
+class RootState:
+    """A root at one moment, and the runs that its model registries name."""
 
     found: Survey
     registered: frozenset[str] = frozenset()
@@ -109,50 +113,50 @@ class Look:
 
 @dataclass(frozen=True)
 class Decision:
-    """What nothing needs, each before what it names; and of the rest of the kinds asked for, why it stays."""
+    """The artifacts that nothing needs, each before what it names; and for the others of the kinds asked for, why they stay."""
 
     goes: list[Waste]
     stays: dict[str, str] = field(default_factory=dict)
 
 
-def unneeded(look: Look, question: Question) -> Decision:
-    """Which whole artifacts may go. RunError while some manifest cannot be read: who knows what it names."""
-    found = look.found
+def unneeded(state: RootState, criteria: Criteria) -> Decision:
+    """Return which whole artifacts may be removed. Raises RunError while a manifest cannot be read: what it names is not known."""
+    found = state.found
     damaged = found.problems()
     if damaged:
         raise RunError(
             f"not all manifests can be read ({len(damaged)}), so what they name is not known; first: {damaged[0].problem};"
-            " repair them or take their folders away"
+            " repair them or remove their folders"
         )
-    question = replace(question, registered=look.registered)
-    stays = staying(found, question)
-    asked = {path: reason for path, reason in stays.items() if _kind(found, path) in question.kinds}
-    return Decision([_whole(found, path) for path in going(found, question, stays)], asked)
+    criteria = replace(criteria, registered=state.registered)
+    stays = paths_to_keep(found, criteria)
+    asked = {path: reason for path, reason in stays.items() if _kind(found, path) in criteria.kinds}
+    return Decision([_whole(found, path) for path in paths_to_remove(found, criteria, stays)], asked)
 
 
-def remove_unneeded(found: Survey, question: Question, look_again: Callable[[Survey], Look]) -> list[Waste]:
-    """Remove what nothing needs. Before each removal the artifact itself is looked at, and every few seconds the whole root.
+def remove_unneeded(found: Survey, criteria: Criteria, current_state: Callable[[Survey], RootState]) -> list[Waste]:
+    """Remove what nothing needs. Before each removal the artifact is surveyed again, and every few seconds the whole root.
 
-    What has come meanwhile, or has changed, stays with all that it names. look_again: the root and its registries as they are now,
-    given an earlier survey. Returns what was removed.
+    What is new or has changed meanwhile stays with all that it names. current_state: returns the root and its registries as they
+    are now, given an earlier survey. Return what was removed.
     """
-    look, looked_s = look_again(found), time.monotonic()
-    known = {*look.found.units, *look.found.weights}
-    plan = unneeded(look, question).goes
+    state, looked_s = current_state(found), time.monotonic()
+    known = {*state.found.units, *state.found.weights}
+    plan = unneeded(state, criteria).goes
     current, changed = {waste.path: waste for waste in plan}, set[str]()
     removed = []
     for waste in plan:
-        if time.monotonic() - looked_s >= LOOK_AGAIN_S:
-            look, looked_s = look_again(look.found), time.monotonic()
-            keep = question.keep | changed | ({*look.found.units, *look.found.weights} - known)
-            current = {waste.path: waste for waste in unneeded(look, replace(question, keep=keep)).goes}
-        if current.get(waste.path) == waste and _remove_whole(look.found.root, waste):
+        if time.monotonic() - looked_s >= SURVEY_VALID_S:
+            state, looked_s = current_state(state.found), time.monotonic()
+            keep = criteria.keep | changed | ({*state.found.units, *state.found.weights} - known)
+            current = {waste.path: waste for waste in unneeded(state, replace(criteria, keep=keep)).goes}
+        if current.get(waste.path) == waste and _remove_whole(state.found.root, waste):
             removed.append(waste)
             say(f"removed {waste.path}")
         else:
             say(f"stays: {waste.path} has changed meanwhile, or is needed by now")
             changed.add(waste.path)
-            looked_s = float("-inf")  # so that what it names stays too
+            looked_s = float("-inf")  # survey again, so that what it names stays too
     return removed
 
 
@@ -174,7 +178,7 @@ def _unit_debris(found: Survey, unit: Unit, named: set[str], before_s: float) ->
 
 
 def _named(unit: Unit) -> Iterator[str]:
-    """The paths that a manifest answers for, its own among them."""
+    """Yield the paths that a manifest names, and its own."""
     if not unit.is_unfinished:
         yield f"{unit.path}/{MANIFEST}"
     if unit.artifact:
@@ -187,7 +191,7 @@ def _is_untouched(item: Item) -> bool:
 
 
 def _by_bookkeeping(items: list[Item]) -> list[tuple[str, list[Item]]]:
-    """The items of each file or folder of bookkeeping, first; then those of none, under ""."""
+    """Return items grouped by the file or folder of bookkeeping that they belong to; the rest comes last, under ""."""
     found: dict[str, list[Item]] = {}
     for item in items:
         found.setdefault(_top_bookkeeping(item.path), []).append(item)
@@ -201,7 +205,7 @@ def _top_bookkeeping(path: str) -> str:
 
 
 def _loose_debris(found: Survey, before_s: float) -> Iterator[Waste]:
-    """Bookkeeping beside artifacts, and weight files that were not written to their end."""
+    """Yield bookkeeping beside artifacts, and weight files whose writing was cut off."""
     loose = [item for item in found.loose if not item.linked and not _is_untouched(item)]
     tops = [(top, items) for top, items in _by_bookkeeping(loose) if top]
     homes = {top: top.rpartition("/")[0] for top, _ in tops}
@@ -222,7 +226,7 @@ def _is_unfinished_weights(path: str) -> bool:
 
 
 def _upload_debris(found: Survey, uploads: list[Upload], before_s: float) -> list[Waste]:
-    """Those to folders where nothing changes."""
+    """Return the unfinished uploads to folders where nothing changes."""
     signed = {path for path, unit in found.units.items() if not unit.is_unfinished}
     wastes: dict[str, list[Upload]] = {}
     for upload in uploads:
@@ -244,7 +248,7 @@ def _remove_items(root: str, waste: Waste) -> None:
 
 
 def _remove_empty(uri: str) -> None:
-    """A folder on disk that holds nothing; one that is gone already, or does hold something, is none of the caller's worry."""
+    """Remove a folder on disk if it is empty; one that is gone, or holds something, is ignored."""
     directory = open_folder(uri).local()
     if directory is not None:
         with suppress(OSError):
@@ -253,7 +257,7 @@ def _remove_empty(uri: str) -> None:
 
 @contextmanager
 def _locked(root: str, home: str) -> Iterator[None]:
-    """Where a folder, or the run it belongs to, has a lock on this disk: nobody works in it meanwhile. Raises Timeout."""
+    """Hold the lock of a folder on this disk, or of the run it belongs to, if it has one. Raises Timeout when another holds it."""
     parts = home.split("/")
     for end in range(len(parts), 1, -1):
         path = open_folder(join(root, *parts[:end])).local(".lock")
@@ -277,7 +281,7 @@ def _whole(found: Survey, path: str) -> Waste:
 
 
 def _remove_whole(root: str, waste: Waste) -> bool:
-    """Whether it is gone; not when it is no longer as it was, or somebody works on it."""
+    """Remove a whole artifact and return whether that was done: not when it has changed, or another process works on it."""
     uri = join(root, *waste.path.split("/"))
     if waste.kind == "weights":
         folder, name = split_file(uri)

@@ -1,4 +1,4 @@
-"""What an artifact was made from, up to the images: read from the manifests, whose inputs point backwards only."""
+"""The lineage of artifacts, up to the images: read from their manifests, whose inputs point backwards only."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from zsbir.base.artifact import PLACES, Artifact, Manifest, below_root, exists, root_of
+from zsbir.base.artifact import Artifact, Manifest, exists
 from zsbir.base.errors import InputError, RunError
+from zsbir.base.layout import below_root, lies_in_root, root_of
 from zsbir.base.storage import join, split_file
 
 State = Literal["there", "gone", "changed", "silent", "outside"]
 
 WEIGHT_FILE = re.compile(r"(?:^|/)weights/([0-9a-f]{64})\.safetensors$")
-"""Weights are single files, called by their checksum."""
+"""Weights are single files, named by their checksum."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a manifest says of one input."""
+    """What a manifest says about one of its inputs."""
 
     role: str
     uri: str
@@ -30,9 +31,9 @@ class Reference:
 class Origin:
     """An artifact or a weight file, and what it was made from.
 
-    uri: where it was found, else where it should be. artifact: None for weight files, and for what is not there.
-    state: changed: another one lies there by now; silent: its store does not answer; outside: a folder of no storage root.
-    note: the reason of a silent one.
+    uri: where it was found, else where it should be. artifact: None for weight files and for missing inputs.
+    state: changed: another artifact lies there by now; silent: its store does not answer; outside: it is not in a storage root.
+    note: why a silent one does not answer.
     """
 
     role: str
@@ -44,14 +45,14 @@ class Origin:
     inputs: tuple[Origin, ...] = ()
 
     def walk(self) -> Iterator[Origin]:
-        """Itself and all below, inputs before what was made from them."""
+        """Yield this origin and all below it, inputs before what was made from them."""
         for origin in self.inputs:
             yield from origin.walk()
         yield self
 
 
 def references(manifest: Manifest) -> list[Reference]:
-    """The inputs that a manifest names, by role."""
+    """Return the inputs that a manifest names."""
     return [found for role, value in manifest.inputs.items() for found in _references(role, value)]
 
 
@@ -67,27 +68,27 @@ def _references(role: str, value: Any) -> Iterator[Reference]:
 
 
 def is_weight_file(uri: str) -> bool:
-    """Whether `uri` is that of a kept weight file."""
+    """Return whether `uri` is that of a weight file in a storage root."""
     return WEIGHT_FILE.search(uri) is not None
 
 
 def weight_sha256(uri: str) -> str:
-    """The checksum that a weight file's name promises."""
+    """Return the checksum that a weight file is named by. Raises InputError for any other address."""
     found = WEIGHT_FILE.search(uri)
     if found is None:
-        raise InputError(f"{uri} is no weight file of a storage root (weights/<sha256>.safetensors)")
+        raise InputError(f"{uri} is not a weight file of a storage root (weights/<sha256>.safetensors)")
     return found[1]
 
 
 def lineage(artifact: Artifact) -> Origin:
-    """All that an artifact was made from, as far as it can be found."""
+    """Return everything that an artifact was made from, as far as it can be found."""
     return _origin("", artifact, {})
 
 
 def _origin(role: str, artifact: Artifact, known: dict[str, Origin]) -> Origin:
-    """known: what was found already, by address: a data set is an input of many."""
+    """Return an artifact as an origin. known: the origins found so far, by address, since many artifacts share an input."""
     if artifact.uri not in known:
-        known[artifact.uri] = Origin("", artifact.uri, artifact.digest)  # manifests that name each other end here
+        known[artifact.uri] = Origin("", artifact.uri, artifact.digest)  # ends a circle of manifests that name each other
         inputs = tuple(_input(artifact, reference, known) for reference in references(artifact.manifest))
         known[artifact.uri] = Origin("", artifact.uri, artifact.digest, artifact=artifact, inputs=inputs)
     found = known[artifact.uri]
@@ -95,19 +96,19 @@ def _origin(role: str, artifact: Artifact, known: dict[str, Origin]) -> Origin:
 
 
 def _input(artifact: Artifact, reference: Reference, known: dict[str, Origin]) -> Origin:
-    """The input at its own root first: after a copy it lies there, and where it came from need not answer any more."""
+    """Return an input, looked for in the artifact's own root first: after a copy the original's store need not answer any more."""
     role, uri, digest = reference.role, reference.uri, reference.digest
-    if below_root(uri).split("/")[0] not in PLACES:
+    if not lies_in_root(uri):
         return Origin(role, uri, digest, "outside")
     changed, reason = False, ""
-    for folder in dict.fromkeys([join(root_of(artifact.uri), below_root(uri)), uri]):
+    for address in dict.fromkeys([join(root_of(artifact.uri), below_root(uri)), uri]):
         try:
-            if is_weight_file(folder):
-                parent, name = split_file(folder)
-                if parent.size(name) is not None:
-                    return Origin(role, folder, digest)
-            elif exists(folder):
-                found = Artifact(folder)
+            if is_weight_file(address):
+                folder, name = split_file(address)
+                if folder.size(name) is not None:
+                    return Origin(role, address, digest)
+            elif exists(address):
+                found = Artifact(address)
                 if found.digest == digest:
                     return _origin(role, found, known)
                 changed = True

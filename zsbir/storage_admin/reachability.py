@@ -1,8 +1,8 @@
-"""Which artifacts of a storage root stay because something needs them, and which nothing needs: what may be removed whole.
+"""Reachability in a storage root: which artifacts are needed by something, and which may be removed whole.
 
-From what stays in any case one goes to all that it names, and on. Whatever could be meant by a name counts as named: an address in
-this root or at the same place of another, or a digest, anywhere in a manifest's inputs or configuration. What might be at work is
-taken for at work. So an error here keeps too much, never too little.
+The walk starts at what stays in any case and follows what manifests name. Everything that a name could mean counts as named: an
+address in this root or at the same path of another, or a digest, anywhere in a manifest's inputs or configuration. A writer that
+might be at work counts as at work. So an error here keeps too much, never too little.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zsbir.base.artifact import PLACES
+from zsbir.base.layout import ARTIFACT_FOLDERS
 from zsbir.base.storage import folder_name, is_remote, local_path, open_folder
 from zsbir.storage_admin.lineage import references, weight_sha256
 from zsbir.storage_admin.roots import Survey, Unit
@@ -24,15 +24,15 @@ READS = {
     "sweeps": ("dataset", "knowledge", "weights", "pretrained", "run"),
     "exports": ("run", "dataset"),
 }
-"""What the stages read that write below each of a root's folders."""
+"""The kinds that the stages read which write below each of a root's folders."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked for.
+class Criteria:
+    """The artifacts that the user allows to be removed.
 
-    kinds: of which artifacts may go. before_s: only what has not changed since. keep: paths below the root. registered: names of
-    runs' folders, or addresses, that a model registry names.
+    kinds: only these. before_s: only what has not changed since, in seconds since 1970. keep: paths below the root that stay.
+    registered: names of runs' folders, or addresses, that a model registry names; they stay, too.
     """
 
     kinds: frozenset[str]
@@ -41,23 +41,23 @@ class Question:
     registered: frozenset[str] = frozenset()
 
 
-def staying(found: Survey, question: Question) -> dict[str, str]:
-    """Everything that stays, by path, each with the reason."""
+def paths_to_keep(found: Survey, criteria: Criteria) -> dict[str, str]:
+    """Return everything that stays, by path, each with the reason."""
     graph = _Graph(found)
-    stays = dict(_roots(found, question))
+    stays = dict(_always_kept(found, criteria))
     waiting = list(stays)
     while waiting:
         path = waiting.pop()
-        for needed in graph.needs(path, with_checkpoints="checkpoint" not in question.kinds):
+        for needed in graph.needs(path, with_checkpoints="checkpoint" not in criteria.kinds):
             if needed not in stays:
                 stays[needed] = f"named by {path}"
                 waiting.append(needed)
     return stays
 
 
-def going(found: Survey, question: Question, stays: Mapping[str, str]) -> list[str]:
-    """The paths of what may go, each before what it names, without what goes with the folder it lies in."""
-    goes = [path for path in (*found.units, *found.weights) if path not in stays and _may_go(found, path, question)]
+def paths_to_remove(found: Survey, criteria: Criteria, stays: Mapping[str, str]) -> list[str]:
+    """Return the paths of what may be removed, each before what it names, without what lies within another of them."""
+    goes = [path for path in (*found.units, *found.weights) if path not in stays and _may_go(found, path, criteria)]
     lie_within = {below for path in goes for below in found.within.get(path, ())}
     graph, left = _Graph(found), [path for path in goes if path not in lie_within]
     parts = {path: (path, *found.within.get(path, ())) for path in left}
@@ -65,49 +65,49 @@ def going(found: Survey, question: Question, stays: Mapping[str, str]) -> list[s
     ordered: list[str] = []
     while left:
         named = {other for path in left for other in names[path]}
-        # Manifests that name each other: no stage writes such, and any order is as good.
+        # Manifests that name each other are not written by any stage; then any order will do.
         free = [path for path in left if path not in named] or left
         ordered += free
         left = [path for path in left if path not in free]
     return ordered
 
 
-def _may_go(found: Survey, path: str, question: Question) -> bool:
-    """Whether it is an artifact, or a weight file, of a kind that was asked for."""
+def _may_go(found: Survey, path: str, criteria: Criteria) -> bool:
+    """Return whether a path is an artifact or a weight file of a kind that was asked for."""
     unit = found.units.get(path)
-    return "weights" in question.kinds if unit is None else unit.artifact is not None and unit.kind in question.kinds
+    return "weights" in criteria.kinds if unit is None else unit.artifact is not None and unit.kind in criteria.kinds
 
 
-def _roots(found: Survey, question: Question) -> Iterator[tuple[str, str]]:
-    """What stays whatever else does."""
-    busy = dict(_possibly_read(found, question))
+def _always_kept(found: Survey, criteria: Criteria) -> Iterator[tuple[str, str]]:
+    """Yield what stays whatever else does, with the reason."""
+    busy = dict(_possibly_read(found, criteria))
     for path, unit in found.units.items():
-        reason = _own_reason(found, unit, question) or _general_reason(path, unit.kind, question, busy)
+        reason = _own_reason(found, unit, criteria) or _general_reason(path, unit.kind, criteria, busy)
         if reason:
             yield path, reason
     for path, item in found.weights.items():
-        reason = "changed recently" if item.modified_s >= question.before_s else "behind a link" if item.linked else ""
-        reason = reason or _general_reason(path, "weights", question, busy)
+        reason = "changed recently" if item.modified_s >= criteria.before_s else "behind a link" if item.linked else ""
+        reason = reason or _general_reason(path, "weights", criteria, busy)
         if reason:
             yield path, reason
 
 
-def _general_reason(path: str, kind: str, question: Question, busy: Mapping[str, str]) -> str:
-    if kind not in question.kinds and kind != "checkpoint":
+def _general_reason(path: str, kind: str, criteria: Criteria, busy: Mapping[str, str]) -> str:
+    if kind not in criteria.kinds and kind != "checkpoint":
         return "not asked for"
-    if path in question.keep:
+    if path in criteria.keep:
         return "to be kept"
-    if folder_name(path) in question.registered or path in question.registered:
+    if folder_name(path) in criteria.registered or path in criteria.registered:
         return "registered as a model"
     return busy.get(kind, "")
 
 
-def _own_reason(found: Survey, unit: Unit, question: Question) -> str:
+def _own_reason(found: Survey, unit: Unit, criteria: Criteria) -> str:
     if unit.problem:
         return "damaged"
     if unit.artifact is None:
-        return "" if _last_change(found, unit) < question.before_s else "not finished yet"
-    if any(part.newest_s >= question.before_s for part in (unit, *found.nested(unit.path))):
+        return "" if _last_change(found, unit) < criteria.before_s else "not finished yet"
+    if any(part.newest_s >= criteria.before_s for part in (unit, *found.nested(unit.path))):
         return "changed recently"
     if any(part.is_linked for part in (unit, *found.nested(unit.path))):
         return "behind a link"
@@ -125,27 +125,27 @@ def _last_change(found: Survey, unit: Unit) -> float:
     return max(part.newest_s for part in (unit, *found.nested(unit.path)))
 
 
-def _possibly_read(found: Survey, question: Question) -> Iterator[tuple[str, str]]:
-    """Kinds of which something is perhaps read: by who writes at the moment, by a run that will go on from its checkpoint."""
-    places = {unit.path.split("/")[0]: unit.path for unit in _at_work(found, question)}
-    for folder, path in places.items():
+def _possibly_read(found: Survey, criteria: Criteria) -> Iterator[tuple[str, str]]:
+    """Yield kinds that may be being read: by a writer at work, or by a run that will go on from its checkpoint."""
+    folders = {unit.path.split("/")[0]: unit.path for unit in _at_work(found, criteria)}
+    for folder, path in folders.items():
         for kind in READS.get(folder, ()):
             yield kind, f"{path} is not finished and may read it"
 
 
-def _at_work(found: Survey, question: Question) -> Iterator[Unit]:
+def _at_work(found: Survey, criteria: Criteria) -> Iterator[Unit]:
     for unit in found.units.values():
         if not unit.is_unfinished:
             continue
         checkpoints = [part.artifact for part in found.nested(unit.path) if part.artifact]
         says_what_it_reads = any(references(checkpoint.manifest) for checkpoint in checkpoints)
-        is_fresh = _last_change(found, unit) >= question.before_s
+        is_fresh = _last_change(found, unit) >= criteria.before_s
         if not says_what_it_reads and (checkpoints or is_fresh):
             yield unit
 
 
 class _Graph:
-    """What each artifact of a root needs in it."""
+    """The needs of each artifact of a root, within that root."""
 
     def __init__(self, found: Survey):
         self._found = found
@@ -158,7 +158,10 @@ class _Graph:
             self._digests.setdefault(weight_sha256(path), []).append(path)
 
     def needs(self, path: str, *, with_checkpoints: bool = False) -> Iterator[str]:
-        """The paths of what an artifact names, and of the folders it lies in; a run's checkpoints where they are part of it."""
+        """Yield the paths of what an artifact names, and of the artifacts it lies in.
+
+        with_checkpoints: those of a run count as a part of it.
+        """
         parts = path.split("/")
         yield from self._artifacts_on(parts[:-1])
         unit = self._found.units.get(path)
@@ -174,7 +177,7 @@ class _Graph:
                     yield from self._artifacts_on(address.split("/"))
 
     def _artifacts_on(self, parts: list[str]) -> Iterator[str]:
-        """The artifacts that an address leads to or into."""
+        """Yield the artifacts that an address leads to or into."""
         for end in range(2, len(parts) + 1):
             path = "/".join(parts[:end])
             if path in self._found.units or path in self._found.weights:
@@ -190,16 +193,16 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _addresses(text: str, root: str) -> Iterator[str]:
-    """Every path below this root that a text may stand for, at whatever root it was written."""
+    """Yield every path below this root that a text may stand for, whatever root it was written in."""
     text = text.rstrip("/")
     if text.startswith(f"{root}/"):
         yield text.removeprefix(f"{root}/")
     parts = text.split("/")
-    yield from ("/".join(parts[start:]) for start, part in enumerate(parts) if part in PLACES)
+    yield from ("/".join(parts[start:]) for start, part in enumerate(parts) if part in ARTIFACT_FOLDERS)
 
 
 def path_below(uri: str, root: str) -> str:
-    """The path below a root that a user's address means, "" where it leads elsewhere."""
+    """Return the path below a root that a user's address means; "" where it is elsewhere."""
     full = uri.rstrip("/") if is_remote(uri) else str(local_path(uri).resolve())
     prefix = open_folder(root).uri
     return full.removeprefix(f"{prefix}/") if full.startswith(f"{prefix}/") else ""

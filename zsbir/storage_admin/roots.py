@@ -1,6 +1,6 @@
-"""What lies in a storage root: every artifact, what is not finished, and all files beside them, from one listing of each folder.
+"""The survey of a storage root: every artifact, finished or not, and all files beside them, from one listing of each folder.
 
-Nothing outside the folders that a root has (`PLACES`) is ever looked at.
+Nothing outside the folders that a root has (`layout.ARTIFACT_FOLDERS`) is ever read.
 """
 
 from __future__ import annotations
@@ -12,28 +12,15 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from zsbir.base.artifact import MANIFEST, PLACES, Artifact, exists
+from zsbir.base.artifact import MANIFEST, Artifact, exists
 from zsbir.base.errors import InputError
+from zsbir.base.layout import ARTIFACT_FOLDERS, is_checkpoint
 from zsbir.base.storage import WORKSPACE, join, open_folder
 from zsbir.storage_admin.lineage import is_weight_file
 from zsbir.storage_admin.threads import in_threads
 
-DEPTHS = {"datasets": 2, "knowledge": 2, "runs": 1, "reports": 1, "indexes": 2, "pretrained": 1, "sweeps": 1, "exports": 1}
-"""How many folders below each of a root's an artifact lies."""
-
-KIND_OF = {
-    "datasets": "dataset",
-    "knowledge": "knowledge",
-    "runs": "run",
-    "reports": "report",
-    "indexes": "index",
-    "pretrained": "pretrained",
-    "weights": "weights",
-    "sweeps": "sweep",
-    "exports": "export",
-}
-KINDS = (*KIND_OF.values(), "checkpoint")
-"""How the kinds are called on the command line: artifacts below `pretrained`, single files below `weights`."""
+KINDS = (*(folder.kind for folder in ARTIFACT_FOLDERS.values()), "checkpoint")
+"""The names of kinds on the command line, where what lies below `pretrained` is a kind of its own."""
 
 BOOKKEEPING = {
     WORKSPACE: "left by a writer that was killed",
@@ -42,11 +29,11 @@ BOOKKEEPING = {
     ".probe": "a trial of the store",
     ".ray": "Ray's bookkeeping of a training",
 }
-"""How names begin of what stages keep in a folder while they work there, and what it is afterwards."""
+"""Prefixes of the names of what stages keep in a folder while they work there, and what that is to a reader."""
 
 
 class Item(NamedTuple):
-    """A file, by its path below the root; on disk also a folder that holds nothing, or that a writer works in (ends in "/")."""
+    """A file, by its path below the root; on disk also an empty folder, or one that a writer works in (ends in "/")."""
 
     path: str
     size: int
@@ -56,7 +43,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Unit:
-    """The folder of an artifact, finished or not, and what lies in it outside of the units within.
+    """The folder of an artifact, finished or not, and the files in it that belong to no unit within it.
 
     artifact: None where there is no manifest, or (`problem` says why) none that can be read.
     """
@@ -72,7 +59,7 @@ class Unit:
         """One of KINDS."""
         if is_checkpoint(self.path):
             return "checkpoint"
-        folder = KIND_OF[self.path.partition("/")[0]]
+        folder = ARTIFACT_FOLDERS[self.path.partition("/")[0]].kind
         return self.artifact.manifest.kind if self.artifact and self.artifact.manifest.kind != "weights" else folder
 
     @property
@@ -87,7 +74,7 @@ class Unit:
 
     @property
     def newest_s(self) -> float:
-        """When something in it changed last."""
+        """When something in it changed last, in seconds since 1970."""
         return max((item.modified_s for item in self.items), default=0.0)
 
     @property
@@ -98,7 +85,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Survey:
-    """All that lies in a root. weights: the single weight files. loose: files of no unit."""
+    """Everything that lies in a root. weights: the single weight files. loose: files that belong to no unit."""
 
     root: str
     units: Mapping[str, Unit]
@@ -108,24 +95,25 @@ class Survey:
     """The units below a unit: a run's checkpoints."""
 
     def nested(self, path: str) -> list[Unit]:
-        """The units that lie below another."""
+        """Return the units that lie below another."""
         return [self.units[below] for below in self.within.get(path, ())]
 
     def problems(self) -> list[Unit]:
-        """The artifacts whose manifest cannot be read, and the folders that cannot be looked into."""
+        """Return the artifacts whose manifest cannot be read, and the folders that may not be listed."""
         return [unit for unit in self.units.values() if unit.problem]
 
 
 def survey(root: str, *, below: str = "", known: Survey | None = None) -> Survey:
-    """Look at a root, or at the part of it below one path.
+    """Survey a root, or the part of it below one path.
 
-    known: an earlier look; manifests that have not changed since are not read again. InputError when a disk has no such folder.
+    known: an earlier survey; manifests that have not changed since are not read again. Raises InputError when a disk has no such
+    folder.
     """
     folder = open_folder(root)
     path = folder.local()
     if path is not None and not path.is_dir():
         raise InputError(f"no storage root at {folder.uri!r}: give another with --root, or ZSBIR_ROOT")
-    parts = [below] if below else list(PLACES)
+    parts = [below] if below else list(ARTIFACT_FOLDERS)
     closed: list[OSError] = []
     if path is not None:
         items = list(chain.from_iterable(_walk_disk(path, part, closed) for part in parts))
@@ -155,9 +143,9 @@ def _survey_of(root: str, items: list[Item], closed: list[Unit], known: Survey |
 
 
 def unit_of(path: str, signed: set[str]) -> str:
-    """The folder of the artifact that a file belongs to, "" where it belongs to none. signed: the folders that have a manifest.
+    """Return the folder of the artifact that a file belongs to, "" where there is none. signed: the folders that have a manifest.
 
-    A folder counts that has a manifest, or that lies where artifacts do.
+    A folder counts as an artifact's when it has a manifest, or lies where artifacts do.
     """
     parts = path.rstrip("/").split("/")
     folders = parts if path.endswith("/") else parts[:-1]
@@ -165,31 +153,30 @@ def unit_of(path: str, signed: set[str]) -> str:
     found = ""
     for depth in range(2, end + 1):
         candidate = "/".join(folders[:depth])
-        if candidate in signed or is_checkpoint(candidate) or (not found and DEPTHS.get(folders[0]) == depth - 1):
+        if candidate in signed or is_checkpoint(candidate) or (not found and depth - 1 == _depth(folders[0])):
             found = candidate
     return found
 
 
-def is_checkpoint(path: str) -> bool:
-    """Whether a path below a root is one of a run's checkpoints."""
-    parts = path.split("/")
-    return len(parts) == 4 and parts[0] == "runs" and parts[2] == "checkpoints"
+def _depth(folder: str) -> int:
+    found = ARTIFACT_FOLDERS.get(folder)
+    return found.depth if found else -1
 
 
 def bookkeeping(name: str) -> str:
-    """What a file or folder of that name is to the stage that made it; "" for everything else."""
+    """Return what a file or folder of bookkeeping is, by its name; "" for everything else."""
     return next((meaning for start, meaning in BOOKKEEPING.items() if name.startswith(start)), "")
 
 
 def _opened(units: list[Unit], known: Survey | None) -> dict[str, Unit]:
-    """Units with their artifacts, by path, without those that are taken away at this moment."""
+    """Return units with their artifacts, by path, without those that are removed at this moment."""
     before = {unit.path: _as_before(unit, known) for unit in units}
     new = in_threads(_read, [unit for unit in units if before[unit.path] is None])
     return {unit.path: unit for unit in (*before.values(), *new) if unit}
 
 
 def _as_before(unit: Unit, known: Survey | None) -> Unit | None:
-    """With the artifact that an earlier look read, if its manifest has not changed."""
+    """Return a unit with the artifact that an earlier survey read, if its manifest has not changed."""
     before = known.units.get(unit.path) if known else None
     if before and before.artifact and _manifest_item(before) == _manifest_item(unit):
         return replace(unit, artifact=before.artifact)
@@ -207,7 +194,7 @@ def _read(unit: Unit) -> Unit | None:
 
 
 def _closed_unit(root: str, error: OSError) -> Unit:
-    """A folder that this user may not look into: whatever lies there, it is not known."""
+    """Return a unit for a folder that this user may not list: what lies there is not known."""
     path = Path(error.filename).relative_to(root).as_posix()
     return Unit(path, str(error.filename), (), problem=f"cannot look into {error.filename}: {error.strerror}")
 
@@ -228,30 +215,30 @@ def _within(units: Mapping[str, Unit]) -> dict[str, tuple[str, ...]]:
 
 
 def _walk_store(root: str, below: str) -> list[Item]:
-    """Without the empty objects by which consoles show folders."""
+    """Return the files below a path in a store, without the empty objects by which consoles show folders."""
     entries = open_folder(join(root, *below.split("/"))).walk()
     return [Item(f"{below}/{e.key}", e.size, e.modified_s) for e in entries if e.key and not e.key.endswith("/")]
 
 
 def _walk_disk(root: Path, below: str, closed: list[OSError]) -> Iterator[Item]:
-    """Links are followed, so that nothing which names an artifact is overlooked; what lies behind one is marked.
+    """Yield the items below a path on a disk. Links are followed, so that no manifest is overlooked; items behind one are marked.
 
-    closed: takes the folders that may not be looked into.
+    closed: receives the errors of folders that may not be listed.
     """
 
     def note(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):  # a training takes its checkpoints away
+        if not isinstance(error, FileNotFoundError):  # a training removes its older checkpoints
             closed.append(error)
 
     folder = root / below.partition("/")[0]
-    real_place = folder.resolve()
+    real_folder = folder.resolve()
     for directory, names, files in os.walk(root / below, onerror=note, followlinks=True):
         here = Path(directory)
         real = here.resolve()
         if here.is_symlink() and real in {parent.resolve() for parent in here.parents}:
-            names.clear()  # it leads back to where we are
+            names.clear()  # the link leads back to a folder above it
             continue
-        linked = real != real_place / here.relative_to(folder)
+        linked = real != real_folder / here.relative_to(folder)
         if here.name.startswith(WORKSPACE) or not (names or files):
             yield from _item(root, here, "/", linked=linked)
         for name in files:

@@ -1,4 +1,4 @@
-"""Columns of text, and numbers of bytes as people read them."""
+"""Tables of text, and numbers of bytes and files as people read them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[str] = frozenset()) -> str:
-    """Rows under their headings, each column as wide as it must be. right: the columns that hold numbers."""
+    """Return rows under their headings as text, each column as wide as it must be. right: the columns to align right."""
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
 
@@ -19,7 +19,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozense
 
 
 def bytes_text(count: float) -> str:
-    """As "12.3 MB": two digits or more, in powers of a thousand."""
+    """Return a number of bytes as "12.3 MB": two digits or more, in powers of a thousand."""
     for unit in _UNITS[:-1]:
         if count < 999.5:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
@@ -28,5 +28,5 @@ def bytes_text(count: float) -> str:
 
 
 def count_text(count: int, noun: str) -> str:
-    """As "1 file", "1,160 files"."""
+    """Return a count with its noun: "1 file", "1,160 files"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

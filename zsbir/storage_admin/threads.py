@@ -1,4 +1,4 @@
-"""Many waits at once: what asks a store for one thing after the other, in threads."""
+"""Threads for work that mostly waits for a store."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = 16
-"""Requests at a time: most of each is waiting."""
+"""Requests at the same time: most of each is waiting."""
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS) -> Iterator[Result]:
-    """`function` of every item, in order. What has not begun when one fails, or nobody asks for more, is not done."""
+    """Yield `function` of every item, in order. Items are given up when one fails, or the caller stops asking."""
     items = list(items)
     if len(items) < 2:
         yield from map(function, items)
@@ -30,16 +30,16 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], thread
 
 
 class ByteProgress:
-    """Progress in MB that several threads advance by bytes. Little work is quiet."""
+    """Progress in MB that several threads advance by bytes. Less than `shown_from_mb` is not shown."""
 
-    def __init__(self, label: str, total_bytes: int, *, told_from_mb: int = 50):
+    def __init__(self, label: str, total_bytes: int, *, shown_from_mb: int = 50):
         total = total_bytes // 10**6
-        self._progress = Progress(label, total=total, unit="MB", quiet=total < told_from_mb)
+        self._progress = Progress(label, total=total, unit="MB", quiet=total < shown_from_mb)
         self._lock = threading.Lock()
         self._bytes = self._shown_mb = 0
 
     def advance(self, count: int) -> None:
-        """`count` more bytes are done."""
+        """Count `count` more bytes as done."""
         with self._lock:
             self._bytes += count
             more_mb = self._bytes // 10**6 - self._shown_mb

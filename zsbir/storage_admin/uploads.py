@@ -1,4 +1,4 @@
-"""What object storage alone has: uploads in parts that nobody ended, and checksums that are noted with files."""
+"""Parts of object storage that disks do not have: unfinished multipart uploads, and checksums in the metadata of files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Upload(NamedTuple):
-    """An upload in parts that is not ended: the key below its folder, when it was begun, the store's name for it, bytes so far."""
+    """An unfinished multipart upload: its key below the folder, when it began (seconds since 1970), its id, its bytes so far."""
 
     key: str
     begun_s: float
@@ -23,13 +23,13 @@ class Upload(NamedTuple):
 
 
 def pending_uploads(folder: Folder) -> list[Upload]:
-    """The uploads below a folder that were begun and neither ended nor given up. A store keeps, and charges, their parts."""
+    """Return the unfinished multipart uploads below a folder. A store keeps, and charges for, their parts."""
     if not is_remote(folder.uri):
         return []
     store = _store(folder)
     base = len(f"{store.prefix}/") if store.prefix else 0
     found = []
-    with _told(folder.uri):
+    with _explained_errors(folder.uri):
         pages = _client().get_paginator("list_multipart_uploads").paginate(Bucket=store.bucket, Prefix=_key(store, ""))
         for page in pages:
             for upload in page.get("Uploads", ()):
@@ -40,19 +40,19 @@ def pending_uploads(folder: Folder) -> list[Upload]:
 
 
 def abort_upload(folder: Folder, upload: Upload) -> None:
-    """Give an upload up: the store forgets its parts. One that is ended already is none of the caller's worry."""
+    """Abort an upload: the store removes its parts. One that has ended already is ignored."""
     store = _store(folder)
-    with _told(folder.uri), _unless_ended():
+    with _explained_errors(folder.uri), _unless_ended():
         _client().abort_multipart_upload(Bucket=store.bucket, Key=_key(store, upload.key), UploadId=upload.upload_id)
 
 
 def noted_sha256(folder: Folder, key: str) -> str:
-    """The sha256 of a file: on disk from its bytes, in object storage as it was noted when they came in ("" when it was not)."""
+    """Return the sha256 of a file: on disk from its bytes, in object storage from its metadata ("" when it has none)."""
     path = folder.local(key)
     if path is not None:
         return sha256_file(path)
     store = _store(folder)
-    with _told(f"{folder.uri}/{key}"):
+    with _explained_errors(f"{folder.uri}/{key}"):
         head: dict[str, Any] = _client().head_object(Bucket=store.bucket, Key=_key(store, key))
     return str(head.get("Metadata", {}).get("sha256", ""))
 
@@ -66,7 +66,7 @@ def _size(at: dict[str, str]) -> int:
 
 
 def _store(folder: Folder) -> S3Folder:
-    from zsbir.base.s3 import S3Folder  # boto3 is slow to import, and needed by few
+    from zsbir.base.s3 import S3Folder  # boto3 is slow to import, and most commands do without it
 
     assert isinstance(folder, S3Folder)
     return folder
@@ -83,7 +83,7 @@ def _key(store: S3Folder, key: str) -> str:
 
 
 @contextmanager
-def _told(where: str) -> Iterator[None]:
+def _explained_errors(where: str) -> Iterator[None]:
     from zsbir.base.s3_errors import STORE_ERRORS, explain
 
     try:

@@ -25,6 +25,7 @@ from zsbir.base.artifact import Artifact, draft, exists, remove
 from zsbir.base.config import digest_of
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.files import write_atomic
+from zsbir.base.layout import checkpoints_uri
 from zsbir.base.storage import Folder, is_remote, join, open_folder
 from zsbir.model.encoder import Encoder, save_encoder
 from zsbir.training.gather import from_first
@@ -65,7 +66,7 @@ class Checkpoints:
 
     def __init__(self, run: str | Path, made_from: Mapping[str, Any] | None = None):
         self._made_from = made_from
-        self.folder = open_folder(join(run, "checkpoints"))
+        self.folder = open_folder(checkpoints_uri(str(run)))
         self._run = open_folder(run).uri.rpartition("/")[2]
         self._best: _Snapshot | None = None
         self._step: _Snapshot | None = None

@@ -172,7 +172,7 @@ class Trainer:
         """Log and report the history again: a killed process may not have sent it all. Receivers drop what they have already."""
         if self.context.rank == 0:
             events.say(f"resuming at step {done.step} of {self.steps}")
-            watch.facts(resumed_from=f"step {done.step}")
+            watch.record_facts(resumed_from=f"step {done.step}")
         for row in done.history:
             metrics = {name: value for name, value in row.items() if name != "step"}
             if self.context.rank == 0:

@@ -11,7 +11,8 @@ from zsbir.base import watch
 from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
-from zsbir.base.storage import default_root, is_remote, join, local_path, open_folder
+from zsbir.base.layout import run_uri
+from zsbir.base.storage import default_root, is_remote, local_path, open_folder
 from zsbir.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     _check_contents(config, dataset, knowledge, workers=max(1, settings.num_workers))
     weights = _starting_weights(config, uris, knowledge, settings.root)
     identity = [config.model_dump(mode="json"), dataset.digest, knowledge.digest if knowledge else "", weights.sha256]
-    run = open_folder(join(settings.root, "runs", f"{config.recipe}-{digest_of(identity)[:12]}"))
+    run = open_folder(run_uri(settings.root, config.recipe, digest_of(identity)))
     return Job(
         config=config,
         settings=settings,
@@ -82,7 +83,7 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
         weights=weights.uri,
         run=run.uri,
         tracking_uri=_prepared_store(settings),
-        watched=watch.place(),
+        watched=watch.folder_uri(),
     )
 
 

@@ -23,7 +23,7 @@ from zsbir.model.weights import open_weights
 from zsbir.training.checkpoint import TrainState
 from zsbir.training.context import Context
 from zsbir.training.gather import barrier
-from zsbir.training.loop import Log, Trainer, TrainInputs
+from zsbir.training.loop import DEV_SCORE, Log, Trainer, TrainInputs
 from zsbir.training_run.delivery import mark_undelivered, publish, tracked
 from zsbir.training_run.plan import Job
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def run_job(job: Job, context: Context) -> None:
     """Train on this worker; rank 0 signs the run and delivers it to MLflow."""
     if job.settings.num_workers:
-        watch.work_for(job.watched if context.rank == 0 else "")
+        watch.start_worker(job.watched if context.rank == 0 else "")
     dataset = Artifact(job.dataset, "dataset")
     knowledge = Artifact(job.knowledge, "knowledge") if job.knowledge else None
     inputs = _open_inputs(job, dataset, knowledge)
@@ -81,7 +81,7 @@ def _logger(tracker: Tracker | None) -> Log:
     """Return a function that passes the metrics of a step to the job's watcher and to MLflow."""
 
     def log(step: int, metrics: dict[str, float]) -> None:
-        watch.figures(step, metrics)
+        watch.record_metrics(step, metrics, keep=DEV_SCORE in metrics)
         if tracker:
             tracker.log(step, metrics)
 

@@ -94,7 +94,7 @@ def logs(argv: Sequence[str]) -> None:
     parser.add_argument("--tail", type=count, metavar="N", help="begin with the last N lines (within the last 256 KB)")
     parser.add_argument("--attempt", type=count, metavar="N", help="print the log of attempt N; with -f, begin with it")
     parsed, _ = parser.values(argv)
-    with client_of(parsed) as client, interruptible_watch(parsed.id), cli.unread():
+    with client_of(parsed) as client, interruptible_watch(parsed.id), cli.broken_pipe_allowed():
         for text in _log(client, parsed):
             _write(text)
         if parsed.follow:

@@ -18,6 +18,7 @@ from services.jobs.local.paths import default_store, state_folder
 from services.jobs.local.process import Program, python
 from services.jobs.local.settings import UpSettings
 from services.jobs.queue.database import hide_password
+from zsbir.base.layout import MLFLOW_DATABASE, mlflow_artifacts, mlflow_database
 from zsbir.base.storage import is_remote, join
 
 ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
@@ -96,10 +97,10 @@ class Machine:
     def _mlflow(self, port: int, env: dict[str, str]) -> Program:
         """Return MLflow over the database and the folder of artifacts that commands use without a server."""
         if is_remote(self.root):
-            database, artifacts = self.state / "mlflow.db", ["--artifacts-destination", join(self.root, "mlflow")]
+            database, artifacts = self.state / MLFLOW_DATABASE, ["--artifacts-destination", join(self.root, "mlflow")]
         else:
-            database = Path(self.root) / "mlflow.db"
-            artifacts = ["--default-artifact-root", (Path(self.root) / "mlflow-artifacts").as_uri(), "--no-serve-artifacts"]
+            database = mlflow_database(self.root)
+            artifacts = ["--default-artifact-root", mlflow_artifacts(database).as_uri(), "--no-serve-artifacts"]
         command = [_program("mlflow"), "server", "--backend-store-uri", f"sqlite:///{database}", *artifacts]
         command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         address = f"http://127.0.0.1:{port}"

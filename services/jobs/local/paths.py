@@ -10,7 +10,8 @@ from typing import Any
 
 from zsbir.base.errors import InputError
 from zsbir.base.files import write_atomic
-from zsbir.base.storage import default_local_root, default_root, is_remote, local_path
+from zsbir.base.layout import service_dir
+from zsbir.base.storage import default_root, is_remote, local_path
 
 URL_VARIABLE, TOKEN_VARIABLE = "ZSBIR_JOBS_URL", "ZSBIR_JOBS_TOKEN"
 PORT = 8270
@@ -23,8 +24,7 @@ def absolute_root(root: str) -> str:
 
 def state_folder(root: str) -> Path:
     """Return the service's own folder: below the root, or below `artifacts` here where the root is in object storage."""
-    base = default_local_root() if is_remote(root) else local_path(root)
-    return base.resolve() / "service"
+    return service_dir(root)
 
 
 def default_store(root: str) -> str:

@@ -14,10 +14,10 @@ import psutil
 from services.jobs.local.lock import is_locked, keeper_pid, write_grace_s
 from services.jobs.local.ownership import Leader, in_session, kill, of_service
 from services.jobs.local.paths import read_state, remove_state
-from services.jobs.runs.attempt_dir import JOBS, AttemptDir
+from services.jobs.runs.attempt_dir import AttemptDir
 from zsbir.base import events
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import join
+from zsbir.base.layout import jobs_folder
 
 RUNNER_MODULE = "services.jobs.runs.runner"
 KEEPER_END_S = 60
@@ -84,7 +84,7 @@ def running_attempts(root: str) -> list[AttemptDir]:
         with suppress(psutil.Error):
             words = process.cmdline()
             module = words.index(RUNNER_MODULE) if RUNNER_MODULE in words else len(words)
-            found |= {uri for uri in words[module + 1 : module + 2] if uri.startswith(f"{join(root, JOBS)}/")}
+            found |= {uri for uri in words[module + 1 : module + 2] if uri.startswith(f"{jobs_folder(root)}/")}
     return [
         attempt_dir for attempt_dir in map(AttemptDir, sorted(found)) if attempt_dir.is_claimed() and not attempt_dir.read_end()
     ]

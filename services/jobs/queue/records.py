@@ -8,9 +8,10 @@ from typing import Any, Self
 from pydantic import Field
 from sqlalchemy import Row
 
+from services.common.auth import Role
 from services.jobs.queue.limits import ProjectName
 from services.jobs.queue.resources import ResourceRequest, Resources
-from services.jobs.queue.states import Cause, Kind, Role, State, StopReason
+from services.jobs.queue.states import Cause, Kind, State, StopReason
 
 LATEST_S = 1e11
 """The largest point in time and the longest duration that are taken, in seconds: 3000 years."""

@@ -63,10 +63,6 @@ StopReason = Literal["cancelled", "timed_out", "preempted"]
 
 STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
 
-Role = Literal["viewer", "submitter", "operator"]
-ROLES: tuple[Role, ...] = get_args(Role)
-"""A viewer sees everything; a submitter also submits jobs and cancels their own; an operator may do everything."""
-
 
 def next_state(cause: Cause, ends: Mapping[str, int], *, cancelling: bool) -> State:
     """Return the state of a job whose attempt ended by `cause`. ends: attempts that ended by each cause, this one included.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from sqlalchemy import JSON, Boolean, CheckConstraint, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from services.common.auth import ROLES
 from services.jobs.queue.resources import LABELS
-from services.jobs.queue.states import KINDS, LIVE, ROLES, STATES
+from services.jobs.queue.states import KINDS, LIVE, STATES
 
 METADATA = MetaData(
     naming_convention={

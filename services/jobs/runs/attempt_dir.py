@@ -24,7 +24,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from services.jobs.queue.states import STOP_REASONS, Cause, StopReason
-from zsbir.base.storage import Folder, join, open_folder
+from zsbir.base.layout import job_attempt_uri
+from zsbir.base.storage import Folder, open_folder
 
 HEARTBEAT_S = 2.0
 """Seconds between two heartbeats."""
@@ -33,7 +34,6 @@ LOG_PIECE = 256 * 1024
 LOG_LIMIT = 256 * LOG_PIECE
 """Bytes of an attempt's log that are kept, 64 MiB. The rest is left out, and a last line of the log says so."""
 
-JOBS = "jobs"
 
 UNDELIVERED = ".undelivered"
 """The name of a file in a finished run's folder while MLflow still lacks something of the run (see zsbir.train)."""
@@ -180,7 +180,7 @@ class AttemptDir:
 
 def attempt_dir_of(root: str, submission_id: str) -> AttemptDir:
     """Return the folder of an attempt below a storage root."""
-    return AttemptDir(join(root, JOBS, submission_id))
+    return AttemptDir(job_attempt_uri(root, submission_id))
 
 
 def _piece_name(number: int) -> str:

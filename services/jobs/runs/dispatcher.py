@@ -29,7 +29,8 @@ from zsbir.base import events
 from zsbir.base.artifact import exists
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.storage import join, open_folder
+from zsbir.base.layout import job_steps_uri
+from zsbir.base.storage import open_folder
 from zsbir.training_run.delivery import UNDELIVERED
 
 UNAVAILABLE = (RunError, InputError, OSError)
@@ -146,7 +147,7 @@ class Dispatcher:
             "job": job.id,
             "submission_id": attempt.submission_id,
             "root": self.settings.root,
-            "memo": join(self.settings.root, "jobs", "steps", f"{queue}-{self._first_of_retries(job)}"),
+            "memo": job_steps_uri(self.settings.root, f"{queue}-{self._first_of_retries(job)}"),
             "env": {"OMP_NUM_THREADS": str(max(1, int(job.cpus)))} if one_process else {},
             "steps": [step.as_json() for step in steps_of(job.kind, job.config)],
         }

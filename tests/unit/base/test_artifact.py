@@ -27,7 +27,7 @@ def write(parent, text="one", folder="abc", digest="d" * 64, **facts):
 
 
 def visible(parent):
-    """What anybody who lists the folder takes for an artifact."""
+    """List what a reader of the folder takes for an artifact."""
     return sorted(path.name for path in Path(parent).iterdir() if not path.name.startswith("."))
 
 
@@ -157,7 +157,7 @@ def test_a_writer_killed_between_two_files_leaves_nothing_that_looks_whole(tmp_p
     assert visible(tmp_path) == ["abc"], "the next writer is not in the way of the dead one's leftovers"
 
 
-def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(RunError, match=rf"^cannot write the index at {tmp_path}/file/indexes/abc: Not a directory$"):
         write(tmp_path / "file" / "indexes")
@@ -192,7 +192,7 @@ for write in writers:
 
 
 def lines_of_writers(parent, limit_bytes=0):
-    """What Python, NumPy, Parquet and safetensors each end with when `parent` takes no more."""
+    """Collect the errors of Python, NumPy, Parquet and safetensors when `parent` takes no more."""
     words = [sys.executable, "-c", FULL, str(parent), str(limit_bytes)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -213,7 +213,7 @@ def test_a_file_that_may_not_grow_any_more_ends_in_one_clear_line_and_leaves_not
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A real disk of 256 KiB, where this user may mount one."""
+    """Mount a real disk of 256 KiB, where this user may."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True, check=False)
@@ -261,7 +261,7 @@ def test_a_file_that_a_manifest_names_outside_its_folder_is_not_handed_out(tmp_p
     (tmp_path / "secret").write_text("of somebody else")
     change_manifest(made.path, files={name: {"size": 16, "sha256": "0" * 64}})
     for look in (lambda: Artifact(made.uri).file(name), lambda: Artifact(made.uri).verify()):
-        with pytest.raises(InputError, match="is no name of a file in a folder"):
+        with pytest.raises(InputError, match="is not the name of a file in a folder"):
             look()
 
 
@@ -313,7 +313,7 @@ def test_a_broken_manifest_is_an_input_error_that_names_the_file(tmp_path, conte
     [
         ("nowhere", "no run at '.*nowhere': no such folder"),
         (".", "the folder exists, but has no manifest.json"),
-        ("https://example.org/runs/a", "is no place that is known here"),
+        ("https://example.org/runs/a", "has a scheme that is not known here"),
     ],
 )
 def test_an_address_without_an_artifact_is_an_input_error(tmp_path, monkeypatch, uri, line):

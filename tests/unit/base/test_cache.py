@@ -122,7 +122,7 @@ def test_processes_share_one_copy(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["much", "0", "-3", "nan"])
-def test_a_bound_that_is_no_size_is_an_input_error(monkeypatch, text):
+def test_a_bound_that_is_not_a_size_is_an_input_error(monkeypatch, text):
     monkeypatch.setenv("ZSBIR_CACHE_GB", text)
     with pytest.raises(InputError, match="ZSBIR_CACHE_GB must be a positive number"):
         cache_bytes()

@@ -165,7 +165,7 @@ def test_fields_are_dealt_to_their_configurations_and_strangers_go_to_the_first(
     assert cli.split_fields({"sails": 2, "root": "dock", "x": 1}, Boat, Settings) == [{"sails": 2, "x": 1}, {"root": "dock"}]
 
 
-def test_who_reads_no_further_is_no_failure():
+def test_a_reader_that_stops_early_is_not_a_failure():
     command = f"{sys.executable} -c 'import sys; from zsbir.base import cli; cli.main(lambda _: \"x\" * 10_000_000)' | head -c 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "x", "")

@@ -74,7 +74,7 @@ def test_nothing_done_says_nothing():
 
 @pytest.fixture
 def terminal():
-    """A real terminal: (stream to write to, function that reads what it shows)."""
+    """Provide a real terminal: (stream to write to, function that reads what it shows)."""
     leader, follower = os.openpty()
     termios.tcsetwinsize(follower, (24, 80))
     stream = os.fdopen(follower, "w")
@@ -113,7 +113,7 @@ def test_track_gives_the_items_and_counts_them(capsys):
     assert capsys.readouterr().err.startswith("read: 3 letters in ")
 
 
-def test_what_was_done_is_told_also_when_the_work_fails():
+def test_what_was_done_is_printed_also_when_the_work_fails():
     stream = io.StringIO()
 
     def half_done():
@@ -124,3 +124,20 @@ def test_what_was_done_is_told_also_when_the_work_fails():
     with pytest.raises(ValueError, match="broken"):
         half_done()
     assert stream.getvalue().startswith("embed: 3 images in ")
+
+
+def test_a_listener_hears_every_advance_once_and_nothing_of_quiet_work(monkeypatch):
+    heard = []
+    monkeypatch.setattr(events, "_listeners", [])
+    events.subscribe(heard.append)
+    events.subscribe(heard.append)
+    with Progress("embed", total=4, unit="image", stream=io.StringIO()) as progress:
+        progress.advance(3)
+        progress.advance(1)
+    with Progress("upload", total=4, quiet=True) as progress:
+        progress.advance(4)
+    assert [(event.label, event.done, event.total, event.unit) for event in heard] == [
+        ("embed", 3, 4, "image"),
+        ("embed", 4, 4, "image"),
+    ]
+    assert all(event.per_s > 0 for event in heard)

@@ -16,7 +16,7 @@ from zsbir.base.storage import open_folder
 HOLD = """
 import sys, time
 from zsbir.base import lease
-lease.BEAT_S = 0.1
+lease.HEARTBEAT_S = 0.1
 with lease.alone(sys.argv[1]):
     print("mine", flush=True)
     time.sleep(60)
@@ -25,12 +25,12 @@ with lease.alone(sys.argv[1]):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(lease, "BEAT_S", 0.1)
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.1)
 
 
 @pytest.fixture(params=["disk", "s3"])
 def folder(request, tmp_path, quick):
-    """A folder on disk, and one in a real S3 server."""
+    """Provide a folder on disk, and one in a real S3 server."""
     return str(tmp_path / "run") if request.param == "disk" else f"{request.getfixturevalue('s3_root')}/run"
 
 
@@ -45,7 +45,7 @@ def hold(uri):
     return process
 
 
-def test_a_second_process_is_told_at_once_and_the_third_gets_its_turn(folder):
+def test_a_second_process_is_refused_at_once_and_the_third_gets_its_turn(folder):
     other = hold(folder)
     try:
         with pytest.raises(RunError, match=r"another process is working on .*run"), alone(folder):
@@ -88,7 +88,7 @@ def test_the_lease_of_a_dead_process_of_another_machine_is_taken_when_it_no_long
     began = time.monotonic()
     with alone(remote):
         assert folder.names() == [".lease-000008"]
-    assert time.monotonic() - began >= lease.PATIENCE_BEATS * lease.BEAT_S * 0.9
+    assert time.monotonic() - began >= lease.PATIENCE_HEARTBEATS * lease.HEARTBEAT_S * 0.9
     assert folder.names() == []
 
 
@@ -128,8 +128,25 @@ def test_a_lease_that_says_nonsense_is_treated_like_any_other(remote):
         pass
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(RunError, match=r"cannot write .*: (Not a directory|File exists)"), alone(str(tmp_path / "file")):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_lease_that_a_late_request_of_its_own_process_brings_back_is_not_held(remote, monkeypatch):
+    folder = open_folder(remote)
+    with alone(remote):
+        late = folder.read(".lease-000001")
+    folder.create(".lease-000001", late)
+    began = time.monotonic()
+    with alone(remote):
+        assert folder.names() == [".lease-000002"]
+    folder.create(".lease-000001", late)
+    turns = iter([1, 2])  # it arrives between the look and the attempt to take it
+    monkeypatch.setattr(lease, "_wait_for_turn", lambda folder: next(turns))
+    with alone(remote):
+        assert folder.names() == [".lease-000002"]
+    assert time.monotonic() - began < lease.PATIENCE_HEARTBEATS * lease.HEARTBEAT_S * 5, "nobody waited for it to beat"
+    assert folder.names() == []

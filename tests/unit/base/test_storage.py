@@ -19,7 +19,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAU
 
 @pytest.fixture(scope="module")
 def store_url():
-    """A real S3 server on this machine."""
+    """Provide a real S3 server on this machine."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -29,7 +29,7 @@ def store_url():
 
 @pytest.fixture
 def no_keys(monkeypatch, tmp_path):
-    """An environment in which nothing says who we are."""
+    """Clear everything that could name a user from the environment."""
     for name in (*KEYS, "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ROLE_ARN", "AWS_CONTAINER_CREDENTIALS_FULL_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
@@ -40,7 +40,7 @@ def no_keys(monkeypatch, tmp_path):
 
 @pytest.fixture
 def bucket(store_url, no_keys, monkeypatch):
-    """The bucket `models` of the server, with the environment that leads to it."""
+    """Provide the bucket `models` of the server, with the environment that leads to it."""
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", store_url)
@@ -52,7 +52,7 @@ def bucket(store_url, no_keys, monkeypatch):
 
 
 def line(uri, kind=InputError):
-    """The one line in which `fetch` fails, which takes it seconds at most."""
+    """Return the one line in which `fetch` fails, within seconds."""
     began = time.monotonic()
     with pytest.raises(kind) as caught:
         fetch(uri)
@@ -90,9 +90,10 @@ def test_a_wrong_bucket_and_a_wrong_key_are_input_errors_that_name_the_address(b
 @pytest.mark.parametrize(
     "uri", ["s3://", "s3://models", "s3://models/", "s3:///net.pth", "s3://no such/net.pth", "s3://../net.pth"]
 )
-def test_an_address_that_is_none_is_one_line(bucket, uri):
+def test_a_malformed_address_is_one_line(bucket, uri):
     assert re.search(
-        r"no place in object storage|no file in object storage|no such|[Ii]nvalid bucket name|no bucket|no file at|404", line(uri)
+        r"not an address in object storage|not a file in object storage|no such|[Ii]nvalid bucket name|no bucket|no file at|404",
+        line(uri),
     )
 
 
@@ -106,12 +107,12 @@ def test_an_unknown_profile_is_an_input_error(store_url, no_keys, monkeypatch):
     assert "nobody" in line("s3://models/net.pth")
 
 
-def test_an_endpoint_that_is_no_address_is_an_input_error(bucket, monkeypatch):
+def test_a_malformed_endpoint_is_an_input_error(bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
     assert "localhost:9000" in line("s3://models/net.pth")
 
 
-def test_a_store_that_is_not_there_is_told_of_within_seconds(bucket, monkeypatch):
+def test_a_store_that_is_not_there_is_reported_within_seconds(bucket, monkeypatch):
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -132,7 +133,7 @@ def test_a_local_file_is_itself_and_a_missing_one_an_input_error(tmp_path):
 
 def test_nothing_is_fetched_from_the_web_on_behalf_of_a_user():
     for uri in ("http://127.0.0.1:1/net.pth", "ftp://127.0.0.1/net.pth"):
-        assert "is no place that is known here" in line(uri)
+        assert "has a scheme that is not known here" in line(uri)
 
 
 def test_the_root_and_the_cache_come_from_the_environment(monkeypatch, tmp_path):

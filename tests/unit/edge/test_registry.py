@@ -7,8 +7,9 @@ from building import make_old, put_line
 from mlflow.tracking import MlflowClient
 
 from zsbir import artifacts
-from zsbir.base.artifact import below_root, exists
+from zsbir.base.artifact import exists
 from zsbir.base.errors import RunError
+from zsbir.base.layout import below_root
 from zsbir.edge import registry
 from zsbir.edge.registry import registered, registries
 from zsbir.edge.tracking import RUN_TAG

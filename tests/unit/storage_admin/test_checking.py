@@ -7,7 +7,7 @@ from zsbir.base.artifact import MANIFEST, remove
 from zsbir.base.errors import InputError
 from zsbir.base.storage import open_folder, split_file
 from zsbir.storage_admin import checking
-from zsbir.storage_admin.checking import everything, verify
+from zsbir.storage_admin.checking import verifiable_uris, verify
 from zsbir.storage_admin.roots import survey
 
 
@@ -17,7 +17,7 @@ def problems(verdicts):
 
 def test_what_was_just_made_is_whole(root):
     line = put_line(root)
-    uris = everything(survey(root))
+    uris = verifiable_uris(survey(root))
     assert len(uris) == 7
     assert {line.index.uri, line.weights} < set(uris)
     verdicts = verify(uris)
@@ -29,7 +29,7 @@ def test_what_was_just_made_is_whole(root):
     assert not any(verdict.unnamed for verdict in verdicts)
 
 
-def test_every_problem_is_told_not_only_the_first(root):
+def test_every_problem_is_reported_not_only_the_first(root):
     line = put_line(root)
     line.run.folder.delete(["one.bin"])
     line.run.folder.replace("sub/two.bin", b"x" * 64)
@@ -38,7 +38,7 @@ def test_every_problem_is_told_not_only_the_first(root):
     folder, name = split_file(line.weights)
     folder.replace(name, b"other")
     open_folder(line.index.uri).create("extra.bin", b"")
-    verdicts = verify(everything(survey(root)))
+    verdicts = verify(verifiable_uris(survey(root)))
     found = problems(verdicts)
     assert {("one.bin", "missing"), ("sub/two.bin", "changed: as many bytes, but others")} < found
     assert ("one.bin", "6 bytes instead of 3") in found
@@ -79,13 +79,13 @@ def test_what_is_not_there_is_an_error_of_the_caller(root):
 
 def test_a_checkpoint_that_is_replaced_meanwhile_is_left_out(root, monkeypatch):
     old, new = put_checkpoint(root, "toy-1"), put_checkpoint(root, "toy-1", "step-000002")
-    wrong_with = checking._wrong_with
+    problem_of = checking._problem_of
 
     def removing(file, advance):
         remove(old.uri)
-        return wrong_with(file, advance)
+        return problem_of(file, advance)
 
-    monkeypatch.setattr(checking, "_wrong_with", removing)
+    monkeypatch.setattr(checking, "_problem_of", removing)
     assert [verdict.uri for verdict in verify([old.uri, new.uri])] == [new.uri]
 
 

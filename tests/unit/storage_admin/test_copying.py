@@ -13,7 +13,7 @@ from zsbir.base.artifact import MANIFEST, Artifact, exists, remove
 from zsbir.base.disk import DiskFolder
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import join, open_folder, split_file
-from zsbir.storage_admin.checking import everything, verify
+from zsbir.storage_admin.checking import verifiable_uris, verify
 from zsbir.storage_admin.copying import copy
 from zsbir.storage_admin.lineage import lineage
 from zsbir.storage_admin.roots import survey
@@ -22,7 +22,7 @@ TESTS = Path(__file__).parents[2]
 
 
 def all_whole(root):
-    verdicts = verify(everything(survey(root)))
+    verdicts = verify(verifiable_uris(survey(root)))
     return bool(verdicts) and not any(verdict.problems or verdict.unnamed for verdict in verdicts)
 
 
@@ -66,7 +66,7 @@ def test_alone_it_comes_without_inputs(root, new_root):
     assert all_whole(target)
 
 
-def test_an_input_that_is_gone_is_told_before_anything_is_copied(root, new_root):
+def test_an_input_that_is_gone_is_reported_before_anything_is_copied(root, new_root):
     line, target = put_line(root), new_root("disk")
     remove(line.knowledge.uri)
     folder, name = split_file(line.weights)
@@ -77,9 +77,9 @@ def test_an_input_that_is_gone_is_told_before_anything_is_copied(root, new_root)
     assert not files_below(target)
 
 
-def test_what_lies_in_no_root_has_no_place_in_another(tmp_path, new_root):
+def test_what_lies_in_no_root_cannot_be_copied_to_another(tmp_path, new_root):
     report = put(tmp_path, "report", where="somewhere/else")
-    with pytest.raises(InputError, match="lies in no storage root"):
+    with pytest.raises(InputError, match="is not in a storage root"):
         copy(report.uri, new_root("disk"))
 
 
@@ -103,7 +103,7 @@ def test_a_damaged_file_stops_the_copy_and_is_not_signed(root, new_root):
         copy(line.weights, new_root("disk"))
 
 
-def test_a_place_that_another_artifact_has_is_left_alone(root, new_root):
+def test_another_artifact_at_the_target_is_left_alone(root, new_root):
     line, target = put_line(root), new_root("disk")
     put(target, "report", "other", where="/".join(line.report.uri.split("/")[-2:]))
     before = files_below(target)
@@ -181,7 +181,7 @@ def test_a_store_that_writes_over_files_gets_keys_of_their_own_and_goes_on_too(n
     assert there.manifest.model_copy(update={"stored_as": {}}) == run.manifest
 
 
-def test_two_who_copy_at_once_make_one_copy(new_root, monkeypatch):
+def test_two_copies_at_once_make_one_artifact(new_root, monkeypatch):
     source, target = new_root("disk"), new_root("disk")
     run = put(source, "run")
     create = DiskFolder.create

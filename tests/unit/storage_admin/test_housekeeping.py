@@ -64,7 +64,7 @@ NOT_LEFT = [
 ]
 
 
-def test_debris_is_found_told_with_its_reason_and_removed(root):
+def test_debris_is_found_listed_with_its_reason_and_removed(root):
     line = put_line(root)
     put_checkpoint(root, "toy-2")
     before = set(files_below(root))
@@ -152,7 +152,7 @@ def test_in_the_folder_of_a_damaged_manifest_nothing_is_taken_for_unnamed(root):
     assert not found(root)
 
 
-def test_what_one_manifest_names_in_the_folder_of_another_is_no_debris(root):
+def test_what_one_manifest_names_in_the_folder_of_another_is_not_debris(root):
     outer = put(root, "run", where="runs/toy-1", files={"checkpoints/odd/state": b"1"})
     assert not found(root)
     outer.verify()
@@ -206,7 +206,7 @@ def begin_upload(root, key):
     return upload_id
 
 
-def test_uploads_that_nobody_ended_are_given_up(bucket_root):
+def test_unfinished_uploads_are_aborted(bucket_root):
     root = bucket_root
     put(root, "report", where="reports/abc")
     for key in ("reports/abc/big.bin", "datasets/toy/0123/shards/a.parquet", "notes/big.bin"):
@@ -238,7 +238,7 @@ def test_an_upload_that_is_begun_meanwhile_stops_the_removal(bucket_root):
     assert len(unended_uploads(bucket_root)) == 2
 
 
-def test_an_upload_that_ends_meanwhile_is_no_error(bucket_root):
+def test_an_upload_that_ends_meanwhile_is_not_an_error(bucket_root):
     root = bucket_root
     upload_id = begin_upload(root, "reports/abc/big.bin")
     (upload,) = unended_uploads(root)
@@ -247,7 +247,7 @@ def test_an_upload_that_ends_meanwhile_is_no_error(bucket_root):
     housekeeping.abort_upload(folder, upload)
 
 
-def test_a_store_that_may_not_be_asked_for_uploads_is_no_reason_to_stop(bucket_root, monkeypatch, capsys):
+def test_a_store_that_does_not_list_uploads_is_not_a_reason_to_stop(bucket_root, monkeypatch, capsys):
     def refuse(folder):
         raise RunError("not allowed")
 

@@ -7,7 +7,7 @@ from building import put, put_line
 from zsbir.base.artifact import Artifact, remove
 from zsbir.base.errors import InputError
 from zsbir.base.storage import split_file
-from zsbir.storage_admin.format import as_json, description, tree
+from zsbir.storage_admin.format import artifact_json, format_artifact, format_lineage
 from zsbir.storage_admin.lineage import lineage, references, weight_sha256
 
 
@@ -28,7 +28,7 @@ def test_an_index_goes_back_to_the_data_set_and_the_weights(root):
 
 def test_the_tree_reads_from_the_result_to_the_images(root):
     line = put_line(root)
-    text = tree(lineage(line.index))
+    text = format_lineage(lineage(line.index))
     assert text.splitlines()[0].startswith("index toy ")
     assert "├─ run: toy" in text
     assert "1,160 photos, 20 sketches, 29 classes, source fingerprint ffffffffffff" in text
@@ -46,7 +46,7 @@ def test_inputs_that_are_gone_or_others_are_marked(root):
     put(root, "dataset", where="/".join(line.dataset.uri.split("/")[-3:]), digest="e" * 64)
     origin = lineage(line.run)
     assert states(origin) == {"-: there", "dataset: changed", "weights: gone", "knowledge: gone"}
-    text = tree(origin)
+    text = format_lineage(origin)
     assert "GONE" in text
     assert "CHANGED" in text
 
@@ -61,11 +61,11 @@ def test_an_input_is_found_at_the_root_it_was_copied_to(new_root, tmp_path):
     assert all(part.uri.startswith(str(elsewhere)) for part in origin.walk())
 
 
-def test_what_is_no_artifact_is_named_and_left_alone(root, tmp_path):
+def test_an_input_that_is_not_an_artifact_is_named_and_left_alone(root, tmp_path):
     index = put(root, "index", inputs={"gallery": {"uri": "/home/me/photos", "digest": "a" * 64}})
     origin = lineage(index)
     assert origin.inputs[0].state == "outside"
-    assert "/home/me/photos (not an artifact of a storage root)" in tree(origin)
+    assert "/home/me/photos (not an artifact of a storage root)" in format_lineage(origin)
 
 
 def test_a_store_that_does_not_answer_is_not_taken_for_an_input_that_is_gone(new_root, monkeypatch):
@@ -77,7 +77,7 @@ def test_a_store_that_does_not_answer_is_not_taken_for_an_input_that_is_gone(new
     run = put(root, "run", inputs={"dataset": {"uri": "s3://bucket/datasets/toy/0123", "digest": "a" * 64}})
     origin = lineage(run)
     assert origin.inputs[0].state == "silent"
-    assert "does not answer" in tree(origin)
+    assert "does not answer" in format_lineage(origin)
 
 
 def test_manifests_that_name_each_other_end(root):
@@ -101,12 +101,12 @@ def test_inputs_of_any_form_are_references(root):
 
 def test_a_description_is_short_and_the_json_is_whole(root):
     report = put(root, "report", facts={"long": "x" * 5000, "score": 0.5, "empty": []}, counts={"queries": 1000})
-    text = description(report)
+    text = format_artifact(report)
     assert "queries 1,000" in text
     assert "score: 0.5" in text
     assert "empty: none" in text
     assert max(map(len, text.splitlines())) < 200
-    assert as_json(report, lineage(report))["facts"]["long"] == "x" * 5000
+    assert artifact_json(report, lineage(report))["facts"]["long"] == "x" * 5000
 
 
 def test_only_a_weight_files_name_is_a_checksum():

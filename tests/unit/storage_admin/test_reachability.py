@@ -13,13 +13,14 @@ from building import files_below, make_old, put, put_checkpoint, put_line, put_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsbir.base.artifact import MANIFEST, Artifact, below_root, exists
+from zsbir.base.artifact import MANIFEST, Artifact, exists
 from zsbir.base.errors import RunError
+from zsbir.base.layout import below_root
 from zsbir.base.storage import join, open_folder, split_file
 from zsbir.storage_admin import housekeeping
-from zsbir.storage_admin.checking import everything, verify
-from zsbir.storage_admin.housekeeping import Look, remove_unneeded, unneeded
-from zsbir.storage_admin.reachability import Question, path_below
+from zsbir.storage_admin.checking import verifiable_uris, verify
+from zsbir.storage_admin.housekeeping import RootState, remove_unneeded, unneeded
+from zsbir.storage_admin.reachability import Criteria, path_below
 from zsbir.storage_admin.roots import KINDS, survey
 
 ALL = frozenset(KINDS)
@@ -27,15 +28,15 @@ ALL = frozenset(KINDS)
 
 def decide(root, kinds=ALL, *, hours=0.0, keep=(), registered=()):
     before_s = time.time() - 3600 * hours + (1 if hours == 0 else 0)
-    question = Question(frozenset(kinds), before_s, frozenset(path_below(uri, root) for uri in keep))
-    return unneeded(Look(survey(root), frozenset(registered)), question)
+    criteria = Criteria(frozenset(kinds), before_s, frozenset(path_below(uri, root) for uri in keep))
+    return unneeded(RootState(survey(root), frozenset(registered)), criteria)
 
 
 def goes(root, kinds=ALL, **more):
     return {join(root, *waste.path.split("/")) for waste in decide(root, kinds, **more).goes}
 
 
-def test_of_a_whole_line_all_goes_what_comes_of_it_first(root):
+def test_a_whole_lineage_is_removed_results_before_their_inputs(root):
     line = put_line(root)
     plan = decide(root).goes
     assert len(plan) == 6, "a run's checkpoints go with it"
@@ -141,14 +142,14 @@ def test_an_unfinished_run_keeps_what_it_may_go_on_with(root):
     assert {line.knowledge.uri, line.weights} < left, "this one does"
 
 
-def test_a_run_that_somebody_works_on_stays_and_its_lock_goes_with_it_later(tmp_path):
+def test_a_run_in_use_stays_and_its_lock_is_removed_with_it_later(tmp_path):
     root, run = str(tmp_path), put(tmp_path, "run")
     script = "import sys\nfrom zsbir.base.lease import alone\nwith alone(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", script, run.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        question = Question(ALL, time.time() + 1)
-        assert not remove_unneeded(survey(root), question, lambda before: Look(survey(root)))
-    assert len(remove_unneeded(survey(root), question, lambda before: Look(survey(root)))) == 1
+        criteria = Criteria(ALL, time.time() + 1)
+        assert not remove_unneeded(survey(root), criteria, lambda before: RootState(survey(root)))
+    assert len(remove_unneeded(survey(root), criteria, lambda before: RootState(survey(root)))) == 1
     assert not run.path.exists()
 
 
@@ -197,11 +198,11 @@ def test_names_of_another_root_and_digests_count_as_names(root):
 
 def test_removal_takes_all_and_leaves_what_stays_whole(root):
     line, other = put_line(root), put_line(root, "other")
-    question = Question(ALL - {"checkpoint"}, time.time() + 1, frozenset({below_root(other.index.uri)}))
-    removed = remove_unneeded(survey(root), question, lambda before: Look(survey(root, known=before)))
+    criteria = Criteria(ALL - {"checkpoint"}, time.time() + 1, frozenset({below_root(other.index.uri)}))
+    removed = remove_unneeded(survey(root), criteria, lambda before: RootState(survey(root, known=before)))
     assert len(removed) == 7
     assert not any(exists(gone.uri) for gone in (line.dataset, line.knowledge, line.run, line.report, line.index, other.report))
-    assert set(everything(survey(root))) == {
+    assert set(verifiable_uris(survey(root))) == {
         other.dataset.uri,
         other.knowledge.uri,
         other.run.uri,
@@ -209,36 +210,36 @@ def test_removal_takes_all_and_leaves_what_stays_whole(root):
         other.weights,
         f"{other.run.uri}/checkpoints/step-000001",
     }
-    assert not any(verdict.problems for verdict in verify(everything(survey(root))))
+    assert not any(verdict.problems for verdict in verify(verifiable_uris(survey(root))))
 
 
 def test_what_is_named_in_the_last_moment_stays(root, monkeypatch):
-    monkeypatch.setattr(housekeeping, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(housekeeping, "SURVEY_VALID_S", 0.0)
     line = put_line(root)
     late = []
 
-    def look_again(before):
+    def current_state(before):
         if not exists(line.index.uri) and not late:
             late.append(put(root, "report", "late", inputs={"run": line.run}))
-        return Look(survey(root, known=before))
+        return RootState(survey(root, known=before))
 
-    removed = remove_unneeded(survey(root), Question(ALL - {"checkpoint"}, time.time() + 1), look_again)
+    removed = remove_unneeded(survey(root), Criteria(ALL - {"checkpoint"}, time.time() + 1), current_state)
     assert {waste.kind for waste in removed} == {"index", "report"}
     assert exists(late[0].uri)
     assert exists(line.run.uri)
-    assert not any(verdict.problems for verdict in verify(everything(survey(root))))
+    assert not any(verdict.problems for verdict in verify(verifiable_uris(survey(root))))
 
 
 def test_a_registration_in_the_last_moment_is_seen(root, monkeypatch):
-    monkeypatch.setattr(housekeeping, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(housekeeping, "SURVEY_VALID_S", 0.0)
     line = put_line(root)
     looks = []
 
-    def look_again(before):
+    def current_state(before):
         looks.append(1)
-        return Look(survey(root, known=before), frozenset({line.run.folder_name} if len(looks) > 2 else ()))
+        return RootState(survey(root, known=before), frozenset({line.run.folder_name} if len(looks) > 2 else ()))
 
-    remove_unneeded(survey(root), Question(ALL, time.time() + 1), look_again)
+    remove_unneeded(survey(root), Criteria(ALL, time.time() + 1), current_state)
     assert all(exists(kept.uri) for kept in (line.run, line.knowledge, line.dataset))
     assert not exists(line.index.uri)
 
@@ -246,8 +247,8 @@ def test_a_registration_in_the_last_moment_is_seen(root, monkeypatch):
 def test_an_artifact_that_changes_meanwhile_stays_and_so_does_what_it_names(root, capsys):
     line = put_line(root)
 
-    def look_again(before):
-        return Look(survey(root, known=before))
+    def current_state(before):
+        return RootState(survey(root, known=before))
 
     removing = housekeeping._remove_whole
 
@@ -258,7 +259,7 @@ def test_an_artifact_that_changes_meanwhile_stays_and_so_does_what_it_names(root
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(housekeeping, "_remove_whole", touching)
-        remove_unneeded(survey(root), Question(ALL, time.time() + 1), look_again)
+        remove_unneeded(survey(root), Criteria(ALL, time.time() + 1), current_state)
     assert exists(line.report.uri)
     assert "has changed meanwhile" in capsys.readouterr().err
     if exists(line.run.uri):
@@ -271,7 +272,7 @@ def test_a_removal_that_breaks_off_leaves_no_run_that_looks_unfinished(root, mon
     put_checkpoint(root, run.folder_name)
     monkeypatch.setattr(housekeeping, "remove", lambda uri: (_ for _ in ()).throw(RunError("broken off")))
     with pytest.raises(RunError, match="broken off"):
-        remove_unneeded(survey(root), Question(ALL, time.time() + 1), lambda before: Look(survey(root, known=before)))
+        remove_unneeded(survey(root), Criteria(ALL, time.time() + 1), lambda before: RootState(survey(root, known=before)))
     left = survey(root)
     assert left.units
     assert all(unit.is_unfinished for unit in left.units.values())
@@ -356,7 +357,7 @@ class Plain:
 
 
 def obviously_staying(nodes, kinds):
-    """The rules one after the other, over and over, until nothing more has to stay."""
+    """Apply the rules one after the other, over and over, until nothing more has to stay."""
     stay = set()
     unfinished = [node for node in nodes if node.kind == "checkpoint" and node.run < 0]
     silent = [node for node in unfinished if not any(how != "config" for _, how in node.names)]
@@ -398,7 +399,7 @@ def check(root, nodes, kinds, hours, late=None):
     keep = frozenset(path_below(node.uri, root) for node in nodes if node.is_kept)
     registered = frozenset(node.uri.rpartition("/")[2] for node in nodes if node.is_registered)
     removed = remove_unneeded(
-        survey(root), Question(kinds, before_s, keep), lambda before: Look(survey(root, known=before), registered)
+        survey(root), Criteria(kinds, before_s, keep), lambda before: RootState(survey(root, known=before), registered)
     )
     if late is None:
         there = {number for number, node in enumerate(nodes) if is_there(node.uri)}
@@ -408,7 +409,7 @@ def check(root, nodes, kinds, hours, late=None):
             assert is_there(node.uri)
         if is_there(node.uri):
             assert all(is_there(nodes[other].uri) for other, _ in node.names)
-    assert not any(verdict.problems for verdict in verify(everything(survey(root))))
+    assert not any(verdict.problems for verdict in verify(verifiable_uris(survey(root))))
     return removed
 
 
@@ -460,7 +461,7 @@ def test_nor_what_others_come_to_need_meanwhile(drawn, random):
             return done
 
         patch.setattr(housekeeping, "_remove_whole", then_named)
-        patch.setattr(housekeeping, "LOOK_AGAIN_S", 0.0)
+        patch.setattr(housekeeping, "SURVEY_VALID_S", 0.0)
         check(root, nodes, kinds, hours=0, late=late)
         for report, named in late:
             if exists(report.uri):

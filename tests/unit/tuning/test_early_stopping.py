@@ -107,7 +107,7 @@ def test_what_is_said_again_is_not_judged_again(tmp_path):
 
 def test_who_watches_sees_each_trial_beside_the_best_up_to_it(tmp_path, monkeypatch):
     rows = {}
-    monkeypatch.setattr("tuning.ledger.watch.figures", lambda step, metrics: rows.update({step: metrics}))
+    monkeypatch.setattr("tuning.ledger.watch.record_metrics", lambda step, metrics, keep: rows.update({step: metrics}))
     ledger = new_ledger(open_folder(tmp_path), grace=0)
     for number in range(3):
         ledger.table.begin(Trial(number, "random", {}))

@@ -28,7 +28,7 @@ from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import JobRequest
 from services.jobs.queue.states import LIVE, RETRY_LIMITS, TERMINAL
 from services.jobs.queue.store import StaleLease, open_store
-from services.jobs.runs.attempt_dir import UNDELIVERED, AttemptDir, End
+from services.jobs.runs.attempt_dir import AttemptDir, End
 from services.jobs.runs.dispatcher import UNAVAILABLE, Dispatcher, DispatcherSettings
 from services.jobs.runs.executor import ExecutorStatus, ExecutorUnavailable, Task
 from zsbir.base.artifact import MANIFEST

@@ -14,7 +14,7 @@ import pytest
 
 from services.jobs.runs import attempt_dir as attempt_dirs
 from services.jobs.runs import runner
-from services.jobs.runs.attempt_dir import UNDELIVERED, AttemptDir, End, attempt_dir_of
+from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
 from services.jobs.runs.runner import cause_of
 from services.jobs.runs.steps import Step
 from zsbir.base.artifact import MANIFEST
