@@ -19,7 +19,20 @@ EXCEPTIONS = {
 }
 """Files whose quick tests may take longer, each with the reason."""
 
+SERVERS = ("rgw", "postgres")
+"""Real servers that take seconds to start: a test on one of them is `slow`, unless it is marked `everyday`."""
+
 COSTS = pytest.StashKey[float]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs on a real server as slow: the same test on disk, in moto or in SQLite stays quick."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        values = [value for value in (callspec.params.values() if callspec else ()) if isinstance(value, str)]
+        used = {*values, *getattr(item, "fixturenames", ())}
+        if used.intersection(SERVERS) and not item.get_closest_marker("everyday"):
+            item.add_marker("slow")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -310,6 +310,7 @@ def test_walk_goes_through_every_file_below_in_the_order_of_keys(folder: Folder)
     assert all(abs(entry.modified_s - before) < 60 for entry in found)
 
 
+@pytest.mark.slow
 def test_more_files_than_one_answer_of_a_store_lists_are_all_found(folder: Folder):
     names = sorted([f"{number:04d}/file" for number in range(1010)] + [f"0500/{number}" for number in range(30)])
     with ThreadPoolExecutor(8) as pool:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from mlflow.tracking import MlflowClient
 from servers.ray_head import ray_head
 
@@ -20,6 +21,7 @@ SKETCH = REPOSITORY / "docs" / "pictures" / "sketch.png"
 SMALL = ["--image-px", "32", "--classes-per-batch", "4", "--per-class", "2", "--steps", "4", "--eval-every-steps", "2"]
 
 
+@pytest.mark.everyday
 def test_images_become_a_champion_that_answers_a_sketch(rgw, weights, tmp_path, monkeypatch):
     root = f"s3://{rgw.new_bucket()}/zsbir"
     settings = {

@@ -18,6 +18,8 @@ from zsbir.model.export import largest_difference, runner, write_onnx, write_pt2
 from zsbir.model.export_format import NEWEST_OPSET, OLDEST_OPSET
 from zsbir.model.usage import preprocessing, preprocessing_text, readme
 
+pytestmark = pytest.mark.slow
+
 PX, DIM = 32, 16
 
 

@@ -137,7 +137,7 @@ def test_jobs_that_a_killed_keeper_left_behind_save_their_work_first(root, at_wo
     programs += [{"name": "api", "pid": os.getpid(), "start": "another boot 1"}]  # a number that another process has by now
     write_state(root, {"grace_s": 60.0, **NOTHING, "programs": programs, "marker": marker})
     down(root, now=False)
-    assert attempt_dir.ended().cause == "preempted"
+    assert attempt_dir.read_end().cause == "preempted"
     process.wait(10)
     assert dispatcher.wait(10) == -signal.SIGKILL
 
@@ -147,7 +147,7 @@ def test_now_means_without_a_checkpoint(root, at_work, marker):
     write_state(root, {"grace_s": 600.0, **NOTHING, "marker": marker})
     down(root, now=True)
     process.wait(10)
-    assert attempt_dir.ended() is None, "it had time to write how it ended"
+    assert attempt_dir.read_end() is None, "it had time to write how it ended"
 
 
 def test_the_number_of_an_earlier_keeper_gets_no_signal(root, keeper):
