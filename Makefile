@@ -32,10 +32,10 @@ export COVERAGE_FILE := $(CURDIR)/.coverage/data
 PYTEST = $(BIN)/$(if $(COVER),coverage run -m,python -m) pytest $(ARGS)
 
 test: $(READY) ## what a person runs: minutes; ARGS=... goes to pytest
-	$(PYTEST) -m "not slow and not long"
+	$(PYTEST) -m "everyday or not (slow or long)"
 
 test-rest: $(READY) ## what `make test` leaves out of `make test-all`
-	$(PYTEST) -m "slow and not long"
+	$(PYTEST) -m "slow and not (everyday or long)"
 
 test-all: $(READY) ## everything but test-long, with coverage by room
 	rm -rf .coverage

@@ -1,6 +1,7 @@
 """A pytest plugin: the tiers of the test suite, its time limit for quick tests, and a Ctrl-C that loses nothing (docs/testing.md).
 
-A test without a mark belongs to `make test`; `slow` ones run in `make test-all` too, `long` ones in `make test-long` only.
+A test without a mark belongs to `make test`. `slow` ones run in `make test-all` only, except the few that are `everyday` too.
+`long` ones run in `make test-long` only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ EXCEPTIONS = {
 """Files whose quick tests may take longer, each with the reason."""
 
 SERVERS = ("rgw", "postgres")
-"""Real servers that take seconds to start: a test on one of them is `slow`, unless it is marked `everyday`."""
+"""Real servers that take seconds to start: a test on one of them is `slow`."""
 
 COSTS = pytest.StashKey[float]()
 
@@ -31,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         callspec = getattr(item, "callspec", None)
         values = [value for value in (callspec.params.values() if callspec else ()) if isinstance(value, str)]
         used = {*values, *getattr(item, "fixturenames", ())}
-        if used.intersection(SERVERS) and not item.get_closest_marker("everyday"):
+        if used.intersection(SERVERS):
             item.add_marker("slow")
 
 
@@ -72,5 +73,5 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _is_quick(item: pytest.Item) -> bool:
-    marked = item.get_closest_marker("slow") or item.get_closest_marker("long") or item.get_closest_marker("realdata")
+    marked = any(item.get_closest_marker(name) for name in ("slow", "long", "everyday", "realdata"))
     return not marked and item.nodeid.partition("::")[0] not in EXCEPTIONS

@@ -12,7 +12,6 @@ its operator sets `limits` and makes `tokens`.
 from __future__ import annotations
 
 import getpass
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
@@ -24,6 +23,7 @@ from services.jobs.local.paths import PORT, absolute_root, default_store
 from zsbir.base import cli, events
 from zsbir.base.config import Config, read_yaml, unknown_name
 from zsbir.base.errors import InputError
+from zsbir.base.signals import on_signals
 from zsbir.base.storage import default_root
 
 Command = Callable[[Sequence[str]], str | None]
@@ -165,8 +165,7 @@ def _dispatch(argv: Sequence[str]) -> None:
     store = open_store(parsed.store or default_store(config.root))
     dispatcher = Dispatcher(store, _executor(RayDispatch.of(executor)), config)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    on_signals(lambda _: stop.set())
     cleanup = MlflowCleanup(store, config.tracking_uri, lambda: dispatcher.leadership.lease)
     threading.Thread(target=cleanup.run, args=(stop,), daemon=True, name="mlflow-cleanup").start()
     dispatcher.run(stop)

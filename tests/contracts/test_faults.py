@@ -320,6 +320,7 @@ def test_a_fault_at_any_request_is_got_over_by_trying_again(bench: Bench, capsys
         run.check_tidy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bench", "kind", "ways"), forms(shards=2, knowledge=EVERY, saving=1, ingest=1), indirect=["bench"])
 def test_a_fault_that_stays_ends_in_one_line_and_the_same_command_finishes_later(bench: Bench, kind: str, ways: int):
     late: list[Run] = []
@@ -392,6 +393,7 @@ def killing(bench: Bench, crew: Crew, run: Run, position: int, *, done: bool) ->
     bench.direct()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", FORMS)
 @pytest.mark.parametrize("kind", [kind if kind == "knowledge" else pytest.param(kind, marks=LARGER) for kind in RUNS])
 def test_a_writer_killed_at_any_request_leaves_nothing_half_and_the_same_command_finishes(
@@ -408,6 +410,7 @@ def test_a_writer_killed_at_any_request_leaves_nothing_half_and_the_same_command
             run.check_tidy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", FORMS)
 def test_a_fault_at_any_request_of_an_upload_in_parts_is_got_over_by_trying_again(bench: Bench, tmp_path, server, every: bool):
     """In front of RGW too: once the parts are joined it no longer knows the upload that a second try asks it to end."""
@@ -478,6 +481,7 @@ def test_a_reader_gets_the_right_bytes_through_any_fault_that_passes(bench: Benc
             pytest.fail(f"{name} at {position} of {bench.proxy.log}: {error}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", FORMS)
 def test_a_reader_never_gets_wrong_bytes_and_a_fault_that_stays_is_an_error(bench: Bench, reading: Callable[[], None], every: bool):
     bench.through(attempts=2)
@@ -496,6 +500,7 @@ def test_a_reader_never_gets_wrong_bytes_and_a_fault_that_stays_is_an_error(benc
         assert told or (name in ("corrupt_response", "truncate_response") and position == 0), "a HEAD has nothing to be damaged"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gigabytes", "bits", "rows"),
     [

@@ -84,6 +84,7 @@ def test_create_and_publish_keep_their_word_one_after_the_other(root: str, tmp_p
         assert folder.read(folder.publish("b.bin", tmp_path / "file", hashlib.sha256(data).hexdigest())) == data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [pytest.param(4, id="few"), pytest.param(16, id="many", marks=pytest.mark.long)])
 def test_two_processes_at_once_leave_one_whole_artifact_while_another_reads(root: str, crew: Crew, rounds: int):
     uris, barrier = [f"{root}/indexes/{number:02d}" for number in range(rounds)], crew.barrier(2)

@@ -38,6 +38,7 @@ def check_whole(uri: str, seeds: set[int]) -> Artifact:
     return artifact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("seeds", [(0, 0), (0, 1), (0, 1, 2, 2)], ids=["same bytes", "other bytes", "four writers"])
 def test_processes_that_commit_one_artifact_leave_one_and_say_so(root: str, crew: Crew, seeds, rounds: int):

@@ -425,6 +425,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_the_commands_on_a_full_disk(small_disk: Path, dataset: str, weights: str, run: str) -> None:
     line = command("ingest", "toy", "--root", small_disk, code=1)
     assert re.match(rf"cannot write the dataset at {small_disk}/datasets/toy/[0-9a-f]{{16}}: .*No space left on device", line)

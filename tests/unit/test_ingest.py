@@ -440,6 +440,7 @@ def test_images_and_data_set_may_lie_in_object_storage(folder, tmp_path, moto, m
     assert ingest(config(max_bad_frac=0.1), f"s3://{bucket}/some-data", Settings(root=root)).uri == stored.uri
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_the_real_set_is_read_whole(shared, tmp_path):
     root = shared / "data/caltech_qd60"

@@ -29,6 +29,7 @@ from services.jobs.queue.store import open_store
 from services.jobs.queue.tokens import Tokens
 from zsbir.base import events
 from zsbir.base.errors import InputError, Interrupted, RunError
+from zsbir.base.signals import on_signals
 
 UP_S = 240.0
 """Seconds that all programs together may take to come up."""
@@ -85,13 +86,12 @@ def keep(settings: UpSettings, *, announce: bool = False) -> None:
     """
     stop, hurry = threading.Event(), threading.Event()
 
-    def request_stop(number: int, _frame: object) -> None:
+    def request_stop(number: int) -> None:
         if number == signal.SIGINT and stop.is_set():
             hurry.set()
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, request_stop)
+    on_signals(request_stop)
     with hold_lock(settings.root):
         end_leftovers(settings.root, settings.grace_s)
         service = _Service(settings)

@@ -29,6 +29,7 @@ from services.jobs.runs.attempt_dir import HEARTBEAT_S, LOG_LIMIT, LOG_PIECE, At
 from services.jobs.runs.steps import Step, StepInput
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError, RunError
+from zsbir.base.signals import on_signals
 from zsbir.base.storage import join, open_folder
 from zsbir.training_run.delivery import UNDELIVERED
 
@@ -117,6 +118,7 @@ class Attempt:
         self._out_of_memory = False
         self._command: subprocess.Popen[bytes] | None = None
         self._stop, self._over = threading.Event(), threading.Event()
+        self._stopping = threading.Lock()
         self.stop_reason: StopReason = "preempted"
 
     def run(self) -> End:
@@ -152,7 +154,9 @@ class Attempt:
 
     def request_stop(self, reason: StopReason) -> None:
         """Have the command save its work and end. Only the first call counts: a second signal would end it at once."""
-        if not self._stop.is_set():
+        with self._stopping:
+            if self._stop.is_set():
+                return
             self.stop_reason = reason
             self._stop.set()
             if self._command is not None:
@@ -327,8 +331,7 @@ def main(uri: str) -> int:
     """Run the attempt of a folder. Return the exit code for Ray: 0 when the attempt succeeded."""
     attempt_dir = AttemptDir(uri)
     attempt = Attempt(attempt_dir)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: attempt.request_stop("preempted"))
+    on_signals(lambda _: attempt.request_stop("preempted"))
     if not attempt_dir.claim_start(f"{socket.gethostname()} {os.getpid()}"):
         print("another process has begun this attempt, or it was given up", file=sys.stderr)  # noqa: T201 - this process's own log
         return 1

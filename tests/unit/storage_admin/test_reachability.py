@@ -416,6 +416,7 @@ def check(root, nodes, kinds, hours, late=None):
 SLOW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @given(roots())
 @SLOW
 def test_what_is_needed_is_never_removed_and_what_is_not_is(drawn):
@@ -431,6 +432,7 @@ def test_what_is_needed_is_never_removed_and_what_is_not_is(drawn):
         check(root, nodes, kinds, hours=24)
 
 
+@pytest.mark.slow
 @given(drawn=roots(times=False))
 @settings(SLOW, max_examples=8)
 def test_nor_is_it_in_object_storage(drawn, new_root):
@@ -440,6 +442,7 @@ def test_nor_is_it_in_object_storage(drawn, new_root):
     check(root, nodes, kinds, hours=0)
 
 
+@pytest.mark.slow
 @given(roots(times=False), st.randoms(use_true_random=False))
 @settings(SLOW, max_examples=60)
 def test_nor_what_others_come_to_need_meanwhile(drawn, random):

@@ -214,6 +214,7 @@ def test_a_request_that_may_not_be_repeated_is_sent_once(service):
         assert len(proxy.log) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cause", "code", "out", "err"),
     [
@@ -251,6 +252,7 @@ def test_ctrl_c_ends_the_waiting_and_not_the_job(service):
     assert service.store.job(1).state == "running"
 
 
+@pytest.mark.slow
 def test_on_a_terminal_waiting_is_one_line_that_changes(service):
     here, there = pty.openpty()
     termios.tcsetwinsize(there, (24, 60))
@@ -397,6 +399,7 @@ def test_a_closed_pipe_is_no_failure(service):
     assert process.wait(timeout=30) == 0
 
 
+@pytest.mark.slow
 def test_following_goes_over_attempts_and_a_restart_of_the_service_without_losing_or_doubling_a_byte(service):
     service.submit()
     process = service.begin("logs", "-f", "1")

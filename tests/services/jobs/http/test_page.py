@@ -221,6 +221,7 @@ def test_an_empty_queue_explains_how_to_submit_the_first_job(queue: Queue, visit
     there.check()
 
 
+@pytest.mark.everyday
 def test_the_queue_shows_running_and_waiting_jobs_and_why_they_wait(queue: Queue, visit) -> None:
     jobs = [queue.submit(owner="ann", project="vision") for _ in range(4)]
     attempts = [queue.start(), queue.start()]

@@ -114,6 +114,7 @@ def test_the_grace_period_is_that_of_down_else_that_of_up(root, keeper, words, w
     assert not (state_folder(root) / "up.json").exists()
 
 
+@pytest.mark.slow
 def test_a_second_down_shortens_the_wait_of_the_first(root, at_work):
     """The number of seconds is read again while it waits."""
     process, attempt_dir = at_work
@@ -168,6 +169,7 @@ def test_the_number_of_an_earlier_keeper_gets_no_signal(root, keeper):
     other.wait()
 
 
+@pytest.mark.slow
 def test_a_command_line_that_names_an_attempt_is_no_running_attempt(root, at_work):
     """A process counts by its environment; a stranger's is neither waited for nor ended."""
     process, attempt_dir = at_work
