@@ -147,9 +147,7 @@ def _serve(argv: Sequence[str]) -> None:
 
 def _dispatch(argv: Sequence[str]) -> None:
     """Run the dispatcher, which starts jobs; of several, one works and the others stand by."""
-    from services.jobs.queue.store import open_store
-    from services.jobs.runs.dispatcher import Dispatcher, DispatcherSettings
-    from services.jobs.runs.mlflow_cleanup import MlflowCleanup
+    from services.jobs.runs.settings import DispatcherSettings
 
     parser = cli.Parser(
         "services.jobs dispatch",
@@ -162,6 +160,10 @@ def _dispatch(argv: Sequence[str]) -> None:
     parsed, values = parser.values(argv)
     executor, settings = cli.split_fields(values, RayDispatch, DispatcherSettings)
     config = DispatcherSettings.of({**settings, "root": absolute_root(parsed.root or default_root())})
+    from services.jobs.queue.store import open_store  # the database takes long to load, and the help needs none
+    from services.jobs.runs.dispatcher import Dispatcher
+    from services.jobs.runs.mlflow_cleanup import MlflowCleanup
+
     store = open_store(parsed.store or default_store(config.root))
     dispatcher = Dispatcher(store, _executor(RayDispatch.of(executor)), config)
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""The whole story once, as a team would run it: images to champion, trained through `ray job submit`, everything in a real S3 store.
+"""The whole story once, as a team would run it: images to champion, trained through `ray job submit`, all of it in a real S3 store.
 
 The other tests of this folder ask what happens when something goes wrong; this one shows that the parts work together.
 """

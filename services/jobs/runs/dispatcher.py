@@ -14,8 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import Field
-
 from services.jobs.queue.leader import Leadership
 from services.jobs.queue.records import Attempt, Job
 from services.jobs.queue.resources import LABELS, Resources
@@ -24,10 +22,10 @@ from services.jobs.queue.store import TOO_LATE, StaleLease, Store
 from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
 from services.jobs.runs.executor import Executor, ExecutorStatus, ExecutorUnavailable, Rejected, Task
 from services.jobs.runs.progress import StepStatus, as_finished, read_status
+from services.jobs.runs.settings import DispatcherSettings
 from services.jobs.runs.steps import resources_of, steps_of
 from zsbir.base import events
 from zsbir.base.artifact import exists
-from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.layout import job_steps_uri
 from zsbir.base.storage import open_folder
@@ -40,18 +38,6 @@ GIVEN_UP = "given up by "
 """How the claim of an attempt begins that a dispatcher keeps from starting. No host name begins like this."""
 
 MESSAGE_LENGTH = 500
-
-
-class DispatcherSettings(Config):
-    """Where the dispatcher works, and how long it waits for what."""
-
-    root: str = Field(description="storage root of all jobs: absolute, and reachable from every node")
-    tracking_uri: str = Field("", description="MLflow of all jobs; none: a database under the root")
-    poll_s: float = Field(1.0, gt=0, description="seconds between two rounds")
-    lease_s: float = Field(15.0, gt=0, description="seconds of another dispatcher's silence before its lease is taken")
-    patience_s: float = Field(20.0, gt=0, description="seconds of an attempt's silence before it may be lost")
-    begin_s: float = Field(600.0, gt=0, description="seconds that a started attempt may take to begin")
-    grace_s: float = Field(120.0, gt=0, description="seconds for a final checkpoint before the executor is told to end it")
 
 
 @dataclass

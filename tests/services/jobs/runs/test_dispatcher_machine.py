@@ -29,8 +29,9 @@ from services.jobs.queue.records import JobRequest
 from services.jobs.queue.states import LIVE, RETRY_LIMITS, TERMINAL
 from services.jobs.queue.store import StaleLease, open_store
 from services.jobs.runs.attempt_dir import AttemptDir, End
-from services.jobs.runs.dispatcher import UNAVAILABLE, Dispatcher, DispatcherSettings
+from services.jobs.runs.dispatcher import UNAVAILABLE, Dispatcher
 from services.jobs.runs.executor import ExecutorStatus, ExecutorUnavailable, Task
+from services.jobs.runs.settings import DispatcherSettings
 from zsbir.base.artifact import MANIFEST
 from zsbir.base.storage import open_folder
 from zsbir.training_run.delivery import UNDELIVERED

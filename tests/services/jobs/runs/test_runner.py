@@ -328,6 +328,6 @@ def test_a_cause_is_read_from_the_error_its_words_and_the_exit_code(code, error,
 
 
 def test_heartbeats_come_often_enough_for_the_dispatcher():
-    from services.jobs.runs.dispatcher import DispatcherSettings
+    from services.jobs.runs.settings import DispatcherSettings
 
     assert DispatcherSettings(root="x").patience_s > attempt_dirs.HEARTBEAT_S * 3

@@ -5,8 +5,9 @@ import signal
 import sys
 
 from services.jobs.queue.store import open_store
-from services.jobs.runs.dispatcher import Dispatcher, DispatcherSettings
+from services.jobs.runs.dispatcher import Dispatcher
 from services.jobs.runs.ray_jobs import RayJobs
+from services.jobs.runs.settings import DispatcherSettings
 
 
 class Dying(RayJobs):
