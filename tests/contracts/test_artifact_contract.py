@@ -312,7 +312,7 @@ def check_after_an_outage(whole: str, torn: str) -> None:
     assert {key for key in keys(torn) if not key.startswith(WORKSPACE)} == {MANIFEST, *NAMES}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_was_committed_survives_the_death_of_all_processes_of_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its own RGW on a disk, killed with SIGKILL as when the power goes, while a second artifact is being written."""
     try:

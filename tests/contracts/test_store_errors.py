@@ -325,7 +325,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_command_lines_end_in_one_line_within_seconds(rgw: Rgw):
     """Of a verb that takes seconds to load, what it takes without a store is not counted."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}

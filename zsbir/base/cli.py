@@ -31,8 +31,8 @@ def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None 
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without bars and dots must not make a command fail
-    watch.start()
     try:
+        watch.start()
         # Libraries print, and Ray prints what its workers print. None of it may mix with the URI on standard output.
         with redirect_stdout(sys.stderr):
             result = run(sys.argv[1:] if argv is None else argv)

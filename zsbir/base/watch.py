@@ -88,9 +88,13 @@ _started = False
 
 
 def start() -> None:
-    """Follow this process from now on, if `ZSBIR_WATCH` asks for it. Calls after the first change nothing."""
+    """Follow this process from now on, if `ZSBIR_WATCH` asks for it. Calls after the first change nothing.
+
+    InputError for an address that cannot be one of a folder; then nothing is recorded.
+    """
     if not _started:
         uri = os.environ.get(WATCH, "")
+        _use(None)
         _use(_Recorder(uri, "driver") if uri else None)
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from services.common.auth import is_loopback
 from services.jobs.local.lock import hold_lock, is_locked, is_ready, read_grace_s
 from services.jobs.local.machine import LOG_TIMES, Machine, write_secret
-from services.jobs.local.ownership import start_of
+from services.jobs.local.ownership import MARKER, start_of
 from services.jobs.local.paths import absolute_root, read_state, remove_state, state_folder, write_state
 from services.jobs.local.process import Running, await_healthy, python
 from services.jobs.local.settings import GRACE_S, UpSettings
-from services.jobs.local.shutdown import end_keeper, end_leftovers, kill_service, pause_jobs
+from services.jobs.local.shutdown import Service, end_keeper, end_leftovers, pause_jobs
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import open_store
 from services.jobs.queue.tokens import Tokens
@@ -142,14 +142,23 @@ class _Service:
         """End the dispatcher, so that no job starts; then the jobs, which have a grace period; then everything else."""
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, self.machine.ray_temp, ignore_errors=True)
-            stack.callback(remove_state, self.root)
-            stack.callback(kill_service, self.root)
+            stack.callback(self._kill_rest)
             for running in self.programs:
                 stack.callback(running.end)
             dispatcher = next((running for running in self.programs if running.program.name == "dispatcher"), None)
             if dispatcher and dispatcher.process:
                 dispatcher.end()
-                pause_jobs(self.root, lambda: 0.0 if hurry.is_set() else read_grace_s(self.root, self.settings.grace_s))
+                pause_jobs(self._service, lambda: 0.0 if hurry.is_set() else read_grace_s(self.root, self.settings.grace_s))
+
+    @property
+    def _service(self) -> Service:
+        """Its processes, as this process knows them: `up.json` may have been removed or damaged meanwhile."""
+        return Service(self.root, [running.leader for running in self.programs], self.machine.marker)
+
+    def _kill_rest(self) -> None:
+        """Kill what is left, and forget the service; what does not end stays recorded for the next `down`."""
+        self._service.kill()
+        remove_state(self.root)
 
     def _open_store(self) -> None:
         store = open_store(self.machine.store_url)
@@ -176,7 +185,8 @@ def _start_keeper(settings: UpSettings, log: Path) -> None:
     The job store's URL is passed in the environment: it may hold a password, and every user of the machine can read arguments.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    env = {**os.environ, **LOG_TIMES, **({"ZSBIR_JOBS_STORE": settings.store} if settings.store else {})}
+    inherited = {name: value for name, value in os.environ.items() if name != MARKER}  # of a service that this shell is a job of
+    env = {**inherited, **LOG_TIMES, **({"ZSBIR_JOBS_STORE": settings.store} if settings.store else {})}
     command = python("services.jobs", "keep", f"--settings={settings.replace(store='').model_dump_json()}")
     with log.open("ab") as file:
         keeper = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)

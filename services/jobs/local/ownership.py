@@ -22,6 +22,8 @@ from typing import Any, Self
 
 import psutil
 
+from zsbir.base.errors import RunError
+
 MARKER = "ZSBIR_SERVICE_MARKER"
 """The environment variable that holds the marker."""
 
@@ -87,6 +89,13 @@ def with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process
     return list(found.values())
 
 
+def belongs_to_another(leader: Leader) -> bool:
+    """Return whether a recorded process is still there, and is another user's."""
+    with suppress(psutil.Error):
+        return is_process(leader.pid, leader.start) and psutil.Process(leader.pid).uids().real != os.getuid()
+    return False
+
+
 def of_service(leaders: Iterable[Leader], marker: str) -> list[psutil.Process]:
     """Return all processes of a service: by marker, by session, by descent."""
     members = [process for leader in leaders for process in in_session(leader, marker)]
@@ -94,9 +103,15 @@ def of_service(leaders: Iterable[Leader], marker: str) -> list[psutil.Process]:
 
 
 def kill(find: Callable[[], Iterable[psutil.Process]]) -> None:
-    """Send SIGKILL to what `find` returns, until it returns nothing: a process may have started another one meanwhile."""
+    """Send SIGKILL to what `find` returns, until it returns nothing: a process may have started another one meanwhile.
+
+    RunError with the numbers of what does not end, as a process does not that waits in the kernel for a disk or a device.
+    """
     until = time.monotonic() + KILL_S
-    while (doomed := list(find())) and time.monotonic() < until:
+    while doomed := list(find()):
+        if time.monotonic() > until:
+            left = ", ".join(str(process.pid) for process in doomed[:10])
+            raise RunError(f"these processes do not end, not even killed: {left}; try again when what they wait for is back")
         for process in doomed:
             with suppress(psutil.Error):
                 process.kill()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +37,15 @@ def write_state(root: str, state: dict[str, Any]) -> None:
 
 
 def read_state(root: str) -> dict[str, Any]:
-    """Return what `write_state` wrote; empty where nothing is up."""
-    with suppress(FileNotFoundError):
+    """Return what `write_state` wrote; empty where nothing is up. InputError for a file that something else has written to."""
+    try:
         return dict(json.loads(_state_file(root).read_text("utf-8")))
-    return {}
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise InputError(
+            f"{_state_file(root)} is damaged: end what it named by hand (ps, kill), remove the file, and start `up` again"
+        ) from None
 
 
 def remove_state(root: str) -> None:

@@ -6,22 +6,42 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import psutil
 
 from services.jobs.local.lock import is_locked, keeper_pid, write_grace_s
-from services.jobs.local.ownership import Leader, in_session, kill, of_service
+from services.jobs.local.ownership import Leader, belongs_to_another, in_session, kill, of_service
 from services.jobs.local.paths import read_state, remove_state
 from services.jobs.runs.attempt_dir import AttemptDir
 from zsbir.base import events
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.layout import jobs_folder
 
-RUNNER_MODULE = "services.jobs.runs.runner"
+RUNNER_MODULES = ("services.jobs.runs.runner", "services.jobs.work")
+"""The modules that run an attempt: today's, and that of the version before, whose jobs may still be running."""
+
 KEEPER_END_S = 60
 """Seconds beyond the grace period after which a keeper that does not end is killed."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is known of a service's processes. marker: empty where a version without markers has started them."""
+
+    root: str
+    leaders: Sequence[Leader]
+    marker: str
+
+    def processes(self) -> list[psutil.Process]:
+        """Return all of its processes that live."""
+        return of_service(self.leaders, self.marker)
+
+    def kill(self) -> None:
+        """Kill all of them. RunError where one does not end."""
+        kill(self.processes)
 
 
 def end_keeper(root: str, grace_s: float) -> None:
@@ -42,24 +62,27 @@ def end_keeper(root: str, grace_s: float) -> None:
 
 
 def end_leftovers(root: str, grace_s: float) -> None:
-    """End what a killed keeper left running: the dispatcher, then jobs after their checkpoints, then everything else."""
+    """End what a killed keeper left running: the dispatcher, then jobs after their checkpoints, then everything else.
+
+    RunError where it belongs to another user, or does not end; what is known of it stays recorded then.
+    """
     state = read_state(root)
     if not state:
         return
-    dispatchers = [Leader.of(program) for program in state["programs"] if program["name"] == "dispatcher"]
-    kill(lambda: [process for leader in dispatchers for process in in_session(leader, _marker(root))])
-    pause_jobs(root, lambda: grace_s)
-    kill_service(root)
+    leaders = {program["name"]: Leader.of(program) for program in state["programs"]}
+    foreign = next((name for name, leader in leaders.items() if belongs_to_another(leader)), None)
+    if foreign:
+        raise RunError(f"{foreign} of this root's service (process {leaders[foreign].pid}) is another user's, who alone can end it")
+    service = Service(root, list(leaders.values()), str(state.get("marker", "")))
+    if "dispatcher" in leaders:
+        kill(lambda: in_session(leaders["dispatcher"], service.marker))
+    pause_jobs(service, lambda: grace_s)
+    service.kill()
     shutil.rmtree(state["ray"]["temp"], ignore_errors=True)
     remove_state(root)
 
 
-def kill_service(root: str) -> None:
-    """Kill all processes of the service that `up` has recorded for this root."""
-    kill(lambda: _processes(root))
-
-
-def pause_jobs(root: str, grace_s: Callable[[], float]) -> None:
+def pause_jobs(service: Service, grace_s: Callable[[], float]) -> None:
     """Let running jobs save a checkpoint and end. grace_s: returns the seconds for that, and is asked again and again.
 
     Storage that refuses does not keep the service from ending.
@@ -68,7 +91,7 @@ def pause_jobs(root: str, grace_s: Callable[[], float]) -> None:
         return
     began_s = time.monotonic()
     with suppress(RunError, InputError, OSError):
-        attempt_dirs = running_attempts(root)
+        attempt_dirs = running_attempts(service)
         for attempt_dir in attempt_dirs:
             attempt_dir.request_stop("preempted")
         if attempt_dirs:
@@ -77,14 +100,14 @@ def pause_jobs(root: str, grace_s: Callable[[], float]) -> None:
             time.sleep(0.5)
 
 
-def running_attempts(root: str) -> list[AttemptDir]:
-    """Return the attempts of this root that processes of its service are running."""
+def running_attempts(service: Service) -> list[AttemptDir]:
+    """Return the attempts that processes of the service are running."""
     found = set()
-    for process in _processes(root):
+    for process in service.processes():
         with suppress(psutil.Error):
             words = process.cmdline()
-            module = words.index(RUNNER_MODULE) if RUNNER_MODULE in words else len(words)
-            found |= {uri for uri in words[module + 1 : module + 2] if uri.startswith(f"{jobs_folder(root)}/")}
+            module = next((words.index(name) for name in RUNNER_MODULES if name in words), len(words))
+            found |= {uri for uri in words[module + 1 : module + 2] if uri.startswith(f"{jobs_folder(service.root)}/")}
     return [
         attempt_dir for attempt_dir in map(AttemptDir, sorted(found)) if attempt_dir.is_claimed() and not attempt_dir.read_end()
     ]
@@ -96,12 +119,3 @@ def _signal_keeper(pid: int, number: signal.Signals) -> None:
             os.kill(pid, number)
     except PermissionError:
         raise RunError(f"this root's service is kept by process {pid} of another user, who alone can end it") from None
-
-
-def _processes(root: str) -> list[psutil.Process]:
-    return of_service(map(Leader.of, read_state(root).get("programs", ())), _marker(root))
-
-
-def _marker(root: str) -> str:
-    """Return the marker of the recorded service; empty where a version without markers has started it."""
-    return str(read_state(root).get("marker", ""))

@@ -35,10 +35,6 @@ LOG_LIMIT = 256 * LOG_PIECE
 """Bytes of an attempt's log that are kept, 64 MiB. The rest is left out, and a last line of the log says so."""
 
 
-UNDELIVERED = ".undelivered"
-"""The name of a file in a finished run's folder while MLflow still lacks something of the run (see zsbir.train)."""
-
-
 @dataclass(frozen=True)
 class End:
     """How an attempt ended. result: URI of what it made. made: URIs of what its steps made, by step.

@@ -95,11 +95,14 @@ class RayJobs:
         return self._ask_if_known(lambda client: client.get_job_info(submission_id))
 
     def _ask_if_known(self, question: Callable[[_Client], Answer]) -> Answer | None:
-        """Return Ray's answer; None where Ray does not know the job."""
+        """Return Ray's answer; None where Ray does not know the job.
+
+        A proxy in front of a dashboard that is away answers 404 as well. So Ray's own words must be in it.
+        """
         try:
             return self._ask(question)
         except _HttpError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
+            if error.status == HTTPStatus.NOT_FOUND and "does not exist" in str(error):
                 return None
             raise self._unavailable(error) from error
 

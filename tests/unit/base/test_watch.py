@@ -197,3 +197,11 @@ def test_rows_are_kept_because_their_writer_says_so_and_not_by_their_names(fresh
     watch.flush()
     steps = [row["step"] for row in json.loads((tmp_path / "curve.json").read_text())["rows"]]
     assert steps == sorted({*range(0, watch.MAX_ROWS * 2, 2), 7, 9, watch.MAX_ROWS * 2 - 1})
+
+
+def test_an_address_that_is_none_is_one_line_and_nothing_is_recorded(fresh, monkeypatch, capsys):
+    monkeypatch.setenv(watch.WATCH, "ftp://x")
+    with pytest.raises(SystemExit) as left:
+        cli.main(lambda _: None, [])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("error: 'ftp://x'")

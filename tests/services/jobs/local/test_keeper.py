@@ -18,7 +18,7 @@ from services.jobs.local.machine import Machine
 from services.jobs.local.ownership import MARKER, start_of
 from services.jobs.local.paths import state_folder, write_state
 from services.jobs.local.settings import UpSettings
-from services.jobs.local.shutdown import RUNNER_MODULE, pause_jobs, running_attempts
+from services.jobs.local.shutdown import RUNNER_MODULES, Service, pause_jobs, running_attempts
 from services.jobs.runs.attempt_dir import attempt_dir_of
 from services.jobs.runs.steps import Step
 from zsbir.base.errors import InputError, RunError
@@ -37,8 +37,8 @@ with lock.hold_lock(sys.argv[1]):
 NOTHING = {"programs": [], "ray": {"temp": "/nowhere/of/this/test"}}
 """The state of a service without programs, as the version before markers wrote it."""
 
-LONG = {"image_px": 16, "photos_per_class": 4000, "epochs": 1, "batch_images": 16}
-"""A pre-training that draws photos for a quarter of an hour."""
+LONG = {"layout": "toy", "toy_photos_per_class": 500, "toy_sketches_per_class": 2, "toy_px": 256, "threads": 1}
+"""An ingest that draws photos for minutes."""
 
 
 @pytest.fixture
@@ -62,22 +62,22 @@ def marker():
     return uuid.uuid4().hex
 
 
-@pytest.fixture
-def at_work(root, marker):
+@pytest.fixture(params=[RUNNER_MODULES[0]])
+def at_work(request, root, marker):
     """An attempt of that root in a process of its own, as Ray would have started it for that service, and its folder."""
     attempt_dir = attempt_dir_of(root, "zsbir-test-1-a1")
-    steps = [Step("pretrain", LONG).as_json()]
+    steps = [Step("ingest", LONG).as_json()]
     memo = join(root, "jobs", "steps", "zsbir-test-1")
     attempt_dir.write_spec({"job": 1, "submission_id": "zsbir-test-1-a1", "root": root, "memo": memo, "env": {}, "steps": steps})
     process = subprocess.Popen(
-        [sys.executable, "-m", RUNNER_MODULE, attempt_dir.uri],
+        [sys.executable, "-m", request.param, attempt_dir.uri],
         env={**os.environ, MARKER: marker},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     write_state(root, {**NOTHING, "marker": marker})
     until = time.monotonic() + 60
-    while not attempt_dir.status("pretrain")["progress"].get("done"):
+    while not attempt_dir.status("ingest")["progress"].get("done"):
         assert time.monotonic() < until
         time.sleep(0.05)
     yield process, attempt_dir
@@ -115,12 +115,12 @@ def test_the_grace_period_is_that_of_down_else_that_of_up(root, keeper, words, w
 
 
 @pytest.mark.slow
-def test_a_second_down_shortens_the_wait_of_the_first(root, at_work):
+def test_a_second_down_shortens_the_wait_of_the_first(root, marker, at_work):
     """The number of seconds is read again while it waits."""
     process, attempt_dir = at_work
     os.kill(process.pid, signal.SIGSTOP)  # it cannot save a checkpoint
     asked = [600.0]
-    waiting = threading.Thread(target=pause_jobs, args=(root, lambda: asked[0]))
+    waiting = threading.Thread(target=pause_jobs, args=(Service(root, [], marker), lambda: asked[0]))
     waiting.start()
     waiting.join(1.5)
     assert waiting.is_alive()
@@ -170,11 +170,12 @@ def test_the_number_of_an_earlier_keeper_gets_no_signal(root, keeper):
 
 
 @pytest.mark.slow
-def test_a_command_line_that_names_an_attempt_is_no_running_attempt(root, at_work):
+@pytest.mark.parametrize("at_work", RUNNER_MODULES, indirect=True)
+def test_a_command_line_that_names_an_attempt_is_no_running_attempt(root, marker, at_work):
     """A process counts by its environment; a stranger's is neither waited for nor ended."""
     process, attempt_dir = at_work
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", RUNNER_MODULE, f"{root}/jobs/other"])
-    assert [found.uri for found in running_attempts(root)] == [attempt_dir.uri]
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", RUNNER_MODULES[0], f"{root}/jobs/other"])
+    assert [found.uri for found in running_attempts(Service(root, [], marker))] == [attempt_dir.uri]
     down(root, now=True)
     process.wait(10)
     assert stranger.poll() is None
@@ -211,3 +212,30 @@ def test_a_password_is_on_no_command_line_and_in_no_file(root, tmp_path):
     assert all("hush" not in " ".join(program.command) for program in machine.programs)
     assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["dispatcher", "api"]
     assert "hush" not in str(machine.summary)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process as another user")
+def test_what_another_user_has_left_running_is_neither_ended_nor_forgotten(root):
+    other = subprocess.Popen(["sleep", "600"], user=65534, start_new_session=True)
+    program = {"name": "api", "pid": other.pid, "start": start_of(other.pid)}
+    write_state(root, {**NOTHING, "programs": [program]})
+    with pytest.raises(RunError, match=rf"api of this root's service \(process {other.pid}\) is another user's"):
+        down(root, now=True)
+    assert other.poll() is None
+    assert (state_folder(root) / "up.json").exists()
+    other.kill()
+    other.wait()
+
+
+def test_a_damaged_record_of_what_is_up_is_one_line_with_the_way_out(root):
+    write_state(root, NOTHING)
+    (state_folder(root) / "up.json").write_text("{")
+    with pytest.raises(InputError, match=r"up\.json is damaged: end what it named by hand"):
+        down(root, now=True)
+
+
+def test_a_service_is_known_to_its_keeper_without_its_record(root, marker):
+    """`up.json` may be removed by hand while the keeper lives."""
+    mine = subprocess.Popen(["sleep", "600"], env={**os.environ, MARKER: marker}, start_new_session=True)
+    Service(root, [], marker).kill()
+    assert mine.wait(10) == -signal.SIGKILL

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from services.jobs.local.ownership import MARKER, Leader, in_session, is_process, kill, marked, of_service, start_of
+from zsbir.base.errors import RunError
 
 HANG = "import time; time.sleep(600)"
 IN_A_NEW_SESSION = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {HANG!r}], start_new_session=True)"
@@ -129,7 +130,7 @@ def test_an_empty_marker_finds_nothing():
 
 
 @pytest.mark.parametrize("error", [psutil.AccessDenied(1), psutil.NoSuchProcess(1), PermissionError()])
-def test_processes_that_cannot_be_read_or_killed_end_nothing(start, marker, monkeypatch, error):
+def test_what_cannot_be_read_is_left_alone_and_what_cannot_be_killed_is_named(start, marker, monkeypatch, error):
     own = start(HANG)
 
     def refuse(self):
@@ -143,7 +144,8 @@ def test_processes_that_cannot_be_read_or_killed_end_nothing(start, marker, monk
         with monkeypatch.context() as patched:
             patched.setattr("services.jobs.local.ownership.KILL_S", 0.2)
             patched.setattr(psutil.Process, "kill", refuse)
-            kill(lambda: marked(marker))
+            with pytest.raises(RunError, match=f"do not end, not even killed: {own.pid}"):
+                kill(lambda: marked(marker))
             patched.setattr(psutil.Process, "uids", refuse)
             assert marked(marker) == []
     assert own.poll() is None

@@ -127,6 +127,13 @@ def test_a_request_that_ray_will_never_take_is_rejected(dashboard, executor, mon
         executor.start(TASK)
 
 
+def test_a_404_in_a_proxys_words_is_no_news_of_the_job(dashboard, executor):
+    dashboard.failing.append((404, "default backend - 404"))
+    for call in (lambda: executor.get_status(NAME), lambda: executor.stop(NAME), lambda: executor.start(TASK)):
+        with pytest.raises(ExecutorUnavailable, match="default backend"):
+            call()
+
+
 @pytest.mark.parametrize("code", [400, 403, 500, 503])
 def test_an_error_of_the_dashboard_is_no_news_of_the_job(dashboard, executor, code):
     dashboard.failing.append((code, "does not exist, already exists\nsecond line"))
