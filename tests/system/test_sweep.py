@@ -137,7 +137,8 @@ def wait_until(condition: Callable[[list[Trial]], bool], root: Path, process: su
         time.sleep(0.01)
 
 
-def test_killed_at_three_moments_it_ends_as_if_nothing_had_happened(head, dataset, knowledge, tmp_path):
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.long)])
+def test_killed_it_ends_as_if_nothing_had_happened(head, dataset, knowledge, tmp_path, times):
     out, _ = finish(start(head, *sequential(dataset, knowledge, tmp_path / "whole")))
     whole = trials_of(out)
     states = [trial.state for trial in whole]
@@ -151,7 +152,7 @@ def test_killed_at_three_moments_it_ends_as_if_nothing_had_happened(head, datase
         lambda trials: len(trials) >= 3,  # one has ended, the next but one is begun
     ]
     written: dict[str, str] = {}
-    for moment in moments:
+    for moment in moments[-times:]:
         process = start(head, *command)
         wait_until(moment, root, process)
         process.send_signal(signal.SIGKILL)

@@ -1,4 +1,7 @@
-"""The queue over a real Ray and a real MLflow: what becomes of trainings that end well, badly, or are ended."""
+"""The queue over a real Ray and a real MLflow: what becomes of trainings that end well, badly, or are ended.
+
+The tests marked `long` have their short forms in runs/test_dispatcher_machine.py, with a simulated cluster, and runs/test_runner.py.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,7 @@ def test_a_training_succeeds_with_a_log_a_curve_progress_and_an_mlflow_run(queue
     assert statuses(tracking, attempt.submission_id) == ["FINISHED"]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_cancelling_leaves_a_final_checkpoint_that_a_retry_goes_on_from(queue, tracking, training, workers):
     config = training(400, seed=2 + workers, num_workers=workers, **NEVER)
     cancelled = queue.submit("train", config)
@@ -125,6 +128,7 @@ def test_a_killed_training_goes_on_from_the_checkpoint_before(queue, training):
     assert int(second.resumed_from.removeprefix("step ")) >= 5
 
 
+@pytest.mark.long
 def test_an_attempt_killed_with_its_wrapper_is_lost_when_it_falls_silent_and_its_command_dies_with_it(queue, training):
     job = queue.submit("train", training(60, seed=8, checkpoint_every_steps=5))
     queue.at_step(job.id, 8)
@@ -150,7 +154,7 @@ def test_a_dispatcher_killed_while_jobs_run_is_followed_by_one_that_knows_them(q
     assert queue.store.seen_lease().epoch == epoch + 1
 
 
-@pytest.mark.parametrize("moment", ["before the start", "after the start"])
+@pytest.mark.parametrize("moment", ["after the start", pytest.param("before the start", marks=pytest.mark.long)])
 def test_a_dispatcher_killed_between_claim_and_record_starts_nothing_twice(queue, training, head, moment):
     queue.kill()
     job = queue.submit("train", training(4, seed=20 + len(moment)))
@@ -165,6 +169,7 @@ def test_a_dispatcher_killed_between_claim_and_record_starts_nothing_twice(queue
     assert submitted.count(queue.store.attempts(job.id)[0].submission_id) == 1
 
 
+@pytest.mark.long
 def test_no_more_run_than_the_limit_and_the_others_know_why_they_wait(queue, training, head):
     queue.store.set_limits(Limits(running=1), "test")
     try:
@@ -189,6 +194,7 @@ def submissions(queue):
     return queue.store.attempts(1)[0].submission_id.rsplit("-", 2)[0] + "-"
 
 
+@pytest.mark.long
 def test_time_that_is_over_ends_a_training_with_a_checkpoint(queue, training):
     job = queue.ended(queue.submit("train", training(2000, seed=41, **NEVER), time_limit_s=30).id)
     assert job.state == "timed_out"
@@ -260,6 +266,7 @@ def test_a_sweep_is_done_with_a_row_for_each_trial(queue, dataset, knowledge):
     assert (job.progress["done"], job.progress["total"]) == (2, 2)
 
 
+@pytest.mark.long
 def test_the_same_training_twice_is_done_once(queue, training):
     jobs = [queue.submit("train", training(60, seed=51)) for _ in range(2)]
     ended = [queue.ended(job.id) for job in jobs]

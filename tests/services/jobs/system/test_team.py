@@ -91,6 +91,7 @@ def test_a_pipeline_over_object_storage_is_told_whole(ann, s3_root):
     assert page.status_code == 200
 
 
+@pytest.mark.long
 def test_what_is_cancelled_goes_on_from_its_checkpoint_in_object_storage(ann, s3_root, weights):
     dataset = ann.ended(ann.submit(kind="ingest", config=PIPELINE["ingest"]))["result"]
     endless = {"recipe": "toy", **TINY, "dataset": dataset, "weight_preservation": 0, "weights": weights, "steps": 400}
