@@ -1,6 +1,6 @@
 """The queue over a real Ray and a real MLflow: what becomes of trainings that end well, badly, or are ended.
 
-The tests marked `long` have their short forms in runs/test_dispatcher_machine.py, with a simulated cluster, and runs/test_runner.py.
+The tests marked `long` have short forms: runs/test_dispatcher_machine.py, with a simulated cluster, and runs/test_runner.py.
 """
 
 from __future__ import annotations
