@@ -25,6 +25,7 @@ from zsbir.base.errors import InputError, RunError
 from zsbir.data.images import eval_image
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
+from zsbir.model import export as model_export
 from zsbir.model.encoder import Encoder
 from zsbir.model.export import runner
 from zsbir.model.weights import load_weights
@@ -175,7 +176,7 @@ def test_where_the_data_set_is_gone_it_is_checked_on_noise_and_without_onnxrunti
 
 
 def test_a_file_that_says_something_else_is_not_exported(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = export.write_pt2
+    write = model_export.write_pt2
 
     def write_another(encoder: Encoder, path: Path) -> None:
         with torch.no_grad():
@@ -184,7 +185,7 @@ def test_a_file_that_says_something_else_is_not_exported(run: str, tmp_path: Pat
         with torch.no_grad():
             encoder.embedding.weight[0] -= 0.01
 
-    monkeypatch.setattr(export, "write_pt2", write_another)
+    monkeypatch.setattr(model_export, "write_pt2", write_another)
     with pytest.raises(RunError, match=r"encoder\.pt2 differs from the encoder by"):
         export._parse([run, "--formats", "pt2", "--root", str(tmp_path)])
     assert not list((tmp_path / "exports").glob("*/manifest.json"))

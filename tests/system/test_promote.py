@@ -302,7 +302,7 @@ def test_an_index_whose_files_do_not_belong_together_is_bad_input(root, good, ba
     for number, changes in enumerate(({"vectors": vectors[1:]}, {"vectors": vectors[:, 1:]}, {"vectors": vectors * np.nan})):
         with pytest.raises(InputError, match="make the index again"):
             do(forged(good, tmp_path / str(number), **changes), root)
-    with pytest.raises(InputError, match="holds another encoder than"):
+    with pytest.raises(InputError, match="but holds another encoder"):
         do(forged(good, tmp_path / "encoder", encoder=bad.run), root)
 
 
