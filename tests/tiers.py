@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 LIMIT_CPU_S = 15.0 if "coverage" in sys.modules else 5.0
-"""CPU seconds that a quick test may take in this process: enough for a slow machine, too few for a training. Measuring coverage costs
-as much again and more."""
+"""CPU seconds that a quick test may take in this process: enough for a slow machine, too few for a training. Measuring coverage
+costs as much again and more."""
 
 EXCEPTIONS = {
     "tests/docs/test_docs.py": "imports every command once, in this process",

@@ -44,7 +44,7 @@ class Command:
 
     def until(self, pattern: str) -> None:
         """Wait until it has said so."""
-        eventually(lambda: self.process.poll() is not None or re.search(pattern, self.said()), 120)
+        eventually(lambda: self.process.poll() is not None or re.search(pattern, self.said()), 400)
         assert self.process.poll() is None, self.said()
 
     def ended(self) -> float:
@@ -126,7 +126,7 @@ def test_a_submitted_job_that_ray_stops_leaves_a_final_checkpoint(head, dataset,
     words = [sys.executable, *options(dataset, knowledge, tmp_path), "--no-tracking"]
     patient = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
     job = client.submit_job(entrypoint=" ".join(words), runtime_env={"env_vars": patient})
-    eventually(lambda: "loss " in client.get_job_logs(job), 120)
+    eventually(lambda: "loss " in client.get_job_logs(job), 400)
     client.stop_job(job)
     eventually(lambda: client.get_job_status(job) == JobStatus.STOPPED, 60)
     step = final_step(tmp_path)
