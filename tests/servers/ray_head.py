@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,17 @@ def ray_head(cpus: int, environment: Mapping[str, str] | None = None) -> Iterato
             yield env | {"RAY_ADDRESS": f"{HOST}:{gcs}"}
         finally:
             _kill_all(folder)
+
+
+def train_workers(environment: Mapping[str, str]) -> list[psutil.Process]:
+    """The Ray Train workers of that head, and of no other Ray on this machine. environment: as `ray_head` yields it."""
+    found, gcs = [], f"--gcs-address=[^ ]*:{environment['RAY_ADDRESS'].rpartition(':')[2]}( |$)"
+    for process in psutil.process_iter(["cmdline"]):
+        if "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
+            with suppress(psutil.Error):
+                raylets = [" ".join(parent.cmdline()) for parent in process.parents()]
+                found += [process] if any(re.search(gcs, raylet) for raylet in raylets) else []
+    return found
 
 
 def _kill_all(folder: str) -> None:

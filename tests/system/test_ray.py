@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
+from servers.ray_head import train_workers
 
 from zsbir.base.artifact import Artifact
 
@@ -77,7 +77,7 @@ def test_a_killed_worker_is_replaced_and_training_goes_on_from_the_last_checkpoi
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    victim = next(p for p in psutil.process_iter(["name", "cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or []))
+    victim = train_workers(head)[0]
     victim.send_signal(signal.SIGKILL)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err

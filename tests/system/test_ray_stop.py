@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 from ray.job_submission import JobStatus, JobSubmissionClient
+from servers.ray_head import train_workers
 
 from zsbir.base.artifact import Artifact
 from zsbir.edge.ray_train import MARKS
@@ -85,10 +85,6 @@ def final_step(root: Path) -> int:
     return checkpoint.manifest.counts["step"]
 
 
-def workers() -> list[psutil.Process]:
-    return [found for found in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(found.info["cmdline"] or [])]
-
-
 def test_interrupted_it_saves_the_step_it_is_at_and_the_same_command_goes_on_from_there(start, dataset, knowledge, tmp_path):
     command = start(options(dataset, knowledge, tmp_path))
     command.until("loss ")
@@ -110,7 +106,7 @@ def test_interrupted_it_saves_the_step_it_is_at_and_the_same_command_goes_on_fro
     assert final_step(tmp_path) > step
 
 
-def test_a_later_signal_ends_at_once_even_before_the_workers_are_there(start, dataset, knowledge, tmp_path):
+def test_a_later_signal_ends_at_once_even_before_the_workers_are_there(start, head, dataset, knowledge, tmp_path):
     command = start([*options(dataset, knowledge, tmp_path), "--no-tracking"])
     command.until("joining Ray")
     eventually(lambda: list(tmp_path.glob("runs/*/.ray")), 60)  # Ray Train has begun
@@ -118,7 +114,7 @@ def test_a_later_signal_ends_at_once_even_before_the_workers_are_there(start, da
     time.sleep(2.1)
     command.process.send_signal(signal.SIGINT)
     assert command.ended() < 20
-    eventually(lambda: not workers(), 20)
+    eventually(lambda: not train_workers(head), 20)
 
 
 def test_a_submitted_job_that_ray_stops_leaves_a_final_checkpoint(head, dataset, knowledge, tmp_path):
