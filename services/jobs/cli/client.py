@@ -75,7 +75,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the HTTP connections to the service; the client cannot be used afterwards."""
         self._http.close()
 
     # --- requests that change nothing

@@ -164,7 +164,7 @@ def curve(app: App, _user: Viewer, job_id: JobId) -> models.Curve:
 
 
 class Png(Response):
-    """A picture."""
+    """A response whose body is a PNG image."""
 
     media_type = "image/png"
 
@@ -196,7 +196,7 @@ def retry(app: App, user: Submitter, job_id: JobId) -> models.Summary:
 
 @ROUTES.post("/api/cancel", responses=CHANGE)
 def cancel_many(app: App, user: Submitter, selection: SelectedJobs) -> models.Cancelled:
-    """Cancel many jobs."""
+    """Cancel all jobs that the body selects; each that could not be cancelled is listed with the reason."""
     done = app.service.cancel_many(user, selection)
     refused = [models.NotCancelled(id=job_id, error=error) for job_id, error in done.refused.items()]
     return models.Cancelled(cancelled=list(done.cancelled), refused=refused)
@@ -235,7 +235,7 @@ def health(app: App) -> models.Health:
 
 @ROUTES.get("/metrics", response_class=PlainTextResponse, responses=error_responses(401, 403, 503, of_json=False))
 def metrics(app: App, _user: Viewer) -> PlainTextResponse:
-    """Return metrics for Prometheus."""
+    """Return the queue's and this process's metrics in the text format of Prometheus."""
     return PlainTextResponse(app.metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
 
 

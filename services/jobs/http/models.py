@@ -118,7 +118,7 @@ class Curve(BaseModel):
 
 
 class QueuedJob(BaseModel):
-    """A queued job."""
+    """A job that waits for its turn. place: its position in the queue, from 1. reason: why it has not started."""
 
     id: int
     kind: Kind
@@ -130,7 +130,7 @@ class QueuedJob(BaseModel):
 
 
 class Usage(BaseModel):
-    """What live attempts hold."""
+    """How many attempts are live, and the CPUs and GPUs that they hold together."""
 
     running: int
     cpus: float
@@ -138,7 +138,7 @@ class Usage(BaseModel):
 
 
 class Me(BaseModel):
-    """The user who asks."""
+    """The user that the request's token belongs to. auth: whether the service asks for tokens at all."""
 
     name: str
     role: Role
@@ -172,7 +172,7 @@ class AuditEvent(Event):
 
 
 class Audit(BaseModel):
-    """Changes, the newest first."""
+    """A page of the audit trail: who changed what, the newest change first."""
 
     events: list[AuditEvent]
 
