@@ -1,7 +1,6 @@
-import io
-
 import numpy as np
 import pytest
+from pictures import drawing, encoded, picture
 from PIL import Image
 
 from zsbir.data.augmentation import Augmentation, augment_image
@@ -10,24 +9,6 @@ from zsbir.data.images import eval_image
 UNCHANGED = Augmentation(
     crop_scale_min=1, rotation_deg=0, flip_prob=0, colour_jitter=0, grayscale_prob=0, stroke_width_prob=0, stroke_erase_prob=0
 )
-
-
-def picture(width=60, height=40):
-    """Red to the right, green to the bottom: no two corners alike."""
-    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    return Image.fromarray(np.stack([x, y, 128 + 0 * x], axis=-1).astype(np.uint8))
-
-
-def drawing(side=80):
-    pixels = np.full((side, side), 255, np.uint8)
-    pixels[side // 4 : -side // 4, side // 2 - 1 : side // 2 + 1] = 0
-    return Image.fromarray(pixels)
-
-
-def encoded(image, form="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("domain", ["photo", "sketch"])

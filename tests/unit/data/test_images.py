@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import drawing, encoded, picture
 from PIL import Image
 
 from zsbir.data.images import (
@@ -17,24 +18,6 @@ from zsbir.data.images import (
     eval_image,
     is_blank,
 )
-
-
-def picture(width=60, height=40):
-    """Red to the right, green to the bottom: no two corners alike."""
-    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    return Image.fromarray(np.stack([x, y, 128 + 0 * x], axis=-1).astype(np.uint8))
-
-
-def drawing(side=80):
-    pixels = np.full((side, side), 255, np.uint8)
-    pixels[side // 4 : -side // 4, side // 2 - 1 : side // 2 + 1] = 0
-    return Image.fromarray(pixels)
-
-
-def encoded(image, form="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
 
 
 def png_header(width, height):
