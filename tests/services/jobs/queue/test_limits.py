@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.jobs.queue.limits import Limits, ProjectLimits, WaitingJob, turns
+from services.jobs.queue.limits import Limits, ProjectLimits, Turn, Usage, WaitingJob, turns
 from services.jobs.queue.resources import LABELS, MOST
 
 NOW = 1000.0
@@ -85,6 +85,13 @@ def test_reasons_name_the_resource_its_amounts_and_who_holds_it(resource, label)
     assert reasons([holding(2, 4)], live, running=9, projects=projects) == {2: f"asks for 4 {label}, project vision may use 3"}
     assert reasons([holding(2, 2)], live, running=9, **{resource: 3}) == {2: f"asks for 2 {label}; 2 of 3 are in use by job 1"}
     assert reasons([holding(2, 4)], live, running=9, **{resource: 3}) == {2: f"asks for 4 {label}, the queue may use 3"}
+
+
+def test_what_is_left_unsaid_holds_nobody_back():
+    plain = WaitingJob(id=1, project="vision", cpus=1.0, gpus=0.0)
+    assert (plain.not_before_s, plain.priority) == (0.0, 0)
+    assert Usage().gpu_hours == 0.0
+    assert not Turn(plain, position=1).blocks
 
 
 def test_a_limit_of_zero_is_a_limit_and_none_is_not():
