@@ -14,20 +14,20 @@ import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError
 
 import zsbir
-from zsbir.base.cache import cached
+from zsbir.base.cache import cache_name, cached
 from zsbir.base.config import Config
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say
-from zsbir.base.files import sha256_file
+from zsbir.base.files import sha256_file, write_failure
 from zsbir.base.layout import below_root, root_of
 from zsbir.base.storage import Folder, checked_key, folder_name, is_remote, join, open_folder, split_file
 
@@ -112,8 +112,7 @@ class Artifact:
         """
         path = self.folder.local(self.key(name))
         if path is None:
-            kept = f"{self.manifest.files[name].sha256}{PurePosixPath(name).suffix}"
-            return cached(kept, lambda file: self.download(name, file))
+            return cached(cache_name(self.manifest.files[name].sha256, name), lambda file: self.download(name, file))
         if not path.is_file():
             raise InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}: it is gone")
         if not path.resolve().is_relative_to(self.path):
@@ -327,16 +326,21 @@ SHOWN_FROM_MB = 50
 def draft(uri: str | Path, kind: Kind, name: str, *, quiet: bool = False) -> Iterator[Draft]:
     """Open a Draft of the artifact that will be at `uri`. quiet: large uploads show no progress.
 
-    Raises RunError when the folder cannot be written or the disk is full.
+    Raises RunError when the folder cannot be written or the disk is full. Other errors of what makes the files pass unchanged.
     """
     folder = open_folder(uri)
-    try:
-        with folder.workspace() as path:
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(folder.workspace())
+        except OSError as error:
+            raise RunError(f"cannot write the {kind} at {folder.uri}: {error.strerror or error}") from error
+        try:
             yield Draft(folder, path, kind, name, quiet=quiet)
-    except (OSError, SafetensorError) as error:
-        # NumPy and safetensors report a full disk in words of their own, without an error number.
-        reason = getattr(error, "strerror", None) or f"{error} (is the disk full?)"
-        raise RunError(f"cannot write the {kind} at {folder.uri}: {reason}") from error
+        except (OSError, SafetensorError) as error:
+            reason = write_failure(error, path, folder.uri)
+            if not reason:
+                raise
+            raise RunError(f"cannot write the {kind} at {folder.uri}: {reason}") from error
 
 
 def remove(uri: str | Path) -> None:
