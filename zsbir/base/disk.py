@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from zsbir.base.errors import InputError
 from zsbir.base.files import in_folder, make_shared, open_regular, sha256_file, write_atomic
-from zsbir.base.folder import WORKSPACE, Entry, checked_key, variation
+from zsbir.base.folder import WORKSPACE, Entry, TooLarge, checked_key, variation
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -32,7 +31,7 @@ class DiskFolder:
         with open_regular(f"{self.uri}/{checked_key(key)}") as file:  # text, since this is called a million times
             data = file.read() if limit is None else file.read(limit + 1)
         if limit is not None and len(data) > limit:
-            raise InputError(f"{self.uri}/{key} has more than the {limit} bytes allowed")
+            raise TooLarge(self.uri, key, limit)
         return data
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
@@ -69,8 +68,11 @@ class DiskFolder:
         file.unlink(missing_ok=True)
         return key
 
-    def download(self, key: str, file: Path) -> None:
+    def download(self, key: str, file: Path, limit: int | None = None) -> None:
         with open_regular(self._file(key)) as source, file.open("wb") as target:
+            size = os.fstat(source.fileno()).st_size
+            if limit is not None and size > limit:
+                raise TooLarge(self.uri, key, limit)
             shutil.copyfileobj(source, target, 2**20)
 
     def leads_out(self, key: str) -> bool:

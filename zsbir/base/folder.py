@@ -65,8 +65,8 @@ class Folder(Protocol):
         That is `key`, also when the same bytes are there already; where other bytes are, a variation that no other writer uses.
         """
 
-    def download(self, key: str, file: Path) -> None:
-        """Copy a file to this machine. The caller compares the checksum."""
+    def download(self, key: str, file: Path, limit: int | None = None) -> None:
+        """Copy a file to this machine. The caller compares the checksum. Raises InputError when it has more than `limit` bytes."""
 
     def leads_out(self, key: str) -> bool:
         """Return whether a file lies outside of this folder in truth: behind a link, which object storage does not have."""
@@ -101,6 +101,13 @@ def checked_key(key: str) -> str:
     if not NO_NAMES.isdisjoint(key.split("/")) or "\\" in key or "\0" in key:
         raise InputError(f"{key!r} is not the name of a file in a folder")
     return key
+
+
+class TooLarge(InputError):  # noqa: N818 - it describes the file
+    """A file has more bytes than its reader allows."""
+
+    def __init__(self, uri: str, key: str, limit: int):
+        super().__init__(f"{uri}/{key} has more than the {limit} bytes allowed")
 
 
 def variation(key: str) -> str:

@@ -39,7 +39,7 @@ from botocore.utils import parse_timestamp
 from zsbir.base.cache import drafts_dir
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import warn
-from zsbir.base.folder import NO_NAMES, S3_SCHEME, WORKSPACE, Entry, checked_key, variation
+from zsbir.base.folder import NO_NAMES, S3_SCHEME, WORKSPACE, Entry, TooLarge, checked_key, variation
 from zsbir.base.s3_errors import STORE_ERRORS, DamagedError, code_of, explain
 
 logging.getLogger("botocore").setLevel(logging.WARNING)  # in Ray's workers it would log where it found each credential
@@ -184,7 +184,7 @@ class S3Folder:
         def take(answer: dict[str, Any]) -> bytes:
             if limit is not None and answer["ContentLength"] > limit:
                 answer["Body"].close()
-                raise InputError(f"{self.uri}/{key} has more than the {limit} bytes allowed")
+                raise TooLarge(self.uri, key, limit)
             return _whole(answer)
 
         return self._answer(key, take)
@@ -235,7 +235,7 @@ class S3Folder:
         file.unlink(missing_ok=True)
         return key
 
-    def download(self, key: str, file: Path) -> None:
+    def download(self, key: str, file: Path, limit: int | None = None) -> None:
         file.write_bytes(b"")
         try:
             first = self._piece(key, file, 0)
@@ -244,6 +244,8 @@ class S3Folder:
                 return
             raise
         total = int(first.get("ContentRange", "/0").rpartition("/")[2])
+        if limit is not None and total > limit:
+            raise TooLarge(self.uri, key, limit)
         starts = range(PIECE_BYTES, total, PIECE_BYTES)
         with ThreadPoolExecutor(_PIECES) as pool:
             for piece in pool.map(lambda start: self._piece(key, file, start), starts):

@@ -6,13 +6,16 @@ What manifests say may come from strangers: each line of a text shows control ch
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
-from zsbir.base.artifact import Artifact, Manifest
+from zsbir.base import limits
+from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.base.layout import below_root
+from zsbir.base.manifest import Manifest
 from zsbir.base.storage import join, split_file
 from zsbir.base.text import clean
 from zsbir.storage_admin.checking import Verdict
@@ -55,8 +58,8 @@ def format_lineage(origin: Origin) -> str:
 
 
 def artifact_json(artifact: Artifact, origin: Origin) -> dict[str, Any]:
-    """Return an artifact's manifest and its lineage as JSON values."""
-    return {"uri": artifact.uri, **artifact.manifest.model_dump(mode="json"), "lineage": _json_branch(origin)}
+    """Return an artifact's manifest and its lineage as JSON values. Raises InputError for too large a lineage."""
+    return {"uri": artifact.uri, **artifact.manifest.model_dump(mode="json"), "lineage": _json_branch(origin, count())}
 
 
 def _text(lines: Iterable[str]) -> str:
@@ -103,7 +106,9 @@ def _note(origin: Origin) -> str:
     return ", ".join([*parts, *([f"source fingerprint {source[:12]}"] if source else [])])
 
 
-def _json_branch(origin: Origin) -> dict[str, Any]:
+def _json_branch(origin: Origin, numbers: Iterator[int]) -> dict[str, Any]:
+    if next(numbers) > limits.LINEAGE_INPUTS:
+        raise InputError(f"its lineage has more than {limits.LINEAGE_INPUTS} inputs; show it without --json")
     about: dict[str, Any] = {"role": origin.role, "uri": origin.uri, "digest": origin.digest, "state": origin.state}
     if origin.note:
         about["note"] = origin.note
@@ -111,7 +116,7 @@ def _json_branch(origin: Origin) -> dict[str, Any]:
         about |= {"kind": origin.artifact.manifest.kind, "name": origin.artifact.manifest.name}
     elif is_weight_file(origin.uri):
         about["kind"] = "weights"
-    return {**about, "inputs": [_json_branch(part) for part in origin.inputs]}
+    return {**about, "inputs": [_json_branch(part, numbers) for part in origin.inputs]}
 
 
 def _code(manifest: Manifest) -> str:
