@@ -133,6 +133,8 @@ def gc(asked: argparse.Namespace) -> str:
     before_s = time.time() - 3600 * asked.older_than
     found = survey(asked.root)
     criteria = Criteria(kinds, before_s, _kept(found, asked.keep))
+    for unit in found.problems():
+        events.warn(f"damaged, and left as it is: {unit.uri}: {unit.problem}")
     wastes = debris(found, unended_uploads(found.root), before_s)
     whole = _unneeded(found, criteria, asked) if kinds else []
     if asked.delete:

@@ -250,6 +250,14 @@ def test_a_range_ends_where_the_file_does(folder: Folder, start, length, expecte
     assert folder.read_range("digits", start, length) == expected
 
 
+def test_a_file_that_is_larger_than_its_reader_allows_is_refused(folder: Folder):
+    publish(folder, "a/ten.bin", bytes(10))
+    assert folder.read("a/ten.bin", 10) == bytes(10)
+    with pytest.raises(InputError, match=r"ten\.bin has more than the 9 bytes allowed"):
+        folder.read("a/ten.bin", 9)
+    assert not folder.leads_out("a/ten.bin")
+
+
 def test_an_empty_file_is_a_file(folder: Folder, tmp_path):
     assert folder.create("created", b"")
     assert publish(folder, "published.bin", b"") == "published.bin"

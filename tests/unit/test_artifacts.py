@@ -1,4 +1,5 @@
 import json
+import os
 import time
 
 import pytest
@@ -66,6 +67,20 @@ def test_a_list_goes_on_past_damaged_manifests(root, capsys):
     assert "reports/bad" in told
     assert "not finished: " in told
     assert "runs/toy-9, with 1 checkpoint\n" in told
+
+
+def test_what_a_stranger_wrote_into_a_manifest_gives_no_orders_to_the_terminal(root):
+    evil = "\x1b]0;owned\x07\n\u202ereversed"
+    report = put(
+        root, "report", facts={"note": evil, f"key{evil}": 1}, inputs={f"role{evil}": {"uri": f"/photos/{evil}", "digest": ""}}
+    )
+    change = json.loads(report.folder.read(MANIFEST)) | {"created_utc": evil}
+    report.folder.replace(MANIFEST, json.dumps(change).encode())
+    for text in (do("list", "--root", root), do("show", report.uri)):
+        assert all(line.isprintable() for line in text.split("\n")), text
+        assert "\\x1b]0;owned\\x07\\n\\u202ereverse" in text
+    assert len(do("list", "--root", root).split("\n")) == 2, "one line of headings and one row"
+    assert json.loads(do("show", report.uri, "--json"))["facts"]["note"] == evil, "programs get it as it is"
 
 
 def test_an_empty_root_has_an_empty_list(root, capsys):
@@ -237,6 +252,43 @@ def test_gc_refuses_while_it_cannot_know_what_is_named(tmp_path, capsys):
     with pytest.raises(RunError, match="nothing was removed: not all manifests can be read"):
         do(*asked, "--delete")
     assert files_below(str(tmp_path)) == before
+
+
+DEEP = b'{"a":' * 100_000
+
+
+@pytest.mark.parametrize("what", ["deep", "pipe", "linked", "large number", "surrogate"])
+def test_one_bad_manifest_stops_neither_list_nor_verify_nor_gc(what, tmp_path, monkeypatch, capsys):
+    line = put_line(tmp_path)
+    bad = put(tmp_path, "report", "bad", files={"two.bin": b"2"})
+    manifest = bad.path / MANIFEST
+    text = manifest.read_text()
+    manifest.unlink()
+    if what == "pipe":
+        os.mkfifo(manifest)
+    elif what == "linked":
+        manifest.symlink_to("/dev/zero")
+    else:
+        evil = {
+            "deep": DEEP,
+            "large number": text.replace('"size": 1', '"size": ' + "9" * 30).encode(),
+            "surrogate": b'{"\\ud800": 1}',
+        }
+        manifest.write_bytes(evil[what])
+    line.index.folder.create("left-over.bin", b"1")
+    make_old(tmp_path)
+    assert line.index.uri in do("list", "--root", tmp_path)
+    assert f"damaged: {bad.uri}: " in capsys.readouterr().err
+    assert leave(monkeypatch, "verify", "--all", "--root", tmp_path) == 1
+    out = capsys.readouterr().out
+    assert f"{bad.uri}: {MANIFEST}: " in out
+    assert "7 of 8 whole" in out
+    with pytest.raises(RunError, match="nothing was removed: not all manifests can be read"):
+        do("gc", "--root", tmp_path, "--unnamed", "index,report,dataset", "--delete")
+    (row,) = rows(do("gc", "--root", tmp_path, "--delete", "--json"))
+    assert row["uri"] == join(line.index.uri, "left-over.bin"), "debris elsewhere goes, and nothing of the bad artifact"
+    assert f"damaged, and left as it is: {bad.uri}" in capsys.readouterr().err
+    assert (bad.path / "two.bin").read_bytes() == b"2"
 
 
 def test_gc_in_object_storage_wants_to_know_the_registry(new_root, monkeypatch, tmp_path):

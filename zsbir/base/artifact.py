@@ -7,62 +7,32 @@ again with the same inputs finds the artifact and returns at once.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 import zsbir
-from zsbir.base.cache import cached
+from zsbir.base.cache import cache_name, cached
 from zsbir.base.config import Config
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say
-from zsbir.base.files import sha256_file
-from zsbir.base.layout import below_root, root_of
-from zsbir.base.storage import Folder, checked_key, folder_name, is_remote, join, open_folder, split_file
+from zsbir.base.files import sha256_file, write_failure
+from zsbir.base.folder import TooLarge
+from zsbir.base.layout import WEIGHT_FILE, below_root, root_of
+from zsbir.base.manifest import MANIFEST, SCHEMA_VERSION, FileEntry, Kind, Manifest, checked_file_name, manifest_of, read_manifest
+from zsbir.base.storage import Folder, folder_name, is_remote, join, open_folder, split_file
 
-MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
-
-Kind = Literal["dataset", "knowledge", "run", "checkpoint", "report", "index", "weights", "sweep", "export"]
-
-
-class FileEntry(Config):
-    """Size and checksum of one file of an artifact."""
-
-    size: int
-    sha256: str
-
-
-class Manifest(Config):
-    """What an artifact is, what made it, and the checksum of each of its files.
-
-    stored_as: the keys of files that do not lie under their own names. written_by: identifies the writer.
-    """
-
-    kind: Kind
-    schema_version: int = SCHEMA_VERSION
-    name: str
-    digest: str
-    config: dict[str, Any] = {}
-    inputs: dict[str, Any] = {}
-    counts: dict[str, int] = {}
-    facts: dict[str, Any] = {}
-    files: dict[str, FileEntry] = {}
-    stored_as: dict[str, str] = {}
-    code: dict[str, str] = {}
-    created_utc: str = ""
-    written_by: str = ""
+__all__ = ["MANIFEST", "SCHEMA_VERSION", "SHOWN_FROM_MB", "Artifact", "Draft", "FileEntry", "Kind", "Manifest", "draft", "exists"]
 
 
 class Artifact:
@@ -98,7 +68,7 @@ class Artifact:
         """Return the key under which a file lies in its folder. Raises InputError when the manifest does not name the file."""
         if name not in self.manifest.files:
             raise InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}")
-        return checked_key(self.manifest.stored_as.get(name, name))
+        return checked_file_name(self.manifest.key(name))
 
     def address(self, name: str) -> str:
         """Return the URI of one of its files, for other tools."""
@@ -110,24 +80,39 @@ class Artifact:
         Raises InputError when the manifest does not name the file, when it is gone, when it is a link that leads out of the folder,
         or when its bytes differ from the manifest on arrival.
         """
-        path = self.folder.local(self.key(name))
+        path = self._checked_path(name)
         if path is None:
-            kept = f"{self.manifest.files[name].sha256}{PurePosixPath(name).suffix}"
-            return cached(kept, lambda file: self.download(name, file))
+            return cached(cache_name(self.manifest.files[name].sha256, name), lambda file: self.download(name, file))
         if not path.is_file():
-            raise InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}: it is gone")
-        if not path.resolve().is_relative_to(self.path):
-            raise InputError(f"{self.uri}: its file {name!r} leads out of its folder; copy the file into it")
+            raise self._gone(name)
         return path
 
+    def _checked_path(self, name: str) -> Path | None:
+        """Return the path of one of its files on this disk, None in object storage. Raises InputError for a link that leads out."""
+        key = self.key(name)
+        if self.folder.leads_out(key):
+            raise InputError(f"{self.uri}: its file {name!r} leads out of its folder; copy the file into it")
+        return self.folder.local(key)
+
+    def _gone(self, name: str) -> InputError:
+        path = self.folder.local(self.key(name))
+        what = "it is gone" if path is None or not path.exists() else "it is not a regular file"
+        return InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}: {what}")
+
     def download(self, name: str, file: Path) -> None:
-        """Copy one of its files to `file` and check it. Raises InputError when it is gone or differs from the manifest."""
+        """Copy one of its files to `file` and check it. Raises InputError when it is gone or differs from the manifest.
+
+        No more bytes are copied than the manifest says.
+        """
         tries = 2 if is_remote(self.uri) else 1  # the first copy may have been damaged on its way
+        self._checked_path(name)
         for _ in range(tries):
             try:
-                self.folder.download(self.key(name), file)
+                self.folder.download(self.key(name), file, self.manifest.files[name].size)
             except FileNotFoundError:
-                raise InputError(f"{self.uri} ({self.manifest.kind}) has no file {name!r}: it is gone") from None
+                raise self._gone(name) from None
+            except TooLarge:
+                raise self._damaged(name) from None
             if self._matches_manifest(name, file):
                 return
         raise self._damaged(name)
@@ -162,14 +147,14 @@ class Artifact:
 
         Raises InputError when it is at neither address, or when another artifact lies there by now.
         """
-        reference = self.manifest.inputs.get(role)
+        reference = self.manifest.reference(role)
         if reference is None:
             raise InputError(f"{self.uri} was made from no {role}")
-        addresses = self._addresses(reference["uri"])
+        addresses = self._addresses(reference.uri)
         for uri in addresses:
             if exists(uri):
                 found = Artifact(uri, kind)
-                if found.digest == reference["digest"]:
+                if found.digest == reference.digest:
                     return found
         changed = [uri for uri in addresses if exists(uri)]
         if changed:
@@ -181,12 +166,14 @@ class Artifact:
 
         Raises InputError when it is at neither address. Such files are named by their checksum, which their reader compares.
         """
-        uri = str(self.manifest.inputs[role]["uri"])
-        for address in self._addresses(uri):
+        reference = self.manifest.reference(role)
+        if reference is None or not WEIGHT_FILE.search(reference.uri):
+            raise InputError(f"{self.uri} was made from no {role} that are named by their checksum (weights/<sha256>.safetensors)")
+        for address in self._addresses(reference.uri):
             folder, name = split_file(address)
             if folder.size(name) is not None:
                 return address
-        raise InputError(f"the {role} that {self.uri} was made from are gone: there is no {uri}")
+        raise InputError(f"the {role} that {self.uri} was made from are gone: there is no {reference.uri}")
 
     def _addresses(self, uri: str) -> list[str]:
         """Where an input may lie: in this artifact's own root, and where the manifest says."""
@@ -201,18 +188,17 @@ def exists(uri: str | Path) -> bool:
     return open_folder(uri).size(MANIFEST) is not None
 
 
+def is_signed(uri: str | Path) -> bool:
+    """Return whether something called manifest.json lies at `uri`, even where it cannot be read."""
+    return MANIFEST in open_folder(uri).names()
+
+
 def _read_manifest(folder: Folder, kind: Kind | None) -> Manifest:
-    where = join(folder.uri, MANIFEST)
     try:
-        values = json.loads(folder.read(MANIFEST))
+        manifest = read_manifest(folder)
     except FileNotFoundError:
         found = "the folder exists, but has no manifest.json" if folder.names() else "no such folder"
         raise InputError(f"no {kind or 'artifact'} at {folder.uri!r}: {found}") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {where}: {error}") from None
-    if isinstance(values, dict) and values.get("schema_version", 0) > SCHEMA_VERSION:
-        raise InputError(f"{folder.uri} was written by a newer zsbir (schema {values['schema_version']}); upgrade to read it")
-    manifest = Manifest.of(values if isinstance(values, dict) else {}, where=where)
     if kind and manifest.kind != kind:
         raise InputError(f"{folder.uri} is a {manifest.kind}, not a {kind}")
     return manifest
@@ -229,7 +215,7 @@ class Draft:
 
     def file(self, name: str) -> Path:
         """Return the path at which to write the file `name`; its parent folders are made."""
-        path = self.path / checked_key(name)
+        path = self.path / checked_file_name(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -243,7 +229,7 @@ class Draft:
 
     def adopt(self, name: str, key: str, entry: FileEntry) -> None:
         """Include a file that another process has already published where the artifact will be."""
-        self._entries[name], self._keys[name] = entry, key
+        self._entries[checked_file_name(name)], self._keys[name] = entry, checked_file_name(key)
 
     def key(self, name: str) -> str:
         """Return the key that a published file got."""
@@ -266,20 +252,21 @@ class Draft:
         self._publish_rest()
         if not self._is_complete():
             return self._yield_to_winner(digest)
-        manifest = Manifest(
-            kind=self.kind,
-            name=self.name,
-            digest=digest,
-            config=config.model_dump(mode="json") if config else {},
-            inputs=dict(inputs or {}),
-            counts=dict(counts or {}),
-            facts=dict(facts or {}),
-            files=dict(sorted(self._entries.items())),
-            stored_as={name: key for name, key in sorted(self._keys.items()) if name != key},
-            code=code_version(),
-            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-            written_by=self.written_by,
-        )
+        values = {
+            "kind": self.kind,
+            "name": self.name,
+            "digest": digest,
+            "config": config.model_dump(mode="json") if config else {},
+            "inputs": dict(inputs or {}),
+            "counts": dict(counts or {}),
+            "facts": dict(facts or {}),
+            "files": dict(sorted(self._entries.items())),
+            "stored_as": {name: key for name, key in sorted(self._keys.items()) if name != key},
+            "code": code_version(),
+            "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "written_by": self.written_by,
+        }
+        manifest = manifest_of(values, join(self.folder.uri, MANIFEST))
         if not self.folder.create(MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode()):
             return self._yield_to_winner(digest)
         return Artifact(self.folder.uri, self.kind)
@@ -327,16 +314,21 @@ SHOWN_FROM_MB = 50
 def draft(uri: str | Path, kind: Kind, name: str, *, quiet: bool = False) -> Iterator[Draft]:
     """Open a Draft of the artifact that will be at `uri`. quiet: large uploads show no progress.
 
-    Raises RunError when the folder cannot be written or the disk is full.
+    Raises RunError when the folder cannot be written or the disk is full. Other errors of what makes the files pass unchanged.
     """
     folder = open_folder(uri)
-    try:
-        with folder.workspace() as path:
+    with ExitStack() as stack:
+        try:
+            path = stack.enter_context(folder.workspace())
+        except OSError as error:
+            raise RunError(f"cannot write the {kind} at {folder.uri}: {error.strerror or error}") from error
+        try:
             yield Draft(folder, path, kind, name, quiet=quiet)
-    except (OSError, SafetensorError) as error:
-        # NumPy and safetensors report a full disk in words of their own, without an error number.
-        reason = getattr(error, "strerror", None) or f"{error} (is the disk full?)"
-        raise RunError(f"cannot write the {kind} at {folder.uri}: {reason}") from error
+        except (OSError, SafetensorError) as error:
+            reason = write_failure(error, path, folder.uri)
+            if not reason:
+                raise
+            raise RunError(f"cannot write the {kind} at {folder.uri}: {reason}") from error
 
 
 def remove(uri: str | Path) -> None:

@@ -7,6 +7,7 @@ what it holds and the disk has free). Everything in it can be made again; removi
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -17,12 +18,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from zsbir.base.errors import InputError, RunError
+from zsbir.base.files import make_shared, write_failure
 
 DEFAULT_GB = 100.0
 IN_USE_S = 60.0
 """A file that was asked for within this time is not evicted: its reader may be about to open it."""
 
 _TOUCH_S = 10.0
+_NAME = re.compile(r"[0-9a-f]{2,64}(?:\.[A-Za-z0-9]{1,16})?")
 
 
 def cache_dir() -> Path:
@@ -46,10 +49,9 @@ def cache_bytes() -> int:
 def cached(name: str, make: Callable[[Path], None]) -> Path:
     """Return the cached file of that name; where it is missing, `make(path)` makes it, once however many processes ask.
 
-    name: must identify the content (a checksum with an ending), since the file is never made anew. Raises RunError when the disk is
-    full.
+    name: must identify the content (`cache_name`), since the file is never made anew. Raises RunError when the disk is full.
     """
-    path = _objects() / name[:2] / name
+    path = _path(name)
     if _touch(path):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +64,23 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
 
 def is_cached(name: str) -> bool:
     """Return whether the file of that name is in the cache at this moment."""
-    return (_objects() / name[:2] / name).exists()
+    return _path(name).exists()
+
+
+def cache_name(sha256: str, name: str) -> str:
+    """Return the name in the cache of a file called `name` (or an address that ends so): its checksum, with the same ending.
+
+    Readers go by endings. One that is not plain is left out: the name may come from a stranger's manifest.
+    """
+    ending = re.search(r"\.[A-Za-z0-9]{1,16}\Z", name)
+    return f"{sha256}{ending[0] if ending else ''}"
+
+
+def _path(name: str) -> Path:
+    """Return the path of a file in the cache. Raises InputError for a name that could lead out of it."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name[:100]!r} is not the name of a file in the cache: it should be a checksum")
+    return _objects() / name[:2] / name
 
 
 def drafts_dir() -> Path:
@@ -85,12 +103,13 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
     os.close(handle)
     try:
         make(Path(part))
+        make_shared(Path(part))
         Path(part).replace(path)
     except OSError as error:
-        if error.filename is None or str(error.filename).startswith(str(cache_dir())):
-            reason = error.strerror or error
-            raise RunError(f"cannot write the cache {cache_dir()}: {reason}; set ZSBIR_CACHE to a larger disk") from error
-        raise
+        reason = write_failure(error, cache_dir())
+        if not reason:
+            raise
+        raise RunError(f"cannot write the cache {cache_dir()}: {reason}; set ZSBIR_CACHE to a larger disk") from error
     finally:
         Path(part).unlink(missing_ok=True)
 

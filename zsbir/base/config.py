@@ -14,6 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zsbir.base.errors import InputError
 
+FAULTS_SHOWN = 10
+"""Faults of one configuration that its error names."""
+
+_LONGEST_VALUE = 200
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
@@ -28,7 +32,9 @@ class Config(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise InputError(f"{where}: " + "; ".join(_explain(cls, item) for item in error.errors())) from None
+            lines = [_explain(cls, item) for item in error.errors(include_url=False)[:FAULTS_SHOWN]]
+            more = f"; and {error.error_count() - FAULTS_SHOWN} more" if error.error_count() > FAULTS_SHOWN else ""
+            raise InputError(f"{where}: {'; '.join(lines)}{more}") from None
 
     def replace(self, **changes: Any) -> Self:
         """Return the same configuration with some fields changed, validated anew."""
@@ -45,7 +51,12 @@ def _explain(model: type[Config], item: Any) -> str:
         return unknown_name("field", name, model.model_fields)
     if item["type"] == "missing":
         return f"field {name!r} is required"
-    return f"field {name!r}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {item['input']!r}" if name else item["msg"]
+    return f"field {name!r}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {_shown(item['input'])}" if name else item["msg"]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

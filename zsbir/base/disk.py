@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from zsbir.base.files import in_folder, sha256_file, write_atomic
-from zsbir.base.folder import WORKSPACE, Entry, checked_key, variation
+from zsbir.base.files import in_folder, make_shared, open_regular, sha256_file, write_atomic
+from zsbir.base.folder import WORKSPACE, Entry, TooLarge, checked_key, variation
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -27,12 +27,15 @@ class DiskFolder:
     def sub(self, key: str) -> DiskFolder:
         return DiskFolder(self.path / checked_key(key))
 
-    def read(self, key: str) -> bytes:
-        with open(f"{self.uri}/{checked_key(key)}", "rb") as file:  # noqa: PTH123 - twice as fast as Path.open, and called a million times
-            return file.read()
+    def read(self, key: str, limit: int | None = None) -> bytes:
+        with open_regular(f"{self.uri}/{checked_key(key)}") as file:  # text, since this is called a million times
+            data = file.read() if limit is None else file.read(limit + 1)
+        if limit is not None and len(data) > limit:
+            raise TooLarge(self.uri, key, limit)
+        return data
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
-        with self._file(key).open("rb") as file:
+        with open_regular(self._file(key)) as file:
             file.seek(start)
             return file.read(length)
 
@@ -58,14 +61,22 @@ class DiskFolder:
 
     def publish(self, key: str, file: Path, sha256: str) -> str:
         target = self._file(key)
+        make_shared(file)  # safetensors and temporary files are their owner's alone; artifacts are read by colleagues
         _flush(file)
         if not in_folder(target.parent, lambda: _link(file, target)) and not (target.is_file() and sha256_file(target) == sha256):
             return self.publish(variation(key), file, sha256)
         file.unlink(missing_ok=True)
         return key
 
-    def download(self, key: str, file: Path) -> None:
-        shutil.copyfile(self._file(key), file)
+    def download(self, key: str, file: Path, limit: int | None = None) -> None:
+        with open_regular(self._file(key)) as source, file.open("wb") as target:
+            size = os.fstat(source.fileno()).st_size
+            if limit is not None and size > limit:
+                raise TooLarge(self.uri, key, limit)
+            shutil.copyfileobj(source, target, 2**20)
+
+    def leads_out(self, key: str) -> bool:
+        return not self._file(key).resolve().is_relative_to(self.path)
 
     def walk(self) -> Iterator[Entry]:
         found = []

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from zsbir.base.artifact import Artifact, exists
-from zsbir.base.cache import cached
+from zsbir.base.cache import cache_name, cached
 from zsbir.base.errors import InputError
 from zsbir.base.storage import is_remote, local_path, split_file
 
@@ -30,4 +30,4 @@ def fetch(uri: str) -> Path:
     if entry is None:
         raise InputError(f"no file at {uri!r}")
     name = hashlib.sha256(f"{uri}|{entry}".encode()).hexdigest()
-    return cached(f"{name}{PurePosixPath(key).suffix}", lambda file: folder.download(key, file))
+    return cached(cache_name(name, key), lambda file: folder.download(key, file))

@@ -17,7 +17,8 @@ S3_SCHEME = "s3://"
 WORKSPACE = ".writing-"
 """The prefix of what a writer keeps in a folder while it works there."""
 
-_NO_NAMES = frozenset({"", ".", ".."})
+NO_NAMES = frozenset({"", ".", ".."})
+"""Parts of an address that name no file or folder."""
 
 
 class Entry(NamedTuple):
@@ -40,8 +41,8 @@ class Folder(Protocol):
     def sub(self, key: str) -> Folder:
         """Return the folder `key` below this one."""
 
-    def read(self, key: str) -> bytes:
-        """Return all bytes of a file."""
+    def read(self, key: str, limit: int | None = None) -> bytes:
+        """Return all bytes of a file. Raises InputError when it has more than `limit` bytes, of which no more are read."""
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         """Return bytes [start, start + length) of a file; fewer where it ends before."""
@@ -64,8 +65,11 @@ class Folder(Protocol):
         That is `key`, also when the same bytes are there already; where other bytes are, a variation that no other writer uses.
         """
 
-    def download(self, key: str, file: Path) -> None:
-        """Copy a file to this machine. The caller compares the checksum."""
+    def download(self, key: str, file: Path, limit: int | None = None) -> None:
+        """Copy a file to this machine. The caller compares the checksum. Raises InputError when it has more than `limit` bytes."""
+
+    def leads_out(self, key: str) -> bool:
+        """Return whether a file lies outside of this folder in truth: behind a link, which object storage does not have."""
 
     def walk(self) -> Iterator[Entry]:
         """Yield every file below, in the order of keys."""
@@ -94,9 +98,16 @@ class Folder(Protocol):
 
 def checked_key(key: str) -> str:
     """Return `key`. Raises InputError when it leads out of its folder, or is not the normal form of a name ("a//b", "./a")."""
-    if not _NO_NAMES.isdisjoint(key.split("/")) or "\\" in key or "\0" in key:
+    if not NO_NAMES.isdisjoint(key.split("/")) or "\\" in key or "\0" in key:
         raise InputError(f"{key!r} is not the name of a file in a folder")
     return key
+
+
+class TooLarge(InputError):  # noqa: N818 - it describes the file
+    """A file has more bytes than its reader allows."""
+
+    def __init__(self, uri: str, key: str, limit: int):
+        super().__init__(f"{uri}/{key} has more than the {limit} bytes allowed")
 
 
 def variation(key: str) -> str:

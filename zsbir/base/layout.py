@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from zsbir.base.errors import InputError
+from zsbir.base.folder import NO_NAMES
 from zsbir.base.storage import is_remote, join, local_path
 
 
@@ -34,6 +36,9 @@ ARTIFACT_FOLDERS = {
 
 MLFLOW_DATABASE = "mlflow.db"
 MLFLOW_ARTIFACTS = "mlflow-artifacts"
+WEIGHT_FILE = re.compile(r"(?:^|/)weights/([0-9a-f]{64})\.safetensors\Z")
+"""Weights are single files, named by their checksum."""
+
 _CHECKPOINTS = "checkpoints"
 _BELOW_ROOT = re.compile(
     "(?:"
@@ -149,13 +154,17 @@ def is_checkpoint(path: str) -> bool:
 
 
 def below_root(uri: str) -> str:
-    """Return the part of an artifact's address that is the same in every storage root: "datasets/toy/0123"."""
+    """Return the part of an artifact's address that is the same in every storage root: "datasets/toy/0123".
+
+    Raises InputError for one that would lead out of the root that it is joined to.
+    """
     found = _BELOW_ROOT.search(uri.rstrip("/"))
-    if found:
-        return found.group()
-    parts = uri.rstrip("/").split("/")
+    parts = (found.group() if found else uri.rstrip("/")).split("/")
     start = max((depth for depth, part in enumerate(parts) if part in ARTIFACT_FOLDERS), default=len(parts) - 1)
-    return "/".join(parts[start:])
+    below = parts if found else parts[start:]
+    if not NO_NAMES.isdisjoint(below):
+        raise InputError(f"{uri!r} is not the address of an artifact")
+    return "/".join(below)
 
 
 def root_of(uri: str) -> str:
@@ -165,4 +174,7 @@ def root_of(uri: str) -> str:
 
 def lies_in_root(uri: str) -> bool:
     """Return whether an address is that of something in one of the artifact folders of a storage root."""
-    return below_root(uri).split("/")[0] in ARTIFACT_FOLDERS
+    try:
+        return below_root(uri).split("/")[0] in ARTIFACT_FOLDERS
+    except InputError:
+        return False

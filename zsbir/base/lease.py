@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -40,18 +41,25 @@ def alone(uri: str) -> Iterator[None]:
     """Keep other processes from working on `uri`. Raises Busy when one does already, RunError when it cannot be written."""
     folder = open_folder(uri)
     path = folder.local()
+    with _leased(folder) if path is None else _locked(path):
+        yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a folder on disk. Errors of what is done meanwhile pass unchanged: they are not the lock's."""
+    lock = FileLock(path / ".lock", blocking=False)
     try:
-        if path is None:
-            with _leased(folder):
-                yield
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-            with FileLock(path / ".lock", blocking=False):
-                yield
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
-        raise Busy(f"another process is working on {folder.uri}; wait for it, or end it") from None
+        raise Busy(f"another process is working on {path}; wait for it, or end it") from None
     except OSError as error:
-        raise RunError(f"cannot write {folder.uri}: {error.strerror}") from error
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

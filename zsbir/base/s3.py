@@ -39,7 +39,7 @@ from botocore.utils import parse_timestamp
 from zsbir.base.cache import drafts_dir
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import warn
-from zsbir.base.folder import S3_SCHEME, WORKSPACE, Entry, checked_key, variation
+from zsbir.base.folder import NO_NAMES, S3_SCHEME, WORKSPACE, Entry, TooLarge, checked_key, variation
 from zsbir.base.s3_errors import STORE_ERRORS, DamagedError, code_of, explain
 
 logging.getLogger("botocore").setLevel(logging.WARNING)  # in Ray's workers it would log where it found each credential
@@ -169,7 +169,7 @@ class S3Folder:
     def __init__(self, uri: str):
         self.bucket, _, self.prefix = uri.removeprefix(S3_SCHEME).rstrip("/").partition("/")
         self.uri = f"{S3_SCHEME}{self.bucket}/{self.prefix}".rstrip("/")
-        if not self.bucket or "//" in self.prefix:
+        if not self.bucket or (self.prefix and not NO_NAMES.isdisjoint(self.prefix.split("/"))):
             raise InputError(f"{uri!r} is not an address in object storage: it should read s3://bucket/prefix")
         self._client = client()
         _check_reachable(self._client, self.bucket, self.uri)
@@ -180,8 +180,14 @@ class S3Folder:
     def sub(self, key: str) -> S3Folder:
         return S3Folder(f"{self.uri}/{checked_key(key)}")
 
-    def read(self, key: str) -> bytes:
-        return self._answer(key, _whole)
+    def read(self, key: str, limit: int | None = None) -> bytes:
+        def take(answer: dict[str, Any]) -> bytes:
+            if limit is not None and answer["ContentLength"] > limit:
+                answer["Body"].close()
+                raise TooLarge(self.uri, key, limit)
+            return _whole(answer)
+
+        return self._answer(key, take)
 
     def read_range(self, key: str, start: int, length: int) -> bytes:
         if length <= 0:
@@ -229,7 +235,7 @@ class S3Folder:
         file.unlink(missing_ok=True)
         return key
 
-    def download(self, key: str, file: Path) -> None:
+    def download(self, key: str, file: Path, limit: int | None = None) -> None:
         file.write_bytes(b"")
         try:
             first = self._piece(key, file, 0)
@@ -238,6 +244,8 @@ class S3Folder:
                 return
             raise
         total = int(first.get("ContentRange", "/0").rpartition("/")[2])
+        if limit is not None and total > limit:
+            raise TooLarge(self.uri, key, limit)
         starts = range(PIECE_BYTES, total, PIECE_BYTES)
         with ThreadPoolExecutor(_PIECES) as pool:
             for piece in pool.map(lambda start: self._piece(key, file, start), starts):
@@ -286,6 +294,9 @@ class S3Folder:
     def _objects(self) -> Iterator[dict[str, Any]]:
         for page in self._pages():
             yield from page.get("Contents", ())
+
+    def leads_out(self, key: str) -> bool:  # noqa: ARG002 - the interface's signature
+        return False
 
     def local(self, key: str = "") -> Path | None:  # noqa: ARG002 - the interface's signature
         return None

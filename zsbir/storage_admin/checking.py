@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from zsbir.base.artifact import MANIFEST, Artifact, FileEntry, exists
+from zsbir.base.artifact import Artifact, is_signed
 from zsbir.base.errors import InputError, RunError
+from zsbir.base.manifest import MANIFEST, FileEntry
 from zsbir.base.storage import Folder, join, open_folder, split_file
 from zsbir.storage_admin.lineage import is_weight_file, weight_sha256
 from zsbir.storage_admin.roots import Survey
@@ -73,7 +74,7 @@ def verify(uris: Sequence[str]) -> list[Verdict]:
             if what:
                 problems.setdefault(file.owner, []).append(Problem(file.name, what))
     verdicts = [replace(verdict, problems=(*verdict.problems, *problems.get(verdict.uri, ()))) for verdict, _ in subjects]
-    return [verdict for verdict in verdicts if not verdict.problems or is_weight_file(verdict.uri) or exists(verdict.uri)]
+    return [verdict for verdict in verdicts if not verdict.problems or is_weight_file(verdict.uri) or is_signed(verdict.uri)]
 
 
 def _subject(uri: str) -> tuple[Verdict, list[_File]]:
@@ -84,7 +85,7 @@ def _subject(uri: str) -> tuple[Verdict, list[_File]]:
         entries = artifact.manifest.files
         files = [_File(artifact.uri, name, artifact.folder, artifact.key(name), entry) for name, entry in entries.items()]
     except InputError as error:
-        if not exists(uri):
+        if not is_signed(uri):
             raise
         return Verdict(open_folder(uri).uri, "damaged", problems=(Problem(MANIFEST, str(error)),)), []
     size = sum(entry.size for entry in entries.values())
@@ -111,11 +112,12 @@ def unnamed_files(artifact: Artifact) -> Iterator[str]:
 
 def _problem_of(file: _File, advance: Callable[[int], None]) -> str:
     """Return what is wrong with a file; "" when nothing is."""
-    path = file.folder.local(file.key)
-    if path is not None and path.is_file() and not path.resolve().is_relative_to(file.folder.uri):
-        return "leads out of its folder"
     try:
-        size, sha256 = read_through(file.folder, file.key, advance)
+        if file.folder.leads_out(file.key):
+            return "leads out of its folder"
+        size, sha256 = read_through(file.folder, file.key, advance, file.entry.size)
+        if size > file.entry.size:
+            size = file.folder.size(file.key) or size
     except FileNotFoundError:
         return "missing"
     except (InputError, RunError, OSError) as error:
@@ -125,13 +127,13 @@ def _problem_of(file: _File, advance: Callable[[int], None]) -> str:
     return "" if sha256 == file.entry.sha256 else "changed: as many bytes, but others"
 
 
-def read_through(folder: Folder, key: str, advance: Callable[[int], None]) -> tuple[int, str]:
-    """Return size and sha256 of a file, read piece by piece. Raises FileNotFoundError."""
+def read_through(folder: Folder, key: str, advance: Callable[[int], None], expected: int) -> tuple[int, str]:
+    """Return size and sha256 of a file, read piece by piece, to its end or past `expected` bytes. Raises FileNotFoundError."""
     sha256, size = hashlib.sha256(), 0
     while True:
         chunk = folder.read_range(key, size, CHUNK_BYTES)
         sha256.update(chunk)
         size += len(chunk)
         advance(len(chunk))
-        if len(chunk) < CHUNK_BYTES:
+        if len(chunk) < CHUNK_BYTES or size > expected:
             return size, sha256.hexdigest()

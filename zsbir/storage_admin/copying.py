@@ -12,12 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from zsbir.base.artifact import MANIFEST, Artifact, FileEntry, Manifest, exists
+from zsbir.base import limits
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say
 from zsbir.base.files import sha256_file
 from zsbir.base.layout import below_root, lies_in_root
+from zsbir.base.manifest import MANIFEST, FileEntry, Manifest, checked_file_name, manifest_of
 from zsbir.base.storage import Folder, is_remote, join, open_folder, split_file
+from zsbir.base.strict_json import parse_json
 from zsbir.storage_admin.lineage import Origin, is_weight_file, lineage, weight_sha256
 from zsbir.storage_admin.tables import bytes_text, count_text
 from zsbir.storage_admin.threads import ByteProgress, in_threads
@@ -123,10 +126,10 @@ class _Plan:
             _check_same(self.source, Artifact(self.uri))
 
     def _copy(self, name: str, work: Path, advance: Callable[[int], None]) -> tuple[str, str]:
-        file = work / name
+        file = work / checked_file_name(name)
         file.parent.mkdir(parents=True, exist_ok=True)
         self.source.download(name, file)
-        wanted = _key(self.manifest, name)
+        wanted = self.manifest.key(name)
         key = self.folder.publish(wanted, file, self.manifest.files[name].sha256)
         if self.is_signed and key != wanted:
             self.folder.delete([key])
@@ -135,12 +138,18 @@ class _Plan:
         return name, key
 
     def _text(self, keys: Mapping[str, str]) -> bytes:
-        """Return the source's manifest, byte for byte, unless a file got another key in a store without conditional puts."""
-        original = self.source.folder.read(MANIFEST)
-        if all(key == _key(self.manifest, name) for name, key in keys.items()):
+        """Return the source's manifest, byte for byte, unless a file got another key in a store without conditional puts.
+
+        Raises RunError when it is no longer the one that was checked.
+        """
+        original = self.source.folder.read(MANIFEST, limits.MANIFEST_BYTES)
+        values = parse_json(original)
+        if manifest_of(values, self.source.uri) != self.source.manifest:
+            raise RunError(f"{self.source.uri} was replaced while it was copied; copy it again")
+        if all(key == self.manifest.key(name) for name, key in keys.items()):
             return original
         stored_as = {name: key for name, key in sorted(keys.items()) if name != key}
-        return (json.dumps({**json.loads(original), "stored_as": stored_as}, indent=1, ensure_ascii=False) + "\n").encode()
+        return (json.dumps({**values, "stored_as": stored_as}, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _planned(origin: Origin, root: str) -> _Plan | _WeightPlan:
@@ -155,10 +164,10 @@ def _planned(origin: Origin, root: str) -> _Plan | _WeightPlan:
     manifest = there.manifest if there else source.manifest
     sizes = {entry.key: entry.size for entry in folder.walk()}
     if there:
-        keys = {name: key for name in manifest.files if (key := _key(manifest, name)) in sizes}
+        keys = {name: key for name in manifest.files if (key := manifest.key(name)) in sizes}
         _check_sizes(there, keys, sizes)
     else:
-        found = in_threads(lambda name: (name, _arrived(folder, _key(manifest, name), manifest.files[name], sizes)), manifest.files)
+        found = in_threads(lambda name: (name, _arrived(folder, manifest.key(name), manifest.files[name], sizes)), manifest.files)
         keys = {name: key for name, key in found if key}
     missing = tuple(name for name in manifest.files if name not in keys)
     if any(manifest.files[name] != source.manifest.files.get(name) for name in missing):
@@ -209,7 +218,3 @@ def _arrived(folder: Folder, key: str, entry: FileEntry, sizes: Mapping[str, int
         if sizes.get(candidate) == entry.size and noted_sha256(folder, candidate) == entry.sha256:
             return candidate
     return ""
-
-
-def _key(manifest: Manifest, name: str) -> str:
-    return manifest.stored_as.get(name, name)

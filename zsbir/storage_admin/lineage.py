@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from zsbir.base.artifact import Artifact, Manifest, exists
+from zsbir.base import limits
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.layout import below_root, lies_in_root, root_of
+from zsbir.base.layout import WEIGHT_FILE, below_root, lies_in_root, root_of
+from zsbir.base.manifest import Reference, references
 from zsbir.base.storage import join, split_file
 
 State = Literal["there", "gone", "changed", "silent", "outside"]
-
-WEIGHT_FILE = re.compile(r"(?:^|/)weights/([0-9a-f]{64})\.safetensors$")
-"""Weights are single files, named by their checksum."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What a manifest says about one of its inputs."""
-
-    role: str
-    uri: str
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -45,26 +34,17 @@ class Origin:
     inputs: tuple[Origin, ...] = ()
 
     def walk(self) -> Iterator[Origin]:
-        """Yield this origin and all below it, inputs before what was made from them."""
-        for origin in self.inputs:
-            yield from origin.walk()
-        yield self
+        """Yield this origin and all below it, each once, inputs before what was made from them."""
+        yield from _walk(self, set())
 
 
-def references(manifest: Manifest) -> list[Reference]:
-    """Return the inputs that a manifest names."""
-    return [found for role, value in manifest.inputs.items() for found in _references(role, value)]
-
-
-def _references(role: str, value: Any) -> Iterator[Reference]:
-    if isinstance(value, dict) and isinstance(value.get("uri"), str):
-        yield Reference(role, value["uri"], str(value.get("digest", "")))
-    elif isinstance(value, dict):
-        for name, part in value.items():
-            yield from _references(f"{role}.{name}", part)
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from _references(f"{role}.{number}", part)
+def _walk(origin: Origin, seen: set[tuple[str, int]]) -> Iterator[Origin]:
+    here = (origin.uri, id(origin.inputs))  # an artifact in two roles is two origins with the same inputs
+    if here not in seen:
+        seen.add(here)
+        for part in origin.inputs:
+            yield from _walk(part, seen)
+        yield origin
 
 
 def is_weight_file(uri: str) -> bool:
@@ -81,21 +61,30 @@ def weight_sha256(uri: str) -> str:
 
 
 def lineage(artifact: Artifact) -> Origin:
-    """Return everything that an artifact was made from, as far as it can be found."""
-    return _origin("", artifact, {})
+    """Return everything that an artifact was made from, as far as it can be found.
+
+    Inputs more than `limits.LINEAGE_STEPS` back count as silent.
+    """
+    return _origin("", artifact, {}, 0)
 
 
-def _origin(role: str, artifact: Artifact, known: dict[str, Origin]) -> Origin:
-    """Return an artifact as an origin. known: the origins found so far, by address, since many artifacts share an input."""
+def _origin(role: str, artifact: Artifact, known: dict[str, Origin], steps: int) -> Origin:
+    """Return an artifact as an origin.
+
+    known: the origins found so far, by address, since many artifacts share an input. steps: from the artifact that was asked about.
+    Raises InputError for too many of them.
+    """
     if artifact.uri not in known:
+        if steps > limits.LINEAGE_STEPS:
+            raise InputError(f"it lies more than {limits.LINEAGE_STEPS} steps back")
         known[artifact.uri] = Origin("", artifact.uri, artifact.digest)  # ends a circle of manifests that name each other
-        inputs = tuple(_input(artifact, reference, known) for reference in references(artifact.manifest))
+        inputs = tuple(_input(artifact, reference, known, steps + 1) for reference in references(artifact.manifest))
         known[artifact.uri] = Origin("", artifact.uri, artifact.digest, artifact=artifact, inputs=inputs)
     found = known[artifact.uri]
     return Origin(role, found.uri, found.digest, artifact=artifact, inputs=found.inputs)
 
 
-def _input(artifact: Artifact, reference: Reference, known: dict[str, Origin]) -> Origin:
+def _input(artifact: Artifact, reference: Reference, known: dict[str, Origin], steps: int) -> Origin:
     """Return an input, looked for in the artifact's own root first: after a copy the original's store need not answer any more."""
     role, uri, digest = reference.role, reference.uri, reference.digest
     if not lies_in_root(uri):
@@ -110,9 +99,9 @@ def _input(artifact: Artifact, reference: Reference, known: dict[str, Origin]) -
             elif exists(address):
                 found = Artifact(address)
                 if found.digest == digest:
-                    return _origin(role, found, known)
+                    return _origin(role, found, known, steps)
                 changed = True
-        except (InputError, RunError) as error:
+        except (InputError, RunError, OSError) as error:
             reason = str(error)
     state: State = "changed" if changed else "silent" if reason else "gone"
     return Origin(role, uri, digest, state, note=reason)

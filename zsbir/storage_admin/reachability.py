@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from zsbir.base.layout import ARTIFACT_FOLDERS
+from zsbir.base.manifest import references
 from zsbir.base.storage import folder_name, is_remote, local_path, open_folder
-from zsbir.storage_admin.lineage import references, weight_sha256
+from zsbir.storage_admin.lineage import weight_sha256
 from zsbir.storage_admin.roots import Survey, Unit
 
 READS = {

@@ -12,9 +12,10 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from zsbir.base.artifact import MANIFEST, Artifact, exists
+from zsbir.base.artifact import Artifact, is_signed
 from zsbir.base.errors import InputError
 from zsbir.base.layout import ARTIFACT_FOLDERS, is_checkpoint
+from zsbir.base.manifest import MANIFEST
 from zsbir.base.storage import WORKSPACE, join, open_folder
 from zsbir.storage_admin.lineage import is_weight_file
 from zsbir.storage_admin.threads import in_threads
@@ -186,10 +187,8 @@ def _as_before(unit: Unit, known: Survey | None) -> Unit | None:
 def _read(unit: Unit) -> Unit | None:
     try:
         artifact = Artifact(unit.uri)
-        for name in artifact.manifest.files:
-            artifact.key(name)
     except InputError as error:
-        return replace(unit, problem=str(error)) if exists(unit.uri) else None
+        return replace(unit, problem=str(error)) if is_signed(unit.uri) else None
     return replace(unit, artifact=artifact)
 
 

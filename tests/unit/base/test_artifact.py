@@ -1,12 +1,18 @@
 import json
+import os
 import re
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from zsbir.base.artifact import MANIFEST, SCHEMA_VERSION, Artifact, draft, exists
 from zsbir.base.config import Config
@@ -161,6 +167,63 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(RunError, match=rf"^cannot write the index at {tmp_path}/file/indexes/abc: Not a directory$"):
         write(tmp_path / "file" / "indexes")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("ray://127.0.0.1:10001 does not answer"),
+        OSError("AF_UNIX path length cannot exceed 107 bytes"),
+        FileNotFoundError(2, "No such file or directory", "/photos/a.png"),
+        OSError(28, "No space left on device", "/somewhere/else"),
+        OSError(5, "Input/output error"),
+        SafetensorError("Error while deserializing header: HeaderTooSmall"),
+    ],
+)
+def test_an_error_of_what_makes_the_files_passes_unchanged(tmp_path, error):
+    with pytest.raises(type(error)) as caught, draft(tmp_path / "abc", "index", "test"):
+        raise error
+    assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_get_the_permissions_that_the_user_gives_new_files_whatever_wrote_them(tmp_path):
+    mask = os.umask(0o027)
+    os.umask(mask)
+    with draft(tmp_path / "abc", "index", "test") as work:
+        save_file({"x": torch.zeros(3)}, work.file("encoder.safetensors"))
+        with tempfile.NamedTemporaryFile(dir=work.path, delete=False) as temporary:
+            Path(temporary.name).rename(work.file("temporary.bin"))
+        work.file("plain.txt").write_text("plain")
+        work.file("private.txt").write_text("was made private")
+        work.file("private.txt").chmod(0o600)
+        made = work.commit(digest="d")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in made.path.iterdir()}
+    assert modes == dict.fromkeys(["encoder.safetensors", "temporary.bin", "plain.txt", "private.txt", MANIFEST], 0o666 & ~mask)
+
+
+PIPES = """
+import sys
+from zsbir.base import cli
+from zsbir.base.artifact import Artifact
+cli.main(lambda argv: Artifact(sys.argv[1]).verify())
+"""
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "numbers.bin"])
+def test_a_pipe_in_place_of_a_file_keeps_no_reader_waiting(tmp_path, name):
+    made = write(tmp_path)
+    (made.path / name).unlink()
+    os.mkfifo(made.path / name)
+    done = subprocess.run([sys.executable, "-c", PIPES, made.uri], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert re.fullmatch(rf"error: .*{re.escape(name)}.*\n", done.stderr), done.stderr
+    with pytest.raises(OSError, match="not a regular file"):
+        made.folder.read(name)
+    with pytest.raises(OSError, match="not a regular file"):
+        made.folder.read_range(name, 0, 10)
+    with pytest.raises(OSError, match="not a regular file"):
+        made.folder.download(name, tmp_path / "copy")
 
 
 FULL = """

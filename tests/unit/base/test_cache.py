@@ -1,4 +1,5 @@
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from zsbir.base import cache
-from zsbir.base.cache import cache_bytes, cache_dir, cached, drafts_dir
-from zsbir.base.errors import InputError
+from zsbir.base.cache import cache_bytes, cache_dir, cache_name, cached, drafts_dir
+from zsbir.base.errors import InputError, RunError
 
 KB = 1024
 
@@ -49,6 +50,51 @@ def test_a_making_that_fails_leaves_nothing_and_is_tried_again():
         cached("aa11.bin", half)
     assert kept() == []
     assert cached("aa11.bin", filled(3)).read_bytes() == bytes(3)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("a library's own words"), ConnectionError("away"), FileNotFoundError(2, "gone", "/store/x")]
+)
+def test_an_error_of_what_makes_the_file_is_not_blamed_on_the_cache(error):
+    def fails(path):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        cached("aa11.bin", fails)
+    assert caught.value is error
+    assert kept() == []
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError("10 requested and 3 written")])
+def test_a_full_disk_under_the_cache_is_one_line_with_the_way_out(error):
+    def fails(path):
+        raise error
+
+    with pytest.raises(RunError, match=r"cannot write the cache .*; set ZSBIR_CACHE to a larger disk"):
+        cached("aa11.bin", fails)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil", "/etc/cron.d/x", "a" * 64 + "/../x", "", ".", "..", "a" * 65, "aa.b/c", "aa\0", "aa.\n"]
+)
+def test_a_name_that_is_no_checksum_is_refused_before_anything_is_made(name, tmp_path):
+    with pytest.raises(InputError, match="is not the name of a file in the cache"):
+        cached(name, filled(3))
+    assert not list(tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [("encoder.safetensors", ".safetensors"), ("a/b.tar.gz", ".gz"), ("bare", ""), ("odd.\x1b[2J", ""), ("x.a/b", "")],
+)
+def test_a_cached_file_keeps_a_plain_ending(name, ending):
+    assert cache_name("0" * 64, name) == "0" * 64 + ending
+
+
+def test_other_users_of_the_cache_can_read_what_is_in_it():
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert stat.S_IMODE(cached("aa11.bin", filled(3)).stat().st_mode) == 0o666 & ~mask
 
 
 def test_the_least_recently_used_go_first_and_the_bound_holds(monkeypatch):

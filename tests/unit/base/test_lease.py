@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from filelock import Timeout
 
 from zsbir.base import lease
 from zsbir.base.errors import RunError
@@ -43,6 +44,24 @@ def hold(uri):
     process = subprocess.Popen([sys.executable, "-c", HOLD, uri], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "mine\n"
     return process
+
+
+@pytest.mark.parametrize("error", [ConnectionError("ray is away"), OSError(5, "Input/output error"), Timeout("another lock")])
+def test_an_error_of_the_work_that_is_done_alone_passes_unchanged(folder, error):
+    with pytest.raises(type(error)) as caught, alone(folder):
+        raise error
+    assert caught.value is error
+    with alone(folder):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with (
+        pytest.raises(RunError, match=rf"^cannot write {tmp_path}/file/run: Not a directory$"),
+        alone(str(tmp_path / "file" / "run")),
+    ):
+        pass
 
 
 def test_a_second_process_is_refused_at_once_and_the_third_gets_its_turn(folder):

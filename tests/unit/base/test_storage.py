@@ -12,7 +12,7 @@ from zsbir.base.cache import cache_dir
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.fetch import fetch
 from zsbir.base.files import sha256_file, write_atomic
-from zsbir.base.storage import default_root, local_path
+from zsbir.base.storage import default_root, local_path, open_folder
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -85,6 +85,12 @@ def test_a_fetched_file_is_not_fetched_again_until_it_changes(bucket):
 def test_a_wrong_bucket_and_a_wrong_key_are_input_errors_that_name_the_address(bucket):
     assert line("s3://modles/net.pth").startswith("s3://modles: there is no bucket 'modles'")
     assert line("s3://models/nothing.pth") == "no file at 's3://models/nothing.pth'"
+
+
+@pytest.mark.parametrize("prefix", ["weights/../../victim", "..", "a/./b", "a//b", "a/.."])
+def test_an_address_in_object_storage_that_leads_out_of_its_prefix_is_refused(prefix):
+    with pytest.raises(InputError, match="is not an address in object storage"):
+        open_folder(f"s3://models/{prefix}")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import join, open_folder, split_file
 from zsbir.storage_admin.checking import verifiable_uris, verify
 from zsbir.storage_admin.copying import copy
+from zsbir.storage_admin.format import artifact_json
 from zsbir.storage_admin.lineage import lineage
 from zsbir.storage_admin.roots import survey
 
@@ -226,3 +228,101 @@ def test_a_manifest_with_keys_of_its_own_keeps_them(new_root, monkeypatch):
     report.folder.replace(MANIFEST, json.dumps({**manifest, "stored_as": {"a.bin": "a~1.bin"}}).encode())
     there = copy(report.uri, target)
     assert files_below(there) == files_below(report.uri)
+
+
+# What a stranger's artifact may not do
+
+
+def change(artifact, **changes):
+    """Rewrite the manifest of an artifact as a stranger may."""
+    text = json.dumps({**json.loads(artifact.folder.read(MANIFEST)), **changes})
+    artifact.folder.replace(MANIFEST, text.encode())
+
+
+def everything(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["../../../../victim.txt", "../victim.txt", "{tmp}/victim.txt", "sub/../../../../victim.txt"])
+@pytest.mark.parametrize("field", ["files", "stored_as"])
+def test_a_copy_writes_nowhere_but_in_its_folder_of_the_target(name, field, tmp_path):
+    report = put(tmp_path / "strangers", "report")
+    (tmp_path / "victim.txt").write_text("mine")
+    (tmp_path / "target").mkdir()
+    name = name.format(tmp=tmp_path)
+    if field == "files":
+        change(report, files={name: {"size": 4, "sha256": "0" * 64}})
+    else:
+        change(report, stored_as={"one.bin": name})
+    before = everything(tmp_path)
+    with pytest.raises(InputError, match="is not the name of a file"):
+        copy(report.uri, str(tmp_path / "target"))
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("where", ["disk", "moto"])
+@pytest.mark.parametrize("uri", ["{root}/weights/../../victim", "{root}/datasets/../../../victim", "{root}/datasets/toy/.."])
+def test_a_copy_follows_no_lineage_out_of_a_root(uri, where, new_root):
+    source, target = new_root(where), new_root(where)
+    report = put(source, "report")
+    change(report, inputs={"dataset": {"uri": uri.format(root=source), "digest": "d" * 64}})
+    with pytest.raises(InputError, match="the address of its input 'dataset' cannot be used"):
+        copy(report.uri, target)
+    assert not files_below(target)
+    for evil in (f"{target}/weights/../../victim", f"{target}/runs/..", f"{target}/datasets/toy/../../x"):
+        with pytest.raises(InputError, match=r"is not the address of an artifact|is not in a storage root"):
+            copy(evil, target)
+
+
+@pytest.mark.parametrize("link", ["one.bin", "sub"])
+def test_a_copy_follows_no_link_out_of_an_artifact(link, tmp_path):
+    report = put(tmp_path / "strangers", "report", files={"one.bin": b"top secret", "sub/two.bin": b"2"})
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    shutil.move(report.path / link, secrets / link)
+    (report.path / link).symlink_to(secrets / link)
+    with pytest.raises(InputError, match=rf"{link}.* leads out of its folder"):
+        copy(report.uri, str(tmp_path / "target"))
+    assert not list((tmp_path / "target").rglob("one.bin" if link == "one.bin" else "two.bin"))
+    assert not list((tmp_path / "target").rglob(MANIFEST))
+
+
+@pytest.mark.parametrize("where", ["disk", "moto"])
+def test_a_copy_takes_no_more_bytes_than_the_manifest_says(where, new_root, monkeypatch, tmp_path):
+    report = put(new_root(where), "report")
+    report.folder.replace("one.bin", bytes(10**6))
+    taken = []
+    monkeypatch.setattr(shutil, "copyfileobj", lambda *_: taken.append(1))
+    with pytest.raises(InputError, match=r"one\.bin differs from its manifest"):
+        report.download("one.bin", tmp_path / "copy")
+    assert where == "moto" or not taken
+
+
+def test_a_manifest_that_is_replaced_while_it_is_copied_is_not_signed(tmp_path, monkeypatch):
+    report = put(tmp_path / "strangers", "report")
+    target = new = str(tmp_path / "target")
+    download = Artifact.download
+
+    def and_replace(self, name, file):
+        download(self, name, file)
+        change(report, files={"../../../../victim.txt": {"size": 3, "sha256": "0" * 64}})
+
+    monkeypatch.setattr(Artifact, "download", and_replace)
+    with pytest.raises((InputError, RunError)):
+        copy(report.uri, target)
+    assert not list(Path(new).rglob(MANIFEST))
+
+
+def test_artifacts_that_name_each_other_again_and_again_are_copied_in_no_time(root, new_root):
+    """Each of these names the next one twice: written out as a tree, that is 2^25 artifacts."""
+    below = put(root, "report", where="reports/0", digest="0" * 64)
+    for number in range(1, 26):
+        below = put(root, "report", where=f"reports/{number}", digest=f"{number}" + "0" * 60, inputs={"a": below, "b": below})
+    assert len(list(lineage(below).walk())) <= 2 * 26
+    assert exists(copy(below.uri, new_root("disk")))
+    with pytest.raises(InputError, match="its lineage has more than"):
+        artifact_json(below, lineage(below))
+    for number in range(26, 60):
+        below = put(root, "report", where=f"reports/{number}", digest=f"{number}" + "0" * 60, inputs={"a": below})
+    with pytest.raises(InputError, match=r"lies more than \d+ steps back"):
+        copy(below.uri, new_root("disk"))
