@@ -20,6 +20,8 @@ Search = Literal["tpe", "random", "grid"]
 class SweepConfig(Config):
     """What a sweep tries, and for how long."""
 
+    outside_identity = frozenset({"space"})  # the ranges and choices in it are in the digest
+
     space: str = Field("losses", description=f"what varies: {', '.join(SPACES)}, or a YAML file of ranges and choices")
     search: Search = Field("tpe", description="how configurations are chosen: Optuna's TPE, random, or grid")
     trials: int = Field(16, ge=1, description="largest number of trials, trial 0 (the recipe as it is) included")

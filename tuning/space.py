@@ -16,12 +16,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from pydantic import Field, model_validator
 
 from zsbir.base.config import Config, read_yaml, unknown_name
 from zsbir.base.errors import InputError
+from zsbir.base.seeds import stream
 from zsbir.training.config import TrainConfig
 
 DIGITS = 6
@@ -175,7 +175,7 @@ def rounded(value: float) -> float:
 
 def random_point(space: Space, *, seed: int, number: int) -> dict[str, Any]:
     """Return the random configuration of a number: a pure function, so that a sweep that goes on draws the same ones."""
-    random = np.random.default_rng([seed, number])
+    random = stream("random trial", seed, number)
     return {field: dimension.at(float(random.random())) for field, dimension in space.items()}
 
 

@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from tuning.config import Search
 from tuning.space import Dimension, Range, Space, contains, grid_points, random_point, rounded
 from tuning.table import Origin, Trial
+from zsbir.base.seeds import short_seed
 
 TRIES = 100
 """Draws after which a space counts as used up if each one repeats a configuration that was tried."""
@@ -90,7 +91,7 @@ def _tpe(space: Space, trials: Sequence[Trial], seed: int, turn: int) -> dict[st
     """Return the choice of the tree-structured Parzen estimator (Bergstra et al. 2011, Optuna's), fitted to the table each time."""
     # Every trial has its own seed: the state of one sampler for all of them would be lost with a killed process.
     sampler = optuna.samplers.TPESampler(
-        seed=(seed * 10007 + len(trials) * 101 + turn) % 2**32,
+        seed=short_seed("TPE trial", seed, len(trials), turn),
         n_startup_trials=STARTUP_TRIALS,
         multivariate=True,
         constant_liar=True,

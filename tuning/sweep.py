@@ -84,7 +84,7 @@ def _resolve(request: SweepRequest) -> Resolved:
     if not all(len(samples.select(split="dev", domain=domain)) for domain in ("sketch", "photo")):
         raise InputError(f"{job.dataset} has no dev classes to score trials on: ingest with --dev-frac above 0")
     points = _points(request, space)
-    identity = [request.config.model_dump(mode="json", exclude={"space"}), as_yaml(space), points, folder_name(job.run)]
+    identity = [request.config.identity(), as_yaml(space), points, folder_name(job.run)]
     return Resolved(
         uri=sweep_uri(request.settings.root, base.recipe, digest_of(identity)),
         dataset=job.dataset,

@@ -82,9 +82,7 @@ class Trial:
 def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings) -> Artifact:
     """Return the Report artifact of a run under a protocol; an existing one is found, not made again."""
     trial = _open(run_uri, config)
-    digest = digest_of(
-        [config.model_dump(mode="json"), trial.protocol.model_dump(mode="json"), trial.run.digest, trial.dataset.digest]
-    )
+    digest = digest_of([config.identity(), trial.protocol.identity(), trial.run.digest, trial.dataset.digest])
     uri = report_uri(settings.root, digest)
     if exists(uri):
         report = Artifact(uri, "report")

@@ -62,7 +62,7 @@ def export(run_uri: str, config: ExportConfig, settings: Settings) -> Artifact:
     from zsbir.model.usage import preprocessing_text, readme
 
     run = Artifact(run_uri, "run")
-    digest = digest_of([config.model_dump(mode="json"), run.digest])
+    digest = digest_of([config.identity(), run.digest])
     uri = export_uri(settings.root, digest)
     if exists(uri):
         return Artifact(uri, "export")

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 class IndexConfig(Config):
     """What decides the contents of the index."""
 
+    outside_identity = frozenset({"gallery"})  # the digest of the photos is in that of the index
+
     name: str = Field("", pattern=r"^([a-z0-9][a-z0-9_.-]*)?$", description="name of the index; none: that of the run's recipe")
     gallery: str = Field("", description="folder of photos; none: the photos of the run's data set")
     split: str = Field("unseen", description="photos to take without --gallery: train, dev, unseen or all")
@@ -56,7 +58,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
 
     run = Artifact(run_uri, "run")
     gallery, source = _gallery(run, config)
-    digest = digest_of([config.model_dump(mode="json", exclude={"gallery"}), run.digest, source["digest"]])
+    digest = digest_of([config.identity(), run.digest, source["digest"]])
     name = config.name or run.manifest.name
     uri = layout.index_uri(settings.root, name, digest)
     if exists(uri):

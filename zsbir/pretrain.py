@@ -19,8 +19,10 @@ from pydantic import Field
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config
+from zsbir.base.errors import PermanentError
 from zsbir.base.fetch import fetch
 from zsbir.base.layout import pretrained_uri
+from zsbir.base.seeds import stream
 from zsbir.base.storage import default_root
 from zsbir.model.choices import Backbone
 from zsbir.toys.draw import PRETEXT_CLASSES, draw_pretext
@@ -53,7 +55,10 @@ class Settings(Config):
 
 
 def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
-    """Return the artifact whose `weights.safetensors` is the trained classifier; an existing one is found, not made again."""
+    """Return the artifact whose `weights.safetensors` is the trained classifier; an existing one is found, not made again.
+
+    Raises PermanentError when training diverges.
+    """
     from zsbir.model.weights import save_weights
 
     digest = config.fingerprint()
@@ -62,6 +67,8 @@ def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
         return Artifact(uri, "weights")
     train, test = draw_photos(config, config.photos_per_class, 0), draw_photos(config, config.photos_per_class // 4, 1)
     network = _fit(config, train)
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        raise PermanentError(f"training has diverged: the weights are not finite; lower --lr (now {config.lr})")
     accuracy = _accuracy(network, test, config)
     chance = 1 / len(PRETEXT_CLASSES)
     events.say(f"classifies {accuracy:.0%} of new photos of its {len(PRETEXT_CLASSES)} classes correctly (chance {chance:.0%})")
@@ -79,7 +86,7 @@ def draw_photos(config: PretrainConfig, per_class: int, part: int) -> Photos:
     items = [(label, number) for label in range(len(PRETEXT_CLASSES)) for number in range(per_class)]
     pixels = []
     for label, number in events.track(items, "draw pretext photos", total=len(items), unit="photo"):
-        rng = np.random.default_rng([config.seed, part, label, number])
+        rng = stream("pretext photo", config.seed, part, label, number)
         pixels.append(np.asarray(draw_pretext(PRETEXT_CLASSES[label], rng, config.image_px).convert("RGB")).transpose(2, 0, 1))
     return torch.from_numpy(np.stack(pixels)), torch.tensor([label for label, _ in items])
 

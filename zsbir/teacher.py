@@ -37,6 +37,8 @@ CHUNK = 64
 class TeacherConfig(Config):
     """What decides the knowledge."""
 
+    outside_identity = frozenset({"weights", "weights_sha256"})  # the checksum of the weights that were read is in the digest
+
     backbone: Backbone = Field("resnet50", description="torchvision network of the teacher")
     weights: str = Field("imagenet", description="weights of the teacher: imagenet, imagenet_v2, a file, or s3://bucket/key")
     weights_sha256: str = Field("", description="expected sha256 of the weight file; none: not checked")
@@ -117,8 +119,7 @@ def teach(dataset_uri: str, config: TeacherConfig, settings: Settings) -> Artifa
     dataset = Artifact(dataset_uri, "dataset")
     weights = load_weights(config.weights, backbone=config.backbone, root=settings.root, sha256=config.weights_sha256)
     samples = load_samples(dataset)
-    decides = config.model_dump(include={"backbone", "image_px", "temperature", "precision"})
-    digest = digest_of([decides, dataset.digest, weights.sha256])
+    digest = digest_of([config.identity(), dataset.digest, weights.sha256])
     uri = knowledge_uri(settings.root, dataset.digest, digest)
     if exists(uri):
         return Artifact(uri, "knowledge")

@@ -275,8 +275,8 @@ def test_the_newest_whole_checkpoint_is_found_among_other_folders(root: str):
     newest = newest_checkpoint(folder)
     assert newest
     assert newest.folder_name == "step-1000000"
-    Checkpoints(f"{root}/runs/r")._remove_older("step", 1000000)
-    assert folder.names() == ["best-000010", "notes.txt", "step-", "step-1000000", "step-2000000", "step-5-copy", "step-old"]
+    Checkpoints(f"{root}/runs/r")._remove_superseded(1000000)
+    assert folder.names() == ["notes.txt", "step-", "step-1000000", "step-2000000", "step-5-copy", "step-old"]
 
 
 def test_what_was_committed_survives_an_outage_in_the_middle_of_the_next_commit(server: S3Server, monkeypatch: pytest.MonkeyPatch):

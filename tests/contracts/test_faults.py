@@ -184,7 +184,7 @@ class Knowledge(Stage):
 
 
 class Saving(Run):
-    """A checkpoint of step 2, and the best encoder that it names, where those of step 1 are."""
+    """A checkpoint of step 2 with its best encoder, where that of step 1 is."""
 
     job = staticmethod(save)
 
@@ -199,16 +199,16 @@ class Saving(Run):
         loaded, optimiser = modules(0)
         state = checkpoints.load(loaded, optimiser)
         assert newest.folder_name == f"step-{state.step:06d}"
-        assert state == TrainState(state.step, state.step / 10, state.step, [{"step": float(state.step)}])
+        assert state == TrainState(state.step, state.best, [{"step": float(state.step)}])
+        assert state.best
+        assert (state.best.step, state.best.score) == (state.step, state.step / 10)
         assert (loaded["encoder"].weight == state.step).all()
-        assert checkpoints.best_encoder(state).is_file()
+        assert (state.best.tensors["weight"] == state.step).all()
         return state.step == 2
 
     def check_tidy(self) -> None:
-        assert unmarked(self.uri) == {
-            f"checkpoints/{name}"
-            for name in ("best-000002/encoder.safetensors", "step-000002/progress.json", "step-000002/state.safetensors")
-        } | {f"checkpoints/{name}/{MANIFEST}" for name in ("best-000002", "step-000002")}
+        names = ("best_encoder.safetensors", "progress.json", "state.safetensors", MANIFEST)
+        assert unmarked(self.uri) == {f"checkpoints/step-000002/{name}" for name in names}
 
 
 def unmarked(uri: str) -> set[str]:

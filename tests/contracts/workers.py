@@ -120,11 +120,11 @@ def modules(step: int) -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:
 
 
 def save(run: str, step: int = 2) -> None:
-    """Save a best encoder and the checkpoint that names it."""
+    """Save a checkpoint with a best encoder."""
     trained, optimiser = modules(step)
-    state = checkpoint.TrainState(step=step, best_score=step / 10, best_step=step, history=[{"step": float(step)}])
+    best = checkpoint.BestEncoder.of(trained["encoder"], step, step / 10)
+    state = checkpoint.TrainState(step=step, best=best, history=[{"step": float(step)}])
     with checkpoint.Checkpoints(run) as checkpoints:
-        checkpoints.save_best(trained["encoder"], state)
         checkpoints.save(trained, optimiser, state)
 
 

@@ -1,4 +1,12 @@
-"""Configurations as values: frozen, with one schema for command line, YAML file, request body and sweep space."""
+"""Configurations as values: frozen, with one schema for command line, YAML file, request body and sweep space.
+
+An artifact is named by a digest of the configuration that made it, so a field that is added later must not rename what is there.
+Digests are made of `Config.identity`, which leaves out a field marked with `Added` as long as it has its neutral value:
+
+    flip_gallery: Annotated[bool, Added(neutral=False)] = Field(False, description="...")
+
+A field without the mark belongs to the first version; tests/unit/base/test_identity.py names each of them.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +14,9 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,10 +30,23 @@ _LONGEST_VALUE = 200
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
+@dataclass(frozen=True)
+class Added:
+    """Marks a field that came after version 0.1.0.
+
+    neutral: the value with which everything is computed as it was before the field existed. It never changes; the default may.
+    """
+
+    neutral: Any
+
+
 class Config(BaseModel):
     """A frozen model whose unknown fields are errors with a suggestion."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    outside_identity: ClassVar[frozenset[str]] = frozenset()
+    """Fields that do not decide what is made, such as the address of something that a digest names already."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
@@ -40,9 +62,25 @@ class Config(BaseModel):
         """Return the same configuration with some fields changed, validated anew."""
         return type(self).of({**self.model_dump(), **changes})
 
+    def identity(self) -> dict[str, Any]:
+        """Return the fields that decide what is made, as plain values: what every digest of a configuration is made of.
+
+        Fields in `outside_identity` are left out, and those that were added later and have their neutral value.
+        """
+        left_out = {name for name, neutral in self.added_fields().items() if getattr(self, name) == neutral}
+        values = self.model_dump(mode="json", exclude=left_out | self.outside_identity)
+        parts = {name: part.identity() for name in values if isinstance(part := getattr(self, name), Config)}
+        return values | parts
+
+    @classmethod
+    def added_fields(cls) -> dict[str, Any]:
+        """Return the neutral value of each field that came after version 0.1.0."""
+        fields = cls.model_fields.items()
+        return {name: mark.neutral for name, field in fields for mark in field.metadata if isinstance(mark, Added)}
+
     def fingerprint(self) -> str:
-        """Return the sha256 of the canonical JSON of all fields, 64 hex digits."""
-        return digest_of(self.model_dump(mode="json"))
+        """Return the sha256 of the canonical JSON of the identity, 64 hex digits."""
+        return digest_of(self.identity())
 
 
 def _explain(model: type[Config], item: Any) -> str:

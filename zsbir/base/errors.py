@@ -17,5 +17,9 @@ class Busy(RunError):  # noqa: N818 - it describes the other process
     """Another process is working on the same thing; callers that can wait do."""
 
 
+class PermanentError(RunError):
+    """The work failed and would fail again, as with too little memory or a loss that is not finite: nothing tries it again."""
+
+
 class Interrupted(Exception):  # noqa: N818 - an interruption is not an error
     """The user asked to stop; everything needed to go on later is saved. Exit code 130."""

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from zsbir.base.errors import InputError
+from zsbir.base.seeds import stream
 from zsbir.data.domains import DOMAINS
 from zsbir.data.samples import Samples
 
@@ -37,7 +38,7 @@ def plan_batches(
             f"classes_per_batch is {classes_per_batch}, the training split has {len(class_ids)} classes; "
             f"choose a number from 2 to {len(class_ids)}"
         )
-    chosen = draw_groups(class_ids, steps, classes_per_batch, np.random.default_rng([seed, 0]))
+    chosen = draw_groups(class_ids, steps, classes_per_batch, stream("order of classes", seed))
     plan = np.empty((steps, classes_per_batch, len(DOMAINS), per_class), np.int32)
     for class_id in class_ids:
         groups = chosen == class_id
@@ -45,7 +46,7 @@ def plan_batches(
             pool = positions[(samples.class_id[positions] == class_id) & (samples.domain[positions] == domain)]
             if len(pool) == 0:
                 raise InputError(f"class {samples.class_names[class_id]!r} has no {domain_name} to train on")
-            rng = np.random.default_rng([seed, 1 + int(class_id), domain])
+            rng = stream("order of images", seed, int(class_id), domain)
             plan[groups, domain] = draw_groups(pool, int(groups.sum()), per_class, rng)
     return plan
 

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Int, Int64, UInt8
 from torch import Tensor
 
+from zsbir.base.seeds import stream
 from zsbir.data.augmentation import Augmentation, augment_image
 from zsbir.data.batches import BatchPlan
 from zsbir.data.domains import DOMAINS
@@ -70,7 +71,7 @@ class TrainLoader:
         def pixels(item: tuple[int, int]) -> Pixels:
             step, slot = item
             position = int(flat[step, slot])
-            rng = np.random.default_rng([self.seed, step, slot])
+            rng = stream("augmentation", self.seed, step, slot)
             domain = DOMAINS[self.samples.domain[position]]
             return augment_image(self.images.read(position), self.image_px, domain, rng, self.augmentation)
 

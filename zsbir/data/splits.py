@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from zsbir.base.errors import InputError
+from zsbir.base.seeds import stream
 from zsbir.base.storage import split_file
 from zsbir.data.layouts import match_names
 
@@ -72,7 +73,7 @@ def hinted(hints: Iterable[tuple[str, str | None]]) -> ClassLists | None:
 
 def draw_unseen(present: Sequence[str], frac: float, seed: int) -> ClassLists:
     """Draw a share of the classes as unseen, at least one."""
-    return ClassLists(unseen=_drawn(sorted(present), max(1, round(frac * len(present))), (seed, 1)))
+    return ClassLists(unseen=_drawn(sorted(present), max(1, round(frac * len(present))), stream("unseen classes", seed)))
 
 
 def assign(present: Sequence[str], lists: ClassLists, *, dev_frac: float, seed: int) -> dict[str, str]:
@@ -100,11 +101,11 @@ def _check_sizes(train: Sequence[str], dev: Sequence[str], unseen: Sequence[str]
 
 def _draw_dev(seen: Sequence[str], frac: float, seed: int) -> tuple[str, ...]:
     """Draw dev classes, at least two, since retrieval among one class is always right."""
-    return _drawn(seen, max(2, round(frac * len(seen))), (seed, 2)) if frac else ()
+    return _drawn(seen, max(2, round(frac * len(seen))), stream("dev classes", seed)) if frac else ()
 
 
-def _drawn(names: Sequence[str], count: int, seed: Sequence[int]) -> tuple[str, ...]:
-    order = np.random.default_rng(seed).permutation(len(names))[:count]
+def _drawn(names: Sequence[str], count: int, rng: np.random.Generator) -> tuple[str, ...]:
+    order = rng.permutation(len(names))[:count]
     return tuple(sorted(names[index] for index in order))
 
 

@@ -25,7 +25,7 @@ from torch import nn
 
 from zsbir.base import events
 from zsbir.base.arrow import arrow_filesystem
-from zsbir.base.errors import InputError, Interrupted, RunError
+from zsbir.base.errors import InputError, Interrupted, PermanentError, RunError
 from zsbir.base.storage import Folder, open_folder
 from zsbir.edge.ray_cluster import connected
 from zsbir.training.context import Context, StopSignals, data_parallel
@@ -37,7 +37,7 @@ STOP_FILE = ".stop"
 """Written by the driver: the user asks to stop."""
 HEARD_FILE = ".heard"
 """Written by the first worker, again every second: the request has arrived, and the worker is alive."""
-ERROR_MARKS: dict[str, type[InputError] | type[Interrupted]] = {".error.json": InputError, ".interrupted": Interrupted}
+ERROR_MARKS: dict[str, type[Exception]] = {".error.json": InputError, ".interrupted": Interrupted, ".permanent": PermanentError}
 """Written by the workers: the message of an error that ended them and must not be tried again, by the name of the mark."""
 MARKS = (STOP_FILE, HEARD_FILE, *ERROR_MARKS)
 
@@ -79,8 +79,8 @@ def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> Non
     The first SIGINT or SIGTERM asks the workers for a final checkpoint; a later one ends them at once. Outside the main thread, as
     inside Ray Tune, signals have no effect.
 
-    Raises InputError if a worker raised one, RunError when workers failed more often than `settings.max_failures`, Interrupted when
-    the training was asked to stop and did, KeyboardInterrupt when it was ended at once.
+    Raises InputError or PermanentError if a worker raised one, RunError when workers failed more often than
+    `settings.max_failures`, Interrupted when the training was asked to stop and did, KeyboardInterrupt when it was ended at once.
     """
     folder = open_folder(job.run)
     folder.delete(MARKS)
@@ -92,7 +92,7 @@ def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> Non
                 trainer.fit()
             ending = _ending_error(folder)
         except ray.train.TrainingFailedError as error:
-            raise _first_error(error) from None
+            raise _ending_error(folder) or _first_error(error) from None
         except ray.exceptions.RayActorError:
             if not stop.asked():
                 raise
@@ -109,7 +109,7 @@ def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> Non
         raise ending
 
 
-def _ending_error(folder: Folder) -> InputError | Interrupted | None:
+def _ending_error(folder: Folder) -> Exception | None:
     """Return the error that ended the workers, by their marks; None if there is no mark."""
     for mark, kind in ERROR_MARKS.items():
         if folder.size(mark) is not None:
@@ -191,7 +191,8 @@ def _trainer(worker: _Worker, run: Folder, settings: Any) -> _Trainer:
 class _Worker:
     """What each worker runs. InputError and Interrupted, which all workers raise, end the training at once and are not failures.
 
-    Other errors are raised, so that Ray ends the other workers, which wait for this one, and restarts all of them.
+    Other errors are raised, so that Ray ends the other workers, which wait for this one, and restarts all of them. After a
+    PermanentError, the restarted ones find its mark and leave.
     """
 
     def __init__(self, run_job: Callable[[Any, Context], None], job: Any):
@@ -201,12 +202,16 @@ class _Worker:
         _quieten_loggers()
         stop = threading.Event()
         context, folder = RayContext(stop), open_folder(self.job.run)
+        if _ending_error(folder):
+            return
         try:
             with _listening(stop, folder) if context.rank == 0 else nullcontext():
                 self.run_job(self.job, context)
         except tuple(ERROR_MARKS.values()) as error:
             mark = next(mark for mark, kind in ERROR_MARKS.items() if isinstance(error, kind))
             folder.replace(mark, str(error).encode())
+            if isinstance(error, PermanentError):
+                raise
 
 
 @contextmanager

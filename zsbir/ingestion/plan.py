@@ -37,6 +37,8 @@ Layout = Literal["folder", "sketchy", "tuberlin", "quickdraw", "lists", "toy"]
 class IngestConfig(Config):
     """What decides the contents of the data set."""
 
+    outside_identity = frozenset({"max_bad_frac"})  # it decides whether the command fails, not what it makes
+
     layout: Layout = Field(description="how the images lie in their folder; toy: drawn by program")
     name: str = Field(
         "", pattern=r"^([a-z0-9][a-z0-9_.-]*)?$", description="name of the data set; none: made from the folder's name"
@@ -114,9 +116,7 @@ def _fingerprint(config: IngestConfig, sources: Sequence[Source], tree: Tree) ->
             sizes.append(_bytes_of(source, stamp))
             yield [source.path, source.domain, source.class_name, *stamp]
 
-    # max_bad_frac decides whether the command fails, not what it makes.
-    decides = config.model_dump(mode="json", exclude={"max_bad_frac"})
-    fingerprint = streamed_digest([FORM, PLAN_FORM, blocks.BLOCK_BYTES, blocks.BLOCK_IMAGES, decides, stamps()])
+    fingerprint = streamed_digest([FORM, PLAN_FORM, blocks.BLOCK_BYTES, blocks.BLOCK_IMAGES, config.identity(), stamps()])
     return fingerprint, np.frombuffer(sizes, np.int64)
 
 

@@ -17,6 +17,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError
+from zsbir.base.seeds import stream
 from zsbir.data.images import encode_photo, encode_sketch
 from zsbir.data.trees import Tree
 from zsbir.toys.objects import OBJECTS
@@ -97,7 +98,7 @@ class ToySource:
     def read(self, folder: Folder) -> bytes:
         """Return the drawing as JPEG (photo) or PNG (sketch)."""
         del folder
-        image = draw(self.class_name, self.domain, np.random.default_rng(self.seed), self.size_px)
+        image = draw(self.class_name, self.domain, stream("toy drawing", *self.seed), self.size_px)
         return encode_photo(image) if self.domain == "photo" else encode_sketch(image)
 
     def stamp(self, tree: Tree) -> tuple[int, ...]:

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from zsbir.base.seeds import stream
+
 Material = Literal["wood", "leaf", "metal", "cloth", "stone", "glass", "clay", "dark", "light"]
 Points = Float[np.ndarray, "_ 2"]
 Number = int | float
@@ -92,7 +94,7 @@ def compose(seed: int) -> Callable[[Vary], list[Part]]:
     """Make up an object: body, attachments and their positions follow from `seed`, their proportions vary with each drawing."""
 
     def draw(v: Vary) -> list[Part]:
-        plan = np.random.default_rng([seed, 7])
+        plan = stream("pretext form", seed)
         body = _block(plan, v, (0.5, 0.5), (plan.uniform(0.16, 0.24), plan.uniform(0.16, 0.26)))
         arrangement = int(plan.integers(4))
         return [*_attached(plan, v, arrangement), body, *_marks(plan, v)]

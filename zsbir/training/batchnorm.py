@@ -32,9 +32,7 @@ def set_train_mode(network: nn.Module, mode: BatchNormMode) -> None:
 def _replace(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            twin = SyncedBatchNorm2d(child.num_features, child.eps, child.momentum)
-            twin.load_state_dict(child.state_dict())
-            setattr(module, name, twin)
+            setattr(module, name, SyncedBatchNorm2d.like(child))
         else:
             _replace(child)
 
@@ -42,31 +40,59 @@ def _replace(module: nn.Module) -> None:
 class SyncedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d whose training statistics are those of the global batch, on any device and backend.
 
-    Mean and biased variance are summed over workers in float32; running variance is updated with the unbiased one, as torch does.
+    Statistics are computed in float32 at least. The biased variance normalises and the unbiased one is tracked, as in torch.
     """
+
+    @classmethod
+    def like(cls, norm: nn.BatchNorm2d) -> SyncedBatchNorm2d:
+        """Return the same layer with statistics over all workers."""
+        twin = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        state = norm.state_dict()
+        if state:
+            twin.to(next(iter(state.values())))  # the device and the precision of scale or running mean
+            twin.load_state_dict(state)
+        return twin.train(norm.training)
 
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Normalise by the global batch in training, by the running statistics in evaluation."""
         if not self.training or world_size() == 1:
             return super().forward(input)
-        values = input.float()
-        count = torch.tensor([float(values.numel() // values.shape[1])], device=values.device)
-        sums = torch.cat([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3)), count])
-        total: Tensor = AllReduceSum.apply(sums)
-        first, second, n = total[: self.num_features], total[self.num_features : -1], total[-1]
-        mean = first / n
-        variance = (second / n - mean.square()).clamp_min(0)
-        self._track(mean.detach(), variance.detach() * n.detach() / (n.detach() - 1))
-        scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        return (values * scale[None, :, None, None] + shift[None, :, None, None]).to(input.dtype)
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        count = values.numel() // values.shape[1]
+        # E[x^2] - E[x]^2 loses all digits where the mean is large beside the deviation. Shifted by a constant close to the mean it
+        # does not (Chan, Golub and LeVeque 1983), and the result depends on the shift in rounding only: it needs no gradient.
+        with torch.no_grad():
+            shift = self._sum_over_workers(values.sum(dim=(0, 2, 3)), count)
+            shift = shift[:-1] / shift[-1]
+        centred = values - _per_channel(shift)
+        sums = torch.cat([centred.sum(dim=(0, 2, 3)), centred.square().sum(dim=(0, 2, 3))])
+        total = self._sum_over_workers(sums, count)
+        n = total[-1].detach()
+        offset, square = (total[:-1] / n).chunk(2)
+        variance = (square - offset.square()).clamp_min(0)
+        self._track((shift + offset).detach(), variance.detach() * n / (n - 1))
+        scaled = (centred - _per_channel(offset)) * _per_channel((variance + self.eps).rsqrt())
+        if self.affine:
+            scaled = scaled * _per_channel(self.weight) + _per_channel(self.bias)
+        return scaled.to(input.dtype)
+
+    @staticmethod
+    def _sum_over_workers(sums: Float[Tensor, "n"], count: int) -> Float[Tensor, "n+1"]:
+        """Return the sums over all workers and, behind them, the number of values of each channel."""
+        counted = torch.cat([sums, sums.new_tensor([float(count)])])
+        total: Tensor = AllReduceSum.apply(counted)
+        return total
 
     @torch.no_grad()
     def _track(self, mean: Float[Tensor, "c"], unbiased: Float[Tensor, "c"]) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        momentum = 0.1 if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(unbiased, momentum)
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
         self.num_batches_tracked.add_(1)
+        # Without a momentum, torch averages over all batches.
+        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+
+
+def _per_channel(values: Float[Tensor, "c"]) -> Float[Tensor, "1 c 1 1"]:
+    return values[None, :, None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -38,8 +39,10 @@ class Context(Protocol):
 
 
 def default_device() -> torch.device:
-    """Return the first GPU, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the first GPU, else the CPU; in a process group, the GPU with this process's number on its machine."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0)
 
 
 def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
@@ -85,12 +88,14 @@ class StopSignals:
 
 
 class LocalContext:
-    """A single process, or one of a torch.distributed group that was set up before (torchrun, tests)."""
+    """A single process, or one of a torch.distributed group that was set up before, as by a script under torchrun."""
 
     def __init__(self, device: torch.device | None = None):
         self.rank = dist.get_rank() if world_size() > 1 else 0
         self.world_size = world_size()
         self.device = device or default_device()
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # collectives of Python objects use the current device
         self._stop = StopSignals()
 
     def wrap(self, module: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from zsbir.base import events, watch
-from zsbir.base.errors import InputError, Interrupted, RunError
+from zsbir.base.errors import InputError, Interrupted
 from zsbir.data.batches import BatchPlan, plan_batches, steps_per_epoch
 from zsbir.data.loader import Batch, TrainLoader
 from zsbir.data.samples import Samples
@@ -26,9 +26,10 @@ from zsbir.model.encoder import Encoder
 from zsbir.model.heads import Heads
 from zsbir.model.weights import Weights
 from zsbir.training.batchnorm import prepare_batch_norm, set_train_mode
-from zsbir.training.checkpoint import Checkpoints, TrainState
+from zsbir.training.checkpoint import BestEncoder, Checkpoints, TrainState
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import Context
+from zsbir.training.failures import diverged
 from zsbir.training.gather import any_worker, gather
 from zsbir.training.optimiser import build_optimiser, rate, set_rate
 from zsbir.training.precision import autocast
@@ -149,7 +150,10 @@ class Trainer:
         return torch.from_numpy(np.stack([known[int(class_id)] for class_id in class_ids]).astype(np.float32))
 
     def run(self) -> TrainState:
-        """Train to the end. Raises Interrupted when asked to stop, RunError when the loss is no longer finite."""
+        """Train to the end; afterwards the state holds a best encoder on the first worker.
+
+        Raises Interrupted when asked to stop, PermanentError when loss, network or embeddings are no longer finite.
+        """
         done = self.checkpoints.load(self.modules, self.optimiser)
         if done.step:
             self._repeat_history(done)
@@ -165,6 +169,8 @@ class Trainer:
                     bar.advance(1, f"loss {done.history[-1]['loss']:.3f}" if done.history and "loss" in done.history[-1] else "")
             if bar:
                 bar.close()
+            if any_worker(loud and done.best is None, self.context.device):  # version 0.1.0 could lose it
+                self._evaluate(done)
             self._save(done)
         return done
 
@@ -223,21 +229,23 @@ class Trainer:
 
     def _log(self, done: TrainState, metrics: dict[str, float]) -> None:
         if not np.isfinite(metrics.get("loss", 0.0)):
-            raise RunError(f"the loss is {metrics['loss']} at step {done.step}; lower lr, or use precision=fp32")
+            raise diverged(f"the loss is {metrics['loss']} at step {done.step}")
         done.history.append({"step": done.step, **metrics})
         if self.context.rank == 0:
             self.log(done.step, tracked_names(metrics))
 
     def _evaluate(self, done: TrainState) -> None:
-        """Score the dev classes; keep the encoder when it is the best so far. Without dev classes the last one is the best."""
+        """Score the dev classes; keep the encoder when it is the best so far. Without dev classes the last one is the best.
+
+        Only the first worker keeps it, which saves it.
+        """
         score = self.dev_score()
         if score is not None:
             self._log(done, {DEV_SCORE: score})
             self.context.report({"step": float(done.step), DEV_SCORE: score})
-        if score is None or score > done.best_score:
-            done.best_step, done.best_score = done.step, -1.0 if score is None else score
-            if self.context.rank == 0:
-                self.checkpoints.save_best(self.encoder, done)
+        best = done.best.score if done.best else None
+        if self.context.rank == 0 and (score is None or best is None or score > best):
+            done.best = BestEncoder.of(self.encoder, done.step, score)
 
     def dev_score(self) -> float | None:
         """Return mAP@all of dev sketches against dev photos, or None where there are no dev classes to score."""
@@ -255,6 +263,8 @@ class Trainer:
             autocast=autocast(self.config.precision, self.context.device),
             threads=self.loader.threads,
         )
+        if not np.isfinite(embeddings).all():
+            raise diverged("the embeddings of dev images are not finite")
         labels = samples.class_id
         result = evaluate_embeddings(embeddings[: len(queries)], labels[queries], embeddings[len(queries) :], labels[gallery])
         return float(result.summary()[DEV_METRIC])

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from zsbir.model.weights import Weights
 
 
+_PROCESS_COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+"""Environment variables in which torchrun, Open MPI and MPICH tell a process how many of its kind they started."""
+
+
 class InputUris(Config):
     """What a training reads."""
 
@@ -64,6 +68,7 @@ class Job(Config):
 
 def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     """Check every input and return the job, its run named by what it will compute. Raises InputError for a bad input."""
+    _check_launcher()
     _check_lasting(settings)
     if not uris.dataset:
         raise InputError("no data set: pass --dataset URI, as python -m zsbir.ingest prints it")
@@ -73,7 +78,7 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
         raise InputError("no knowledge: pass --knowledge URI, as python -m zsbir.teacher prints it, or --weight-preservation 0")
     _check_contents(config, dataset, knowledge, workers=max(1, settings.num_workers))
     weights = _starting_weights(config, uris, knowledge, settings.root)
-    identity = [config.model_dump(mode="json"), dataset.digest, knowledge.digest if knowledge else "", weights.sha256]
+    identity = [config.identity(), dataset.digest, knowledge.digest if knowledge else "", weights.sha256]
     run = open_folder(run_uri(settings.root, config.recipe, digest_of(identity)))
     return Job(
         config=config,
@@ -85,6 +90,17 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
         tracking_uri=_prepared_store(settings),
         watched=watch.folder_uri(),
     )
+
+
+def _check_launcher() -> None:
+    """Refuse to be one of several processes that a launcher started: each would train the whole run by itself."""
+    for variable in _PROCESS_COUNTS:
+        count = os.environ.get(variable, "1")
+        if count.isdigit() and int(count) > 1:
+            raise InputError(
+                f"{count} processes were started, by torchrun or another launcher ({variable}={count}), and each would train the"
+                f" whole run; start a single one, which starts its own workers: --num-workers {count}, on GPUs --gpus-per-worker 1"
+            )
 
 
 def _check_lasting(settings: Settings) -> None:

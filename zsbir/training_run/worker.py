@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -22,6 +20,7 @@ from zsbir.evaluation.figures import training_curves
 from zsbir.model.weights import open_weights
 from zsbir.training.checkpoint import TrainState
 from zsbir.training.context import Context
+from zsbir.training.failures import memory_errors_explained
 from zsbir.training.gather import barrier
 from zsbir.training.loop import DEV_SCORE, Log, Trainer, TrainInputs
 from zsbir.training_run.delivery import mark_undelivered, publish, tracked
@@ -43,7 +42,7 @@ def run_job(job: Job, context: Context) -> None:
         "weights": {"uri": inputs.weights.uri, "digest": inputs.weights.sha256},
         **({"knowledge": knowledge.reference()} if knowledge else {}),
     }
-    with tracked(job, dataset, context.rank) as tracker:
+    with tracked(job, dataset, context.rank) as tracker, memory_errors_explained(job.config, context.world_size):
         trainer = Trainer(
             job.config,
             inputs,
@@ -55,10 +54,9 @@ def run_job(job: Job, context: Context) -> None:
         )
         progress = trainer.run()
         if context.rank == 0:
-            best = trainer.checkpoints.best_encoder(progress)
             if tracker:  # a process that is killed from here on leaves a signed run that MLflow lacks something of
                 mark_undelivered(job.run)
-            run = sign_run(job, made_from, progress, best)
+            run = sign_run(job, made_from, progress)
             if tracker:
                 publish(tracker, run, inputs.samples, inputs.images)
             watch.flush()
@@ -88,11 +86,12 @@ def _logger(tracker: Tracker | None) -> Log:
     return log
 
 
-def sign_run(job: Job, made_from: Mapping[str, Mapping[str, str]], progress: TrainState, best_encoder: Path) -> Artifact:
+def sign_run(job: Job, made_from: Mapping[str, Mapping[str, str]], progress: TrainState) -> Artifact:
     """Commit the Run artifact: the best encoder, the configuration, the history and its curves."""
-    name = folder_name(job.run)
+    name, best = folder_name(job.run), progress.best
+    assert best is not None, "a training ends with an evaluation"
     with draft(job.run, "run", job.config.recipe) as work:
-        shutil.copyfile(best_encoder, work.file("encoder.safetensors"))
+        best.save(work.file("encoder.safetensors"))
         work.file("config.yaml").write_text(yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False), "utf-8")
         training_curves(progress.history, title=name).savefig(work.file("curves.png"), dpi=150)
         pq.write_table(pa.Table.from_pylist(_full_rows(progress.history)), work.file("history.parquet"))
@@ -100,8 +99,8 @@ def sign_run(job: Job, made_from: Mapping[str, Mapping[str, str]], progress: Tra
             digest=digest_of([name]),
             config=job.config,
             inputs=made_from,
-            counts={"steps": progress.step, "best_step": progress.best_step},
-            facts={"best_dev_map_all": progress.best_score} if progress.best_score >= 0 else {},
+            counts={"steps": progress.step, "best_step": best.step},
+            facts={} if best.score is None else {"best_dev_map_all": best.score},
         )
 
 

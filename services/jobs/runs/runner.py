@@ -47,6 +47,7 @@ CAUSES_BY_ERROR: Mapping[str, Cause] = {
     "InputError": "user_error",
     "MemoryError": "out_of_memory",
     "OutOfMemoryError": "out_of_memory",
+    "PermanentError": "user_error",
 }
 """What the class of a command's error means, which the command itself reports (zsbir.base.cli)."""
 

@@ -319,6 +319,7 @@ def test_an_attempt_works_the_same_in_object_storage(attempt, run_here, s3_root)
         (-signal.SIGSEGV, "", "", "unknown"),
         (1, "RunError", "torch.OutOfMemoryError: CUDA out of memory.", "out_of_memory"),
         (1, "OutOfMemoryError", "", "out_of_memory"),
+        (1, "PermanentError", "error: training has diverged", "user_error"),
         (1, "MemoryError", "", "out_of_memory"),
         (-signal.SIGKILL, "", "Cannot allocate memory", "out_of_memory"),
     ],
