@@ -30,7 +30,9 @@ Verdict = Literal["passed", "refused", "undecided"]
 class GateConfig(Config):
     """What the challenger has to reach."""
 
-    metric: str = Field("", description=f"one of {', '.join(METRICS)}; none: the protocol's own")
+    metric: str = Field(
+        "", description=f"one of {', '.join(METRICS)}; with /macro after it: the mean over classes; none: the protocol's own"
+    )
     margin: float = Field(0.0, ge=0, lt=1, description="gain above which the interval's lower bound must lie")
     level: float = Field(0.95, gt=0, lt=1, description="of the interval of the gain, over classes and seeds")
     seed_spread: float | None = Field(
@@ -115,29 +117,31 @@ def compare(
     """
     first = challengers[0]
     metric = config.metric or protocol_of(first).primary
-    if metric not in METRICS:
-        raise InputError(unknown_name("metric", metric, METRICS))
+    name, _, macro = metric.partition("/")
+    if name not in METRICS or macro not in ("", "macro"):
+        raise InputError(unknown_name("metric", metric, [*METRICS, *(f"{known}/macro" for known in METRICS)]))
     for report in (*challengers[1:], *champions):
         check_comparable(first, report, whose="champion" if report in champions else "other seed")
     check_seeds(challengers)
     check_seeds(champions)
     labels = labels_of(first)
-    mine = _by_class(challengers, TRAINED, metric, labels)
-    other = _by_class(champions, TRAINED, metric, labels) if champions else _by_class([first], FROZEN, metric, labels)
+    mine = _by_class(challengers, TRAINED, name, labels)
+    other = _by_class(champions, TRAINED, name, labels) if champions else _by_class([first], FROZEN, name, labels)
     shares = class_means(np.zeros(len(labels)), labels).shares
-    gain, spread = _gain(mine, other, shares, config.level, frozen=not champions, recorded=recorded)
+    weights = np.full(len(shares), 1 / len(shares)) if macro else shares
+    gain, spread = _gain(mine, other, weights, config.level, frozen=not champions, recorded=recorded)
     return Comparison(
         metric=metric,
         protocol=label_of(first),
         dataset_digest=first.manifest.inputs["dataset"]["digest"],
         queries=len(labels),
-        classes=len(shares),
+        classes=len(weights),
         seeds=len(challengers),
         opponent_seeds=len(champions),
         spread=spread,
         opponent=opponent,
-        challenger_mean=float(mine.mean(axis=0) @ shares),
-        opponent_mean=float(other.mean(axis=0) @ shares),
+        challenger_mean=float(mine.mean(axis=0) @ weights),
+        opponent_mean=float(other.mean(axis=0) @ weights),
         difference=gain.mean,
         low=gain.low,
         high=gain.high,
@@ -149,7 +153,7 @@ def compare(
 def _gain(
     mine: Float[np.ndarray, "k c"],
     other: Float[np.ndarray, "k2 c"],
-    shares: Float[np.ndarray, "c"],
+    weights: Float[np.ndarray, "c"],
     level: float,
     *,
     frozen: bool,
@@ -157,17 +161,17 @@ def _gain(
 ) -> tuple[Interval, SeedSpread | None]:
     """Return the mean gain with its interval over classes and seeds, and the spread of seeds in it; None where it is not known."""
     gains = mine.mean(axis=0) - other.mean(axis=0)
-    mean = float(gains @ shares)
-    if len(shares) < 2:
+    mean = float(gains @ weights)
+    if len(weights) < 2:
         return Interval(mean, -1.0, 1.0, 0.0), recorded  # all that is known of a difference of two values in [0, 1]
-    seeds = seed_variance([mine] if frozen else [mine, other], shares)
+    seeds = seed_variance([mine] if frozen else [mine, other], weights)
     spread = recorded
     if seeds:
         spread = SeedSpread(seeds.of_means.value**0.5, int(seeds.of_means.df) + 1, ESTIMATED)
     elif recorded:
         seeds = recorded.variance()
     share = 1 / len(mine) + (0 if frozen else 1 / len(other))
-    return combined(mean, variance_over_classes(gains, shares), seeds, share, level=level), spread
+    return combined(mean, variance_over_classes(gains, weights), seeds, share, level=level), spread
 
 
 def _by_class(reports: Sequence[Artifact], model: str, metric: str, labels: Int[np.ndarray, "q"]) -> Float[np.ndarray, "k c"]:

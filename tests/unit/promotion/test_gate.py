@@ -217,6 +217,21 @@ def test_another_metric_may_be_named(tmp_path):
     assert judged(one, two, metric="p_at_100").metric == "p_at_100"
     with pytest.raises(InputError, match="unknown metric 'map_al'; did you mean 'map_all'"):
         judged(one, two, metric="map_al")
+    with pytest.raises(InputError, match="unknown metric 'map_all/micro'"):
+        judged(one, two, metric="map_all/micro")
+
+
+def test_by_the_mean_over_classes_small_classes_count_as_much_as_large_ones(tmp_path):
+    """Most queries are of class 0, which gains nothing; the others gain alike."""
+    labels = [0] * 40 + [1] * 5 + [2] * 5 + [3] * 5 + [4] * 5
+    gains = np.array([0.0, 0.1, 0.1, 0.1, 0.1])[labels]
+    better, champion = (report(tmp_path, name, BASE + more, labels=labels) for name, more in (("a", gains), ("b", 0 * gains)))
+    by_query, by_class = judged(better, champion), judged(better, champion, metric="map_all/macro")
+    assert by_query.difference == pytest.approx(0.1 * 20 / 60)
+    assert by_class.difference == pytest.approx(0.08)
+    assert by_class.metric == "map_all/macro"
+    assert by_class.low == pytest.approx(0.08 - 2.7764 * statistics.stdev([0.0, 0.1, 0.1, 0.1, 0.1]) / math.sqrt(5), abs=1e-5)
+    assert (by_query.verdict, by_class.verdict) == ("refused", "passed")
 
 
 def test_another_protocol_is_refused_with_the_command_that_helps(tmp_path):
