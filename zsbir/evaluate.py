@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from zsbir.evaluation.embed import Forward
     from zsbir.model.encoder import Encoder
 
-SHOWN_METRICS = ("map_all", "map_all_voc", "map_at_200_min", "p_at_100", "p_at_200")
+SHOWN_METRICS = ("map_all", "map_all_voc", "map_at_200_min", "map_at_200_min_voc", "p_at_100", "p_at_200")
+
+SAMPLING_UNIT = "classes"
+"""What the intervals of report.json are over. Reports without this entry, made before 29 November 2026, have them over queries."""
 
 
 class EvaluateConfig(Config):
@@ -45,7 +48,7 @@ class EvaluateConfig(Config):
     protocol: str = Field("zero_shot", description=f"evaluation protocol: {', '.join(PROTOCOLS)}")
     precision: Precision = Field("auto", description="autocast of the forward pass; auto: bf16 where the hardware gains by it")
     grid_rows: int = Field(12, ge=1, le=60, description="queries in the retrieval grid, taken from the classes in turn")
-    seed: int = Field(0, ge=0, description="seed of the bootstrap and of the queries shown")
+    seed: int = Field(0, ge=0, description="seed of the choice of the queries shown")
 
 
 class Settings(Config):
@@ -172,7 +175,8 @@ def _write(work: Draft, trial: Trial, subjects: list[Subject], config: EvaluateC
         "gallery": len(trial.gallery),
         "classes": len(np.unique(labels[trial.queries])),
         "chance_map_all": chance,
-        "models": {subject.name: _figures(subject, config) for subject in subjects},
+        "intervals_over": SAMPLING_UNIT,
+        "models": {subject.name: _figures(subject) for subject in subjects},
     }
     work.file("report.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
     _write_tables(work, trial, subjects)
@@ -194,9 +198,14 @@ def _write_figures(work: Draft, trial: Trial, subjects: list[Subject], title: st
     per_class_bars(frozen, trained, class_names=trial.samples.class_names).savefig(work.file("per_class.png"), dpi=150)
 
 
-def _figures(subject: Subject, config: EvaluateConfig) -> dict[str, Any]:
-    low, high = subject.result.confidence("map_all", seed=config.seed)
-    return {**subject.result.summary(), "map_all_low95": low, "map_all_high95": high, "ties": subject.result.ties}
+def _figures(subject: Subject) -> dict[str, Any]:
+    """Return every mean, with its 95 % interval over classes as `<mean>_low95` and `<mean>_high95` (null for a single class)."""
+    means = subject.result.summary()
+    bounds: dict[str, float | None] = {}
+    for name in means:
+        interval = subject.result.interval(name)
+        bounds |= {f"{name}_low95": interval and interval.low, f"{name}_high95": interval and interval.high}
+    return {**means, **bounds, "ties": subject.result.ties}
 
 
 def _write_tables(work: Draft, trial: Trial, subjects: list[Subject]) -> None:
@@ -257,12 +266,17 @@ def _picture(trial: Trial, position: int) -> Image.Image:
 
 def table(report: Artifact) -> str:
     """Return the report as lines of text: the frozen and the trained model, and chance for scale."""
+    from zsbir.evaluation.reports import interval_text, report_interval
+
     summary = json.loads(report.file("report.json").read_text("utf-8"))
     head = f"{summary['protocol']}: {summary['classes']} classes, {summary['queries']} sketches against {summary['gallery']} photos"
-    lines = [head, f"{'':10}" + "".join(f"{name:>16}" for name in SHOWN_METRICS)]
+    lines = [head, f"{'':10}" + "".join(f"{name:>20}" for name in SHOWN_METRICS)]
     for name, values in summary["models"].items():
-        lines.append(f"{name:10}" + "".join(f"{values[metric]:16.3f}" for metric in SHOWN_METRICS))
-    lines.append(f"{'chance':10}{summary['chance_map_all']:16.3f}")
+        lines.append(f"{name:10}" + "".join(f"{values[metric]:20.3f}" for metric in SHOWN_METRICS))
+    lines.append(f"{'chance':10}{summary['chance_map_all']:20.3f}")
+    for name, values in summary["models"].items():
+        interval = interval_text(report_interval(report, name, "map_all"), summary["classes"])
+        lines.append(f"{name}: map_all {values['map_all']:.3f}, {interval}")
     lines += [f"pictures: {report.address(name)}" for name in ("grid.png", "precision_recall.png", "per_class.png")]
     return "\n".join(map(clean, lines))
 
@@ -270,11 +284,15 @@ def table(report: Artifact) -> str:
 def _track(report: Artifact, trial: Trial, settings: Settings) -> None:
     """Log the report to the MLflow run of the training."""
     from zsbir.edge.tracking import log_report, tracking_uri  # MLflow takes seconds to load
+    from zsbir.evaluation.reports import TRAINED, report_interval
 
     summary = json.loads(report.file("report.json").read_text("utf-8"))
     prefix = trial.protocol.split if trial.protocol.name in ("zero_shot", "dev") else trial.protocol.name
     metrics = {f"{prefix}/{metric}": summary["models"]["trained"][metric] for metric in METRICS}
     metrics |= {f"{prefix}_frozen/{metric}": summary["models"]["frozen"][metric] for metric in METRICS}
+    interval = report_interval(report, TRAINED, "map_all")
+    if interval:
+        metrics |= {f"{prefix}/map_all_low95": interval.low, f"{prefix}/map_all_high95": interval.high}
     files = {name: report.file(name) for name in report.manifest.files}
     log_report(
         tracking_uri(settings.root),

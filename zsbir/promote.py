@@ -1,14 +1,16 @@
 """Make a model the champion if it beats the present one: Report and Index in, a model version in MLflow out.
 
     python -m zsbir.promote artifacts/reports/0123456789abcdef --index artifacts/indexes/toy/0123456789abcdef
+    python -m zsbir.promote REPORT REPORT_OF_SEED_1 REPORT_OF_SEED_2 --index INDEX
     python -m zsbir.promote rollback zsbir-resnet18-128 --reason "misses bicycles"
     python -m zsbir.promote list
 
 The model behind the report becomes a version of the registered model zsbir-<backbone>-<dim> in MLflow. It gets the alias champion
-if two checks pass: by the lower bound of a paired bootstrap over queries it beats the champion's report of the same protocol and
-data (the first champion: its own frozen backbone), and a search in its index finds photos and sketches as an exact ranking does.
-Otherwise it gets the alias challenger, its numbers are recorded, and the exit code is 1. Prints models:/NAME/VERSION. See
-docs/promotion.md.
+if two checks pass: by the lower bound of an interval over classes and seeds it beats the champion's reports of the same protocol
+and data (the first champion: its own frozen backbone), and a search in its index finds photos and sketches as an exact ranking
+does. Otherwise the model is refused, or undecided where the spread of seeds is not known: it gets the alias challenger, its numbers
+are recorded, and the exit code is 1. Reports of the same training with other seeds make the interval narrower, and show how far
+seeds spread. Prints models:/NAME/VERSION. See docs/promotion.md.
 """
 
 from __future__ import annotations
@@ -23,15 +25,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from zsbir.base import cli, events
-from zsbir.base.artifact import Artifact, exists
+from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.layout import below_root
-from zsbir.base.storage import default_root, join
+from zsbir.base.storage import default_root
 from zsbir.promotion.card import Subject, card, card_text
 from zsbir.promotion.decision import Candidate, Decision, decide
 from zsbir.promotion.gate import Comparison, GateConfig, compare, protocol_of
-from zsbir.recipes import RECIPES, recipe
+from zsbir.promotion.opponent import champion_reports, earlier_spread
+from zsbir.promotion.seeds import SeedSpread, more_seeds, run_of
+from zsbir.recipes import RECIPES, measured_spread, recipe
 from zsbir.storage_admin.tables import table
 from zsbir.training.config import TrainConfig
 
@@ -62,11 +65,15 @@ class Settings(Config):
 
 @dataclass(frozen=True)
 class PromotionRequest:
-    """What the user asks for. force_reason: why the model becomes champion whatever the comparison says; "": not forced."""
+    """What the user asks for. force_reason: why the model becomes champion whatever the comparison says; "": not forced.
+
+    report: of the model; other_reports: of the same training with other seeds; champion_reports: none: those it was promoted by.
+    """
 
     report: str
     index: str
-    champion_report: str = ""
+    other_reports: tuple[str, ...] = ()
+    champion_reports: tuple[str, ...] = ()
     force_reason: str = ""
     dry_run: bool = False
 
@@ -87,9 +94,9 @@ def promote(request: PromotionRequest, config: PromoteConfig, settings: Settings
     trial = _check_index(candidate, config)
     decision = decide(comparison, why, trial, min_recall=config.min_recall, force_reason=request.force_reason)
     if request.dry_run:
-        return _preview(candidate, champion, decision)
+        return _preview(candidate, champion, decision, settings)
     with releases.changing(champion):
-        return _carry_out(releases, champion, candidate, decision)
+        return _carry_out(releases, champion, candidate, decision, settings)
 
 
 def _open(request: PromotionRequest) -> Candidate:
@@ -100,8 +107,9 @@ def _open(request: PromotionRequest) -> Candidate:
         raise InputError("no index: pass --index URI, as python -m zsbir.index prints it for the report's run")
     report, index = Artifact(request.report, "report"), Artifact(request.index, "index")
     protocol_of(report)
-    run = report.input("run", "run")
-    return Candidate(report, run, index, saved_facts(run.verified("encoder.safetensors")))
+    run = run_of(report)
+    others = tuple(Artifact(uri, "report") for uri in request.other_reports)
+    return Candidate(report, others, run, index, saved_facts(run.verified("encoder.safetensors")))
 
 
 def _check_index(candidate: Candidate, config: PromoteConfig) -> Verdict:
@@ -129,8 +137,10 @@ def _comparison(
     """
     name = f"the champion (version {champion.version})" if champion else "its own frozen backbone"
     try:
-        other = _champion_report(champion, request, settings) if champion else None
-        comparison = compare(candidate.report, other, config, opponent=name)
+        named = request.champion_reports
+        others = champion_reports(champion.uri, champion.tags, named, root=settings.root) if champion else []
+        recorded = _recorded_spread(candidate, champion, config)
+        comparison = compare(candidate.reports, others, config, opponent=name, recorded=recorded)
     except InputError as error:
         if not request.force_reason or not champion:
             raise
@@ -138,34 +148,42 @@ def _comparison(
     return comparison, comparison.reason()
 
 
-def _champion_report(champion: Release, request: PromotionRequest, settings: Settings) -> Artifact:
-    """Return the Report that the user names, else the one that the champion was promoted by. InputError if it is of another run."""
-    tagged = champion.tags.get("report", "")
-    named = request.champion_report
-    uris = [named] if named else [join(settings.root, *below_root(tagged).split("/")), tagged]
-    found = next((uri for uri in uris if uri and exists(uri)), "")
-    if not found:
-        raise InputError(
-            f"the report of {champion.uri} is not at {named or tagged or 'any known place'}: make one with"
-            f" python -m zsbir.evaluate {champion.tags.get('run_uri', 'RUN')}, and pass what it prints as --champion-report"
-        )
-    report = Artifact(found, "report")
-    digest = champion.tags.get("run_digest", "")
-    if digest and report.manifest.inputs["run"]["digest"] != digest:
-        raise InputError(f"{report.uri} is a report of {report.manifest.inputs['run']['uri']}, not of the champion {champion.uri}")
-    return report
+def _recorded_spread(candidate: Candidate, champion: Release | None, config: PromoteConfig) -> SeedSpread | None:
+    """Return the spread of seeds for a comparison with one seed a side.
+
+    It is what the user gives, else what the champion's seeds had, else what was measured for the recipe; None where there is none.
+    """
+    if config.seed_spread is not None:
+        return SeedSpread(config.seed_spread, 0, "given as --seed-spread")
+    metric = config.metric or protocol_of(candidate.report).primary
+    if champion:
+        found = earlier_spread(champion.tags, metric, candidate.report, source=f"as estimated for version {champion.version}")
+        if found:
+            return found
+    measured = measured_spread(candidate.run.manifest.config, candidate.run.input("dataset", "dataset").manifest.name, metric)
+    return SeedSpread(measured.sd, measured.seeds, f"as measured for the recipe: {measured.page}") if measured else None
 
 
-def _preview(candidate: Candidate, champion: Release | None, decision: Decision) -> str:
-    """Return what a dry run says. Raises RunError where the model would be refused."""
+def _say_how_to_decide(candidate: Candidate, decision: Decision, settings: Settings) -> None:
+    """Print the commands that decide an undecided comparison."""
+    if decision.outcome == "undecided" and decision.comparison and decision.comparison.classes > 1:
+        root = "" if settings.root == default_root() else settings.root
+        events.say("to decide, train the same with other seeds, evaluate these runs, and promote by all reports:")
+        for line in more_seeds(candidate.reports, candidate.index.uri, _changed_fields(candidate.run), root=root):
+            events.say(f"  {line}")
+
+
+def _preview(candidate: Candidate, champion: Release | None, decision: Decision, settings: Settings) -> str:
+    """Return what a dry run says. Raises RunError where the model would not be promoted."""
     _log_decision(decision)
-    if decision.outcome == "refused":
-        raise RunError(f"would be refused: {decision.why}")
+    if not decision.promotes:
+        _say_how_to_decide(candidate, decision, settings)
+        raise RunError(f"would be {decision.outcome}: {decision.why}")
     rank = f"in place of {champion.uri}" if champion else "as its first champion"
     return f"would be promoted ({decision.outcome}): {candidate.run.uri} to {candidate.model}, {rank}"
 
 
-def _carry_out(releases: Releases, champion: Release | None, candidate: Candidate, decision: Decision) -> str:
+def _carry_out(releases: Releases, champion: Release | None, candidate: Candidate, decision: Decision, settings: Settings) -> str:
     """Register the model, record the decision, and set the alias champion or challenger."""
     from zsbir.edge.releases import stamp
 
@@ -175,9 +193,10 @@ def _carry_out(releases: Releases, champion: Release | None, candidate: Candidat
     files = {"README.md": card(subject), f"gate-{stamp()}.json": json.dumps(facts, indent=1)}
     releases.record(release, _tags(candidate, decision), files=files, description=card_text(subject))
     _log_decision(decision)
-    if decision.outcome == "refused":
+    if not decision.promotes:
         releases.set_challenger(release)
-        raise RunError(f"refused: {decision.why}. {release.uri} is recorded as challenger; {decision.way_out()}")
+        _say_how_to_decide(candidate, decision, settings)
+        raise RunError(f"{decision.outcome}: {decision.why}. {release.uri} is recorded as challenger; {decision.way_out()}")
     releases.set_champion(release, champion)
     events.say(f"{release.uri} is champion now" + (f", in place of {champion.uri}" if champion else ""))
     return release.uri
@@ -186,7 +205,7 @@ def _carry_out(releases: Releases, champion: Release | None, candidate: Candidat
 def _log_decision(decision: Decision) -> None:
     """Print the numbers; the reason of a refusal is in its error line."""
     events.say(decision.trial.reason())
-    if decision.outcome != "refused":
+    if decision.promotes:
         events.say(decision.why)
     if decision.outcome == "forced":
         events.say(f"forced: {decision.force_reason}")
@@ -286,10 +305,18 @@ def _row(release: Release) -> dict[str, str]:
 
 def _parse_promote(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[str, Any]]:
     parser = cli.Parser("zsbir.promote", __doc__ or "")
-    parser.add_argument("report", help="URI of a Report artifact, as zsbir.evaluate prints it")
+    parser.add_argument(
+        "report",
+        nargs="+",
+        help="URI of the model's Report, as zsbir.evaluate prints it; then of Reports of the same training with other seeds",
+    )
     parser.add_argument("--index", default="", metavar="URI", help="Index artifact of the same run, as zsbir.index prints it")
     parser.add_argument(
-        "--champion-report", default="", metavar="URI", help="Report of the champion; default: the one it was promoted by"
+        "--champion-report",
+        action="append",
+        default=[],
+        metavar="URI",
+        help="Report of the champion, and again for each of its other seeds; default: those it was promoted by",
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would happen and change nothing")
     parser.add_argument("--force", action="store_true", help="promote even if the comparison says no; needs --reason")
@@ -305,7 +332,8 @@ def _do_promote(parsed: argparse.Namespace, values: dict[str, Any]) -> str:
     if parsed.reason is not None and not parsed.force:
         raise InputError("--reason says why a promotion is forced: give it with --force, or leave it out")
     reason = _reason(parsed.reason, "--force") if parsed.force else ""
-    request = PromotionRequest(parsed.report, parsed.index, parsed.champion_report, reason, parsed.dry_run)
+    report, *others = parsed.report
+    request = PromotionRequest(report, parsed.index, tuple(others), tuple(parsed.champion_report), reason, parsed.dry_run)
     return promote(request, PromoteConfig.of(config), Settings.of(settings))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError
@@ -87,3 +88,27 @@ def recipe(name: str) -> TrainConfig:
     if name not in RECIPES:
         raise InputError(unknown_name("recipe", name, RECIPES))
     return RECIPES[name]()
+
+
+class MeasuredSpread(NamedTuple):
+    """The standard deviation of a metric's mean over this many seeds, and the page that says how it was measured."""
+
+    sd: float
+    seeds: int
+    page: str
+
+
+SEED_SPREADS: dict[tuple[str, str, str], MeasuredSpread] = {
+    ("toy", "toy", "map_all"): MeasuredSpread(0.03, 5, "docs/benchmarks/2026-11-29-gate.md"),
+}
+"""Spreads by recipe, data set and metric, for promotions with one seed a side."""
+
+
+def measured_spread(config: Mapping[str, Any], dataset: str, metric: str) -> MeasuredSpread | None:
+    """Return the measured spread of a training's seeds; None for a recipe with a field changed, and for other data."""
+    name = str(config.get("recipe"))
+    found = SEED_SPREADS.get((name, dataset, metric))
+    if not found:
+        return None
+    plain = recipe(name).model_dump(mode="json")
+    return found if all(plain.get(field) == value for field, value in config.items() if field != "seed") else None

@@ -20,6 +20,7 @@ from services.jobs.http.state import ApiSettings
 from services.jobs.queue.store import open_store
 from zsbir import artifacts, evaluate, index, promote, search, train
 from zsbir.base.artifact import Artifact
+from zsbir.base.errors import RunError
 
 pytestmark = pytest.mark.slow
 
@@ -141,6 +142,8 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(facts, capsys):
     assert Artifact(run, "run").manifest.counts["steps"] == 16
 
     report, found = evaluate._parse([run, "--root", ROOT]), index._parse([run, "--root", ROOT])
+    with pytest.raises(RunError, match=r"would be .*: map_all .* of the champion \(version 1\), .* interval .* over 7 classes"):
+        promote._parse([report, "--index", found, "--dry-run", "--root", ROOT])
     force = ["--force", "--reason", "a successor of a champion of the version before"]
     assert promote._parse([report, "--index", found, *force, "--root", ROOT]) == "models:/zsbir-resnet18-16/2"
     assert promote._parse(["rollback", "zsbir-resnet18-16", "--reason", "and back", "--root", ROOT]) == facts["model"]

@@ -37,6 +37,8 @@ from zsbir.model.encoder import Encoder
 pytestmark = pytest.mark.slow
 
 MODEL = "zsbir-resnet18-128"
+SPREAD = ("--seed-spread", "0.01")
+"""How far seeds spread: these models have no training whose seeds could be tried."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def make(run: str, pipeline_root: Path, separable: Callable[[float, int], Encode
                 facts = base.manifest
                 candidate = work.commit(digest=digest_of(name), inputs=facts.inputs, counts=facts.counts).uri
                 assert candidate
-            _configure(candidate, base)
+            _configure(candidate, base, seed=seed)
             root = ["--root", str(pipeline_root)]
             report = evaluate._parse([candidate, "--no-tracking", "--grid-rows", "1", "--precision", "fp32", *root])
             done[name] = Made(candidate, report, index._parse([candidate, "--precision", "fp32", *root]))
@@ -94,10 +96,10 @@ def make(run: str, pipeline_root: Path, separable: Callable[[float, int], Encode
     return made
 
 
-def _configure(uri: str, base: Artifact) -> None:
-    """The configuration of another run, as it stands there."""
+def _configure(uri: str, base: Artifact, **changes: int) -> None:
+    """The configuration of another run, as it stands there, but for some fields."""
     file = Path(uri, "manifest.json")
-    file.write_text(json.dumps({**json.loads(file.read_text()), "config": base.manifest.config}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "config": {**base.manifest.config, **changes}}))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +128,7 @@ def prepared(module_path: Path, fair: Made, good: Made, bad: Made) -> Path:
         log_model(store, tracked, Artifact(made.run).file("encoder.safetensors"), example)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        assert promote._parse([fair.report, "--index", fair.index, "--root", str(module_path)]) == f"models:/{MODEL}/1"
+        assert promote._parse([fair.report, "--index", fair.index, *SPREAD, "--root", str(module_path)]) == f"models:/{MODEL}/1"
     return module_path
 
 
@@ -138,7 +140,7 @@ def root(prepared: Path, tmp_path: Path) -> Path:
 
 
 def do(made: Made, root: Path, *more: str) -> str:
-    return promote._parse([made.report, "--index", made.index, "--root", str(root), *more])
+    return promote._parse([made.report, "--index", made.index, *SPREAD, "--root", str(root), *more])
 
 
 def client(root: Path) -> MlflowClient:
@@ -215,7 +217,9 @@ def test_a_truly_better_model_takes_the_place(root, good, capsys):
 
 def test_an_equal_model_is_refused_with_its_numbers(root, make, fair):
     equal = make("equal", 0.45)
-    with pytest.raises(RunError, match=r"gain \+0.0000, 95 % interval \+0.0000 to \+0.0000.*as challenger; .*--force --reason"):
+    with pytest.raises(
+        RunError, match=r"gain \+0.0000, 95 % interval -0.0277 to \+0.0277 over 7 classes.*as challenger; .*--force --reason"
+    ):
         do(equal, root)
     assert aliases(root) == {"champion": "1", "challenger": "2"}
     assert tags(root, "2")["zsbir.gate"] == "refused"
@@ -223,13 +227,48 @@ def test_an_equal_model_is_refused_with_its_numbers(root, make, fair):
 
 
 def test_a_worse_model_is_refused_and_its_command_fails_with_one_line(root, bad):
-    words = [sys.executable, "-m", "zsbir.promote", bad.report, "--index", bad.index, "--root", str(root)]
+    words = [sys.executable, "-m", "zsbir.promote", bad.report, "--index", bad.index, *SPREAD, "--root", str(root)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
     assert done.stdout == ""
     assert [line[:15] for line in done.stderr.splitlines() if line.startswith("error")] == ["error: refused:"]
     assert aliases(root) == {"champion": "1", "challenger": "2"}
     assert json.loads(tags(root, "2")["zsbir.gate_numbers"])["high"] < 0
+
+
+def test_one_training_a_side_stays_undecided_until_there_are_more_seeds(root, good, make, capsys):
+    """Nobody has recorded how far seeds of these trainings spread; three of them show it."""
+    words = [good.report, "--index", good.index, "--root", str(root)]
+    with pytest.raises(RunError, match=r"^would be undecided: .* \(zero_shot v1; 1 seed against 1; spread of seeds not known\)"):
+        promote._parse([*words, "--dry-run"])
+    with pytest.raises(
+        RunError, match=r"^undecided: .* is recorded as challenger; train more seeds by the commands above, or pass"
+    ):
+        promote._parse(words)
+    told = capsys.readouterr().err
+    assert f"--seed 1 --root {root}" in told
+    assert f'python -m zsbir.promote {good.report} "$REPORT_1" "$REPORT_2" --index {good.index} --root {root}' in told
+    assert aliases(root) == {"champion": "1", "challenger": "2"}
+    assert tags(root, "2")["zsbir.gate"] == "undecided"
+    assert json.loads(tags(root, "2")["zsbir.gate_numbers"])["spread"] is None
+
+    seeds = [make(f"good-{seed}", 0.6, seed).report for seed in (1, 2)]
+    assert promote._parse([good.report, *seeds, *words[1:]]) == f"models:/{MODEL}/2"
+    found = tags(root, "2")
+    assert (found["zsbir.gate"], found["zsbir.seeds"]) == ("passed", "3")
+    assert [found[f"zsbir.report_{number}"] for number in (2, 3)] == seeds
+    assert json.loads(found["zsbir.gate_numbers"])["spread"]["source"] == "estimated from these seeds"
+
+
+def test_the_next_challenger_is_compared_with_all_seeds_of_the_champion(root, good, make):
+    seeds = [make(f"good-{seed}", 0.6, seed).report for seed in (1, 2)]
+    promote._parse([good.report, *seeds, "--index", good.index, "--root", str(root)])
+    better = make("better", 0.75)
+    with pytest.raises(RunError, match=r"1 seed against 3; standard deviation over seeds .* estimated from these seeds"):
+        promote._parse([better.report, "--index", better.index, "--margin", "0.9", "--root", str(root)])
+    words = [better.report, "--index", better.index, "--margin", "0.9", "--champion-report", good.report, "--root", str(root)]
+    with pytest.raises(RunError, match=r"1 seed against 1; standard deviation over seeds .* as estimated for version 2\)"):
+        promote._parse(words)
 
 
 def test_a_margin_may_be_asked_for(root, good):
@@ -479,7 +518,19 @@ def test_of_two_promotions_at_once_one_wins(root, good, make, tmp_path):
     meeting.mkdir()
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", TOGETHER, str(meeting), str(n), made.report, "--index", made.index, "--root", str(root)],
+            [
+                sys.executable,
+                "-c",
+                TOGETHER,
+                str(meeting),
+                str(n),
+                made.report,
+                "--index",
+                made.index,
+                *SPREAD,
+                "--root",
+                str(root),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -589,7 +640,7 @@ def test_over_a_server_with_everything_in_object_storage(fair, good, s3_root, tm
     with mlflow_server(f"sqlite:///{tmp_path / 'registry.db'}", tmp_path / "server") as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         for number, made in enumerate(copies, start=1):
-            words = [made.report, "--index", made.index, "--root", s3_root]
+            words = [made.report, "--index", made.index, *SPREAD, "--root", s3_root]
             assert promote._parse(words) == f"models:/{MODEL}/{number}"
         assert promote._parse(["rollback", MODEL, "--reason", "too good", "--root", s3_root]) == f"models:/{MODEL}/1"
         found = MlflowClient(address).get_model_version_by_alias(MODEL, "champion")

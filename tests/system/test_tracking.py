@@ -86,6 +86,7 @@ def test_parameters_metrics_and_lineage_are_there(tracked, dataset):
 def test_dev_and_unseen_results_and_pictures_are_there(tracked):
     path, run = tracked
     assert {"dev/map_all", "unseen/map_all", "unseen_frozen/map_all"} <= run.data.metrics.keys()
+    assert run.data.metrics["unseen/map_all_low95"] < run.data.metrics["unseen/map_all"] < run.data.metrics["unseen/map_all_high95"]
     client = client_of(path)
     assert {"config.yaml", "curves.png", "history.parquet"} <= {file.path for file in client.list_artifacts(run.info.run_id)}
     report = {file.path for file in client.list_artifacts(run.info.run_id, "report")}

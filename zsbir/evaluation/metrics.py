@@ -6,12 +6,13 @@ Every metric is a function of the ranks of the relevant photos. With p_j the ran
 is j / p_j; "VOC" replaces it by the envelope, the largest precision at this rank or later.
 
     map_all          mean of the precision over all r relevant photos (finite sum)           torchmetrics, most papers
-    map_at_200_min   sum over hits in the first 200, divided by min(200, r)                  SAKE, DSN, TCN, TVT, ZSE-SBIR
+    map_at_200_min   sum over hits in the first 200, divided by min(200, r)                  few
     map_at_200_hits  ... divided by the hits in the first 200 (0 where there are none)       SEM-PCYC, ClipPrompt, torchmetrics
     map_at_200_k     ... divided by 200                                                      Yelamarthi
     p_at_100, _200   hits in the first k, divided by k                                       SAKE, DSN, TCN
     p_at_100_min ... hits in the first min(k, r), divided by min(k, r)                       ZSE-SBIR
-    *_voc            with the envelope instead                                               SAKE, DSN, TCN, MATHM, ZSE-SBIR
+    map_all_voc      map_all with the envelope instead                                       SAKE, DSN, TCN, MATHM, ZSE-SBIR
+    map_at_200_min_voc   map_at_200_min with the envelope: the comparable one                SAKE, DSN, TCN, TVT, ZSE-SBIR
 
 A gallery smaller than k counts as k, as in SAKE's code.
 """
@@ -28,6 +29,7 @@ from jaxtyping import Float, Float64, Int, Int64
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError
 from zsbir.base.events import Progress
+from zsbir.evaluation.intervals import Interval, class_means, interval_over_classes
 from zsbir.retrieval.exact import CHUNK_PAIRS, relevant_positions
 
 METRICS = (
@@ -47,9 +49,6 @@ METRICS = (
 RECALLS = np.arange(101) / 100
 """Recall levels of the precision-recall curve."""
 
-BLOCK_DRAWS = 1 << 21
-"""Bootstrap draws made at a time (16 MiB of positions)."""
-
 
 class PrecisionRecall(NamedTuple):
     """Mean precision over queries at 101 recall levels."""
@@ -59,14 +58,6 @@ class PrecisionRecall(NamedTuple):
     """The largest precision at this recall or a higher one (VOC's envelope)."""
     raw: Float64[np.ndarray, "101"]
     """The precision where this recall is first reached."""
-
-
-class Difference(NamedTuple):
-    """A mean difference and its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -89,11 +80,15 @@ class Evaluation:
         macro = {f"{name}/macro": float(self._class_means(values).mean()) for name, values in self.per_query.items()}
         return micro | macro
 
-    def confidence(self, name: str, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-        """Return the percentile bootstrap interval of the mean of metric `name`. Raises InputError for an unknown metric."""
-        if name not in self.per_query:
-            raise InputError(unknown_name("metric", name, self.per_query))
-        return _interval(self.per_query[name], level, resamples, seed)
+    def interval(self, name: str, level: float = 0.95) -> Interval | None:
+        """Return the interval over classes of a mean of `summary`, by its name there; None where all queries are of one class.
+
+        It says what this model's mean would be over other classes of the same kind. Raises InputError for an unknown metric.
+        """
+        metric, _, macro = name.partition("/")
+        if metric not in self.per_query or macro not in ("", "macro"):
+            raise InputError(unknown_name("metric", name, self.summary()))
+        return interval_over_classes(self.per_query[metric], self.query_labels, level=level, macro=bool(macro))
 
     def per_class(self) -> list[dict[str, Any]]:
         """Return a row a class, by class id: `class_id`, `queries`, `relevant`, and each metric's mean over the class's queries."""
@@ -106,9 +101,7 @@ class Evaluation:
         ]
 
     def _class_means(self, values: Float64[np.ndarray, "q"]) -> Float64[np.ndarray, "c"]:
-        _, inverse, counts = np.unique(self.query_labels, return_inverse=True, return_counts=True)
-        sums: np.ndarray = np.bincount(inverse, weights=values)
-        return sums / counts
+        return class_means(values, self.query_labels).means
 
 
 def evaluate_embeddings(
@@ -232,29 +225,3 @@ def chance_ap(relevant: int, gallery: int) -> float:
     harmonic = float((1.0 / np.arange(gallery, 0, -1)).sum())
     others = (relevant - 1) / (gallery - 1) if gallery > 1 else 0.0
     return (harmonic + others * (gallery - harmonic)) / gallery
-
-
-def paired_bootstrap(
-    a: Float64[np.ndarray, "q"], b: Float64[np.ndarray, "q"], *, level: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> Difference:
-    """Return the mean of a - b over the same queries and its percentile bootstrap interval.
-
-    Raises InputError where the two differ in length or are empty.
-    """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
-        raise InputError(f"paired values must be two lists of one length, got shapes {a.shape} and {b.shape}")
-    return Difference(float((a - b).mean()), *_interval(a - b, level, resamples, seed))
-
-
-def _interval(values: Float64[np.ndarray, "q"], level: float, resamples: int, seed: int) -> tuple[float, float]:
-    if not 0 < level < 1 or resamples < 1:
-        raise InputError(f"level must lie between 0 and 1 and resamples be at least 1, got {level} and {resamples}")
-    random = np.random.default_rng(seed)
-    rows = max(1, BLOCK_DRAWS // len(values))
-    means = [
-        values[random.integers(len(values), size=(min(rows, resamples - start), len(values)))].mean(axis=1)
-        for start in range(0, resamples, rows)
-    ]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

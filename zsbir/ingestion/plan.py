@@ -152,7 +152,8 @@ def _completed(config: IngestConfig, uri: str) -> IngestConfig:
 
 def _sources(config: IngestConfig, tree: Tree) -> Sequence[Source]:
     if config.layout == "toy":
-        return toys.toy_sources(config.toy_photos_per_class, config.toy_sketches_per_class, config.toy_px, config.seed)
+        named = (*config.unseen_classes, *config.seen_classes, *config.dev_classes)
+        return toys.toy_sources(config.toy_photos_per_class, config.toy_sketches_per_class, config.toy_px, config.seed, named)
     return layouts.scan(
         config.layout,
         tree,

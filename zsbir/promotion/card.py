@@ -14,6 +14,7 @@ import yaml
 
 from zsbir.base.artifact import Artifact
 from zsbir.evaluation.metrics import METRICS
+from zsbir.evaluation.reports import TRAINED, interval_text, report_interval
 
 PIPELINE = "image-feature-extraction"
 TAGS = ("sketch-based-image-retrieval", "zero-shot", "image-retrieval", "sketch")
@@ -48,7 +49,7 @@ def card_text(subject: Subject) -> str:
         f"# {subject.model}",
         _what_it_is(subject),
         "## Results",
-        _results(summary),
+        _results(subject, summary),
         "## Data and protocol",
         _data(subject, summary),
         "## Training",
@@ -97,13 +98,13 @@ def _what_it_is(subject: Subject) -> str:
     )
 
 
-def _results(summary: Mapping[str, Any]) -> str:
+def _results(subject: Subject, summary: Mapping[str, Any]) -> str:
     trained, frozen = summary["models"]["trained"], summary["models"]["frozen"]
     lines = ["| metric | this model | the same backbone before training |", "|---|---|---|"]
     lines += [f"| `{metric}` | {trained[metric]:.4f} | {frozen[metric]:.4f} |" for metric in METRICS]
     lines.append(f"| `map_all` of a random order | {summary['chance_map_all']:.4f} | |")
-    interval = f"{trained['map_all_low95']:.4f} to {trained['map_all_high95']:.4f}"
-    return "\n".join(lines) + f"\n\nMeans over queries; 95 % bootstrap interval of `map_all` over queries: {interval}."
+    interval = interval_text(report_interval(subject.report, TRAINED, "map_all"), summary["classes"])
+    return "\n".join(lines) + f"\n\nMeans over queries; `map_all` of this model: {interval}."
 
 
 def _data(subject: Subject, summary: Mapping[str, Any]) -> str:
@@ -142,8 +143,8 @@ embeddings = model.predict(pd.DataFrame({{"image": [Path("sketch.png").read_byte
 
 def _limitations(subject: Subject, summary: Mapping[str, Any]) -> str:
     lines = [
-        f"- Measured on {summary['classes']} classes of one data set; the interval is over its queries, and says nothing about"
-        " other classes.",
+        f"- Measured on {summary['classes']} classes of one data set. The interval is for other classes of the same kind, and for"
+        " this one model: the same training with another seed gives another model.",
         "- The classes asked for were not trained on. Whether the backbone's pre-training saw them is not known here.",
         "- Metrics of one name are not one thing elsewhere: compare them only under the same convention, protocol and data.",
     ]

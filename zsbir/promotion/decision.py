@@ -14,12 +14,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that may become champion: the report that measured it, its run, an index made with it, and its encoder's facts."""
+    """A model that may become champion: the report that measured it, its run, an index made with it, and its encoder's facts.
+
+    others: reports of the same training with other seeds.
+    """
 
     report: Artifact
+    others: tuple[Artifact, ...]
     run: Artifact
     index: Artifact
     encoder: dict[str, Any]
+
+    @property
+    def reports(self) -> tuple[Artifact, ...]:
+        """All reports by which it is judged, its own first."""
+        return (self.report, *self.others)
 
     @property
     def model(self) -> str:
@@ -32,6 +41,8 @@ class Candidate:
             "run_uri": self.run.uri,
             "report": self.report.uri,
             "report_digest": self.report.digest,
+            "seeds": str(len(self.reports)),
+            **{f"report_{number}": report.uri for number, report in enumerate(self.others, start=2)},
             "dataset_digest": self.report.manifest.inputs["dataset"]["digest"],
             "protocol": label_of(self.report),
             **self.index_evidence(),
@@ -46,11 +57,16 @@ class Candidate:
 class Decision:
     """The outcome and its reason. comparison: None where the two models could not be compared, and the promotion was forced."""
 
-    outcome: Literal["passed", "refused", "forced"]
+    outcome: Literal["passed", "refused", "undecided", "forced"]
     why: str
     comparison: Comparison | None
     trial: Verdict
     force_reason: str = ""
+
+    @property
+    def promotes(self) -> bool:
+        """Whether the model becomes champion."""
+        return self.outcome in ("passed", "forced")
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -58,9 +74,13 @@ class Decision:
         return {**vars(self), "comparison": comparison, "trial": self.trial.as_json()}
 
     def way_out(self) -> str:
-        """Return what the user can do about a refusal."""
+        """Return what the user can do about a model that is not promoted."""
         if self.comparison and self.comparison.passed:
             return "make its index again with python -m zsbir.index"
+        if self.outcome == "undecided":
+            if self.comparison and self.comparison.classes < 2:
+                return "evaluate on a data set with more unseen classes"
+            return "train more seeds by the commands above, or pass the standard deviation over seeds as --seed-spread"
         return 'to promote it all the same, add --force --reason "..."'
 
 
@@ -73,4 +93,4 @@ def decide(comparison: Comparison | None, why: str, trial: Verdict, *, min_recal
         return Decision("passed", why, comparison, trial)
     if force_reason:
         return Decision("forced", why, comparison, trial, force_reason)
-    return Decision("refused", why, comparison, trial)
+    return Decision(comparison.verdict if comparison else "refused", why, comparison, trial)

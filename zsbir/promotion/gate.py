@@ -1,52 +1,65 @@
-"""The gate of promotion: two Reports of one protocol and one data set, compared query by query.
+"""The gate of promotion: two trainings, with one or more seeds each, compared class by class on the same queries.
 
-The challenger passes when the lower bound of the paired bootstrap interval of its gain lies above the margin. Where there is no
-champion yet, it is compared with the frozen backbone that it started from, which its own Report has measured too (this project's
-choice).
+The challenger passes when the lower bound of the interval of its gain lies above the margin. The interval is for other classes of
+the same kind and, by the spread of seeds, for the same trainings with other seeds. Where there is no champion yet, the challenger
+is compared with the frozen backbone that it started from, which its own Report has measured too (this project's choice).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config, unknown_name
 from zsbir.base.errors import InputError
-from zsbir.evaluation.metrics import METRICS, paired_bootstrap
+from zsbir.evaluation.intervals import Interval, class_means, combined, seed_variance, variance_over_classes
+from zsbir.evaluation.metrics import METRICS
 from zsbir.evaluation.protocol import Protocol, find_protocol
+from zsbir.evaluation.reports import FROZEN, TRAINED, labels_of, queries_of, values_of
+from zsbir.promotion.seeds import ESTIMATED, SeedSpread, check_seeds
 
-RESAMPLES = 10_000
-"""Resamples of the bootstrap. The verdict depends on a single quantile, which 1,000 would estimate too roughly."""
-
-QUERY = ("path", "class_id", "sha256")
-"""The columns that identify a query in a report."""
-
-TRAINED, FROZEN = "trained", "frozen"
-"""The two models of a report."""
+Verdict = Literal["passed", "refused", "undecided"]
 
 
 class GateConfig(Config):
     """What the challenger has to reach."""
 
-    metric: str = Field("", description=f"one of {', '.join(METRICS)}; none: the protocol's own")
+    metric: str = Field(
+        "", description=f"one of {', '.join(METRICS)}; with /macro after it: the mean over classes; none: the protocol's own"
+    )
     margin: float = Field(0.0, ge=0, lt=1, description="gain above which the interval's lower bound must lie")
-    level: float = Field(0.95, gt=0, lt=1, description="of the bootstrap interval")
-    seed: int = Field(0, ge=0, description="seed of the bootstrap and of the photos and sketches that are tried in the index")
+    level: float = Field(0.95, gt=0, lt=1, description="of the interval of the gain, over classes and seeds")
+    seed_spread: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="standard deviation of the metric over seeds; used where each side has one seed; none: as recorded",
+    )
+    seed: int = Field(0, ge=0, description="seed of the choice of photos and sketches that are tried in the index")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A challenger beside its opponent on the same queries: means, the mean difference and its interval."""
+    """A challenger beside its opponent on the same queries: means, the mean gain and its interval.
+
+    seeds, opponent_seeds: trainings on each side; a frozen backbone has none. spread: how far seeds spread, None where it is not
+    known; then the interval is of these two models alone.
+    """
 
     metric: str
     protocol: str
     dataset_digest: str
     queries: int
+    classes: int
+    seeds: int
+    opponent_seeds: int
+    spread: SeedSpread | None
     opponent: str
     challenger_mean: float
     opponent_mean: float
@@ -57,50 +70,117 @@ class Comparison:
     margin: float
 
     @property
+    def verdict(self) -> Verdict:
+        """Whether the lower bound is above the margin; undecided where what could still lower it is not known."""
+        if self.classes > 1 and self.low <= self.margin:
+            return "refused"
+        return "passed" if self.spread and self.classes > 1 else "undecided"
+
+    @property
     def passed(self) -> bool:
-        """Whether the lower bound is above the margin."""
-        return self.low > self.margin
+        """Whether the gain is shown to be above the margin."""
+        return self.verdict == "passed"
 
     def reason(self) -> str:
         """Return the verdict in one sentence, with its numbers."""
         means = f"{self.metric} {self.challenger_mean:.4f} against {self.opponent_mean:.4f} of {self.opponent}"
-        interval = f"{100 * self.level:g} % interval {self.low:+.4f} to {self.high:+.4f} over {self.queries} queries"
-        verdict = f"the lower bound is {'' if self.passed else 'not '}above the margin {self.margin:g}"
-        return f"{means}, gain {self.difference:+.4f}, {interval} ({self.protocol}); {verdict}"
+        interval = f"{100 * self.level:g} % interval {self.low:+.4f} to {self.high:+.4f} over {_count(self.classes, 'class', 'es')}"
+        other = f" against {self.opponent_seeds}" if self.opponent_seeds else ""
+        seeds = f"{_count(self.seeds, 'seed', 's')}{other}; {self.spread.text() if self.spread else 'spread of seeds not known'}"
+        return f"{means}, gain {self.difference:+.4f}, {interval} ({self.protocol}; {seeds}); {self._conclusion()}"
 
     def as_json(self) -> dict[str, Any]:
         """Return all numbers and the verdict as plain values."""
-        return {**vars(self), "passed": self.passed, "resamples": RESAMPLES}
+        spread = vars(self.spread) if self.spread else None
+        return {**vars(self), "spread": spread, "passed": self.passed, "verdict": self.verdict}
+
+    def _conclusion(self) -> str:
+        if self.classes < 2:
+            return "one class says nothing about others"
+        if self.verdict == "undecided":
+            return "the lower bound is above the margin for these trainings, which may be the luck of a seed"
+        return f"the lower bound is {'' if self.passed else 'not '}above the margin {self.margin:g}"
 
 
-def compare(challenger: Artifact, champion: Artifact | None, config: GateConfig, *, opponent: str) -> Comparison:
-    """Compare a challenger's Report with the champion's, or (None) with the frozen backbone in its own.
+def compare(
+    challengers: Sequence[Artifact],
+    champions: Sequence[Artifact],
+    config: GateConfig,
+    *,
+    opponent: str,
+    recorded: SeedSpread | None = None,
+) -> Comparison:
+    """Compare a challenger's Reports, one for each seed, with the champion's, or (none) with the frozen backbone in its own.
 
-    opponent: the name of the other model in the verdict. Raises InputError where the Reports do not answer the same queries.
+    opponent: the name of the other model in the verdict; recorded: the spread of seeds that is used where no side has several.
+    Raises InputError where the Reports do not answer the same queries, or those of one side are not of one recipe.
     """
-    protocol = protocol_of(challenger)
-    metric = config.metric or protocol.primary
-    if metric not in METRICS:
-        raise InputError(unknown_name("metric", metric, METRICS))
-    if champion is not None:
-        check_comparable(challenger, champion)
-    mine = _values(challenger, TRAINED, metric)
-    other = _values(challenger, FROZEN, metric) if champion is None else _values(champion, TRAINED, metric)
-    gain = paired_bootstrap(mine, other, level=config.level, resamples=RESAMPLES, seed=config.seed)
+    first = challengers[0]
+    metric = config.metric or protocol_of(first).primary
+    name, _, macro = metric.partition("/")
+    if name not in METRICS or macro not in ("", "macro"):
+        raise InputError(unknown_name("metric", metric, [*METRICS, *(f"{known}/macro" for known in METRICS)]))
+    for report in (*challengers[1:], *champions):
+        check_comparable(first, report, whose="champion" if report in champions else "other seed")
+    check_seeds(challengers)
+    check_seeds(champions)
+    labels = labels_of(first)
+    mine = _by_class(challengers, TRAINED, name, labels)
+    other = _by_class(champions, TRAINED, name, labels) if champions else _by_class([first], FROZEN, name, labels)
+    shares = class_means(np.zeros(len(labels)), labels).shares
+    weights = np.full(len(shares), 1 / len(shares)) if macro else shares
+    gain, spread = _gain(mine, other, weights, config.level, frozen=not champions, recorded=recorded)
     return Comparison(
         metric=metric,
-        protocol=label_of(challenger),
-        dataset_digest=challenger.manifest.inputs["dataset"]["digest"],
-        queries=len(mine),
+        protocol=label_of(first),
+        dataset_digest=first.manifest.inputs["dataset"]["digest"],
+        queries=len(labels),
+        classes=len(weights),
+        seeds=len(challengers),
+        opponent_seeds=len(champions),
+        spread=spread,
         opponent=opponent,
-        challenger_mean=float(mine.mean()),
-        opponent_mean=float(other.mean()),
+        challenger_mean=float(mine.mean(axis=0) @ weights),
+        opponent_mean=float(other.mean(axis=0) @ weights),
         difference=gain.mean,
         low=gain.low,
         high=gain.high,
         level=config.level,
         margin=config.margin,
     )
+
+
+def _gain(
+    mine: Float[np.ndarray, "k c"],
+    other: Float[np.ndarray, "k2 c"],
+    weights: Float[np.ndarray, "c"],
+    level: float,
+    *,
+    frozen: bool,
+    recorded: SeedSpread | None,
+) -> tuple[Interval, SeedSpread | None]:
+    """Return the mean gain with its interval over classes and seeds, and the spread of seeds in it; None where it is not known."""
+    gains = mine.mean(axis=0) - other.mean(axis=0)
+    mean = float(gains @ weights)
+    if len(weights) < 2:
+        return Interval(mean, -1.0, 1.0, 0.0), recorded  # all that is known of a difference of two values in [0, 1]
+    seeds = seed_variance([mine] if frozen else [mine, other], weights)
+    spread = recorded
+    if seeds:
+        spread = SeedSpread(seeds.of_means.value**0.5, int(seeds.of_means.df) + 1, ESTIMATED)
+    elif recorded:
+        seeds = recorded.variance()
+    share = 1 / len(mine) + (0 if frozen else 1 / len(other))
+    return combined(mean, variance_over_classes(gains, weights), seeds, share, level=level), spread
+
+
+def _by_class(reports: Sequence[Artifact], model: str, metric: str, labels: Int[np.ndarray, "q"]) -> Float[np.ndarray, "k c"]:
+    """Return the means of each class, one row a Report."""
+    return np.stack([class_means(values_of(report, model, metric), labels).means for report in reports])
+
+
+def _count(number: int, noun: str, plural: str) -> str:
+    return f"{number} {noun}{plural if number != 1 else ''}"
 
 
 def protocol_of(report: Artifact) -> Protocol:
@@ -119,43 +199,27 @@ def label_of(report: Artifact) -> str:
     return str(report.manifest.facts["protocol"])
 
 
-def check_comparable(challenger: Artifact, champion: Artifact) -> None:
-    """Raise InputError, with the way out, where two Reports are of different protocols, data sets or queries."""
+def check_comparable(challenger: Artifact, champion: Artifact, *, whose: str = "champion") -> None:
+    """Raise InputError, with the way out, where two Reports are of different protocols, data sets or queries.
+
+    whose: of which model the second one is; "champion", or "other seed" of the challenger.
+    """
     mine, other = label_of(challenger), label_of(champion)
     if mine != other:
         raise InputError(
-            f"the challenger's report is of {mine}, the champion's of {other}: run python -m zsbir.evaluate"
+            f"the challenger's report is of {mine}, the {whose}'s of {other}: run python -m zsbir.evaluate"
             f" {champion.manifest.inputs['run']['uri']} --protocol {challenger.manifest.config['protocol']}"
-            " and pass what it prints as --champion-report"
+            f" and pass what it prints {'as --champion-report' if whose == 'champion' else 'in its place'}"
         )
     mine, other = (report.manifest.inputs["dataset"]["digest"] for report in (challenger, champion))
     if mine != other:
         # `evaluate` measures a run only on the data set that it was trained on, so no command compares these two.
         raise InputError(
-            f"the challenger was measured on data {mine[:16]}, the champion on {other[:16]}: their queries differ; train the"
+            f"the challenger was measured on data {mine[:16]}, the {whose} on {other[:16]}: their queries differ; train the"
             f" challenger on {champion.manifest.inputs['dataset']['uri']}, or promote it with --force --reason"
         )
-    if _queries(challenger) != _queries(champion):
+    if queries_of(challenger) != queries_of(champion):
         raise InputError(
             f"{challenger.uri} and {champion.uri} do not have the same queries in the same order, though protocol and data are"
             " the same: make both again with python -m zsbir.evaluate"
         )
-
-
-def _queries(report: Artifact) -> list[tuple[Any, ...]]:
-    table = _per_query(report, list(QUERY))
-    return list(zip(*(table[name].to_pylist() for name in QUERY), strict=True))
-
-
-def _values(report: Artifact, model: str, metric: str) -> Float[np.ndarray, "q"]:
-    name = f"{model}/{metric}"
-    values: np.ndarray = _per_query(report, [name])[name].to_numpy().astype(np.float64)
-    if not np.isfinite(values).all():
-        raise InputError(f"{report.uri}: {name} of some query is not a number; make the report again with python -m zsbir.evaluate")
-    return values
-
-
-def _per_query(report: Artifact, columns: list[str]) -> Any:
-    import pyarrow.parquet as pq  # loaded here: the gate's configuration is read by command lines that open no report
-
-    return pq.read_table(report.verified("per_query.parquet"), columns=columns)

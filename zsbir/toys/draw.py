@@ -8,6 +8,7 @@ pre-trained: it stands in for ImageNet in the offline demonstration.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.seeds import stream
 from zsbir.data.images import encode_photo, encode_sketch
 from zsbir.data.trees import Tree
+from zsbir.toys.more_objects import MORE_OBJECTS
 from zsbir.toys.objects import OBJECTS
 from zsbir.toys.shapes import Material, Part, Points, Vary, compose
 
@@ -30,6 +32,9 @@ DRAWING_VERSION = 1
 """Raised whenever a change makes the same seed draw something else."""
 
 TOY_CLASSES: tuple[str, ...] = tuple(sorted(OBJECTS))
+MORE_CLASSES: tuple[str, ...] = tuple(sorted(MORE_OBJECTS))
+"""Classes that are drawn only where a list names them."""
+
 TOY_UNSEEN: tuple[str, ...] = ("bicycle", "castle", "fish", "lamp", "mushroom", "snowman", "sword")
 PRETEXT_CLASSES: tuple[str, ...] = tuple(f"form_{number:02d}" for number in range(40))
 
@@ -63,9 +68,10 @@ _BACKDROPS: tuple[tuple[Material, Material], ...] = (
 
 def draw(class_name: str, domain: str, rng: np.random.Generator, size_px: int = 96) -> Image.Image:
     """Draw an image of a toy class: RGB for a photo, grey for a sketch. Raises InputError for an unknown class."""
-    if class_name not in OBJECTS:
-        raise InputError(unknown_name("toy class", class_name, OBJECTS))
-    parts = OBJECTS[class_name](Vary(rng))
+    makers = OBJECTS | MORE_OBJECTS
+    if class_name not in makers:
+        raise InputError(unknown_name("toy class", class_name, makers))
+    parts = makers[class_name](Vary(rng))
     return _sketch(parts, rng, size_px) if domain == "sketch" else _photo(parts, rng, size_px)
 
 
@@ -107,11 +113,17 @@ class ToySource:
         return (DRAWING_VERSION, self.size_px, *self.seed)
 
 
-def toy_sources(photos_per_class: int, sketches_per_class: int, size_px: int, seed: int) -> list[ToySource]:
-    """List every drawing of the toy data set. Each has its own seed, so more of them leave the first ones as they were."""
+def toy_sources(
+    photos_per_class: int, sketches_per_class: int, size_px: int, seed: int, named: Collection[str] = ()
+) -> list[ToySource]:
+    """List every drawing of the toy data set. Each has its own seed, so more of them leave the first ones as they were.
+
+    named: classes that the split names; those of MORE_CLASSES are drawn if they are among them.
+    """
     return [
         ToySource(f"{domain}/{name}/{number:04d}", domain, name, (seed, row, kind, number), size_px)
-        for row, name in enumerate(TOY_CLASSES)
+        for row, name in enumerate((*TOY_CLASSES, *MORE_CLASSES))
+        if name in TOY_CLASSES or name in named
         for kind, (domain, count) in enumerate((("photo", photos_per_class), ("sketch", sketches_per_class)))
         for number in range(count)
     ]

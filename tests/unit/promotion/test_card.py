@@ -3,11 +3,15 @@
 import json
 import re
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from zsbir.base.artifact import draft
 from zsbir.base.errors import InputError
+from zsbir.evaluation.intervals import interval_over_classes
 from zsbir.evaluation.metrics import METRICS
 from zsbir.promotion.card import Subject, card
 from zsbir.training.config import TrainConfig
@@ -33,6 +37,8 @@ def subject(folder, *, summary=SUMMARY, **training):
         run = work.commit(digest="a" * 64, config=config, counts={"steps": 200, "best_step": 150})
     with draft(folder / "reports/1", "report", "toy") as work:
         work.file("report.json").write_text(json.dumps(summary))
+        table = {"class_id": [1, 1, 2, 3], "trained/map_all": [0.2, 0.4, 0.5, 0.7], "frozen/map_all": [0.1, 0.1, 0.1, 0.1]}
+        pq.write_table(pa.table(table), work.file("per_query.parquet"))
         report = work.commit(digest="b" * 64, inputs={"run": run.reference()})
     facts = {"backbone": "resnet18", "embedding_dim": 128, "image_px": 64}
     return Subject("zsbir-resnet18-128", report, run, facts, {name: getattr(config, name) for name in training})
@@ -69,7 +75,16 @@ def test_the_table_stands_beside_frozen_and_chance(tmp_path):
     for metric in METRICS:
         assert f"| `{metric}` | {TRAINED[metric]:.4f} | {FROZEN[metric]:.4f} |" in text
     assert "| `map_all` of a random order | 0.1594 | |" in text
-    assert "interval of `map_all` over queries: 0.0500 to 0.1500" in text
+
+
+def test_the_interval_is_over_classes_even_where_an_old_report_has_one_over_queries(tmp_path):
+    """report.json of earlier versions has an interval over queries, .05 to .15 here; the queries' own values make a true one."""
+    interval = interval_over_classes(np.array([0.2, 0.4, 0.5, 0.7]), np.array([1, 1, 2, 3]))
+    text = card(subject(tmp_path))
+    assert (
+        f"`map_all` of this model: 95 % interval over 7 classes {max(interval.low, 0):.3f} to {min(interval.high, 1):.3f}." in text
+    )
+    assert "0.0500" not in text
 
 
 def test_data_protocol_and_provenance_have_their_digests(tmp_path):
