@@ -17,5 +17,9 @@ class Busy(RunError):  # noqa: N818 - it describes the other process
     """Another process is working on the same thing; callers that can wait do."""
 
 
+class ClusterError(RunError):
+    """The cluster failed, not the work: a node or a controller was lost, or no cluster answers. Trying again may succeed."""
+
+
 class Interrupted(Exception):  # noqa: N818 - an interruption is not an error
     """The user asked to stop; everything needed to go on later is saved. Exit code 130."""

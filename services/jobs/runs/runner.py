@@ -44,6 +44,7 @@ STORAGE_ERRORS = (InputError, RunError, OSError)
 
 CAUSES_BY_ERROR: Mapping[str, Cause] = {
     "Busy": "busy",
+    "ClusterError": "node_lost",
     "DataError": "data_error",
     "InputError": "user_error",
     "MemoryError": "out_of_memory",
