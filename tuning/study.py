@@ -16,7 +16,6 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 # The sweep prints its own lines.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
-import ray
 from ray import tune
 from ray.tune import Callback, FailureConfig
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -26,6 +25,7 @@ from tuning.ledger import Ledger
 from tuning.trial import ERROR
 from zsbir.base.arrow import arrow_filesystem
 from zsbir.base.storage import Folder
+from zsbir.edge.ray_room import Need, nodes_alive
 from zsbir.training.loop import DEV_SCORE
 from zsbir.training_run.plan import Settings
 
@@ -77,11 +77,9 @@ def _resources(settings: Settings) -> dict[str, float]:
 
 def trials_at_once(settings: Settings, limit: int) -> int:
     """Return how many trials fit in the connected cluster at the same time, at most `limit` (0: no limit)."""
-    have, workers = ray.cluster_resources(), max(1, settings.num_workers)
-    fit = [have.get("CPU", 0) / (workers * settings.cpus_per_worker)]
-    if settings.gpus_per_worker:
-        fit.append(have.get("GPU", 0) / (workers * settings.gpus_per_worker))
-    return max(1, min(int(min(fit)), limit or 10**6))
+    workers, limit = max(1, settings.num_workers), limit or 10**6
+    each = Need(limit * workers, settings.cpus_per_worker, settings.gpus_per_worker)
+    return max(1, min(each.fitting(nodes_alive()) // workers, limit))
 
 
 class NextTrial(Searcher):  # type: ignore[misc]  # ray has no types for mypy

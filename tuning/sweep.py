@@ -135,6 +135,7 @@ def _run_trials(found: Resolved, request: SweepRequest, table: Table, parent: Pa
     from tuning.study import run_trials, trials_at_once  # Ray takes seconds to load
     from tuning.trial import TrialTask
     from zsbir.edge.ray_cluster import connected
+    from zsbir.edge.ray_room import Need
 
     config, settings = request.config, request.settings.replace(parent=parent.run_id if parent else "")
     plan = Plan(
@@ -152,7 +153,7 @@ def _run_trials(found: Resolved, request: SweepRequest, table: Table, parent: Pa
     if ledger.is_done():
         return
     workers = max(1, settings.num_workers)
-    with connected(cpus=workers * settings.cpus_per_worker, gpus=workers * settings.gpus_per_worker):
+    with connected(Need(workers, settings.cpus_per_worker, settings.gpus_per_worker)):
         at_once = trials_at_once(settings, request.where.at_once)
         events.say(f"{config.trials} trials of {found.steps} steps, {at_once} at a time, over {', '.join(found.space)}")
         run_trials(ledger, open_folder(found.uri), at_once=at_once)

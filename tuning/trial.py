@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from ray import tune
 
+from zsbir.base import code
 from zsbir.base.errors import Busy, InputError, Interrupted, RunError
 from zsbir.train import train
 from zsbir.training.config import TrainConfig
@@ -42,11 +44,15 @@ class TuneContext(LocalContext):
 
 @dataclass(frozen=True)
 class TrialTask:
-    """What each trial trains: a point of the space over the base configuration. Plain values, which can be sent to any process."""
+    """What each trial trains: a point of the space over the base configuration. Plain values, which can be sent to any process.
+
+    code: the code of the process that made this value, which the trials must run, too.
+    """
 
     base: TrainConfig
     uris: InputUris
     settings: Settings
+    code: Mapping[str, str] = field(default_factory=code.running_code)
 
     def config(self, point: dict[str, Any]) -> TrainConfig:
         """Return the configuration of a point. Raises InputError if it is not valid."""
@@ -55,6 +61,7 @@ class TrialTask:
     def __call__(self, config: dict[str, Any]) -> None:
         """Train one trial, as Ray Tune's trainable. config: holds the trial's point."""
         try:
+            code.check_same(self.code)
             self._train(self.config(config["point"]))
         except (InputError, RunError) as error:
             tune.report({ERROR: str(error)})

@@ -20,6 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from pydantic import Field
@@ -316,7 +317,8 @@ def main() -> NoReturn:
     try:
         cli.main(_parse)
     except Unsound as found:
-        sys.stdout.write(f"{found}\n")
+        with suppress(RunError):  # standard output is full: the exit code tells
+            cli.print_result(f"{found}\n")
         sys.exit(cli.FAILED)
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import select
+import shlex
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,6 +37,35 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         arguments, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
+
+
+def on_a_terminal(*words: str) -> tuple[int, subprocess.Popen[bytes]]:
+    """Start a command that leads the session of a new terminal; also return the terminal's other end, which ends it when closed."""
+    leader, follower = pty.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(follower, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        words,
+        stdin=follower,
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+        start_new_session=True,
+        preexec_fn=take_terminal,  # noqa: PLW1509 - it makes one system call
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    os.close(follower)
+    threading.Thread(target=_discard, args=(leader,), daemon=True).start()
+    return leader, process
+
+
+def _discard(terminal: int) -> None:
+    """Read a terminal until it is closed: who writes to a full one waits."""
+    with suppress(OSError, ValueError):
+        while True:
+            if select.select([terminal], [], [], 0.1)[0]:
+                os.read(terminal, 65536)
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
@@ -72,14 +108,33 @@ def test_killed_mid_epoch_and_started_again_it_ends_with_the_same_bits(dataset, 
     assert_same(Path(out), uninterrupted)
 
 
-def test_interrupted_by_sigterm_it_saves_a_checkpoint_and_says_how_to_go_on(dataset, knowledge, uninterrupted, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_stop_it_saves_a_checkpoint_and_says_how_to_go_on(number, dataset, knowledge, uninterrupted, tmp_path):
     process = start(*command(dataset, knowledge, tmp_path))
     wait_for(tmp_path, "runs/*/checkpoints/step-*/manifest.json", process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, err = finish(process, code=130)
     assert out == ""
     assert "the same command goes on from there" in err
     out, _ = finish(start(*command(dataset, knowledge, tmp_path)))
+    assert_same(Path(out), uninterrupted)
+
+
+def test_a_training_whose_terminal_is_lost_saves_a_checkpoint(dataset, knowledge, uninterrupted, tmp_path):
+    terminal, process = on_a_terminal(*command(dataset, knowledge, tmp_path))
+    wait_for(tmp_path, "runs/*/checkpoints/step-000004/manifest.json", process)
+    os.close(terminal)
+    assert process.wait(60) == 130
+    steps = [int(file.parent.name[5:]) for file in tmp_path.glob("runs/*/checkpoints/step-*/manifest.json")]
+    assert max(steps) >= 4
+    out, _ = finish(start(*command(dataset, knowledge, tmp_path)))
+    assert_same(Path(out), uninterrupted)
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2> >(head -n 1 >/dev/null)"])
+def test_a_training_without_a_standard_error_is_the_same(redirection, dataset, knowledge, uninterrupted, tmp_path):
+    words = shlex.join(command(dataset, knowledge, tmp_path))
+    out, _ = finish(start("bash", "-c", f"{words} {redirection}"))
     assert_same(Path(out), uninterrupted)
 
 

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 import zsbir
 from zsbir.base.cache import cache_name, cached
+from zsbir.base.code import package_sha256
 from zsbir.base.config import Config
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say
@@ -340,8 +341,11 @@ def remove(uri: str | Path) -> None:
 
 @cache
 def code_version() -> dict[str, str]:
-    """Return the version of this package, and the git commit where it runs from a checkout."""
-    version = {"zsbir": zsbir.__version__}
+    """Return the version of this package, the checksum of its files, and the git commit where it runs from a checkout.
+
+    Code that was sent with a job has no commit; its checksum tells what it was.
+    """
+    version = {"zsbir": zsbir.__version__, "package_sha256": package_sha256()}
     here = Path(__file__).parent
 
     def git(*words: str) -> str:

@@ -13,13 +13,14 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, Literal, NoReturn
 
-from zsbir.base import watch
+from zsbir.base import streams, watch
 from zsbir.base.config import Config, read_yaml, unknown_name
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.events import say
+from zsbir.base.signals import interrupt_on_signals
 from zsbir.base.text import clean_lines
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -28,33 +29,55 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None = None) -> NoReturn:
     """Run a verb and leave the process: its result on standard output, each expected error as one line on standard error.
 
-    `ZSBIR_TRACEBACK=1` shows the whole traceback of an error instead.
+    `ZSBIR_TRACEBACK=1` shows the whole traceback of an error instead. SIGTERM and a lost terminal (SIGHUP) end a verb as Ctrl-C
+    does, unless it answers them itself. A standard error that is full, closed or without a reader changes nothing.
     """
+    streams.open_missing()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without bars and dots must not make a command fail
+        sys.stdout.reconfigure(errors=streams.AS_BYTES)  # an address must come out as it is, whatever the terminal can show
+    interrupt_on_signals()
+    with redirect_stderr(streams.BestEffort(sys.stderr)):
+        sys.exit(_exit_code(run, sys.argv[1:] if argv is None else argv))
+
+
+def _exit_code(run: Callable[[Sequence[str]], str | None], argv: Sequence[str]) -> int:
+    """Run a verb and print its result or its error. Return the exit code."""
     try:
         watch.start()
-        # Libraries print, and Ray prints what its workers print. None of it may mix with the URI on standard output.
-        with redirect_stdout(sys.stderr):
-            result = run(sys.argv[1:] if argv is None else argv)
-        if result is not None:
-            with broken_pipe_allowed():
-                print(clean_lines(result) if sys.stdout.isatty() else result, flush=True)  # programs get every character
-        sys.exit(DONE)
-    except HelpAsked as asked:
-        with broken_pipe_allowed():
-            print(asked, end="", flush=True)
-        sys.exit(DONE)
+        if text := _result_of(run, argv):
+            print_result(clean_lines(text) if sys.stdout.isatty() else text)  # programs get every character
     except (InputError, RunError, OSError, Interrupted, KeyboardInterrupt) as error:
         if os.environ.get("ZSBIR_TRACEBACK"):
             raise
         code, line = _exit_code_and_line(error)
         watch.record_facts(error=type(error).__name__)
         say(line)
-        sys.exit(code)
+        return code
     except Exception as error:
         watch.record_facts(error=type(error).__name__)
         raise
+    return DONE
+
+
+def _result_of(run: Callable[[Sequence[str]], str | None], argv: Sequence[str]) -> str:
+    """Run a verb and return what belongs on standard output: its result as a line, or its help; empty where it has no result."""
+    try:
+        # Libraries print, and Ray prints what its workers print. None of it may mix with the URI on standard output.
+        with redirect_stdout(sys.stderr):
+            result = run(argv)
+    except HelpAsked as asked:
+        return str(asked)
+    return "" if result is None else f"{result}\n"
+
+
+def print_result(text: str) -> None:
+    """Print on standard output. RunError with the text itself where that cannot be written, so that it is not lost."""
+    try:
+        with broken_pipe_allowed():
+            print(text, end="", flush=True)
+    except OSError as error:
+        _discard_output()
+        raise RunError(f"standard output cannot be written ({error.strerror}); the result is: {text.strip()}") from None
 
 
 @contextmanager
@@ -63,8 +86,13 @@ def broken_pipe_allowed() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        assert sys.__stdout__
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+        _discard_output()
+
+
+def _discard_output() -> None:
+    """Send what is left of standard output to the null device: Python writes it at its exit, and would fail once more."""
+    assert sys.__stdout__
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
 
 
 def _exit_code_and_line(error: BaseException) -> tuple[int, str]:

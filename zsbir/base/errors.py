@@ -21,5 +21,9 @@ class PermanentError(RunError):
     """The work failed and would fail again, as with too little memory or a loss that is not finite: nothing tries it again."""
 
 
+class ClusterError(RunError):
+    """The cluster failed, not the work: a node or a controller was lost, or no cluster answers. Trying again may succeed."""
+
+
 class Interrupted(Exception):  # noqa: N818 - an interruption is not an error
     """The user asked to stop; everything needed to go on later is saved. Exit code 130."""

@@ -9,11 +9,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from typing import NamedTuple, Self, TextIO, TypeVar
 
 from tqdm import tqdm
 
+from zsbir.base.streams import BestEffort
 from zsbir.base.text import clean
 
 Item = TypeVar("Item")
@@ -56,8 +56,14 @@ def say(message: str) -> None:
     message = clean(message)
     if os.environ.get("ZSBIR_LOG_TIMES"):
         message = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}"
-    with suppress(OSError), tqdm.external_write_mode(file=sys.stderr):  # a full disk or a closed pipe must not stop the work
-        print(message, file=sys.stderr, flush=True)
+    _print_line(message, BestEffort(sys.stderr))
+
+
+def _print_line(line: str, stream: BestEffort) -> None:
+    """Print one line beside the bars of a terminal. No failure of the stream is raised: a lost line must not stop the work."""
+    with tqdm.external_write_mode(file=stream):
+        stream.write(f"{line}\n")
+        stream.flush()
 
 
 def say_lines(text: str) -> None:
@@ -89,7 +95,7 @@ class Progress:
         quiet: bool = False,
     ):
         self._quiet = quiet
-        self._stream = stream or sys.stderr
+        self._stream = BestEffort(stream or sys.stderr)
         self._label, self._unit, self._total = label, unit, total
         self._units = unit if unit.isupper() else f"{unit}s"  # 3 images, 3 MB
         self._done = self._start = start
@@ -122,7 +128,7 @@ class Progress:
         share = f"{self._done}/{self._total}" if self._total else f"{self._done}"
         left = f", {tqdm.format_interval((self._total - self._done) / rate)} left" if self._total and rate else ""
         tail = f", {self._suffix}" if self._suffix else ""
-        print(f"{self._label} {share} {self._units}, {rate:.1f}/s{left}{tail}", file=self._stream, flush=True)
+        _print_line(f"{self._label} {share} {self._units}, {rate:.1f}/s{left}{tail}", self._stream)
 
     def close(self) -> None:
         """Remove the bar, and print one line that says how much was done and how fast."""
@@ -133,7 +139,7 @@ class Progress:
             elapsed_s = time.monotonic() - self._began
             done = self._done - self._start
             line = f"{self._label}: {done} {self._units} in {elapsed_s:.1f} s ({done / max(elapsed_s, 1e-9):.1f}/s)"
-            print(line, file=self._stream, flush=True)
+            _print_line(line, self._stream)
 
     def __enter__(self) -> Self:
         return self

@@ -1,1 +1,12 @@
-"""The only modules of this package that import Ray or MLflow."""
+"""The only modules of this package that import Ray or MLflow. Variables that those libraries read when imported are set here."""
+
+import os
+
+# Under `uv run`, Ray would upload the working directory, data and artifacts included, and build an environment for each worker.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# Train prints every worker's line twice without this.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+# Nothing here reads announcements of preemptions, and the actor that polls for them makes Ray print an error line at each start.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+# Ray would take a minute without room in the cluster for a failure of the training. It waits instead, for as long as it takes.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10000000")

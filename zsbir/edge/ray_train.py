@@ -11,9 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-# Train prints every worker's line twice without this.
-os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
-
 import ray
 import ray.train
 import torch
@@ -23,12 +20,14 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.trainable.trainable_fn_utils import _in_tune_session
 from torch import nn
 
-from zsbir.base import events
+from zsbir.base import code, events
 from zsbir.base.arrow import arrow_filesystem
-from zsbir.base.errors import InputError, Interrupted, PermanentError, RunError
+from zsbir.base.errors import ClusterError, InputError, Interrupted, PermanentError, RunError
 from zsbir.base.storage import Folder, open_folder
 from zsbir.edge.ray_cluster import connected
+from zsbir.edge.ray_room import Need, Waiting, workers_alive
 from zsbir.training.context import Context, StopSignals, data_parallel
+from zsbir.training.gather import from_all
 
 BOOKKEEPING = ".ray"
 
@@ -47,6 +46,10 @@ LOOK_S = 0.1
 """Seconds between two checks of the driver."""
 PATIENCE_S = 20.0
 """Seconds without a mark of the first worker after which the driver, asked to stop, ends the training itself."""
+START_S = 20.0
+"""Seconds that workers usually need to start; only after them the driver says that it waits."""
+START_FAILURES = 20
+"""How often a process may die while a group of workers starts, as it does on a node that lacks the packages."""
 
 
 class RayContext:
@@ -76,26 +79,27 @@ class RayContext:
 def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> None:
     """Run `run_job(job, context)` on `settings.num_workers` workers.
 
-    The first SIGINT or SIGTERM asks the workers for a final checkpoint; a later one ends them at once. Outside the main thread, as
-    inside Ray Tune, signals have no effect.
+    The first SIGINT, SIGTERM or SIGHUP asks the workers for a final checkpoint; a later one ends them at once. Outside the main
+    thread, as inside Ray Tune, signals have no effect. Where the cluster has no room, it waits without a limit, and says so.
 
-    Raises InputError or PermanentError if a worker raised one, RunError when workers failed more often than
-    `settings.max_failures`, Interrupted when the training was asked to stop and did, KeyboardInterrupt when it was ended at once.
+    Raises InputError or PermanentError if a worker raised one, InputError also if one has other code, RunError when workers failed
+    more often than `settings.max_failures`, ClusterError when that was because nodes were lost, Interrupted when the training was
+    asked to stop and did, KeyboardInterrupt when it was ended at once.
     """
     folder = open_folder(job.run)
     folder.delete(MARKS)
-    workers = settings.num_workers
-    with connected(cpus=workers * settings.cpus_per_worker, gpus=workers * settings.gpus_per_worker):
+    need = Need(settings.num_workers, settings.cpus_per_worker, settings.gpus_per_worker)
+    with connected(need):
         trainer, stop = _trainer(_Worker(run_job, job), folder, settings), StopSignals()
         try:
-            with stop.heard(), _forwarding_stop(stop, folder, trainer):
+            with stop.heard(), _beside(_forward_stop, stop, folder, trainer), _beside(_report_waiting, need):
                 trainer.fit()
             ending = _ending_error(folder)
         except ray.train.TrainingFailedError as error:
-            raise _ending_error(folder) or _first_error(error) from None
-        except ray.exceptions.RayActorError:
+            raise _ending_error(folder) or _first_error(error, job) from None
+        except ray.exceptions.RayActorError as error:
             if not stop.asked():
-                raise
+                raise ClusterError(f"Ray lost the process that watches the workers ({_last_line(error)}); {_way_on(job)}") from None
             ending = _ending_error(folder) or Interrupted(
                 f"no worker was running to save a checkpoint; the same command goes on from the last one in {job.run}"
             )
@@ -118,16 +122,34 @@ def _ending_error(folder: Folder) -> Exception | None:
 
 
 @contextmanager
-def _forwarding_stop(stop: StopSignals, folder: Folder, trainer: _Trainer) -> Iterator[None]:
-    """While inside, forward a request to stop in a thread: the main thread waits for Ray, and signal handlers must be short."""
+def _beside(work: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """While inside, run `work(*arguments, over)` in a thread, which ends soon after the event `over` is set.
+
+    The main thread waits for Ray, and signal handlers must be short.
+    """
     over = threading.Event()
-    thread = threading.Thread(target=_forward_stop, args=(stop, folder, trainer, over), daemon=True, name="stop")
+    thread = threading.Thread(target=work, args=(*arguments, over), daemon=True, name=work.__name__)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
+
+
+def _report_waiting(need: Need, over: threading.Event) -> None:
+    """Say when the workers are not there for longer than they need to start: the cluster has no room for them, or lost a node."""
+    if _in_tune_session():  # the trials of a sweep share one Ray job, in which this training's workers cannot be told from others
+        return
+    waiting = Waiting(START_S)
+    while not over.wait(LOOK_S * 10):
+        alive = workers_alive("RayTrainWorker")
+        if alive is None:
+            continue
+        if alive < need.workers:
+            waiting.say(f"{need} to start; {alive} are there")
+        else:
+            waiting.end("the workers are there")
 
 
 def _forward_stop(stop: StopSignals, folder: Folder, trainer: _Trainer, over: threading.Event) -> None:
@@ -182,7 +204,7 @@ def _trainer(worker: _Worker, run: Folder, settings: Any) -> _Trainer:
             storage_filesystem=filesystem,
             # Ray's own messages go to its log files; the loop prints the progress of the training.
             logging_config=LoggingConfig(log_level="WARNING"),
-            failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=3),
+            failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=START_FAILURES),
             callbacks=[TuneReportCallback()] if _in_tune_session() else [],
         ),
     )
@@ -196,7 +218,7 @@ class _Worker:
     """
 
     def __init__(self, run_job: Callable[[Any, Context], None], job: Any):
-        self.run_job, self.job = run_job, job
+        self.run_job, self.job, self.code = run_job, job, code.running_code()
 
     def __call__(self) -> None:
         _quieten_loggers()
@@ -206,12 +228,19 @@ class _Worker:
             return
         try:
             with _listening(stop, folder) if context.rank == 0 else nullcontext():
+                self._check_code()
                 self.run_job(self.job, context)
         except tuple(ERROR_MARKS.values()) as error:
             mark = next(mark for mark, kind in ERROR_MARKS.items() if isinstance(error, kind))
             folder.replace(mark, str(error).encode())
             if isinstance(error, PermanentError):
                 raise
+
+    def _check_code(self) -> None:
+        """Raise InputError on all workers unless all of them run the code of the driver, whose commit the run is signed with."""
+        found = [text for text in from_all(code.difference(self.code)) if text]
+        if found:
+            raise InputError(f"{'; '.join(sorted(set(found)))}; {code.WAY_OUT}")
 
 
 @contextmanager
@@ -242,10 +271,26 @@ def _quieten_loggers() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _first_error(error: Exception) -> RunError:
-    """Return the first worker's own error as one line."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in failures.values():
+def _first_error(error: Exception, job: Any) -> RunError:
+    """Return the first worker's own error as one line; a ClusterError where a node was lost, from which the other errors follow."""
+    failures = list((getattr(error, "worker_failures", None) or {}).values())
+    lost = next((failure for failure in failures if _is_loss_of_node(failure)), None)
+    if lost is not None:
+        return ClusterError(f"nodes were lost more often than --max-failures allows ({_last_line(lost)}); {_way_on(job)}")
+    for failure in failures:
         cause = getattr(failure, "cause", None) or failure
-        return RunError(f"a worker failed: {type(cause).__name__}: {str(cause).strip().splitlines()[-1][:300]}")
-    return RunError(str(error).strip().splitlines()[-1][:300])
+        return RunError(f"a worker failed: {type(cause).__name__}: {_last_line(cause)}")
+    return RunError(_last_line(error))
+
+
+def _is_loss_of_node(failure: BaseException) -> bool:
+    """Return whether a worker was lost with its node. Ray has one class for that and for a process that died; its text tells."""
+    return isinstance(failure, ray.exceptions.RayActorError) and "node" in str(failure).partition("Some common causes")[0].lower()
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:300]
+
+
+def _way_on(job: Any) -> str:
+    return f"the same command goes on from the last checkpoint in {job.run}"

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from zsbir.base.signals import STOP_SIGNALS, heeded
 from zsbir.training.gather import world_size
 
 SAME_REQUEST_S = 2.0
@@ -54,7 +55,7 @@ def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 class StopSignals:
-    """Requests to stop by SIGINT or SIGTERM."""
+    """Requests to stop by SIGINT, by SIGTERM, or by SIGHUP, which comes when the terminal is lost."""
 
     def __init__(self) -> None:
         # Not a threading.Event: a handler that interrupts another one setting it would wait for its lock for ever.
@@ -68,22 +69,25 @@ class StopSignals:
     def heard(self) -> Iterator[None]:
         """Take the first signal inside as a request to stop; one SAME_REQUEST_S later or more raises KeyboardInterrupt.
 
+        A SIGHUP never counts as the later one: a shell and the kernel each send one, and nobody at a terminal is in a hurry. Where
+        it is ignored, as under nohup, it is no request.
+
         Only the main thread receives signals: in another one nothing changes.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._hear) for number in heeded(STOP_SIGNALS)}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _hear(self, _number: int, _frame: object) -> None:
+    def _hear(self, number: int, _frame: object) -> None:
         if self._asked_s is None:
             self._asked_s = time.monotonic()
-        elif time.monotonic() - self._asked_s >= SAME_REQUEST_S:
+        elif number != signal.SIGHUP and time.monotonic() - self._asked_s >= SAME_REQUEST_S:
             raise KeyboardInterrupt
 
 
@@ -106,9 +110,9 @@ class LocalContext:
         """Do nothing: nothing outside listens."""
 
     def stop_requested(self) -> bool:
-        """Return whether SIGINT or SIGTERM came inside `signals`."""
+        """Return whether a signal to stop came inside `signals`."""
         return self._stop.asked()
 
     def signals(self) -> AbstractContextManager[None]:
-        """Take the first SIGINT or SIGTERM inside as a request for a final checkpoint; a later one ends at once."""
+        """Take the first SIGINT, SIGTERM or SIGHUP inside as a request for a final checkpoint; a later one ends at once."""
         return self._stop.heard()

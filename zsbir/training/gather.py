@@ -81,6 +81,15 @@ def from_first(text: str, device: torch.device) -> str:
     return str(texts[0])
 
 
+def from_all(text: str) -> list[str]:
+    """Return every worker's text, in rank order."""
+    if world_size() == 1:
+        return [text]
+    texts: list[str] = [""] * world_size()
+    dist.all_gather_object(texts, text)
+    return texts
+
+
 def barrier() -> None:
     """Wait for all workers."""
     if world_size() > 1:

@@ -29,7 +29,8 @@ from services.jobs.runs.attempt_dir import HEARTBEAT_S, LOG_LIMIT, LOG_PIECE, At
 from services.jobs.runs.steps import Step, StepInput
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.signals import on_signals
+from zsbir.base.events import say
+from zsbir.base.signals import STOP_SIGNALS, on_signals
 from zsbir.base.storage import join, open_folder
 from zsbir.training_run.delivery import UNDELIVERED
 
@@ -43,6 +44,7 @@ STORAGE_ERRORS = (InputError, RunError, OSError)
 
 CAUSES_BY_ERROR: Mapping[str, Cause] = {
     "Busy": "busy",
+    "ClusterError": "node_lost",
     "DataError": "data_error",
     "InputError": "user_error",
     "MemoryError": "out_of_memory",
@@ -56,6 +58,7 @@ CAUSES_BY_CODE: Mapping[int, Cause] = {
     130: "preempted",
     -signal.SIGINT: "preempted",
     -signal.SIGTERM: "preempted",
+    -signal.SIGHUP: "preempted",
     -signal.SIGKILL: "lost",
 }
 """What a command's exit code means, where the command reported no error."""
@@ -78,7 +81,7 @@ class Log:
         with self._lock:
             if self._size > LOG_LIMIT:
                 return
-            with suppress(OSError):
+            with suppress(OSError, ValueError, AttributeError):
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
             room = LOG_LIMIT - self._size
@@ -174,7 +177,7 @@ class Attempt:
 
     def _exit_as_lost(self) -> NoReturn:
         """Exit at once: the dispatcher took this attempt for lost, and another one may be at work."""
-        print("the dispatcher took this attempt for lost; it ends", file=sys.stderr)  # noqa: T201 - this process's own log
+        say("the dispatcher took this attempt for lost; it ends")
         if self._command is not None:
             with suppress(ProcessLookupError):
                 self._command.kill()
@@ -314,7 +317,7 @@ def _die_with_parent() -> None:
     """Have the kernel kill the command when this process dies: two attempts must never work at the same time."""
     if LIBC:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, set(STOP_SIGNALS))
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ray ignores it, and a process that it starts inherits that
 
 
@@ -334,7 +337,7 @@ def main(uri: str) -> int:
     attempt = Attempt(attempt_dir)
     on_signals(lambda _: attempt.request_stop("preempted"))
     if not attempt_dir.claim_start(f"{socket.gethostname()} {os.getpid()}"):
-        print("another process has begun this attempt, or it was given up", file=sys.stderr)  # noqa: T201 - this process's own log
+        say("another process has begun this attempt, or it was given up")
         return 1
     watcher = threading.Thread(target=attempt.watch, daemon=True, name="watch")
     watcher.start()

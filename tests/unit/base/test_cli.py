@@ -151,14 +151,24 @@ cli.main(run)
 """
 
 
-def test_control_c_ends_a_real_process_with_130_and_one_line():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_each_signal_to_stop_ends_a_real_process_with_130_and_one_line(number):
     process = subprocess.Popen(
         [sys.executable, "-c", WAITS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     )
     assert process.stderr.readline() == "working\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
+def test_under_nohup_a_lost_terminal_changes_nothing():
+    words = ["nohup", sys.executable, "-c", WAITS.replace("60", "1")]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.readline() == "working\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 0
 
 
 def test_fields_are_dealt_to_their_configurations_and_strangers_go_to_the_first():
