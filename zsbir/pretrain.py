@@ -19,6 +19,7 @@ from pydantic import Field
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config
+from zsbir.base.errors import RunError
 from zsbir.base.fetch import fetch
 from zsbir.base.layout import pretrained_uri
 from zsbir.base.storage import default_root
@@ -53,7 +54,10 @@ class Settings(Config):
 
 
 def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
-    """Return the artifact whose `weights.safetensors` is the trained classifier; an existing one is found, not made again."""
+    """Return the artifact whose `weights.safetensors` is the trained classifier; an existing one is found, not made again.
+
+    Raises RunError when the training diverges.
+    """
     from zsbir.model.weights import save_weights
 
     digest = config.fingerprint()
@@ -104,6 +108,8 @@ def _fit(config: PretrainConfig, photos: Photos) -> nn.Module:
             with autocast(config.precision, device):
                 logits = network(images.to(device))
             loss = nn.functional.cross_entropy(logits.float(), labels.to(device), label_smoothing=0.1)
+            if not np.isfinite(loss.item()):
+                raise RunError(f"the training diverged, its loss is {loss.item()}: pass a lower --lr (now {config.lr:g})")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
