@@ -143,7 +143,7 @@ def _trained(trial: Trial, config: EvaluateConfig) -> Subject:
 
 def _subject(name: str, trial: Trial, encoder: Encoder, output: Forward, config: EvaluateConfig) -> Subject:
     """Embed queries and gallery, and evaluate them. output: what of the encoder's output is the embedding."""
-    from zsbir.evaluation.embed import embed
+    from zsbir.evaluation.embed import check_finite, embed
     from zsbir.training.context import default_device
     from zsbir.training.precision import autocast
 
@@ -158,6 +158,7 @@ def _subject(name: str, trial: Trial, encoder: Encoder, output: Forward, config:
         autocast=autocast(config.precision, device),
         label=f"embed {name}",
     )
+    check_finite(both, f"the {name} model")
     queries, gallery = both[: len(trial.queries)], both[len(trial.queries) :]
     labels = trial.samples.class_id
     return Subject(name, queries, gallery, evaluate_embeddings(queries, labels[trial.queries], gallery, labels[trial.gallery]))

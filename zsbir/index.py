@@ -21,13 +21,13 @@ from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
 from zsbir.base.storage import default_root
-from zsbir.data.images import BadImage
+from zsbir.data.passed_over import PassedOver
 from zsbir.training.config import Precision
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from zsbir.data.gallery import Gallery, Item
+    from zsbir.data.gallery import Gallery, Item, Unreadable
     from zsbir.model.encoder import Encoder
 
 
@@ -57,7 +57,9 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
     from zsbir.model.encoder import Encoder
 
     run = Artifact(run_uri, "run")
-    gallery, source = _gallery(run, config)
+    passed = PassedOver()
+    gallery, source = _gallery(run, config, passed)
+    passed.show(f"passed over in {source['uri']}")
     digest = digest_of([config.identity(), run.digest, source["digest"]])
     name = config.name or run.manifest.name
     uri = layout.index_uri(settings.root, name, digest)
@@ -65,33 +67,49 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
         return Artifact(uri, "index")
     with draft(uri, "index", name) as work:
         encoder = Encoder.load(run.verified("encoder.safetensors")).eval()
-        bad: list[BadImage] = []
-        vectors = _embed(encoder, gallery, work, config, bad)
-        _check_bad(bad, len(gallery.entries), config)
+        unread = PassedOver()
+        vectors = _embed(encoder, gallery, work, config, unread)
+        unread.show("photos that cannot be read")
+        _check_bad(unread, len(gallery.entries), config)
+        _write_passed_over(work, [*unread.rows(), *passed.rows()])
         np.save(work.file("vectors.npy"), vectors)
         encoder.save(work.file("encoder.safetensors"))
-        counts = {"photos": len(vectors), "dimensions": encoder.embedding_dim, "unreadable": len(bad)}
-        return work.commit(digest=digest, config=config, inputs={"run": run.reference(), "gallery": source}, counts=counts)
+        return work.commit(
+            digest=digest,
+            config=config,
+            inputs={"run": run.reference(), "gallery": source},
+            counts={
+                "photos": len(vectors),
+                "dimensions": encoder.embedding_dim,
+                "unreadable": len(unread),
+                "passed_over": len(passed),
+            },
+            facts={"unreadable": unread.facts(), "passed_over": passed.facts()},
+        )
 
 
-def _gallery(run: Artifact, config: IndexConfig) -> tuple[Gallery, dict[str, str]]:
+def _gallery(run: Artifact, config: IndexConfig, passed: PassedOver) -> tuple[Gallery, dict[str, str]]:
     """Return the photos to index, and the address and digest of where they come from."""
     from zsbir.data.gallery import dataset_gallery, folder_gallery
 
     if not config.gallery:
         dataset = run.input("dataset", "dataset")
         return dataset_gallery(dataset, config.split), dataset.reference()
-    gallery = folder_gallery(config.gallery)
+    gallery = folder_gallery(config.gallery, passed)
     assert gallery.folder is not None
     return gallery, {"uri": gallery.folder.uri, "digest": digest_of([list(stamp) for stamp in gallery.stamps])}
 
 
-def _embed(encoder: Encoder, gallery: Gallery, work: Draft, config: IndexConfig, bad: list[BadImage]) -> Float[np.ndarray, "n d"]:
-    """Return the vectors of all readable photos. Their rows are written to items.parquet; unreadable ones are appended to `bad`."""
+def _embed(encoder: Encoder, gallery: Gallery, work: Draft, config: IndexConfig, unread: PassedOver) -> Float[np.ndarray, "n d"]:
+    """Return the vectors of all readable photos. Their rows are written to items.parquet; unreadable ones are noted in `unread`.
+
+    Raises InputError where a vector is not finite.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     import torch
 
+    from zsbir.evaluation.embed import check_finite
     from zsbir.training.context import default_device
     from zsbir.training.precision import autocast
 
@@ -105,10 +123,11 @@ def _embed(encoder: Encoder, gallery: Gallery, work: Draft, config: IndexConfig,
         torch.inference_mode(),
     ):
         done = 0
-        for items in _batches(gallery.items(encoder.image_px), bad):
+        for items in _batches(gallery.items(encoder.image_px), unread):
             with autocast(config.precision, device):
                 pixels = torch.from_numpy(np.stack([item.pixels for item in items])).to(device)
                 vectors.append(encoder(pixels)[0].float().cpu().numpy())
+            check_finite(vectors[-1], "the encoder")
             rows = [_row(done + number, item) for number, item in enumerate(items)]
             writer.write_table(pa.Table.from_pylist(rows, schema))
             done += len(items)
@@ -126,14 +145,15 @@ def _row(number: int, item: Item) -> dict[str, object]:
     return {"item_id": number, "path": item.path, "class_name": item.class_name, "thumbnail": item.thumbnail}
 
 
-def _batches(items: Iterator[Item | BadImage], bad: list[BadImage]) -> Iterator[list[Item]]:
-    """Yield readable items, EMBED_BATCH at a time; append the others to `bad`."""
+def _batches(items: Iterator[Item | Unreadable], unread: PassedOver) -> Iterator[list[Item]]:
+    """Yield readable items, EMBED_BATCH at a time; note the others in `unread`."""
+    from zsbir.data.gallery import Unreadable
     from zsbir.evaluation.embed import EMBED_BATCH
 
     batch: list[Item] = []
     for item in items:
-        if isinstance(item, BadImage):
-            bad.append(item)
+        if isinstance(item, Unreadable):
+            unread.add(item.path, item.reason)
             continue
         batch.append(item)
         if len(batch) == EMBED_BATCH:
@@ -143,13 +163,24 @@ def _batches(items: Iterator[Item | BadImage], bad: list[BadImage]) -> Iterator[
         yield batch
 
 
-def _check_bad(bad: list[BadImage], total: int, config: IndexConfig) -> None:
-    for image in bad[:5]:
-        events.warn(f"left out {image}")
-    if len(bad) > config.max_bad_frac * total or len(bad) == total:
+def _check_bad(unread: PassedOver, total: int, config: IndexConfig) -> None:
+    if len(unread) > config.max_bad_frac * total or len(unread) == total:
+        first = next(unread.rows())
         raise InputError(
-            f"{len(bad)} of {total} photos cannot be read, more than --max-bad-frac {config.max_bad_frac:g} allows; first: {bad[0]}"
+            f"{len(unread)} of {total} photos cannot be read, more than --max-bad-frac {config.max_bad_frac:g} allows; first:"
+            f" {first['path']}: {first['reason']}"
         )
+
+
+def _write_passed_over(work: Draft, rows: list[dict[str, str]]) -> None:
+    """Write the list of what the index lacks, if it lacks anything."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from zsbir.data.schema import PASSED_OVER_SCHEMA
+
+    if rows:
+        pq.write_table(pa.Table.from_pylist(rows, PASSED_OVER_SCHEMA), work.file("passed_over.parquet"))
 
 
 def _parse(argv: Sequence[str]) -> str:

@@ -111,6 +111,8 @@ def _fit(config: PretrainConfig, photos: Photos) -> nn.Module:
             with autocast(config.precision, device):
                 logits = network(images.to(device))
             loss = nn.functional.cross_entropy(logits.float(), labels.to(device), label_smoothing=0.1)
+            if not np.isfinite(loss.item()):
+                raise PermanentError(f"the training diverged, its loss is {loss.item()}: pass a lower --lr (now {config.lr:g})")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

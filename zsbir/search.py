@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
+from zsbir.base.storage import local_path
 from zsbir.base.text import clean
-from zsbir.data.images import BadImage, decode, eval_array, is_blank
+from zsbir.data.images import BadImage, decode, eval_array, is_blank, is_inverted
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Searcher:
         """Return the k photos nearest to a drawing, best first. Raises InputError for a blank drawing or k below 1."""
         import torch
 
+        from zsbir.evaluation.embed import check_finite
         from zsbir.retrieval.exact import search as exact_search
         from zsbir.training.precision import autocast
 
@@ -64,6 +66,7 @@ class Searcher:
         # The same precision as for the index: drawing and photos must be embedded in the same way.
         with torch.inference_mode(), autocast(self.index.manifest.config["precision"], torch.device("cpu")):
             query = self.encoder(pixels)[0].float().numpy()
+        check_finite(query, "the encoder")
         found, scores = exact_search(query, self.vectors, k)
         paths, names = self._items["path"], self._items["class_name"]
         return [
@@ -92,6 +95,14 @@ def read_drawing(path: Path) -> Image.Image:
         raise InputError(f"cannot read the drawing {str(path)!r}: {error}") from None
 
 
+def _turned(drawing: Image.Image, *, invert: bool) -> Image.Image:
+    """Return the drawing, inverted if asked for. Warn where it is light on dark, unlike what encoders are trained on."""
+    drawing = ImageOps.invert(drawing) if invert else drawing
+    if is_inverted(drawing):
+        events.warn("the drawing is light strokes on a dark background, the index expects dark on light: pass --invert if need be")
+    return drawing
+
+
 def picture(searcher: Searcher, drawing: Image.Image, hits: list[Hit], title: str) -> Image.Image:
     """Return a picture of the drawing and the photos found for it, without marks for right and wrong, which nobody knows."""
     from zsbir.evaluation.figures import retrieval_grid
@@ -113,11 +124,12 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_argument("drawing", help="image file of the drawing: dark strokes on a light background")
     parser.add_argument("-k", type=int, default=10, help="number of photos to find [10]")
     parser.add_argument("--grid", metavar="FILE", help="write a picture of the drawing and the photos found for it")
+    parser.add_argument("--invert", action="store_true", help="the drawing is light strokes on a dark background: turn it over")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parsed, _ = parser.values(argv)
     if parsed.grid and Path(parsed.grid).suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise InputError(f"--grid {parsed.grid}: a picture's name ends in .png, .jpg or .webp")
-    drawing, searcher = read_drawing(Path(parsed.drawing)), Searcher(parsed.index)
+    drawing, searcher = _turned(read_drawing(local_path(parsed.drawing)), invert=parsed.invert), Searcher(parsed.index)
     hits = searcher.search(drawing, parsed.k)
     if parsed.grid:
         picture(searcher, drawing, hits, f"{Path(parsed.drawing).name} in {searcher.index.manifest.name}").save(parsed.grid)

@@ -184,10 +184,19 @@ def add_up(samples: Samples, labels: int, parts: Iterable[Sums]) -> list[ClassKn
 
 
 def _check_complete(samples: Samples, knowledge: list[ClassKnowledge]) -> None:
+    """Check that each seen class has a distribution. Raises InputError."""
+    from zsbir.data.knowledge import is_distribution
+
     seen = set(samples.classes("train").tolist()) | set(samples.classes("dev").tolist())
     missing = sorted(seen - {entry.class_id for entry in knowledge})
     if missing:
         raise InputError(f"class {samples.class_names[missing[0]]!r} has no photo that the teacher could classify")
+    bad = [entry.class_name for entry in knowledge if not is_distribution(entry.total / entry.photos)]
+    if bad:
+        raise InputError(
+            f"the teacher's answers for {len(bad)} of {len(knowledge)} classes are not probabilities (NaN or infinite), the first"
+            f" {bad[0]!r}: its weights overflow in this precision; pass --precision fp32, or other --weights"
+        )
 
 
 def _parse(argv: Sequence[str]) -> str:

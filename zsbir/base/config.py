@@ -132,7 +132,7 @@ def _pieces(value: Any) -> Iterator[str]:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping from a file. Raises InputError where there is none."""
     try:
-        values = yaml.safe_load(Path(path).read_text("utf-8"))
+        values = yaml.safe_load(Path(path).read_bytes())  # bytes: in any encoding that a byte order mark names
         json.dumps(values, default=str)  # fails for a mapping that contains itself
     except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"cannot read the configuration {str(path)!r}: {' '.join(str(error).split())}") from None

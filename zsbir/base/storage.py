@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import unquote
 
 from zsbir.base.errors import InputError
 from zsbir.base.folder import S3_SCHEME, WORKSPACE, Entry, Folder, checked_key, variation
@@ -30,6 +31,9 @@ __all__ = [
     "split_file",
     "variation",
 ]
+
+
+_FILE_SCHEME = "file:/"
 
 
 def open_folder(uri: str | Path) -> Folder:
@@ -81,9 +85,26 @@ def default_root() -> str:
 
 
 def local_path(uri: str) -> Path:
-    """Return the local path that `uri` (a path or a `file://` URI) means. Raises InputError for other schemes."""
-    if uri.startswith("file://"):
-        return Path(uri.removeprefix("file://"))
-    if "://" in uri:
+    """Return the local path that `uri` (a path or a `file:` URI, RFC 8089) means.
+
+    Raises InputError for other schemes, for another host, and for names that are not UTF-8, which no manifest could hold.
+    """
+    path = _path_of_file_uri(uri) if uri[: len(_FILE_SCHEME)].lower() == _FILE_SCHEME else uri
+    if "://" in uri and path is uri:
         raise InputError(f"{uri!r} has a scheme that is not known here: give a path, file:// or s3://bucket/prefix")
-    return Path(uri)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the path {path!r} is not UTF-8: rename the file or folder") from None
+    if "\0" in path:
+        raise InputError(f"the path {path!r} holds a zero byte")
+    return Path(path)
+
+
+def _path_of_file_uri(uri: str) -> str:
+    """Return the decoded path of `file:///path`, `file://localhost/path` or `file:/path`."""
+    rest = uri[len(_FILE_SCHEME) - 1 :]
+    host, slash, path = rest[2:].partition("/") if rest.startswith("//") else ("", "/", rest[1:])
+    if host.lower() not in ("", "localhost") or not slash:
+        raise InputError(f"{uri!r} names another machine, {host!r}: for a path of this one write file:///path, with three slashes")
+    return unquote(f"/{path}", errors="surrogateescape")

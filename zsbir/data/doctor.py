@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from zsbir.base.config import Config
 from zsbir.data.domains import DOMAINS
-from zsbir.data.layouts import fold
+from zsbir.data.names import fold, spelled_alike
 
 FEW_IMAGES = 10
 TRAIN_PX = 224
@@ -30,14 +31,28 @@ class Finding(Config):
     message: str
 
 
-def examine(samples: pa.Table, quarantine: pa.Table, *, imagenet: bool = True) -> list[Finding]:
+@dataclass(frozen=True)
+class Inverted:
+    """The paths of sketches that came as light strokes on a dark ground. mended: they are stored dark on light."""
+
+    paths: Sequence[str] = ()
+    mended: bool = False
+
+
+NONE_INVERTED = Inverted()
+
+
+def examine(samples: pa.Table, quarantine: pa.Table, *, inverted: Inverted = NONE_INVERTED, imagenet: bool = True) -> list[Finding]:
     """Return all findings on a sample table (SAMPLES_SCHEMA) and the refused images (QUARANTINE_SCHEMA), warnings first.
 
-    `imagenet` compares the unseen classes with ImageNet's. Rows become Python objects only where bytes repeat.
+    inverted: the sketches of light strokes on a dark ground. `imagenet` compares the unseen classes with ImageNet's.
+    Rows become Python objects only where bytes repeat.
     """
     unseen = pc.unique(samples["class_name"].filter(pc.equal(samples["split"], "unseen"))).to_pylist()
     found = [
         *_refused(quarantine, samples.num_rows),
+        *_spelled_alike(samples),
+        *_inverted(samples, inverted),
         *_same_bytes(samples),
         *_same_photo_twice(samples),
         *(_known_to_imagenet(sorted(unseen)) if imagenet else ()),
@@ -57,6 +72,39 @@ def _refused(quarantine: pa.Table, good: int) -> Iterator[Finding]:
             check="quarantine",
             message=f"{count} of {good + count} images were refused, the first {first['path']}: {first['reason']}",
         )
+
+
+def _spelled_alike(samples: pa.Table) -> Iterator[Finding]:
+    """Find classes whose names differ in case, blanks, hyphens or invisible characters alone."""
+    classes = samples.select(["class_name", "split"]).group_by(["class_name", "split"]).aggregate([])
+    split_of = dict(zip(classes["class_name"].to_pylist(), classes["split"].to_pylist(), strict=True))
+    groups = spelled_alike(split_of)
+    if groups:
+        first = " and ".join(f"{name!r} ({split_of[name]})" for name in groups[0])
+        yield Finding(
+            severity="warning",
+            check="one class, two spellings",
+            message=f"{len(groups)} times classes differ in their spelling alone, the first {first}: put them into one folder if"
+            " they are one class",
+        )
+
+
+def _inverted(samples: pa.Table, inverted: Inverted) -> Iterator[Finding]:
+    """Find sketches that differ from what people search with, which is dark strokes on a light ground."""
+    if not inverted.paths:
+        return
+    sketches = pc.sum(pc.equal(samples["domain"], "sketch")).as_py()
+    classes = pc.unique(samples["class_name"].filter(pc.is_in(samples["path"], value_set=pa.array(inverted.paths, pa.string()))))
+    which = f"{len(inverted.paths)} of {sketches} sketches, in {len(classes)} classes, such as {inverted.paths[0]}"
+    if inverted.mended:
+        yield Finding(severity="note", check="inverted sketches", message=f"{which}, were light on dark and are stored inverted")
+        return
+    yield Finding(
+        severity="warning",
+        check="inverted sketches",
+        message=f"{which}, are light strokes on a dark ground, while drawings to search with are dark on light: pass"
+        " --invert-sketches to store them so, or delete them",
+    )
 
 
 def _same_bytes(samples: pa.Table) -> Iterator[Finding]:

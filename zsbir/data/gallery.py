@@ -17,8 +17,9 @@ from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.data.domains import SPLITS
 from zsbir.data.images import BadImage, decode, encode_photo, eval_array
-from zsbir.data.layouts import IMAGE_SUFFIXES
 from zsbir.data.loader import default_threads
+from zsbir.data.names import IMAGE_SUFFIXES
+from zsbir.data.passed_over import PassedOver
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.data.trees import open_tree
@@ -42,6 +43,14 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Unreadable:
+    """A photo of a gallery that cannot be read: its path, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Gallery:
     """A source of photos: path and class name of each, and where its encoded bytes are read."""
 
@@ -59,15 +68,17 @@ class Gallery:
         assert self.folder is not None
         return self.folder.read(self.entries[number][0])
 
-    def items(self, image_px: int) -> Iterator[Item | BadImage]:
-        """Yield every photo in order, decoded by threads; a BadImage stands for one that cannot be read."""
+    def items(self, image_px: int) -> Iterator[Item | Unreadable]:
+        """Yield every photo in order, decoded by threads; an Unreadable stands for one that cannot be read."""
 
-        def item(number: int) -> Item | BadImage:
+        def item(number: int) -> Item | Unreadable:
             path, class_name = self.entries[number]
             try:
                 image = decode(self.read(number))
-            except (BadImage, OSError) as error:
-                return BadImage(f"{path}: {error}")
+            except BadImage as error:
+                return Unreadable(path, str(error))
+            except OSError as error:
+                return Unreadable(path, f"cannot be read: {error.strerror or error}")
             return Item(path, class_name, thumbnail(image), eval_array(image, image_px))
 
         if self.dataset_images is not None:
@@ -104,16 +115,20 @@ def dataset_gallery(dataset: Artifact, split: str) -> Gallery:
     return Gallery(entries, Images(dataset, samples), tuple(positions.tolist()))
 
 
-def folder_gallery(uri: str | Path) -> Gallery:
-    """Return every image below a folder (a path or an `s3://` URI), by path; links that lead out of it are left out.
+def folder_gallery(uri: str | Path, passed: PassedOver | None = None) -> Gallery:
+    """Return every image below a folder (a path or an `s3://` URI), by path. What is passed over is noted in `passed`.
 
+    Hidden files, those that an operating system or a network drive put there, and links that lead out of the folder are no photos.
     Raises InputError where there is no folder, or no image in it.
     """
     tree = open_tree(uri)
     folder = tree.folder
     if not tree.has_folder(""):
         raise InputError(f"no folder at {folder.uri!r}")
-    found = tree.below(IMAGE_SUFFIXES)
+    passed = PassedOver() if passed is None else passed
+    tree.note_odd_keys(passed)
+    found = tree.below(IMAGE_SUFFIXES, passed)
     if not found:
-        raise InputError(f"no images below {folder.uri!r} ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        why = "; ".join(f"{fact['count']} passed over: {fact['reason']}" for fact in passed.facts())
+        raise InputError(f"no images below {folder.uri!r} ({', '.join(sorted(IMAGE_SUFFIXES))}){f'; {why}' if why else ''}")
     return Gallery([(path, "") for path in found], folder=folder, stamps=tuple((path, *tree.stamp(path)) for path in found))

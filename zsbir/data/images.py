@@ -9,11 +9,14 @@ import io
 import math
 import struct
 import zlib
-from typing import cast
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
+
+from zsbir.base.filetypes import what_is
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """Formats that are read. Every other decoder of Pillow stays unused, since each is an attack surface for hostile files."""
@@ -22,6 +25,12 @@ MAX_PIXELS = 50_000_000
 BLANK_SPREAD = 4
 """Grey levels between the lightest and the darkest pixel at or below which an image shows nothing."""
 
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_KEPT = frozenset({b"tRNS", b"acTL", b"fcTL", b"fdAT"})
+"""Ancillary chunks of a PNG that change its pixels."""
+
+_DARK = 96
+"""Brightness below which the ground of a sketch is dark: paper is above 128 even in a badly lit photo of it."""
 _ORIENTATION = 0x0112
 _WHITE = (255, 255, 255)
 # Pillow's decoders raise nearly anything on a damaged file; all of it means the same here: a bad image, named in quarantine.
@@ -39,7 +48,20 @@ _DECODER_ERRORS = (
     struct.error,
     zlib.error,
 )
+_STARTS = {
+    b"\xff\xd8": "JPEG",
+    _PNG_START: "PNG",
+    b"RIFF": "WEBP",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+"""The first bytes of each format that is read."""
 _BOMB_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+Made = TypeVar("Made")
 
 
 class BadImage(Exception):  # noqa: N818 - the name says what it is; the message is the reason
@@ -83,8 +105,40 @@ def finish(image: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> object:
-    """Return the orientation tag of EXIF or XMP: 2 to 8 for turned images, 0 or 1 for upright ones, anything in a bad file."""
-    return image.getexif().get(_ORIENTATION, 1)
+    """Return the orientation tag of EXIF or XMP: 2 to 8 for turned images, 0 or 1 for upright ones, anything in a bad file.
+
+    An image whose metadata cannot be read is shown as it is.
+    """
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except _DECODER_ERRORS:
+        return 1
+
+
+def without_metadata(data: bytes) -> bytes:
+    """Return a PNG without the chunks that say nothing about its pixels; other files, and PNGs without such chunks, as they are.
+
+    Pillow refuses a whole image for a colour profile or a text of more than a megabyte, or for a wrong checksum of a chunk that no
+    reader needs. Unlike the pixels' own, such a chunk may be left out (PNG specification, section 5.4: ancillary chunks).
+    """
+    if not data.startswith(_PNG_START):
+        return data
+    kept, at = [_PNG_START], len(_PNG_START)
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        is_ancillary = bool(kind[0] & 0x20)
+        whole = end <= len(data) and zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end])
+        if not is_ancillary or kind in _PNG_KEPT or (kind == b"eXIf" and whole):
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def is_inverted(image: Image.Image) -> bool:
+    """Return whether a sketch (grey or RGB) is drawn in light strokes on a dark ground: most of its area is dark."""
+    small = image.convert("L").resize((32, 32), Image.Resampling.BOX)
+    return bool(np.median(np.asarray(small)) < _DARK)
 
 
 def is_blank(image: Image.Image) -> bool:
@@ -147,7 +201,21 @@ def _encoded(image: Image.Image, form: str, **options: int) -> bytes:
 
 
 def _decode(data: bytes, max_pixels: int) -> Image.Image:
-    return finish(open_image(data, max_pixels))
+    return tolerant(data, lambda read: finish(open_image(read, max_pixels)))
+
+
+def tolerant(data: bytes, use: Callable[[bytes], Made]) -> Made:
+    """Return `use(data)`; where that raises BadImage, try once more without metadata, if there is any.
+
+    Raises BadImage with the reason of the last try.
+    """
+    try:
+        return use(data)
+    except BadImage:
+        plain = without_metadata(data)
+        if len(plain) == len(data):
+            raise
+    return use(plain)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -158,17 +226,22 @@ def _open(data: bytes) -> Image.Image:
     except _BOMB_ERRORS as error:
         raise BadImage(f"decompression bomb: {_one_line(error)}") from None
     except _DECODER_ERRORS:
-        raise BadImage(_what_else(data)) from None
+        raise BadImage(_why_not_opened(data)) from None
 
 
-def _what_else(data: bytes) -> str:
-    head = data[:512].lstrip().lower()
-    readable = f"not one of {', '.join(FORMATS)}"
-    if b"<svg" in head:
-        return f"an SVG drawing, {readable}"
-    if head.startswith((b"<!doctype html", b"<html")):
-        return f"a web page, {readable}"
-    return f"no readable image header, {readable}"
+def _why_not_opened(data: bytes) -> str:
+    """Return what the file is if it is no image that can be read; else what its decoder says, which Pillow's `open` hides."""
+    form = next((form for start, form in _STARTS.items() if data.startswith(start)), None)
+    what = what_is(data)
+    if form is None or what:
+        return what or f"no readable image header, not one of {', '.join(FORMATS)}"
+    try:
+        Image.OPEN[form][0](io.BytesIO(data), "")
+    except _BOMB_ERRORS as error:
+        return f"decompression bomb: {_one_line(error)}"
+    except _DECODER_ERRORS as error:
+        return f"damaged {form} file: {_one_line(error)}"
+    return f"damaged {form} file"
 
 
 def _one_line(error: BaseException) -> str:

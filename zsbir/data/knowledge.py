@@ -13,6 +13,7 @@ from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 
 TOP_LABELS = 5
+_ROUNDING = 1e-3
 
 KNOWLEDGE_SCHEMA = pa.schema(
     [
@@ -53,7 +54,10 @@ class ClassKnowledge:
 
 
 def load_knowledge(knowledge: Artifact, dataset: Artifact) -> dict[int, Float[np.ndarray, "t"]]:
-    """Read the distribution of each class, by class id. Raises InputError when it was made from another data set."""
+    """Read the distribution of each class, by class id.
+
+    Raises InputError when it was made from another data set, or holds no probabilities.
+    """
     made_from = knowledge.manifest.inputs.get("dataset", {}).get("digest")
     if made_from != dataset.digest:
         raise InputError(
@@ -61,7 +65,16 @@ def load_knowledge(knowledge: Artifact, dataset: Artifact) -> dict[int, Float[np
             f"run python -m zsbir.teacher {dataset.uri}"
         )
     table = pq.read_table(knowledge.file("knowledge.parquet"), columns=["class_id", "distribution"])
-    return {
-        class_id: np.asarray(distribution, np.float64)
-        for class_id, distribution in zip(table["class_id"].to_pylist(), table["distribution"].to_pylist(), strict=True)
-    }
+    rows = zip(table["class_id"].to_pylist(), table["distribution"].to_pylist(), strict=True)
+    distributions = {class_id: np.asarray(distribution, np.float64) for class_id, distribution in rows}
+    if not all(is_distribution(distribution) for distribution in distributions.values()):
+        raise InputError(
+            f"{knowledge.uri} holds no probabilities for some classes: its teacher's weights were damaged; run"
+            f" python -m zsbir.teacher {dataset.uri} with other weights"
+        )
+    return distributions
+
+
+def is_distribution(values: Float[np.ndarray, "t"]) -> bool:
+    """Return whether values are finite, not negative, and sum to one (within rounding)."""
+    return bool(np.isfinite(values).all() and values.min(initial=0) >= 0 and abs(values.sum() - 1) < _ROUNDING)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError
 from zsbir.base.storage import join
+from zsbir.base.textfile import decode_text, text_lines
 from zsbir.data import strokes
 from zsbir.data.domains import DOMAINS
+from zsbir.data.names import IMAGE_SUFFIXES, class_name_of, fold
+from zsbir.data.passed_over import PassedOver
 from zsbir.data.trees import Stamp, Tree, key_of
 
 if TYPE_CHECKING:
     from zsbir.base.storage import Folder
 
 LAYOUTS = ("folder", "sketchy", "tuberlin", "quickdraw", "lists")
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _STROKES = frozenset({".ndjson"})
 _LISTS = frozenset({".txt"})
 _CLASS_NAMES = {"seen": "cname_cid.txt", "unseen": "cname_cid_zero.txt"}
@@ -85,6 +87,7 @@ class Source:
 def scan(
     layout: str,
     tree: Tree,
+    passed: PassedOver | None = None,
     *,
     dedup: bool = False,
     lists_dir: str = "",
@@ -92,7 +95,7 @@ def scan(
     drawings_per_class: int = 3000,
     skip_incomplete: bool = False,
 ) -> list[Source]:
-    """List every image of the data set in `tree`, sorted by class, domain and path.
+    """List every image of the data set in `tree`, sorted by class, domain and path. What is passed over is noted in `passed`.
 
     `dedup` leaves out a photo whose file name came before in its class from another folder (the published Sketchy lists
     hold 100 photos a class twice). `lists_dir` and `held_out_seen` belong to `lists`, `drawings_per_class` to .ndjson files;
@@ -102,42 +105,29 @@ def scan(
         raise InputError(unknown_name("layout", layout, LAYOUTS))
     if not tree.has_folder(""):
         raise InputError(f"no folder at {tree.folder.uri!r}: give the folder that holds the data set")
+    passed = PassedOver() if passed is None else passed
+    tree.note_odd_keys(passed)
     if layout == "lists":
-        found = list(_from_lists(tree, lists_dir, held_out_seen=held_out_seen))
+        found = list(_from_lists(tree, passed, lists_dir, held_out_seen=held_out_seen))
     else:
-        found, empty = _from_folders(layout, tree, drawings_per_class)
-        if not skip_incomplete and empty:
-            raise InputError(f"no images in {_some(empty)}: fill or remove the folder, or pass --skip-incomplete")
-    found = _complete_classes(found, skip_incomplete=skip_incomplete)
+        found, empty = _from_folders(layout, tree, passed, drawings_per_class)
+        if empty and not skip_incomplete:
+            raise InputError(f"no images in {_some(empty, passed)}: fill or remove the folder, or pass --skip-incomplete")
+        for folder in empty:
+            passed.add(f"{folder}/", "the folder of a class, without images (--skip-incomplete)")
+    found = _complete_classes(found, passed, skip_incomplete=skip_incomplete)
     found.sort(key=lambda source: (source.class_name, DOMAINS.index(source.domain), source.path, source.line_start or 0))
-    return _without_repeats(found) if dedup else found
+    return _without_repeats(found, passed) if dedup else found
 
 
-def fold(name: str) -> str:
-    """Return a class name in the form in which names are compared: `Alarm clock`, `alarm-clock` and `alarm_clock` are one."""
-    return re.sub(r"[\s_-]+", "_", name.strip().lower())
-
-
-def match_names(wanted: Iterable[str], present: Sequence[str], *, what: str) -> list[str]:
-    """Return the data set's own spelling of each wanted class, sorted. Raises InputError, with a suggestion, for a missing one."""
-    exact, folded = set(present), defaultdict(list)
-    for name in present:
-        folded[fold(name)].append(name)
-    matched = set()
-    for name in wanted:
-        near = [name] if name in exact else folded.get(fold(name), [])
-        if len(near) != 1:
-            raise InputError(unknown_name(what, name, present))
-        matched.add(near[0])
-    return sorted(matched)
-
-
-def _some(names: Sequence[str], count: int = 3) -> str:
-    shown = ", ".join(repr(name) for name in names[:count])
+def _some(names: Sequence[str], passed: PassedOver | None = None, count: int = 3) -> str:
+    """Return the first few names; for folders, with what was passed over there."""
+    why = [passed.below(name) if passed else "" for name in names[:count]]
+    shown = ", ".join(f"{name!r}{f' ({reason})' if reason else ''}" for name, reason in zip(names, why, strict=False))
     return shown if len(names) <= count else f"{shown} and {len(names) - count} more"
 
 
-def _complete_classes(sources: list[Source], *, skip_incomplete: bool) -> list[Source]:
+def _complete_classes(sources: list[Source], passed: PassedOver, *, skip_incomplete: bool) -> list[Source]:
     """Keep the classes with both domains. Raises InputError for one that lacks a domain, unless it may be skipped."""
     domains: dict[str, set[str]] = defaultdict(set)
     for source in sources:
@@ -145,14 +135,29 @@ def _complete_classes(sources: list[Source], *, skip_incomplete: bool) -> list[S
     lacking = {domain: sorted(name for name, have in domains.items() if domain not in have) for domain in DOMAINS}
     for domain, names in lacking.items():
         if names and not skip_incomplete:
-            raise InputError(f"no {domain} of class {_some(names)}: add some, remove the class, or pass --skip-incomplete")
+            raise InputError(
+                f"no {domain} of class {_some(names)}{_spelled_otherwise(names, domain, domains)}:"
+                " add some, remove the class, or pass --skip-incomplete"
+            )
     complete = {name for name, have in domains.items() if len(have) == len(DOMAINS)}
     if not complete:
-        raise InputError("no class with both photos and sketches: is this the right folder and layout?")
+        raise InputError(
+            "no class with both photos and sketches: is this the right folder and layout?"
+            f"{_spelled_otherwise(lacking['sketch'], 'sketch', domains)}"
+        )
+    for source in sources:
+        if source.class_name not in complete:
+            passed.add(source.path, f"a {source.domain} of a class without the other domain (--skip-incomplete)")
     return [source for source in sources if source.class_name in complete]
 
 
-def _without_repeats(sources: list[Source]) -> list[Source]:
+def _spelled_otherwise(names: Sequence[str], domain: str, domains: Mapping[str, set[str]]) -> str:
+    """Return a hint, where a domain lacks the first class only because it spells the name in another way."""
+    alike = [other for other, have in domains.items() if names and domain in have and fold(other) == fold(names[0])]
+    return f" (is it {alike[0]!r} there? give both the same name)" if alike else ""
+
+
+def _without_repeats(sources: list[Source], passed: PassedOver) -> list[Source]:
     """Keep the first photo of each file name in a class. The sort put `256x256/photo` before `EXTEND_image_sketchy`."""
     seen: set[tuple[str, str, str]] = set()
     kept = []
@@ -160,27 +165,43 @@ def _without_repeats(sources: list[Source]) -> list[Source]:
         key = (source.class_name, source.domain, PurePosixPath(source.path).name)
         if source.domain == "sketch" or key not in seen:
             kept.append(source)
+        else:
+            passed.add(source.path, "a photo whose file name came before in its class (--dedup)")
         seen.add(key)
     return kept
 
 
-def _from_folders(layout: str, tree: Tree, drawings_per_class: int) -> tuple[list[Source], list[str]]:
+def _from_folders(layout: str, tree: Tree, passed: PassedOver, drawings_per_class: int) -> tuple[list[Source], list[str]]:
     """Return all sources, and the class folders that hold no image."""
     found: list[Source] = []
     empty: list[str] = []
     for domain, folders in _FOLDERS[layout].items():
-        present = [directory for names in folders if (directory := next((name for name in names if tree.has_folder(name)), None))]
+        present = [directory for names in folders if (directory := _first(tree, names, passed))]
         drawings = _drawing_files(tree, present) if layout == "quickdraw" and domain == "sketch" else []
         if not present and not drawings:
-            raise InputError(f"no {domain} folder in {tree.folder.uri!r}: layout {layout!r} expects {' or '.join(folders[0])}")
-        for folder in (folder for directory in present for folder in tree.folders(directory)):
-            class_name = folder.rpartition("/")[2]
-            files = [Source(path, domain, class_name) for path in tree.files(folder, IMAGE_SUFFIXES)]
+            raise InputError(f"no {domain} folder in {tree.folder.uri!r}: layout {layout!r} expects {_expected(tree, folders[0])}")
+        for folder in (folder for place in present for folder in tree.folders(place, passed=passed, besides=_STROKES)):
+            class_name = class_name_of(folder.rpartition("/")[2])
+            files = [Source(path, domain, class_name) for path in tree.files(folder, IMAGE_SUFFIXES, passed)]
             found += files
             empty += [] if files else [folder]
         if drawings:
             found = _with_drawings(tree.folder, found, drawings, drawings_per_class)
     return found, empty
+
+
+def _first(tree: Tree, names: Sequence[str], passed: PassedOver) -> str | None:
+    """Return the first of alternative folders that exists; others beside it are passed over."""
+    present = [name for name in names if tree.has_folder(name)]
+    for name in present[1:]:
+        passed.add(f"{name}/", f"not read, since {present[0]!r} is there too")
+    return present[0] if present else None
+
+
+def _expected(tree: Tree, names: Sequence[str]) -> str:
+    """Return the names that a folder may have, and the one that is there under another spelling."""
+    other = [folder for folder in tree.folders("") if fold(folder) in names]
+    return " or ".join(names) + (f"; rename {other[0]!r}" if other else "")
 
 
 def _drawing_files(tree: Tree, present: Sequence[str]) -> list[str]:
@@ -195,7 +216,7 @@ def _with_drawings(directory: Folder, found: list[Source], files: Sequence[str],
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
         for path, lines in zip(files, pool.map(partial(_drawings, directory, per_class), files), strict=True):
             stem = re.sub(r"^full_(simplified|raw)_", "", PurePosixPath(path).stem)
-            name = spelling.get(fold(stem), stem)
+            name = spelling.get(fold(stem), class_name_of(stem))
             found += [Source(f"{path}#{line.number}", "sketch", name, None, line.start, line.length) for line in lines]
     return found
 
@@ -204,7 +225,7 @@ def _drawings(directory: Folder, count: int, file: str) -> list[strokes.Line]:
     return list(strokes.drawings(directory, file, count))
 
 
-def _from_lists(tree: Tree, lists_dir: str, *, held_out_seen: bool) -> Iterator[Source]:
+def _from_lists(tree: Tree, passed: PassedOver, lists_dir: str, *, held_out_seen: bool) -> Iterator[Source]:
     """Read `*_train.txt` and `*_zero.txt` (and `*_test.txt`: sketches of seen classes held out of training)."""
     folder = key_of(lists_dir, "--lists-dir") if lists_dir else _only_lists_dir(tree)
     files = {PurePosixPath(path).name: path for path in tree.files(folder, _LISTS)}
@@ -214,8 +235,15 @@ def _from_lists(tree: Tree, lists_dir: str, *, held_out_seen: bool) -> Iterator[
     used = [(file, hint) for file, hint in used if not file.startswith("cname_cid")]
     if not used:
         raise InputError(f"no list ending in _train.txt or _zero.txt in {join(tree.folder.uri, folder)!r}")
+    listed: dict[str, set[str]] = defaultdict(set)
     for file, hint in used:
-        yield from _listed(tree, files[file], hint, names[hint])
+        for source in _listed(tree, files[file], hint, names[hint]):
+            listed[hint].add(source.class_name)
+            yield source
+    for hint, by_label in names.items():
+        for name in by_label.values():
+            if hint in endings.values() and name not in listed[hint]:
+                passed.add(name, f"a class of {_CLASS_NAMES[hint]} that no list has an image of")
 
 
 def _only_lists_dir(tree: Tree) -> str:
@@ -227,23 +255,26 @@ def _only_lists_dir(tree: Tree) -> str:
 
 
 def _class_names(directory: Folder, file: str | None) -> dict[str, str]:
-    """Map labels to class names; empty where the list's folder has no such file (the class is then the image's folder)."""
-    return {label: name for name, label in _rows(directory, file)} if file else {}
+    """Map labels to class names; empty where the list's folder has no such file (the class is then the image's folder).
+
+    Raises InputError when a label has two names.
+    """
+    names: dict[str, str] = {}
+    for name, label in _rows(directory, file) if file else ():
+        if names.setdefault(label, class_name_of(name)) != class_name_of(name):
+            raise InputError(f"{PurePosixPath(file or '').name}: label {label} is both {names[label]!r} and {name!r}")
+    return names
 
 
 def _rows(directory: Folder, file: str) -> Iterator[tuple[str, str]]:
     """Yield text and label of each line `<text> <label>`, split at the last blank, since the text may hold blanks."""
     name = PurePosixPath(file).name
-    try:
-        lines = directory.read(file).decode("utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{name} is not a text file") from None
-    for number, row in enumerate(lines, 1):
-        if row.strip():
-            text, _, label = row.strip().rpartition(" ")
-            if not text or not label.isdecimal():
-                raise InputError(f"{name} line {number}: {row.strip()[:80]!r} is not '<path> <label>'")
-            yield text.strip(), label
+    for number, row in enumerate(text_lines(decode_text(directory.read(file), name)), 1):
+        if row:
+            text, *label = row.rsplit(maxsplit=1)
+            if not label or not label[0].isdecimal():
+                raise InputError(f"{name} line {number}: {row[:80]!r} is not '<path> <label>'")
+            yield text, label[0]
 
 
 def _listed(tree: Tree, file: str, hint: str, names: dict[str, str]) -> Iterator[Source]:
@@ -254,7 +285,7 @@ def _listed(tree: Tree, file: str, hint: str, names: dict[str, str]) -> Iterator
         tree.check(path)
         if names and label not in names:
             raise InputError(f"{name}: label {label} of {text!r} has no name in the class list beside it")
-        class_name = names[label] if names else sys.intern(PurePosixPath(path).parent.name)
+        class_name = names[label] if names else sys.intern(class_name_of(PurePosixPath(path).parent.name))
         yield Source(path, domain, class_name, split_hint=hint)
 
 

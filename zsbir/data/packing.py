@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from zsbir.base.artifact import FileEntry
 from zsbir.base.files import sha256_file
 from zsbir.base.storage import is_remote, open_folder
 from zsbir.data.blocks import Block
-from zsbir.data.preparing import Packed, Refused, Source, prepare_all
+from zsbir.data.preparing import Form, Packed, Refused, Source, prepare_all
 from zsbir.data.schema import (
     IMAGE_FIELD,
     QUARANTINE_SCHEMA,
@@ -44,7 +44,7 @@ PARTS = ".parts"
 SHARDS_WAITING = 3
 """Finished shards that may wait to be published while the next is packed, which bounds the disk they take."""
 
-_FORM = f"1, pyarrow {pa.__version__}, pillow {PIL.__version__}"
+_FORM = f"2, pyarrow {pa.__version__}, pillow {PIL.__version__}"
 """Format and library versions. Others may write other bytes, so shards of different versions are not mixed."""
 
 _REMOTE_THREADS = 4
@@ -65,16 +65,20 @@ class Shard:
 
 @dataclass(frozen=True)
 class Record:
-    """A packed block: its rows of the sample table, the refused images, and its shard (None where all were refused)."""
+    """A packed block: its rows of the sample table, the refused images, and its shard (None where all were refused).
+
+    inverted: the paths of its sketches that came as light strokes on a dark ground.
+    """
 
     samples: pa.Table
     refused: pa.Table
     shard: Shard | None
+    inverted: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Serialise as an Arrow file whose metadata holds the rest. Equal records give equal bytes."""
         key, file = (self.shard.key, self.shard.entry.model_dump()) if self.shard else ("", {})
-        rest = {"form": _FORM, "key": key, "file": file, "refused": self.refused.to_pylist()}
+        rest = {"form": _FORM, "key": key, "file": file, "refused": self.refused.to_pylist(), "inverted": self.inverted}
         table = self.samples.combine_chunks().replace_schema_metadata({"zsbir": json.dumps(rest)})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
@@ -91,9 +95,10 @@ class Record:
                 raise OtherForm(rest["form"])
             refused = pa.Table.from_pylist(rest["refused"], QUARANTINE_SCHEMA)
             shard = Shard(rest["key"], FileEntry(**rest["file"])) if rest["key"] else None
+            inverted = tuple(map(str, rest["inverted"]))
         except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
             raise OtherForm(str(error)) from None
-        return Record(table.replace_schema_metadata(None), refused, shard)
+        return Record(table.replace_schema_metadata(None), refused, shard, inverted)
 
 
 def record_name(number: int) -> str:
@@ -121,11 +126,15 @@ def found_records(target: Folder) -> dict[int, Record]:
 
 @dataclass(frozen=True)
 class Packing:
-    """How blocks are packed. classes: id and split of each class by name. dedup: photos of equal bytes in a class once."""
+    """How blocks are packed. classes: id and split of each class by name. dedup: photos of equal bytes in a class once.
+
+    invert_sketches: those of light strokes on a dark ground are stored dark on light.
+    """
 
     short_side_px: int
     classes: Mapping[str, tuple[int, str]]
     dedup: bool = False
+    invert_sketches: bool = False
 
 
 class Packer:
@@ -147,19 +156,21 @@ class Packer:
         waiting: deque[Future[bytes]] = deque()
         with self._target.workspace() as work, ThreadPoolExecutor(SHARDS_WAITING, thread_name_prefix="publish") as pool:
             for block in blocks:
-                samples, refused = self._write(block, work / f"{block.number}", advance)
-                waiting.append(pool.submit(self._publish, block.number, work / f"{block.number}", samples, refused))
+                record = self._write(block, work / f"{block.number}", advance)
+                waiting.append(pool.submit(self._publish, block.number, work / f"{block.number}", record))
                 while waiting and (len(waiting) > SHARDS_WAITING or waiting[0].done()):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    def _write(self, block: Block, file: Path, advance: Callable[[], object]) -> tuple[pa.Table, pa.Table]:
-        """Write the block's shard to `file` (none where no image is left); return its samples and the refused images."""
+    def _write(self, block: Block, file: Path, advance: Callable[[], object]) -> Record:
+        """Write the block's shard to `file` (none where no image is left); return its record, without the shard's address."""
         writer = ShardWriter(file, block.number, self._packing.classes)
         refused: list[dict[str, str]] = []
+        inverted: list[str] = []
+        form = Form(self._packing.short_side_px, self._packing.invert_sketches)
         seen: set[tuple[str, str]] = set()
-        prepared = prepare_all(block.sources, self._source, self._packing.short_side_px, self._threads)
+        prepared = prepare_all(block.sources, self._source, form, self._threads)
         for sample_id, (source, result) in enumerate(zip(block.sources, prepared, strict=True), block.start):
             advance()
             if isinstance(result, Refused):
@@ -167,14 +178,15 @@ class Packer:
             elif not (self._packing.dedup and source.domain == "photo" and (source.class_name, result.sha256) in seen):
                 seen.add((source.class_name, result.sha256))
                 writer.add(sample_id, source, result)
-        return writer.finish(), pa.Table.from_pylist(refused, QUARANTINE_SCHEMA)
+                inverted += [source.path] if result.inverted else []
+        return Record(writer.finish(), pa.Table.from_pylist(refused, QUARANTINE_SCHEMA), None, tuple(inverted))
 
-    def _publish(self, number: int, file: Path, samples: pa.Table, refused: pa.Table) -> bytes:
+    def _publish(self, number: int, file: Path, packed: Record) -> bytes:
         shard = None
-        if samples.num_rows:
+        if packed.samples.num_rows:
             entry = FileEntry(size=file.stat().st_size, sha256=sha256_file(file))
             shard = Shard(self._target.publish(shard_name(number), file, entry.sha256), entry)
-        record = Record(samples, refused, shard).to_bytes()
+        record = replace(packed, shard=shard).to_bytes()
         self._target.replace(record_name(number), record)
         return record
 

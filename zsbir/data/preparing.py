@@ -13,12 +13,24 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
-from zsbir.data.images import BadImage, differs, encode_photo, encode_sketch, finish, is_blank, open_image, orientation
+from zsbir.data.images import (
+    BadImage,
+    differs,
+    encode_photo,
+    encode_sketch,
+    finish,
+    is_blank,
+    is_inverted,
+    open_image,
+    orientation,
+    tolerant,
+)
 
 if TYPE_CHECKING:
     from zsbir.base.storage import Folder
@@ -68,6 +80,23 @@ class Source(Protocol):
         """Return what changes when the source changes, without reading it."""
 
 
+class Stored(NamedTuple):
+    """The bytes of a good image for a shard, and its size in pixels. inverted: a sketch that came light on a dark ground."""
+
+    data: bytes
+    width: int
+    height: int
+    inverted: bool = False
+
+
+@dataclass(frozen=True)
+class Form:
+    """How images are stored. short_side_px: larger ones are reduced to it, 0 keeps every size; invert: light sketches turn dark."""
+
+    short_side_px: int
+    invert: bool = False
+
+
 @dataclass(frozen=True)
 class Packed:
     """A good image as it goes into a shard."""
@@ -76,6 +105,7 @@ class Packed:
     width: int
     height: int
     sha256: str
+    inverted: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +115,7 @@ class Refused:
     reason: str
 
 
-def prepare_all(sources: Sequence[Source], folder: Folder, short_side_px: int, workers: int) -> Iterator[Packed | Refused]:
+def prepare_all(sources: Sequence[Source], folder: Folder, form: Form, workers: int) -> Iterator[Packed | Refused]:
     """Yield `prepare` of every source, in order, computed by threads, since decoding releases the interpreter lock.
 
     A few images a worker wait in memory. When the reader stops, each thread finishes its current image and ends.
@@ -93,7 +123,7 @@ def prepare_all(sources: Sequence[Source], folder: Folder, short_side_px: int, w
     stop = threading.Event()
 
     def run(part: Sequence[Source]) -> list[Packed | Refused]:
-        return [prepare(source, folder, short_side_px) for source in part if not stop.is_set()]
+        return [prepare(source, folder, form) for source in part if not stop.is_set()]
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
     waiting: deque[Future[list[Packed | Refused]]] = deque()
@@ -109,39 +139,48 @@ def prepare_all(sources: Sequence[Source], folder: Folder, short_side_px: int, w
         pool.shutdown(cancel_futures=True)
 
 
-def prepare(source: Source, folder: Folder, short_side_px: int) -> Packed | Refused:
+def prepare(source: Source, folder: Folder, form: Form) -> Packed | Refused:
     """Read and check one image and bring it into the form of shards."""
     try:
         data = source.read(folder)
         if len(data) > MAX_FILE_BYTES:
             return Refused(f"a file of {len(data)} bytes, more than the {MAX_FILE_BYTES} allowed")
-        stored, width, height = stored_form(data, short_side_px, source.domain)
+        stored = stored_form(data, form.short_side_px, source.domain, invert=form.invert)
     except BadImage as error:
         return Refused(str(error))
     except OSError as error:
         return Refused(f"cannot be read: {error.strerror or error}")
-    return Packed(stored, width, height, hashlib.sha256(stored).hexdigest())
+    return Packed(stored.data, stored.width, stored.height, hashlib.sha256(stored.data).hexdigest(), stored.inverted)
 
 
-def stored_form(data: bytes, short_side_px: int, domain: str) -> tuple[bytes, int, int]:
+def stored_form(data: bytes, short_side_px: int, domain: str, *, invert: bool = False) -> Stored:
     """Return bytes for a shard, with width and height: the original ones where any reader sees in them what `decode` shows.
 
-    A short side above `short_side_px` is reduced to it; 0 keeps every size. What must be written anew becomes JPEG (photos,
-    quality 95) or PNG (sketches, grey where there is no colour). Raises BadImage for what is damaged, too large or blank.
+    A short side above `short_side_px` is reduced to it; 0 keeps every size. invert: sketches of light strokes on a dark ground
+    become dark on light. What must be written anew becomes JPEG (photos, quality 95) or PNG (sketches, grey where there is no
+    colour). Raises BadImage for what is damaged, too large or blank.
     """
+    return tolerant(data, partial(_stored_form, short_side_px=short_side_px, domain=domain, invert=invert))
+
+
+def _stored_form(data: bytes, short_side_px: int, domain: str, *, invert: bool) -> Stored:
     image = open_image(data)
     plain, size = _plain(image, data), image.size
     if plain and size == _stored_size(image, short_side_px) and _is_usual_jpeg(image):
         if _surely_good(image):
-            return data, *size
+            inverted = domain == "sketch" and is_inverted(image)
+            if not (inverted and invert):
+                return Stored(data, *size, inverted)
         image = open_image(data)
     shown = finish(image)
     if is_blank(shown):
         raise BadImage("blank: all one colour")
-    size = _stored_size(shown, short_side_px)
+    size, inverted = _stored_size(shown, short_side_px), domain == "sketch" and is_inverted(shown)
+    if inverted and invert:
+        shown, plain = ImageOps.invert(shown), False
     if size == shown.size and plain and orientation(image) in (0, 1):
-        return data, *size
-    return _written_anew(shown, size, domain), *size
+        return Stored(data, *size, inverted)
+    return Stored(_written_anew(shown, size, domain), *size, inverted)
 
 
 def _plain(image: Image.Image, data: bytes) -> bool:

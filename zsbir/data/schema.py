@@ -1,6 +1,6 @@
 """The Parquet schema of a Dataset artifact: a table of samples, and shards that hold their images.
 
-    manifest.json  classes.json  samples.parquet  shards/part-00000.parquet ...  quarantine.parquet
+    manifest.json  classes.json  samples.parquet  shards/part-00000.parquet ...  quarantine.parquet  passed_over.parquet
 
 Image rows follow the Hugging Face image convention, `image: struct<bytes: binary, path: string>`.
 """
@@ -40,6 +40,9 @@ QUARANTINE_SCHEMA = pa.schema(
     [("path", pa.string()), ("domain", pa.string()), ("class_name", pa.string()), ("reason", pa.string())]
 )
 """Images that were refused, by path, with the reason."""
+
+PASSED_OVER_SCHEMA = pa.schema([("path", pa.string()), ("reason", pa.string())])
+"""What a folder holds and the data set (or the index) does not. Folders end in "/"; odd characters of names are escapes."""
 
 
 def shard_name(number: int) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from zsbir.base.errors import InputError
+from zsbir.base.filetypes import what_is
 from zsbir.base.seeds import stream
 from zsbir.base.storage import split_file
-from zsbir.data.layouts import match_names
+from zsbir.base.textfile import decode_text, text_lines
+from zsbir.data.names import match_names, spelled_alike
 
 
 @dataclass(frozen=True)
@@ -32,19 +34,23 @@ def read_lists(uri: str | Path) -> ClassLists:
     """
     folder, name = split_file(uri)
     try:
-        text = folder.read(name).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        data = folder.read(name)
+    except OSError as error:
         raise InputError(f"cannot read the split file {str(uri)!r}: {error}") from None
+    text = decode_text(data, f"the split file {str(uri)!r}")
     if name.lower().endswith(".json"):
         return _from_json(text, str(uri))
-    return ClassLists(unseen=_names([line.strip() for line in text.splitlines() if line.strip()], str(uri)))
+    unseen = _names([line for line in text_lines(text) if line], str(uri))
+    if not unseen:
+        raise InputError(f"the split file {str(uri)!r} names no class: it holds an unseen class on each line")
+    return ClassLists(unseen=unseen)
 
 
 def _from_json(text: str, where: str) -> ClassLists:
     try:
         values: Any = json.loads(text)
     except ValueError as error:
-        raise InputError(f"{where} is not JSON: {error}") from None
+        raise InputError(f"{where} is {what_is(text.encode('utf-8', 'replace')) or f'not JSON: {error}'}") from None
     if not isinstance(values, dict) or "unseen" not in values:
         raise InputError(f'{where} must be {{"unseen": [...]}}, with "seen" and "dev" lists where wanted')
     return ClassLists(**{key: _names(values.get(key, []), f"{where}, {key!r}") for key in ("unseen", "seen", "dev")})
@@ -88,7 +94,19 @@ def assign(present: Sequence[str], lists: ClassLists, *, dev_frac: float, seed: 
     )
     train = sorted(set(seen) - set(dev))
     _check_sizes(train, dev, unseen)
+    _check_spellings(unseen, seen)
     return {**dict.fromkeys(train, "train"), **dict.fromkeys(dev, "dev"), **dict.fromkeys(unseen, "unseen")}
+
+
+def _check_spellings(unseen: Sequence[str], seen: Sequence[str]) -> None:
+    """Refuse a class that is seen under one spelling and unseen under another: what is measured on it would be learned."""
+    for group in spelled_alike([*unseen, *seen]):
+        here, there = [name for name in group if name in unseen], [name for name in group if name not in unseen]
+        if here and there:
+            raise InputError(
+                f"classes {here[0]!r} (unseen) and {there[0]!r} (seen) differ in their spelling alone: if they are one class, put"
+                " its images into one folder, or name both as unseen; if they are two, give them names that differ"
+            )
 
 
 def _check_sizes(train: Sequence[str], dev: Sequence[str], unseen: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from zsbir.base.errors import InputError
+from zsbir.base.filetypes import what_is
 from zsbir.data.images import BadImage, encode_sketch
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def parse(line: bytes) -> list[np.ndarray]:
         drawing: Any = json.loads(line)["drawing"]
         strokes = [np.array([stroke[0], stroke[1]], dtype=np.float64).T for stroke in drawing if len(stroke[0])]
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
-        raise BadImage(f"not a QuickDraw drawing: {type(error).__name__} {' '.join(str(error).split())[:100]}") from None
+        what = what_is(line) or f"{type(error).__name__} {' '.join(str(error).split())[:100]}"
+        raise BadImage(f"not a QuickDraw drawing: {what}") from None
     if not strokes or any(stroke.ndim != 2 or stroke.shape[1] != 2 for stroke in strokes):
         raise BadImage("a drawing without strokes")
     points = np.concatenate(strokes)

@@ -1,23 +1,26 @@
 """The files of a data set as a scan asks for them: on disk folder by folder, in object storage all from one listing.
 
-Both list the same files alike. A name that one of the two could not hold (a backslash, an empty part, `..`) is left out, with
-a warning. On disk no link is followed out of the root.
+Both list the same files alike, and note what they pass over with the reason: names that no image has or that a table cannot hold,
+links, folders that cannot be read. On disk no link is followed out of the root.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple
 
 from zsbir.base.errors import InputError
-from zsbir.base.events import say, warn
+from zsbir.base.events import say
 from zsbir.base.storage import open_folder
+from zsbir.data.names import IMAGE_SUFFIXES, suffix_of, why_not_a_name, why_not_an_image
+from zsbir.data.passed_over import PassedOver
 
 if TYPE_CHECKING:
     from zsbir.base.storage import Folder
@@ -28,33 +31,131 @@ Stamp = tuple[int, int]
 _GONE = (0, 0)
 _SAY_EVERY = 100_000
 _NO_NAMES = frozenset({"", ".", ".."})
+_DRIVE = re.compile(r"[A-Za-z]:/")
+
+_LEADS_OUT = "a link that leads out of the folder"
+_LEADS_NOWHERE = "a link to nothing"
+_UNREADABLE = "a folder that cannot be read"
+_ODD_KEY = "a key in object storage that is not the path of a file"
 
 
-@runtime_checkable
-class Tree(Protocol):
-    """The files below a folder, without opening any. Paths are keys below it ("photo/cat/a.jpg"; "" for the folder itself)."""
+class Listed(NamedTuple):
+    """One name in a folder. problem: why it cannot be read; "" where it can."""
 
-    @property
-    def folder(self) -> Folder:
+    name: str
+    is_folder: bool
+    is_link: bool = False
+    problem: str = ""
+
+
+class Tree(ABC):
+    """The files below a folder, without opening any. Paths are keys below it ("photo/cat/a.jpg"; "" for the folder itself).
+
+    What is listed is visible, and has a name that any table and any system can hold. The rest is noted in `passed`, if given.
+    """
+
+    def __init__(self, folder: Folder):
+        self.folder = folder
         """The folder that the files are read from. It can be sent to other processes; the tree cannot."""
 
+    @abstractmethod
     def has_folder(self, path: str) -> bool:
         """Return whether there is such a folder."""
 
-    def folders(self, path: str, start: str = "") -> list[str]:
-        """Return the visible folders directly in a folder, sorted: those whose name starts with `start`."""
-
-    def files(self, path: str, suffixes: Collection[str]) -> list[str]:
-        """Return the visible files directly in a folder, sorted, that end in one of `suffixes` (".jpg", in any case)."""
-
-    def below(self, suffixes: Collection[str]) -> list[str]:
-        """Return every such file at any depth, hidden or not, folder by folder; links that lead out are left out."""
-
+    @abstractmethod
     def check(self, path: str) -> None:
         """Raise InputError when `path` is, or lies below, a link that leads out of the tree."""
 
+    @abstractmethod
     def stamp(self, path: str) -> Stamp:
         """Return size and time of a file."""
+
+    @abstractmethod
+    def note_odd_keys(self, passed: PassedOver) -> None:
+        """Note what the store holds under keys that are not paths: no folder has it."""
+
+    @abstractmethod
+    def _listed(self, path: str) -> Iterator[Listed]:
+        """Yield what lies directly in a folder. Raises OSError where the folder is not there or cannot be read."""
+
+    def folders(self, path: str, start: str = "", passed: PassedOver | None = None, besides: Collection[str] = ()) -> list[str]:
+        """Return the folders directly in a folder, sorted: those whose name begins with `start`.
+
+        besides: suffixes of files that somebody else asks for, and which are not passed over therefore.
+        Raises InputError when a folder is a link that leads out, or this one cannot be read.
+        """
+        found = []
+        for entry in self._read(path):
+            key, reason = under(path, entry.name), why_not_a_name(entry.name)
+            if entry.is_folder and not reason and entry.name.startswith(start):
+                found.append(self._inside(key, entry))
+            elif passed is not None and (reason or suffix_of(entry.name) not in besides):
+                _note(passed, key, entry, reason or entry.problem or why_not_an_image(entry.name) or "not in the folder of a class")
+        return sorted(found)
+
+    def files(self, path: str, suffixes: Collection[str], passed: PassedOver | None = None) -> list[str]:
+        """Return the files directly in a folder, sorted, that end in one of `suffixes` (".jpg", in any case).
+
+        Images in folders further down are noted as passed over. Raises InputError as `folders` does.
+        """
+        found = []
+        for entry in self._read(path):
+            key, reason = under(path, entry.name), why_not_a_name(entry.name)
+            if suffix_of(entry.name) in suffixes and not (entry.is_folder or reason) and entry.problem in ("", _LEADS_OUT):
+                found.append(self._inside(key, entry))
+            elif passed is not None and entry.is_folder and not (reason or entry.problem):
+                self._note_below(key, passed)
+            elif passed is not None:
+                _note(passed, key, entry, reason or entry.problem or why_not_an_image(entry.name))
+        return sorted(found)
+
+    def below(self, suffixes: Collection[str], passed: PassedOver) -> list[str]:
+        """Return every such file at any depth, folder by folder. Links to folders are not followed, as elsewhere in Python."""
+        return sorted(self._walk("", suffixes, passed), key=_parts)
+
+    def _walk(self, start: str, suffixes: Collection[str], passed: PassedOver) -> Iterator[str]:
+        waiting = [start]
+        while waiting:
+            path = waiting.pop()
+            for entry in self._read(path, passed if path else None):
+                key, reason = under(path, entry.name), why_not_a_name(entry.name) or entry.problem
+                if entry.is_folder and not (reason or entry.is_link):
+                    waiting.append(key)
+                elif entry.is_folder:
+                    _note(passed, key, entry, reason or "a link to a folder, which is not followed")
+                elif reason or suffix_of(entry.name) not in suffixes:
+                    _note(passed, key, entry, reason or why_not_an_image(entry.name))
+                else:
+                    yield key
+
+    def _note_below(self, path: str, passed: PassedOver) -> None:
+        others = PassedOver()
+        images = list(self._walk(path, IMAGE_SUFFIXES, others))
+        for image in images:
+            passed.add(image, "in a folder within that of its class: move it up")
+        unread = [row for row in others.rows() if row["reason"].startswith(_UNREADABLE)]
+        for row in unread:
+            passed.add(**row)
+        if not images and not unread:
+            passed.add(f"{path}/", "a folder without images")
+
+    def _read(self, path: str, passed: PassedOver | None = None) -> list[Listed]:
+        """List a folder. One that cannot be read is noted in `passed`; without it, InputError."""
+        try:
+            return list(self._listed(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            if passed is None:
+                raise _unreadable(self.folder, path, error) from None
+            passed.add(f"{path}/", f"{_UNREADABLE}: {error.strerror}")
+            return []
+
+    def _inside(self, key: str, entry: Listed) -> str:
+        """Return `key`. Raises InputError when its entry is a link that leads out."""
+        if entry.problem:
+            raise _link_error(self.folder, key)
+        return key
 
 
 def open_tree(uri: str | Path) -> Tree:
@@ -68,9 +169,13 @@ def open_tree(uri: str | Path) -> Tree:
 
 
 def key_of(path: str, where: str) -> str:
-    """Turn `path`, as a user wrote it in `where`, into a key below the root. Raises InputError when it leads elsewhere."""
-    pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path:
+    r"""Turn `path`, as a user wrote it in `where`, into a key below the root; on Windows they write `photo\cat\1.jpg`.
+
+    Raises InputError when it leads elsewhere.
+    """
+    plain = path.replace("\\", "/")
+    pure = PurePosixPath(plain)
+    if pure.is_absolute() or _DRIVE.match(plain) or ".." in pure.parts or "\0" in path:
         raise InputError(f"{where}: {path!r} is not a path below the data set's folder")
     return pure.as_posix() if pure.parts else ""
 
@@ -80,52 +185,29 @@ def under(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
-class DiskTree:
+class DiskTree(Tree):
     """A `Tree` on disk. Every call reads the disk."""
 
     def __init__(self, folder: Folder, root: Path):
-        self.folder, self._root = folder, root
+        super().__init__(folder)
+        self._root = root
         self._checked: set[Path] = set()
 
     def has_folder(self, path: str) -> bool:
         """Return whether there is such a folder, or a link to one."""
-        return (self._root / path).is_dir()
-
-    def folders(self, path: str, start: str = "") -> list[str]:
-        """List folders as `Tree` says. Raises InputError when one is a link that leads out."""
-        self.check(path)
-        found = [entry for entry in self._visible(path) if entry.name.startswith(start) and entry.is_dir()]
-        for entry in found:
-            self._check_entry(entry)
-        return sorted(under(path, entry.name) for entry in found)
-
-    def files(self, path: str, suffixes: Collection[str]) -> list[str]:
-        """List files as `Tree` says. Raises InputError when one is a link that leads out."""
-        self.check(path)
-        found = [entry for entry in self._visible(path) if suffix_of(entry.name) in suffixes]
-        for entry in found:
-            self._check_entry(entry)
-        return sorted(under(path, entry.name) for entry in found if entry.is_file())
-
-    def below(self, suffixes: Collection[str]) -> list[str]:
-        """List files at any depth as `Tree` says; links to folders are not followed, as elsewhere in Python."""
-        found = []
-        for directory, _, names in os.walk(self._root):
-            path = Path(directory).relative_to(self._root).as_posix()
-            for name in names:
-                key = under("" if path == "." else path, name)
-                if suffix_of(name) in suffixes and self._is_own_file(key):
-                    found.append(key)
-        return sorted(found, key=_parts)
+        try:
+            return (self._root / path).is_dir()
+        except OSError as error:
+            raise _unreadable(self.folder, path, error) from None
 
     def check(self, path: str) -> None:
         """Check a path as `Tree` says; each folder is resolved once."""
         file = self._root / path
         if file.parent not in self._checked and path:
-            self._check_link(file.parent)
+            self._check_link(path.rpartition("/")[0])
             self._checked.add(file.parent)
         if file.is_symlink():
-            self._check_link(file)
+            self._check_link(path)
 
     def stamp(self, path: str) -> Stamp:
         """Return size and time as they are on disk now."""
@@ -135,57 +217,46 @@ class DiskTree:
             return _GONE
         return found.st_size, found.st_mtime_ns
 
-    def _visible(self, path: str) -> Iterator[os.DirEntry[str]]:
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / path) as entries:
+    def note_odd_keys(self, passed: PassedOver) -> None:
+        """Do nothing: every name on a disk is a path."""
+
+    def _listed(self, path: str) -> Iterator[Listed]:
+        with os.scandir(self._root / path) as entries:
             for entry in entries:
-                if not entry.name.startswith(".") and ("\\" not in entry.name or _is_plain(entry.name, self._root / path)):
-                    yield entry
+                if entry.is_symlink():
+                    yield self._link(entry)
+                elif entry.is_dir(follow_symlinks=False):
+                    yield Listed(entry.name, is_folder=True)
+                else:
+                    regular = entry.is_file(follow_symlinks=False)
+                    yield Listed(entry.name, is_folder=False, problem="" if regular else "neither a file nor a folder")
 
-    def _check_entry(self, entry: os.DirEntry[str]) -> None:
-        if entry.is_symlink():
-            self._check_link(Path(entry.path))
-
-    def _check_link(self, path: Path) -> None:
-        if not self._leads_inside(path):
-            raise InputError(
-                f"{str(path)!r} is a link that leads out of {self.folder.uri!r}; copy what it points to into the folder"
-            )
-
-    def _is_own_file(self, key: str) -> bool:
-        path = self._root / key
-        return _is_plain(key, self._root) and path.is_file() and (not path.is_symlink() or self._leads_inside(path))
-
-    def _leads_inside(self, path: Path) -> bool:
+    def _link(self, entry: os.DirEntry[str]) -> Listed:
         try:
-            return path.resolve().is_relative_to(self._root)
+            target = Path(entry.path).resolve(strict=True)
+            is_folder = target.is_dir()
+        except (OSError, RuntimeError):  # nothing there, links in a circle, a folder that cannot be entered
+            return Listed(entry.name, is_folder=False, is_link=True, problem=_LEADS_NOWHERE)
+        if not target.is_relative_to(self._root):
+            return Listed(entry.name, is_folder, is_link=True, problem=_LEADS_OUT)
+        regular = is_folder or target.is_file()
+        return Listed(entry.name, is_folder, is_link=True, problem="" if regular else "neither a file nor a folder")
+
+    def _check_link(self, path: str) -> None:
+        try:
+            inside = (self._root / path).resolve().is_relative_to(self._root)
         except (OSError, RuntimeError):  # links in a circle
-            return False
+            inside = False
+        if not inside:
+            raise _link_error(self.folder, path)
 
 
-class ListedTree:
+class ListedTree(Tree):
     """A `Tree` in object storage, listed once, at the first call; a million files take about 100 MB."""
-
-    def __init__(self, folder: Folder):
-        self.folder = folder
 
     def has_folder(self, path: str) -> bool:
         """Return whether any file is below that path."""
         return path in self._folders
-
-    def folders(self, path: str, start: str = "") -> list[str]:
-        """List folders as `Tree` says, from the listing."""
-        names = self._folders[path].folders if path in self._folders else []
-        return sorted(under(path, name) for name in names if name.startswith(start) and not name.startswith("."))
-
-    def files(self, path: str, suffixes: Collection[str]) -> list[str]:
-        """List files as `Tree` says, from the listing, which is sorted already."""
-        names = self._folders[path].names if path in self._folders else []
-        return [under(path, name) for name in names if suffix_of(name) in suffixes and not name.startswith(".")]
-
-    def below(self, suffixes: Collection[str]) -> list[str]:
-        """List files at any depth as `Tree` says, from the listing."""
-        found = (under(path, name) for path, listed in self._folders.items() for name in listed.names)
-        return sorted((path for path in found if suffix_of(path) in suffixes), key=_parts)
 
     def check(self, path: str) -> None:
         """Do nothing: object storage has no links."""
@@ -195,28 +266,40 @@ class ListedTree:
         parent, _, name = path.rpartition("/")
         return self._folders[parent].stamp(name) if parent in self._folders else _GONE
 
+    def note_odd_keys(self, passed: PassedOver) -> None:
+        """Note keys with empty parts, dots, backslashes or zero bytes."""
+        for key in self._all[1]:
+            passed.add(key, _ODD_KEY)
+
+    def _listed(self, path: str) -> Iterator[Listed]:
+        if path in self._folders:
+            yield from (Listed(name, is_folder=True) for name in self._folders[path].folders)
+            yield from (Listed(name, is_folder=False) for name in self._folders[path].names)
+
+    @property
+    def _folders(self) -> dict[str, _Folder]:
+        return self._all[0]
+
     @cached_property
-    def _folders(self) -> dict[str, _Listed]:
-        """The names directly in each folder. A folder exists when a file is below it."""
-        folders: dict[str, _Listed] = {}
+    def _all(self) -> tuple[dict[str, _Folder], list[str]]:
+        """The names directly in each folder, and the keys that are in none. A folder exists when a file is below it."""
+        folders: dict[str, _Folder] = {}
         odd: list[str] = []
         for number, entry in enumerate(self.folder.walk(), 1):
             if number % _SAY_EVERY == 0:
                 say(f"listed {number} files below {self.folder.uri}")
             if not entry.size and entry.key[-1:] in ("", "/"):
                 continue  # what stands for an empty folder in some programs
-            if "\\" in entry.key or not _NO_NAMES.isdisjoint(entry.key.split("/")):
+            if "\\" in entry.key or "\0" in entry.key or not _NO_NAMES.isdisjoint(entry.key.split("/")):
                 odd.append(entry.key)
                 continue
             parent, _, name = entry.key.rpartition("/")
             # No store tells less than a millisecond, and seconds as a float are good for that.
             _folder(folders, parent).add(name, entry.size, round(entry.modified_s * 1000) * 1_000_000)
-        if odd:
-            warn(f"left out {len(odd)} objects below {self.folder.uri} whose keys are not paths of files, such as {odd[0]!r}")
-        return folders
+        return folders, odd
 
 
-class _Listed:
+class _Folder:
     """One folder: the names in it, of files in order with size and time side by side. A dictionary would take twice the memory."""
 
     __slots__ = ("folders", "names", "sizes", "times")
@@ -240,26 +323,29 @@ class _Listed:
         return self.sizes[number], self.times[number]
 
 
-def suffix_of(name: str) -> str:
-    """Return the suffix of a file's name (".jpg"), in lower case."""
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - 5 x faster
+def _note(passed: PassedOver, key: str, entry: Listed, reason: str) -> None:
+    passed.add(f"{key}/" if entry.is_folder else key, reason)
 
 
-def _is_plain(name: str, where: Path | str) -> bool:
-    """Return whether a name on disk is valid on other systems, where a backslash separates folders; warn where it is not."""
-    if "\\" in name:
-        warn(f"left out {name!r} below {str(where)!r}: rename it without the backslash")
-    return "\\" not in name
+def _unreadable(folder: Folder, path: str, error: OSError) -> InputError:
+    where = under(folder.uri, path) if path else folder.uri
+    return InputError(f"cannot list the folder {where!r}: {error.strerror}; make it readable, or move it elsewhere")
+
+
+def _link_error(folder: Folder, path: str) -> InputError:
+    return InputError(
+        f"{f'{folder.uri}/{path}'!r} is a link that leads out of {folder.uri!r}; copy what it points to into the folder"
+    )
 
 
 def _parts(path: str) -> list[str]:
     return path.split("/")
 
 
-def _folder(folders: dict[str, _Listed], path: str) -> _Listed:
+def _folder(folders: dict[str, _Folder], path: str) -> _Folder:
     """Return the folder of that path; a new one is added together with its parents."""
     if path not in folders:
-        folders[path] = _Listed()
+        folders[path] = _Folder()
         parent, _, name = path.rpartition("/")
         if path:
             _folder(folders, parent).folders.append(name)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from zsbir.base.errors import InputError
 from zsbir.base.events import Progress
 from zsbir.data.loader import eval_batches
 from zsbir.data.shards import Images
@@ -50,6 +51,16 @@ def embed(
             parts.append(forward(batch.to(device)).float().cpu().numpy())
             progress.advance(len(batch))
     return parts_of_all(parts, workers)
+
+
+def check_finite(vectors: Float[np.ndarray, "n d"], model: str) -> None:
+    """Raise InputError where embeddings are NaN or infinite: they can be neither ranked nor compared."""
+    bad = int((~np.isfinite(vectors).all(axis=1)).sum())
+    if bad:
+        raise InputError(
+            f"{bad} of {len(vectors)} embeddings of {model} are NaN or infinite: its weights overflow in this precision; pass"
+            " --precision fp32, or train again with a lower learning rate"
+        )
 
 
 def parts_of_all(parts: list[Float[np.ndarray, "_ d"]], workers: int) -> Float[np.ndarray, "n d"]:

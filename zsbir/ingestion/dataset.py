@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import NoReturn
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,7 +18,8 @@ from zsbir.base.layout import datasets_folder
 from zsbir.base.storage import Folder, join, open_folder
 from zsbir.data import doctor, summary
 from zsbir.data.packing import PARTS, OtherForm, Packer, Packing, Record, found_records
-from zsbir.data.schema import QUARANTINE_SCHEMA, SAMPLES_SCHEMA, shard_name
+from zsbir.data.passed_over import PassedOver
+from zsbir.data.schema import PASSED_OVER_SCHEMA, QUARANTINE_SCHEMA, SAMPLES_SCHEMA, shard_name
 from zsbir.ingestion.plan import FORM, Plan, Settings
 
 QUARANTINE_LIST = "quarantine.tsv"
@@ -28,13 +30,13 @@ def make_dataset(plan: Plan, settings: Settings) -> Artifact:
 
     Raises DataError for too many bad images.
     """
+    plan.passed.show(f"passed over in {plan.source_uri}")
     datasets = open_folder(datasets_folder(settings.root, plan.config.name))
     folder = datasets.sub(plan.fingerprint[:16])
     dataset = _already_made(datasets, folder, plan)
     if dataset is None:
         with draft(folder.uri, "dataset", plan.config.name) as work:
-            samples, quarantine = _collect(work, datasets, plan, _records(folder, plan, settings))
-            dataset = _finish(work, datasets, plan, samples, quarantine)
+            dataset = _finish(work, datasets, plan, _collect(work, datasets, plan, _records(folder, plan, settings)))
     folder.delete([f"{PARTS}/{entry.key}" for entry in folder.sub(PARTS).walk()])
     return dataset
 
@@ -74,7 +76,7 @@ def _read(record: bytes) -> Record:
 
 def _packed(folder: Folder, plan: Plan, numbers: list[int], settings: Settings, progress: Progress) -> Iterator[bytes]:
     """Yield the records of these blocks in order, packed in this process or by Ray workers."""
-    packing = Packing(plan.config.short_side_px, plan.classes(), plan.config.dedup)
+    packing = Packing(plan.config.short_side_px, plan.classes(), plan.config.dedup, plan.config.invert_sketches)
     arguments = (plan.source_uri, folder.uri, packing, settings.threads)
     wanted = plan.cuts.blocks(plan.sources, numbers)
     if not settings.num_workers:
@@ -90,9 +92,10 @@ def _packed(folder: Folder, plan: Plan, numbers: list[int], settings: Settings, 
         yield record
 
 
-def _collect(work: Draft, datasets: Folder, plan: Plan, records: Generator[Record]) -> tuple[pa.Table, pa.Table]:
-    """Return the sample table and the quarantine. Raises DataError as soon as too many images are bad."""
+def _collect(work: Draft, datasets: Folder, plan: Plan, records: Generator[Record]) -> Record:
+    """Return the sample table and the quarantine of all blocks together. Raises DataError as soon as too many images are bad."""
     samples, refused = [SAMPLES_SCHEMA.empty_table()], [QUARANTINE_SCHEMA.empty_table()]
+    inverted: list[str] = []
     bad = 0
     with closing(records):
         for number, record in enumerate(records):
@@ -100,10 +103,11 @@ def _collect(work: Draft, datasets: Folder, plan: Plan, records: Generator[Recor
                 work.adopt(shard_name(number), record.shard.key, record.shard.entry)
             samples.append(record.samples)
             refused.append(record.refused)
+            inverted += record.inverted
             bad += record.refused.num_rows
             if _too_many(plan, bad):
                 _fail(datasets, plan, pa.concat_tables(refused), plan.cuts.stops[number])
-    return pa.concat_tables(samples), pa.concat_tables(refused)
+    return Record(pa.concat_tables(samples), pa.concat_tables(refused), None, tuple(inverted))
 
 
 def _too_many(plan: Plan, bad: int) -> bool:
@@ -122,8 +126,9 @@ def _fail(datasets: Folder, plan: Plan, refused: pa.Table, seen: int) -> NoRetur
     )
 
 
-def _finish(work: Draft, datasets: Folder, plan: Plan, samples: pa.Table, quarantine: pa.Table) -> Artifact:
+def _finish(work: Draft, datasets: Folder, plan: Plan, packed: Record) -> Artifact:
     """Write sample table, classes and quarantine beside the shards, examine them, and commit the artifact."""
+    samples, quarantine = packed.samples, packed.refused
     classes = json.dumps(summary.class_rows(samples, plan.classes()), indent=1, ensure_ascii=False)
     digest = summary.content_digest(samples, quarantine, FORM, plan.config.short_side_px)
     same = _same_content(datasets, work.folder, digest)
@@ -134,15 +139,34 @@ def _finish(work: Draft, datasets: Folder, plan: Plan, samples: pa.Table, quaran
     work.file("classes.json").write_text(classes + "\n", "utf-8")
     pq.write_table(samples, work.file("samples.parquet"), compression="zstd")
     pq.write_table(quarantine, work.file("quarantine.parquet"))
+    passed = _note_repeats(plan, packed)
+    if len(passed):
+        pq.write_table(pa.Table.from_pylist(list(passed.rows()), PASSED_OVER_SCHEMA), work.file("passed_over.parquet"))
+    PassedOver((row["path"], row["reason"]) for row in quarantine.to_pylist()).show("refused images")
     real = plan.config.layout != "toy"  # what is odd about drawn images is known
-    findings = doctor.examine(samples, quarantine, imagenet=real)
+    inverted = doctor.Inverted(packed.inverted, mended=plan.config.invert_sketches)
+    findings = doctor.examine(samples, quarantine, inverted=inverted, imagenet=real)
     _show_findings(findings, notes=real)
     return work.commit(
         digest=digest,
         config=plan.config,
-        counts={**summary.counts_of(samples, plan.split_of), "quarantined": quarantine.num_rows},
-        facts={"source_fingerprint": plan.fingerprint, "findings": [finding.model_dump() for finding in findings]},
+        counts={**summary.counts_of(samples, plan.split_of), "quarantined": quarantine.num_rows, "passed_over": len(passed)},
+        facts={
+            "source_fingerprint": plan.fingerprint,
+            "findings": [finding.model_dump() for finding in findings],
+            "passed_over": passed.facts(),
+        },
     )
+
+
+def _note_repeats(plan: Plan, packed: Record) -> PassedOver:
+    """Return what the plan passed over, and the images whose bytes repeat: they are neither in the table nor refused."""
+    stored = np.zeros(len(plan.sources), bool)
+    stored[packed.samples["sample_id"].to_numpy()] = True
+    refused = set(packed.refused["path"].to_pylist())
+    repeats = [plan.sources[number].path for number in np.flatnonzero(~stored).tolist()]
+    plan.passed.add_all((path for path in repeats if path not in refused), "a photo whose bytes came before in its class (--dedup)")
+    return plan.passed
 
 
 def _same_content(datasets: Folder, folder: Folder, digest: str) -> Artifact | None:

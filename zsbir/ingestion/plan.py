@@ -10,17 +10,17 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from zsbir.base.config import Config, streamed_digest
+from zsbir.base.config import Added, Config, streamed_digest
 from zsbir.base.errors import InputError
-from zsbir.base.events import say
 from zsbir.base.storage import default_root, folder_name
 from zsbir.data import blocks, layouts, splits
 from zsbir.data.domains import DOMAINS, SPLITS
+from zsbir.data.passed_over import PassedOver
 from zsbir.data.preparing import Source
 from zsbir.data.trees import Tree
 from zsbir.toys import draw as toys
@@ -62,6 +62,9 @@ class IngestConfig(Config):
     lists_dir: str = Field("", description="layout lists: folder of the lists, below PATH; none: the only folder named zeroshot*")
     held_out_seen: bool = Field(False, description="layout lists: train on the sketches of *_test.txt too")
     drawings_per_class: int = Field(3000, ge=1, description="layout quickdraw: drawings to take from each .ndjson file")
+    invert_sketches: Annotated[bool, Added(neutral=False)] = Field(
+        False, description="store sketches of light strokes on a dark ground as dark on light"
+    )
     toy_photos_per_class: int = Field(40, ge=2, description="layout toy: photos of each class")
     toy_sketches_per_class: int = Field(40, ge=2, description="layout toy: sketches of each class")
     toy_px: int = Field(96, ge=32, le=512, description="layout toy: side of the drawings, pixels")
@@ -80,6 +83,7 @@ class Plan:
     """The images to read in the order of the sample table, the split of each class, and the cuts between blocks.
 
     fingerprint: equal for equal configurations and files, judged by the size and time of each file without opening it.
+    passed: what lies in the folder and is not read.
     """
 
     config: IngestConfig
@@ -88,6 +92,7 @@ class Plan:
     split_of: Mapping[str, str]
     cuts: blocks.Cuts
     fingerprint: str
+    passed: PassedOver
 
     def classes(self) -> dict[str, tuple[int, str]]:
         """Return the id and split of each class. Ids follow the order of names, over all splits."""
@@ -97,13 +102,17 @@ class Plan:
 def plan_dataset(config: IngestConfig, tree: Tree) -> Plan:
     """Return the plan of a data set. Raises InputError for a bad layout, split or folder."""
     config = _completed(config, tree.folder.uri)
-    sources = _sources(config, tree)
+    passed = PassedOver()
+    sources = _sources(config, tree, passed)
     split_of = _split(config, sources)
+    for source in sources:
+        if source.class_name not in split_of:
+            passed.add(source.path, "of a class that is neither seen nor unseen")
     sources = [source for source in sources if source.class_name in split_of]
     # Images that are read together are stored together: by split, domain and class. The sort is stable within a class.
     sources.sort(key=lambda s: (SPLITS.index(split_of[s.class_name]), DOMAINS.index(s.domain), s.class_name))
     fingerprint, sizes = _fingerprint(config, sources, tree)
-    return Plan(config, tree.folder.uri, sources, split_of, _cut(config, sources, sizes), fingerprint)
+    return Plan(config, tree.folder.uri, sources, split_of, _cut(config, sources, sizes), fingerprint, passed)
 
 
 def _fingerprint(config: IngestConfig, sources: Sequence[Source], tree: Tree) -> tuple[str, np.ndarray]:
@@ -142,7 +151,7 @@ def _completed(config: IngestConfig, uri: str) -> IngestConfig:
         changes["name"] = re.sub(r"[^a-z0-9_.-]+", "-", folder_name(uri).lower()).strip("-_.") or "dataset"
         if config.layout == "toy":
             changes["name"] = "toy"
-    if len(config.unseen_classes) == 1 and config.unseen_classes[0].endswith((".json", ".txt")):
+    if len(config.unseen_classes) == 1 and config.unseen_classes[0].lower().endswith((".json", ".txt")):
         lists = splits.read_lists(config.unseen_classes[0])
         changes["unseen_classes"] = lists.unseen
         changes["seen_classes"] = config.seen_classes or lists.seen
@@ -150,13 +159,14 @@ def _completed(config: IngestConfig, uri: str) -> IngestConfig:
     return config.replace(**changes)
 
 
-def _sources(config: IngestConfig, tree: Tree) -> Sequence[Source]:
+def _sources(config: IngestConfig, tree: Tree, passed: PassedOver) -> Sequence[Source]:
     if config.layout == "toy":
         named = (*config.unseen_classes, *config.seen_classes, *config.dev_classes)
         return toys.toy_sources(config.toy_photos_per_class, config.toy_sketches_per_class, config.toy_px, config.seed, named)
     return layouts.scan(
         config.layout,
         tree,
+        passed,
         dedup=config.dedup,
         lists_dir=config.lists_dir,
         held_out_seen=config.held_out_seen,
@@ -178,7 +188,4 @@ def _split(config: IngestConfig, sources: Sequence[Source]) -> dict[str, str]:
     if lists is None:
         lists = splits.ClassLists(config.unseen_classes or (toys.TOY_UNSEEN if config.layout == "toy" else ()))
     lists = splits.ClassLists(lists.unseen, config.seen_classes, config.dev_classes)
-    split_of = splits.assign(present, lists, dev_frac=config.dev_frac, seed=config.seed)
-    if len(split_of) < len(present):
-        say(f"{len(present) - len(split_of)} classes that are neither seen nor unseen are left out")
-    return split_of
+    return splits.assign(present, lists, dev_frac=config.dev_frac, seed=config.seed)

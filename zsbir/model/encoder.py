@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from zsbir.base.errors import InputError
 from zsbir.model.choices import Backbone
-from zsbir.model.weights import Weights
+from zsbir.model.weights import Weights, check_finite
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -87,10 +87,11 @@ class Encoder(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> Encoder:
-        """Load the encoder saved at `path`. Raises InputError for any other file."""
+        """Load the encoder saved at `path`. Raises InputError for any other file, and for parameters that are not finite."""
         facts = saved_facts(path)
-        encoder = cls(**facts)
-        encoder.load_state_dict(load_file(path))
+        encoder, state = cls(**facts), load_file(path)
+        check_finite(state, path)
+        encoder.load_state_dict(state)
         return encoder.to(memory_format=torch.channels_last)
 
 

@@ -12,6 +12,7 @@ import pickle
 import re
 import struct
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -26,6 +27,7 @@ from zsbir.base import layout
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.fetch import fetch
 from zsbir.base.files import sha256_file
+from zsbir.base.filetypes import HEAD_BYTES, what_is
 from zsbir.base.storage import join, open_folder
 
 TORCHVISION = {"imagenet": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}
@@ -72,11 +74,13 @@ def load_weights(source: str, *, backbone: str, root: str | Path, sha256: str = 
 
     source: "imagenet" or "imagenet_v2" (torchvision downloads them), a path or `s3://` URI of a state dict (`.pth`, read with
     weights_only, or `.safetensors`; float16 is converted). `sha256`, where given, must be the file's.
-    Raises InputError when there is no file or network, the checksum differs, or the file holds another network.
+    Raises InputError when there is no file or network, the checksum differs, the file holds another network, or numbers in it are
+    not finite.
     """
     state, labels = _from_torchvision(source, backbone) if source in TORCHVISION else _from_file(source, backbone, sha256)
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     _check_network(state, backbone, source)
+    check_finite(state, source)
     labels = labels or _default_labels(len(state["fc.weight"]))
     if len(labels) != len(state["fc.weight"]):
         raise InputError(f"{source} names {len(labels)} labels, but its classifier has {len(state['fc.weight'])}")
@@ -85,8 +89,9 @@ def load_weights(source: str, *, backbone: str, root: str | Path, sha256: str = 
 
 
 def open_weights(uri: str, *, backbone: str) -> Weights:
-    """Open weights that `load_weights` has kept, by their address. Raises InputError when they are gone or damaged."""
+    """Open weights that `load_weights` has kept, by their address. Raises InputError when they are gone, damaged or not finite."""
     state, labels = _from_file(uri, backbone, "")
+    check_finite(state, uri)
     return Weights(backbone, uri.rpartition("/")[2].removesuffix(".safetensors"), uri, labels, state)
 
 
@@ -115,10 +120,34 @@ def _from_file(source: str, backbone: str, sha256: str) -> tuple[dict[str, Tenso
     expected = sha256 or (kept[1] if kept else "")
     if expected and found != expected:
         raise InputError(f"{source}: sha256 is {found}, expected {expected}: a wrong or damaged weight file")
+    head = _head(path)
     try:
-        return _read_safetensors(path, backbone) if path.suffix == ".safetensors" else (_read_torch(path), ())
+        return _read_safetensors(path, backbone) if _is_safetensors(path, head) else (_read_torch(path), ())
     except _UNREADABLE as error:
-        raise InputError(f"{source} is not a readable weight file (.pth state dict or .safetensors): {_reason(error)}") from None
+        reason = what_is(head) or _reason(error)
+        raise InputError(f"{source} is not a readable weight file (.pth state dict or .safetensors): {reason}") from None
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _is_safetensors(path: Path, head: bytes) -> bool:
+    """Return whether a file holds safetensors: by its bytes where they tell, else by its name, which people change."""
+    is_torch = head.startswith((b"PK\x03\x04", b"\x80"))
+    return head[8:9] == b"{" or (path.suffix == ".safetensors" and not is_torch)
+
+
+def check_finite(state: Mapping[str, Tensor], source: object) -> None:
+    """Raise InputError where a network's parameters hold NaN or infinity: whatever it computes would be meaningless."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            bad = int((~tensor.isfinite()).sum())
+            raise InputError(
+                f"{source}: {bad} of {tensor.numel()} numbers in {name!r} are NaN or infinite, so the weights are of no use:"
+                " fetch the file again, or train them again with a lower learning rate"
+            )
 
 
 def _reason(error: Exception) -> str:

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
-from zsbir.data.gallery import Gallery, dataset_gallery, folder_gallery
+from zsbir.base.storage import open_folder
+from zsbir.data.gallery import dataset_gallery
 from zsbir.data.images import BadImage, eval_image
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
@@ -137,20 +138,18 @@ def _contents(index: Artifact, encoder: Encoder) -> tuple[Float[np.ndarray, "g d
 
 def _photos(index: Artifact, paths: list[str]) -> list[bytes | None]:
     """Read the encoded bytes of photos from the index's gallery; None for those that are gone."""
-    gallery = _gallery(index)
-    numbers = {path: number for number, (path, _) in enumerate(gallery.entries)}
-    return [_read(gallery, numbers.get(path)) for path in paths]
-
-
-def _gallery(index: Artifact) -> Gallery:
     if index.manifest.config["gallery"]:
-        return folder_gallery(index.manifest.inputs["gallery"]["uri"])
-    return dataset_gallery(index.input("gallery", "dataset"), index.manifest.config["split"])
+        # By path, not through the gallery's listing: what counts as a photo may have changed since the index was made.
+        folder = open_folder(index.manifest.inputs["gallery"]["uri"])
+        return [_bytes(folder.read, path) for path in paths]
+    gallery = dataset_gallery(index.input("gallery", "dataset"), index.manifest.config["split"])
+    numbers = {path: number for number, (path, _) in enumerate(gallery.entries)}
+    return [_bytes(gallery.read, numbers[path]) if path in numbers else None for path in paths]
 
 
-def _read(gallery: Gallery, number: int | None) -> bytes | None:
+def _bytes(read: Callable[[Any], bytes], what: str | int) -> bytes | None:
     try:
-        return None if number is None else gallery.read(number)
+        return read(what)
     except OSError:
         return None
 

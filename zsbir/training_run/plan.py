@@ -146,5 +146,5 @@ def _starting_weights(config: TrainConfig, uris: InputUris, knowledge: Artifact 
 
     source, sha256 = uris.weights, uris.weights_sha256
     if not source and knowledge and knowledge.manifest.config["backbone"] == config.backbone:
-        source, sha256 = knowledge.manifest.inputs["weights"]["uri"], ""
+        source, sha256 = knowledge.input_file("weights"), ""
     return load_weights(source or "imagenet", backbone=config.backbone, root=root, sha256=sha256)

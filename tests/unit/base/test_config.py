@@ -82,7 +82,8 @@ def test_yaml_gives_the_mapping_in_the_file(tmp_path):
         (b"- a\n- b\n", "must be a YAML mapping"),
         (b"", "must be a YAML mapping"),
         (b"hull: [oak\nsails: 2\n", "cannot read the configuration"),
-        (b"\xff\xfe\x00\x01", "cannot read the configuration"),
+        (b"\xff\xfe\x00\x01", "must be a YAML mapping"),
+        (b"a: \xff", "cannot read the configuration"),
         (b"hull: !!python/object/apply:os.system ['true']\n", "cannot read the configuration"),
     ],
 )

@@ -4,10 +4,12 @@ from PIL import Image
 
 from zsbir.base.config import digest_of
 from zsbir.base.errors import InputError
-from zsbir.data.gallery import folder_gallery
-from zsbir.data.images import BadImage, encode_photo
+from zsbir.data.gallery import Unreadable, folder_gallery
+from zsbir.data.images import encode_photo
+from zsbir.data.passed_over import PassedOver
 
-PATHS = ["b.jpg", "a-b/c.jpg", "a/d.PNG", "a/.e.jpg", ".f/g.webp", "a.jpg"]
+PATHS = ["b.jpg", "a-b/c.jpg", "a/d.PNG", "a/e.jfif", "f/g.webp", "a.jpg"]
+LITTER = ["__MACOSX/a/._d.png", "._b.jpg", ".ipynb_checkpoints/b-checkpoint.jpg", "a/@eaDir/d.PNG/SYNOFILE_THUMB_M.jpg", ".h/i.jpg"]
 
 
 def photo(seed):
@@ -16,9 +18,9 @@ def photo(seed):
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder of photos, hidden ones among them, and other files."""
-    for seed, path in enumerate([*PATHS, "notes.txt", "a/list.csv"]):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+    """A folder of photos, with what systems put beside them, and other files."""
+    for seed, path in enumerate([*PATHS, *LITTER, "notes.txt", "a/list.csv"]):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(photo(seed))
     return tmp_path
 
@@ -62,8 +64,9 @@ def test_a_photo_that_vanished_or_is_damaged_is_named_in_its_place(photos, bucke
     for uri in (photos, bucket.uri):
         gallery = folder_gallery(uri)
         gallery.folder.delete(["b.jpg"])
-        bad = [item for item in gallery.items(32) if isinstance(item, BadImage)]
-        assert [str(item).partition(":")[0] for item in bad] == ["a.jpg", "b.jpg"]
+        bad = [item for item in gallery.items(32) if isinstance(item, Unreadable)]
+        assert [item.path for item in bad] == ["a.jpg", "b.jpg"]
+        assert bad[0].reason.startswith("no readable image header")
 
 
 def test_links_out_of_the_folder_are_left_out_and_others_are_not(photos, tmp_path_factory):
@@ -73,7 +76,29 @@ def test_links_out_of_the_folder_are_left_out_and_others_are_not(photos, tmp_pat
     (photos / "y").symlink_to(elsewhere)
     (photos / "z.jpg").symlink_to(photos / "z.jpg")
     (photos / "inside.jpg").symlink_to(photos / "b.jpg")
-    assert {path for path, _ in folder_gallery(photos).entries} == {*PATHS, "inside.jpg"}
+    passed = PassedOver()
+    assert {path for path, _ in folder_gallery(photos, passed).entries} == {*PATHS, "inside.jpg"}
+    assert {row["path"]: row["reason"] for row in passed.rows() if "link" in row["reason"]} == {
+        "x.jpg": "a link that leads out of the folder",
+        "y/": "a link that leads out of the folder",
+        "z.jpg": "a link to nothing",
+    }
+
+
+def test_what_systems_put_beside_photos_is_passed_over_and_named(photos, bucket):
+    upload(bucket, photos)
+    for uri in (photos, bucket.uri):
+        passed = PassedOver()
+        assert len(folder_gallery(uri, passed).entries) == len(PATHS)
+        assert {row["path"]: row["reason"] for row in passed.rows()} == {
+            "__MACOSX/": "made by macOS",
+            "._b.jpg": "made by macOS",
+            ".ipynb_checkpoints/": "made by Jupyter",
+            "a/@eaDir/": "made by a network drive",
+            ".h/": "hidden: the name begins with a dot",
+            "notes.txt": "not an image by its name",
+            "a/list.csv": "not an image by its name",
+        }
 
 
 def test_no_folder_and_no_images_are_input_errors(tmp_path, bucket):

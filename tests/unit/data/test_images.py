@@ -47,7 +47,7 @@ def test_every_format_of_the_whitelist_is_read_as_8_bit_rgb(form):
         (png_header(10_000, 8_000), "80000000 pixels, more than the 50000000 allowed"),
         (encoded(picture(300, 200), "JPEG")[:2000], "truncated"),
         (encoded(picture(300, 200), "PNG")[:500], "damaged: "),
-        (encoded(picture(), "PPM"), "no readable image header"),
+        (encoded(picture(), "PPM"), "a PPM, PGM or PBM image: convert it"),
     ],
 )
 def test_what_is_no_image_says_why_in_one_line(data, reason):

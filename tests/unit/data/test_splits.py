@@ -55,8 +55,8 @@ def test_a_file_in_object_storage_is_read_too(bucket):
 
 
 def test_a_split_file_of_other_bytes_than_text_is_an_input_error(tmp_path):
-    (tmp_path / "unseen.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="cannot read the split file"):
+    (tmp_path / "unseen.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(InputError, match=r"the split file .*unseen\.txt' is not a text file in UTF-8: line 1 holds the byte 0xe9"):
         read_lists(str(tmp_path / "unseen.txt"))
 
 

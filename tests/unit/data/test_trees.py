@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from zsbir.base.errors import InputError
 from zsbir.base.storage import Entry, open_folder
+from zsbir.base.text import clean
 from zsbir.data.layouts import LAYOUTS, scan
+from zsbir.data.passed_over import PassedOver
 from zsbir.data.trees import ListedTree, key_of, open_tree
 
 DRAWING = json.dumps({"recognized": True, "drawing": [[[0, 9, 9], [0, 9, 0]]]}) + "\n"
@@ -121,7 +123,7 @@ def test_objects_that_stand_for_empty_folders_are_ignored(bucket, tmp_path, caps
     assert "warning" not in capsys.readouterr().err
 
 
-def test_keys_that_are_no_paths_are_left_out_and_counted(bucket, tmp_path, capsys):
+def test_keys_that_are_no_paths_are_passed_over_and_named(bucket, tmp_path):
     both(bucket, tmp_path, FILES["folder"])
     odd = [
         "/photo/cat/x.png",
@@ -129,13 +131,16 @@ def test_keys_that_are_no_paths_are_left_out_and_counted(bucket, tmp_path, capsy
         "photo/./x.png",
         "photo/../x.png",
         "photo/cat/x\\y.png",
+        "photo/cat/x\0y.png",
         "photo/cat/",
         "a/b/../c.png",
     ]
     folder = open_folder(bucket.uri)
     folder.walk = lambda: sorted([*open_folder(bucket.uri).walk(), *(Entry(key, 9, 1.0) for key in odd)])
-    assert scan("folder", ListedTree(folder)) == scan("folder", open_tree(tmp_path))
-    assert capsys.readouterr().err.startswith(f"warning: left out {len(odd)} objects below {bucket.uri} whose keys are not paths")
+    passed = PassedOver()
+    assert scan("folder", ListedTree(folder), passed) == scan("folder", open_tree(tmp_path))
+    noted = [row["path"] for row in passed.rows() if row["reason"] == "a key in object storage that is not the path of a file"]
+    assert noted == sorted(clean(key) for key in odd)
 
 
 def test_a_bucket_or_prefix_that_is_not_there_is_an_input_error(bucket):
@@ -153,7 +158,9 @@ def test_a_prefix_is_a_whole_folder_name(bucket, tmp_path):
         scan("folder", open_tree(f"{bucket.uri}/phot"))
 
 
-NAMES = st.sampled_from(["photo", "sketch", "cat", "dog", "a", "a-b", "b.JPG", "a.png", "c.gif", ".d.png", "e.txt", "zeroshot1"])
+NAMES = st.sampled_from(
+    ["photo", "sketch", "cat", "@eaDir", "a", "a-b", "b.JPG", "a.png", "c.gif", ".d.png", "e.txt", "zeroshot1", "f.heic", "g"]
+)
 
 
 @given(st.lists(st.lists(NAMES, min_size=1, max_size=5).map(tuple), max_size=20))
@@ -170,17 +177,28 @@ def test_a_listing_shows_whatever_a_disk_shows(paths):
         for folder in places:
             assert listed.folders(folder) == disk.folders(folder)
             assert listed.folders(folder, start="a") == disk.folders(folder, start="a")
-            assert listed.files(folder, {".png", ".jpg"}) == disk.files(folder, {".png", ".jpg"})
+            here, there = PassedOver(), PassedOver()
+            assert listed.files(folder, {".png", ".jpg"}, there) == disk.files(folder, {".png", ".jpg"}, here)
+            assert listed.folders(folder, passed=there) == disk.folders(folder, passed=here)
+            assert list(there.rows()) == list(here.rows())
             assert listed.has_folder(folder) == disk.has_folder(folder) or not folder
-        found = disk.below({".png", ".gif"})
-        assert listed.below({".png", ".gif"}) == found == sorted(found, key=lambda path: path.split("/"))
+        here, there = PassedOver(), PassedOver()
+        found = disk.below({".png", ".gif"}, here)
+        assert listed.below({".png", ".gif"}, there) == found == sorted(found, key=lambda path: path.split("/"))
+        assert list(there.rows()) == list(here.rows())
+        everything = {"/".join(parts) for parts in paths if root.joinpath(*parts).is_file()}
+        folders = tuple(row["path"] for row in here.rows() if row["path"].endswith("/"))
+        named = {*found, *(row["path"] for row in here.rows())}
+        assert all(path in named or path.startswith(folders) for path in everything), "whatever is not found is named"
         for path in [*found, "nowhere/a.png", "nowhere"]:
             (size, time_ns), (listed_size, listed_ns) = disk.stamp(path), listed.stamp(path)
             assert size == listed_size
             assert abs(time_ns - listed_ns) <= 1_000_000
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../a.png", "a/../../b.png", "a\\b.png", "a\0b.png"])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../a.png", "a/../../b.png", "..\\b.png", "a\\..\\..\\b", "C:\\b.png", "\\\\server\\b", "a\0b.png"]
+)
 def test_a_path_that_leads_elsewhere_is_no_key(path):
     with pytest.raises(InputError, match=r"list\.txt: .* is not a path below"):
         key_of(path, "list.txt")
@@ -188,6 +206,10 @@ def test_a_path_that_leads_elsewhere_is_no_key(path):
 
 def test_a_key_has_no_needless_parts():
     assert [key_of(path, "list.txt") for path in ("a/b.png", "./a//b.png", "a/./b.png", ".", "a/")] == [*["a/b.png"] * 3, "", "a"]
+
+
+def test_a_path_written_on_windows_is_the_same_key():
+    assert [key_of(path, "list.txt") for path in ("a\\b.png", ".\\a\\b.png", "a/b.png")] == ["a/b.png"] * 3
 
 
 def test_a_long_listing_says_how_far_it_is(tmp_path, monkeypatch, capsys):
