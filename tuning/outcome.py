@@ -10,6 +10,7 @@ from typing import Any
 from tuning.space import Space, contains
 from tuning.table import Trial
 from zsbir.base import events
+from zsbir.base.text import clean
 from zsbir.training.config import TrainConfig
 
 MIN_FOR_IMPORTANCE = 4
@@ -89,7 +90,9 @@ def _line(trial: Trial, width: dict[str, int]) -> str:
     step = str(trial.scores[-1][0]) if trial.scores else "-"
     score = "-" if trial.score is None else f"{trial.score:.3f}"
     values = "  ".join(f"{shown(trial.point.get(field)):>{columns}}" for field, columns in width.items())
-    return f"{trial.number:5}  {trial.state:8}  {step:>5}  {score:>7}  {values}" + (f"  {trial.error}" if trial.error else "")
+    return f"{trial.number:5}  {trial.state:8}  {step:>5}  {score:>7}  {values}" + (
+        f"  {clean(trial.error)}" if trial.error else ""
+    )
 
 
 def shown(value: Any) -> str:

@@ -165,7 +165,7 @@ def _sign(found: Resolved, request: SweepRequest, outcome: Outcome, parent: Pare
     best, folder = outcome.best, open_folder(found.uri)
     if best is None:
         raise RunError(_nothing_finished(found.uri, outcome.trials))
-    events.say(table_text(outcome.space, outcome.trials))
+    events.say_lines(table_text(outcome.space, outcome.trials))
     runs = {f"trial-{trial.number:04d}": trial.run for trial in outcome.trials if trial.state == "finished"}
     with draft(found.uri, "sweep", request.base.recipe) as work:
         work.file("trials.parquet").write_bytes(as_parquet(outcome.trials))

@@ -23,6 +23,7 @@ from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.layout import report_uri
 from zsbir.base.storage import default_root
+from zsbir.base.text import clean
 from zsbir.evaluation.metrics import METRICS, Evaluation, chance_map, evaluate_embeddings
 from zsbir.evaluation.protocol import PROTOCOLS, Protocol, find_protocol, select
 from zsbir.training.config import Precision
@@ -101,7 +102,7 @@ def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings) -> Artifa
                     **{name: values["map_all"] for name, values in summary["models"].items()},
                 },
             )
-    events.say(table(report))
+    events.say_lines(table(report))
     if settings.tracking:
         _track(report, trial, settings)
     return report
@@ -265,7 +266,7 @@ def table(report: Artifact) -> str:
         lines.append(f"{name:10}" + "".join(f"{values[metric]:16.3f}" for metric in SHOWN_METRICS))
     lines.append(f"{'chance':10}{summary['chance_map_all']:16.3f}")
     lines += [f"pictures: {report.address(name)}" for name in ("grid.png", "precision_recall.png", "per_class.png")]
-    return "\n".join(lines)
+    return "\n".join(map(clean, lines))
 
 
 def _track(report: Artifact, trial: Trial, settings: Settings) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
+from zsbir.base.text import clean
 from zsbir.data.images import BadImage, decode, eval_array, is_blank
 
 
@@ -100,9 +101,9 @@ def picture(searcher: Searcher, drawing: Image.Image, hits: list[Hit], title: st
 
 
 def table(hits: list[Hit]) -> str:
-    """Return the hits as lines of text."""
+    """Return the hits as lines of text; control characters in names and paths are shown as escapes."""
     lines = [f"{'rank':>4}  {'score':>6}  {'class':20}  path"]
-    lines += [f"{hit.rank:4}  {hit.score:6.3f}  {hit.class_name or '-':20}  {hit.path}" for hit in hits]
+    lines += [f"{hit.rank:4}  {hit.score:6.3f}  {clean(hit.class_name or '-'):20}  {clean(hit.path)}" for hit in hits]
     return "\n".join(lines)
 
 

@@ -68,6 +68,20 @@ def test_a_list_goes_on_past_damaged_manifests(root, capsys):
     assert "runs/toy-9, with 1 checkpoint\n" in told
 
 
+def test_what_a_stranger_wrote_into_a_manifest_gives_no_orders_to_the_terminal(root):
+    evil = "\x1b]0;owned\x07\n\u202ereversed"
+    report = put(
+        root, "report", facts={"note": evil, f"key{evil}": 1}, inputs={f"role{evil}": {"uri": f"/photos/{evil}", "digest": ""}}
+    )
+    change = json.loads(report.folder.read(MANIFEST)) | {"created_utc": evil}
+    report.folder.replace(MANIFEST, json.dumps(change).encode())
+    for text in (do("list", "--root", root), do("show", report.uri)):
+        assert all(line.isprintable() for line in text.split("\n")), text
+        assert "\\x1b]0;owned\\x07\\n\\u202ereverse" in text
+    assert len(do("list", "--root", root).split("\n")) == 2, "one line of headings and one row"
+    assert json.loads(do("show", report.uri, "--json"))["facts"]["note"] == evil, "programs get it as it is"
+
+
 def test_an_empty_root_has_an_empty_list(root, capsys):
     assert do("list", "--json", "--root", root) == ""
     assert "nothing in " in capsys.readouterr().err

@@ -20,6 +20,7 @@ from zsbir.base import watch
 from zsbir.base.config import Config, read_yaml, unknown_name
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.events import say
+from zsbir.base.text import clean_lines
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -38,7 +39,7 @@ def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None 
             result = run(sys.argv[1:] if argv is None else argv)
         if result is not None:
             with broken_pipe_allowed():
-                print(result, flush=True)
+                print(clean_lines(result) if sys.stdout.isatty() else result, flush=True)  # programs get every character
         sys.exit(DONE)
     except HelpAsked as asked:
         with broken_pipe_allowed():

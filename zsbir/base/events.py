@@ -14,6 +14,8 @@ from typing import NamedTuple, Self, TextIO, TypeVar
 
 from tqdm import tqdm
 
+from zsbir.base.text import clean
+
 Item = TypeVar("Item")
 
 LOG_INTERVAL_S = 5.0
@@ -47,11 +49,21 @@ def publish(event: ProgressEvent) -> None:
 
 
 def say(message: str) -> None:
-    """Print one line on standard error; with the time before it where `ZSBIR_LOG_TIMES` is set, as in a service's log."""
+    """Print one line on standard error; with the time before it where `ZSBIR_LOG_TIMES` is set, as in a service's log.
+
+    Names and texts from elsewhere may stand in it: control characters are shown as escapes.
+    """
+    message = clean(message)
     if os.environ.get("ZSBIR_LOG_TIMES"):
         message = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}"
     with suppress(OSError), tqdm.external_write_mode(file=sys.stderr):  # a full disk or a closed pipe must not stop the work
         print(message, file=sys.stderr, flush=True)
+
+
+def say_lines(text: str) -> None:
+    """Print a text of several lines, such as a table, as `say` prints one."""
+    for line in text.split("\n"):
+        say(line)
 
 
 def warn(message: str) -> None:

@@ -1,8 +1,12 @@
-"""Artifacts, their lineage, and the results of checks, as text for people and as JSON for programs."""
+"""Artifacts, their lineage, and the results of checks, as text for people and as JSON for programs.
+
+What manifests say may come from strangers: each line of a text shows control characters as escapes.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +14,7 @@ from zsbir.base.artifact import Artifact, Manifest
 from zsbir.base.errors import InputError
 from zsbir.base.layout import below_root
 from zsbir.base.storage import join, split_file
+from zsbir.base.text import clean
 from zsbir.storage_admin.checking import Verdict
 from zsbir.storage_admin.lineage import Origin, is_weight_file, weight_sha256
 from zsbir.storage_admin.roots import Item, Survey, Unit
@@ -40,18 +45,22 @@ def format_artifact(artifact: Artifact) -> str:
     for title, values in (("facts", manifest.facts), ("config", manifest.config)):
         if values:
             lines += [f"  {title}", *(f"    {name}: {_short(value)}" for name, value in values.items())]
-    return "\n".join(lines)
+    return _text(lines)
 
 
 def format_lineage(origin: Origin) -> str:
     """Return a lineage as a tree: each input below what was made from it."""
     seen: set[str] = set()
-    return "\n".join(_branch(origin, "", "", seen))
+    return _text(_branch(origin, "", "", seen))
 
 
 def artifact_json(artifact: Artifact, origin: Origin) -> dict[str, Any]:
     """Return an artifact's manifest and its lineage as JSON values."""
     return {"uri": artifact.uri, **artifact.manifest.model_dump(mode="json"), "lineage": _json_branch(origin)}
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(map(clean, lines))
 
 
 def _branch(origin: Origin, first: str, rest: str, seen: set[str]) -> list[str]:
@@ -170,7 +179,7 @@ def format_verdicts(verdicts: list[Verdict]) -> str:
     lines = [f"{verdict.uri}: {problem.file}: {problem.what}" for verdict in verdicts for problem in verdict.problems]
     lines += [f"{verdict.uri}: {name}: not named by its manifest" for verdict in verdicts for name in verdict.unnamed]
     whole = [verdict for verdict in verdicts if not verdict.problems]
-    return "\n".join([*lines, f"{len(whole)} of {len(verdicts)} whole, {bytes_text(sum(v.size for v in whole))} read in them"])
+    return _text([*lines, f"{len(whole)} of {len(verdicts)} whole, {bytes_text(sum(v.size for v in whole))} read in them"])
 
 
 def format_waste(rows: list[dict[str, Any]]) -> str:

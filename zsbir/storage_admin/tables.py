@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zsbir.base.text import clean
+
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[str] = frozenset()) -> str:
-    """Return rows under their headings as text, each column as wide as it must be. right: the columns to align right."""
-    lines = [head, *rows]
+    """Return rows under their headings as text, each column as wide as it must be. right: the columns to align right.
+
+    Line breaks and control characters of a cell are shown as escapes.
+    """
+    lines = [head, *([clean(text) for text in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
 
     def cell(text: str, column: int) -> str:

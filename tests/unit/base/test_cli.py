@@ -169,3 +169,19 @@ def test_a_reader_that_stops_early_is_not_a_failure():
     command = f"{sys.executable} -c 'import sys; from zsbir.base import cli; cli.main(lambda _: \"x\" * 10_000_000)' | head -c 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "x", "")
+
+
+PRINTS = """
+from zsbir.base import cli
+cli.main(lambda argv: "s3://bucket/\\x1b[2Jphotos\\u202e")
+"""
+
+
+def test_a_terminal_shows_control_characters_of_a_result_as_escapes_and_a_pipe_gets_them():
+    leader, follower = os.openpty()
+    words = [sys.executable, "-c", PRINTS]
+    subprocess.run(words, stdout=follower, check=True, timeout=60)
+    os.close(follower)
+    assert os.read(leader, 1000).decode() == "s3://bucket/\\x1b[2Jphotos\\u202e\r\n"
+    os.close(leader)
+    assert subprocess.run(words, capture_output=True, check=True, timeout=60).stdout.decode() == "s3://bucket/\x1b[2Jphotos\u202e\n"

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from zsbir.base import events
-from zsbir.base.events import Progress, say, track, warn
+from zsbir.base.events import Progress, say, say_lines, track, warn
 
 
 def test_the_story_goes_to_standard_error_line_by_line(capsys):
@@ -16,6 +16,13 @@ def test_the_story_goes_to_standard_error_line_by_line(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "a class was left out\nwarning: it is small\n"
+
+
+def test_a_message_is_one_line_and_gives_no_orders_to_the_terminal(capsys):
+    say("no drawing at 'a\x1b[2J\nerror: all is lost'")
+    assert capsys.readouterr().err == "no drawing at 'a\\x1b[2J\\nerror: all is lost'\n"
+    say_lines("rank  path\n1     \x9bb")
+    assert capsys.readouterr().err == "rank  path\n1     \\x9bb\n"
 
 
 def test_without_a_terminal_progress_is_plain_lines_with_rate_and_time_left(monkeypatch):
