@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from services.common.errors import Forbidden
+from zsbir.base.errors import InputError
 
 Role = Literal["viewer", "submitter", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -15,10 +16,14 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 @dataclass(frozen=True)
 class User:
-    """The user who sends a request. Their name is the owner of what they submit."""
+    """The user who sends a request. Their name is the owner of what they submit.
+
+    projects: the only ones for which they may submit; empty: their token names none.
+    """
 
     name: str
     role: Role
+    projects: tuple[str, ...] = ()
 
     def require_role(self, role: Role) -> None:
         """Raise Forbidden unless the user's role is at least this one."""
@@ -28,10 +33,19 @@ class User:
 
 
 class UserSource(Protocol):
-    """Knows users by their bearer tokens."""
+    """Knows users by their bearer tokens, and browsers by the secret of a session, which is a cookie."""
 
     def user_of(self, token: str | None) -> User | None:
         """Return the user whose token this is, or None for an unknown one. token: None where the request has none."""
+
+    def user_of_session(self, secret: str) -> User | None:
+        """Return the user for whom a session was opened, or None for an unknown one."""
+
+
+def check_token_name(name: str) -> None:
+    """Raise InputError for a name that no token can have. A shell may pass on bytes that are not text."""
+    if not name.strip() or len(name) > 100 or name.encode("utf-8", "replace").decode() != name:
+        raise InputError("a token needs a name of 1 to 100 characters: whose it is")
 
 
 def is_loopback(host: str) -> bool:

@@ -12,7 +12,10 @@ from starlette.concurrency import run_in_threadpool
 
 from services.common.auth import Role, User, UserSource
 from services.common.limits import LimitedRequest
+from services.common.server import Repeats
+from zsbir.base import events
 
+REFUSED = Repeats()
 BEARER = HTTPBearer(auto_error=False, description="an API token; the service's operator makes one")
 
 
@@ -53,13 +56,32 @@ class GuardedRoute(APIRoute):
         return guarded
 
 
+def session_cookie(request: Request) -> str:
+    """Return the name of the cookie with a session's secret. Browsers send cookies to every port of a host: it names its own."""
+    return f"zsbir_session_{request.url.port or 0}"
+
+
 async def _authenticate(request: Request, role: Role) -> User:
-    """Return the user of the request's token. The answer is the same whatever is wrong with a token."""
+    """Return the user of the request's token, else of its session. The answer is the same whatever is wrong with a token."""
     users: UserSource = request.app.state.users
     sent = await BEARER(request)
-    user = await run_in_threadpool(users.user_of, sent.credentials if sent else None)
+    session = request.cookies.get(session_cookie(request), "")
+    if sent is None and session:
+        user = await run_in_threadpool(users.user_of_session, session)
+    else:
+        user = await run_in_threadpool(users.user_of, sent.credentials if sent else None)
     if user is None:
+        if sent or session:
+            log_refusal(request, "an unknown token" if sent else "an unknown session")
         headers = {"WWW-Authenticate": "Bearer"}
         raise HTTPException(401, "this needs a valid token; ask the service's operator for one", headers)
     user.require_role(role)
     return user
+
+
+def log_refusal(request: Request, what: str) -> None:
+    """Log that somebody was not let in: one line a minute for each address, so that nobody fills the log."""
+    address = request.client.host if request.client else "an unknown address"
+    remark = REFUSED.remark(f"{what} {address}")
+    if remark is not None:
+        events.warn(f"refused {what} from {address}{remark}")

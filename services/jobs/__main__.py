@@ -11,22 +11,26 @@ its operator sets `limits` and makes `tokens`.
 
 from __future__ import annotations
 
-import getpass
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import Field
 
-from services.common.auth import Role
+from services.common.credentials import has_secret, hide_secrets, refuse_secrets, split_login
 from services.jobs.local.paths import PORT, absolute_root, default_store
 from zsbir.base import cli, events
-from zsbir.base.config import Config, read_yaml, unknown_name
+from zsbir.base.config import Config, unknown_name
 from zsbir.base.errors import InputError
 from zsbir.base.signals import on_signals
 from zsbir.base.storage import default_root
 
 Command = Callable[[Sequence[str]], str | None]
+
+SECRETS_GO = (
+    "set ZSBIR_JOBS_STORE or MLFLOW_TRACKING_URI instead, or use a password file (PGPASSFILE), "
+    "or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+)
 
 
 class ServiceSettings(Config):
@@ -129,20 +133,14 @@ def _serve(argv: Sequence[str]) -> None:
     service, serve = cli.split_fields(values, ServiceSettings, ServeSettings)
     storage, listen = ServiceSettings.of(service).resolved(), ServeSettings.of(serve)
 
-    import gc
-
-    import uvicorn
-
+    from services.common.server import serve as serve_app
     from services.jobs.http.api import create_app
     from services.jobs.http.state import ApiSettings
 
     settings = {**listen.model_dump(exclude={"port"}), "store": storage.store, "root": storage.root}
     app = create_app(ApiSettings.of(settings))
-    # Imported modules are never garbage. Without this, every fiftieth request waited 0.25 s for a collection that searched them.
-    gc.collect()
-    gc.freeze()
-    events.say(f"the job service listens at http://{listen.host}:{listen.port}")
-    uvicorn.run(app, host=listen.host, port=listen.port, log_level="warning", access_log=False)
+    events.say(f"the job service listens at http://{listen.host}:{listen.port}; its job store is {hide_secrets(storage.store)}")
+    serve_app(app, listen.host, listen.port)
 
 
 def _dispatch(argv: Sequence[str]) -> None:
@@ -164,13 +162,34 @@ def _dispatch(argv: Sequence[str]) -> None:
     from services.jobs.runs.dispatcher import Dispatcher
     from services.jobs.runs.mlflow_cleanup import MlflowCleanup
 
+    tracking_uri = _tracking_uri(config.tracking_uri)
+    config = config.replace(tracking_uri=tracking_uri)
     store = open_store(parsed.store or default_store(config.root))
+    events.say(f"the job store is {hide_secrets(store.url)}")
     dispatcher = Dispatcher(store, _executor(RayDispatch.of(executor)), config)
     stop = threading.Event()
     on_signals(lambda _: stop.set())
     cleanup = MlflowCleanup(store, config.tracking_uri, lambda: dispatcher.leadership.lease)
     threading.Thread(target=cleanup.run, args=(stop,), daemon=True, name="mlflow-cleanup").start()
     dispatcher.run(stop)
+
+
+def _tracking_uri(given: str) -> str:
+    """Return the address of the jobs' MLflow, without a name and password where it is a web address.
+
+    Both are put where MLflow's client looks for them in this process. Jobs do not get them from here: Ray shows a job's variables
+    to everybody who may look at its jobs.
+    """
+    import os
+
+    address, user, password = split_login(given or os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if user:
+        os.environ.update({"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password})
+    if has_secret(address):
+        events.say("jobs do not get MLflow's address from here, since it holds a password: set MLFLOW_TRACKING_URI on the nodes")
+    elif user:
+        events.say("set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the nodes: jobs do not get them from here")
+    return address
 
 
 def _shown_root() -> str:
@@ -194,65 +213,17 @@ def _executor(settings: RayDispatch) -> Any:
     return RayJobs(address)
 
 
-def _limits(argv: Sequence[str]) -> str:
-    """Show or set what the queue and each project may use."""
-    parser = cli.Parser(
-        "services.jobs limits",
-        "Show what the queue and each project may use, or set it. New limits hold for jobs that have not started yet.",
-    )
-    parser.add_argument(
-        "--set",
-        metavar="FILE",
-        help="set the limits from a YAML file: running, cpus, gpus, projects: {name: {cpus, gpus, gpu_hours}}",
-    )
-    parser.add_fields(ServiceSettings, title="service")
-    parsed, values = parser.values(argv)
-
-    from services.jobs.queue.limits import Limits
-    from services.jobs.queue.store import open_store
-
-    store = open_store(ServiceSettings.of(values).resolved().store)
-    if parsed.set:
-        store.set_limits(Limits.of(read_yaml(parsed.set), where="limits"), getpass.getuser())
-    return store.limits().model_dump_json(indent=2, exclude_none=True)
-
-
-def _tokens(argv: Sequence[str]) -> str | None:
-    """List, make and revoke API tokens: tokens [list | make NAME --role ROLE | revoke NUMBER]."""
-    parser = cli.Parser(
-        "services.jobs tokens",
-        "List, make and revoke the tokens by which the service knows its users. A token is shown only once, when it is made.",
-    )
-    parser.add_argument("action", nargs="?", default="list", choices=["list", "make", "revoke"], help="what to do [list]")
-    parser.add_argument("name", nargs="?", default="", help="make: the user's name; revoke: the token's number")
-    parser.add_argument("--role", choices=get_args(Role), default="submitter", help="make: what the user may do [submitter]")
-    parser.add_fields(ServiceSettings, title="service")
-    parsed, values = parser.values(argv)
-
-    from services.jobs.queue.store import open_store
-    from services.jobs.queue.tokens import Tokens
-
-    tokens = Tokens(open_store(ServiceSettings.of(values).resolved().store))
-    if parsed.action == "make":
-        return tokens.make(parsed.name, parsed.role, getpass.getuser())
-    if parsed.action == "revoke":
-        if not parsed.name.isdecimal() or len(parsed.name) > 10 or int(parsed.name) >= 2**31:
-            raise InputError("revoke needs a token's number; see python -m services.jobs tokens")
-        tokens.revoke(int(parsed.name), getpass.getuser())
-        return None
-    rows = [f"{each.id:>4}  {each.role:<10} {each.name}{'  (revoked)' if each.revoked_s else ''}" for each in tokens.all()]
-    return "\n".join(rows) or "no tokens yet; python -m services.jobs tokens make NAME --role submitter"
-
-
 SERVICE_COMMANDS: dict[str, Command] = {
     "up": _up,
     "down": _down,
     "serve": _serve,
     "dispatch": _dispatch,
-    "limits": _limits,
-    "tokens": _tokens,
     "keep": _keep,
 }
+
+
+OPERATOR_COMMANDS = ("limits", "tokens")
+"""Client commands that may be told the address of a job store."""
 
 
 def _commands() -> dict[str, Command]:
@@ -274,6 +245,8 @@ def _help() -> str:
 def _parse(argv: Sequence[str]) -> str | None:
     if not argv or argv[0] in ("-h", "--help"):
         raise cli.HelpAsked(_help())
+    if argv[0] in (*SERVICE_COMMANDS, *OPERATOR_COMMANDS):
+        refuse_secrets(argv[1:], SECRETS_GO)
     command = SERVICE_COMMANDS.get(argv[0]) or _commands().get(argv[0])
     if command is None:
         raise InputError(unknown_name("command", argv[0], _commands()) + "; see python -m services.jobs --help")

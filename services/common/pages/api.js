@@ -55,6 +55,19 @@ export async function picture(path) {
 export const post = async (path, body, headers = {}) =>
   read(await request(path, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) }), json);
 
+/** Opens a session with the code of a login link, which is taken out of the address at once. Returns whether it succeeded. */
+export async function useLoginLink() {
+  const code = new URLSearchParams(location.hash.slice(1)).get("login");
+  if (code === null) return false;
+  history.replaceState(null, "", location.pathname + location.search);
+  await post("/session", { code });
+  token.forget();
+  return true;
+}
+
+/** Ends the session of this browser. */
+export const endSession = async () => read(await request("/session", { method: "DELETE" }), json);
+
 /** Query parameters from values; lists repeat, empty ones are left out. */
 export function query(values) {
   const parts = Object.entries(values).flatMap(([name, value]) => [value].flat().filter(Boolean).map((each) => [name, each]));

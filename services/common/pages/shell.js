@@ -1,7 +1,7 @@
 // The frame of a service's pages: who is signed in, what to say when the service does not answer, and signing in.
 // index.html has elements with the ids main, banner, who and log-out.
 
-import { ApiError, get, Poll, token } from "./api.js";
+import { ApiError, endSession, get, Poll, token, useLoginLink } from "./api.js";
 import { h, show } from "./dom.js";
 import { duration } from "./format.js";
 
@@ -17,9 +17,10 @@ const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(
 
 /** Opens the page as soon as the service says who the user is.
  *
- * openPage({main, me, poll, say}): fills a page for that user. tokenCommand: the command line that makes a token.
+ * openPage({main, me, poll, say}): fills a page for that user. tokenCommand: the command line that makes a token. upCommand: the one
+ * that prints a login link.
  */
-export function start({ openPage, tokenCommand }) {
+export function start({ openPage, tokenCommand, upCommand }) {
   let polling = null;
 
   /** Pages poll through this, so that a page that is left asks no more. */
@@ -54,16 +55,18 @@ export function start({ openPage, tokenCommand }) {
         problem && h("p", { class: "problem", role: "alert" }, problem),
         h("label", { for: "token" }, "Token"), field,
         h("button", { class: "main" }, "Sign in"),
-        h("p", { class: "quiet" }, "An operator makes one: ", h("code", {}, tokenCommand))));
+        h("p", { class: "quiet" }, "An operator makes one: ", h("code", {}, tokenCommand)),
+        h("p", { class: "quiet" }, "On the machine of a service that you started yourself, ", h("code", {}, upCommand), " prints a link that lets you in.")));
     field.focus();
   }
 
   function open(me) {
     document.getElementById("who").textContent = me.auth === "off" ? "" : `${me.name}, ${me.role}`;
     const logOut = document.getElementById("log-out");
-    logOut.hidden = !token.get();
-    logOut.onclick = () => {
+    logOut.hidden = !token.get() && !me.session;
+    logOut.onclick = async () => {
       token.forget();
+      if (me.session) await endSession();
       location.assign("/");
     };
     for (const link of document.querySelectorAll("nav a")) {
@@ -88,5 +91,8 @@ export function start({ openPage, tokenCommand }) {
     event.preventDefault();
     say(sentence(event.reason.message));
   });
-  askWho();
+  useLoginLink().then(askWho, (error) => {
+    if (!(error instanceof ApiError)) throw error;
+    signIn(sentence(error.message));
+  });
 }

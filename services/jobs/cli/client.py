@@ -178,6 +178,18 @@ class Client:
         """Set what the queue may use from now on."""
         return self._json("PUT", "/api/limits", json=dict(limits))
 
+    def tokens(self) -> Json:
+        """Return whose tokens there are, without their texts."""
+        return self._json("GET", "/api/tokens", has="tokens")
+
+    def make_token(self, name: str, role: str, projects: Sequence[str] = ()) -> Json:
+        """Make a token, and return its text, which the service does not tell again."""
+        return self._json("POST", "/api/tokens", json={"name": name, "role": role, "projects": list(projects)}, has="token")
+
+    def revoke_token(self, token_id: int) -> Json:
+        """Revoke a token by its number."""
+        return self._json("POST", f"/api/tokens/{token_id}/revoke")
+
     # --- waiting for a job, also while the service cannot be reached
 
     def watch(self, job_id: int) -> Iterator[Json]:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from services.jobs.cli.admin import limits, tokens
 from services.jobs.cli.client import MAX_PAGE, Client
 from services.jobs.cli.format import (
     PROGRAM,
@@ -19,10 +20,10 @@ from services.jobs.cli.format import (
     format_dispatcher,
     format_job,
     format_jobs,
+    format_log,
     format_queue,
     format_submitted,
     format_summary,
-    printable,
 )
 from services.jobs.cli.options import client_of, count, interruptible_watch, job_id, service_parser
 from services.jobs.cli.submit import submit
@@ -30,6 +31,7 @@ from services.jobs.queue.states import KINDS, LIVE, STATES, TERMINAL
 from zsbir.base import cli
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say
+from zsbir.base.text import clean
 
 Command = Callable[[Sequence[str]], str | None]
 Json = dict[str, Any]
@@ -65,10 +67,11 @@ def jobs(argv: Sequence[str]) -> str | None:
             say(f"{_more(client, which, len(found))} more; list them with --limit N or --all")
         if not found:
             say(f"no such jobs; submit one with: {PROGRAM} submit")
-        return format_jobs(found, TextStyle.of_stdout()) if found else None
+        style = TextStyle.of_stdout()
+        return _show(format_jobs(found, style), style) if found else None
 
 
-def show(argv: Sequence[str]) -> str:
+def show(argv: Sequence[str]) -> str | None:
     """Show everything about a job: show ID."""
     parser = service_parser(
         "show", "Show everything about a job: why it waits, its progress, its attempts, its result.", as_json=True
@@ -81,7 +84,8 @@ def show(argv: Sequence[str]) -> str:
             return _json(job)
         if job["state"] not in TERMINAL and not (dispatcher := client.queue()["dispatcher"])["alive"]:
             say(f"dispatcher: {format_dispatcher(dispatcher)}")
-        return format_job(job, TextStyle.of_stdout())
+        style = TextStyle.of_stdout()
+        return _show(format_job(job, style), style)
 
 
 def logs(argv: Sequence[str]) -> None:
@@ -96,7 +100,7 @@ def logs(argv: Sequence[str]) -> None:
     parsed, _ = parser.values(argv)
     with client_of(parsed) as client, interruptible_watch(parsed.id), cli.broken_pipe_allowed():
         for text in _log(client, parsed):
-            _write(text)
+            _write(format_log(text) if sys.__stdout__ and sys.__stdout__.isatty() else text)
         if parsed.follow:
             say(format_summary(client.job(parsed.id)))
 
@@ -144,7 +148,7 @@ def retry(argv: Sequence[str]) -> str:
         return str(job["id"])
 
 
-def queue(argv: Sequence[str]) -> str:
+def queue(argv: Sequence[str]) -> str | None:
     """Show which jobs run, which wait and why, and the limits."""
     parser = service_parser("queue", "Show which jobs run, which wait and why, and the limits.", as_json=True)
     parsed, _ = parser.values(argv)
@@ -152,7 +156,8 @@ def queue(argv: Sequence[str]) -> str:
         found = client.queue()
         if parsed.json:
             return _json(found)
-        return format_queue(found, client.jobs(states=sorted(LIVE), limit=MAX_PAGE)["jobs"], TextStyle.of_stdout())
+        style, running = TextStyle.of_stdout(), client.jobs(states=sorted(LIVE), limit=MAX_PAGE)["jobs"]
+        return _show(format_queue(found, running, style), style)
 
 
 COMMANDS: dict[str, Command] = {
@@ -163,6 +168,8 @@ COMMANDS: dict[str, Command] = {
     "cancel": cancel,
     "retry": retry,
     "queue": queue,
+    "limits": limits,
+    "tokens": tokens,
 }
 
 
@@ -215,6 +222,17 @@ def _write(text: str) -> None:
     sys.__stdout__.flush()
 
 
+def _show(text: str, style: TextStyle) -> str | None:
+    """Print a text with colours and return None; return one without: `cli.main` prints results without terminal commands.
+
+    Whatever came from elsewhere was cleaned where the text was laid out.
+    """
+    if not style.colours:
+        return text
+    _write(f"{text}\n")
+    return None
+
+
 # --- cancelling
 
 
@@ -246,6 +264,6 @@ def _cancel_many(client: Client, ids: Sequence[int]) -> str:
     if not rejected:
         return line
     for each in rejected:
-        say(f"error: {printable(each['error'])}")
+        say(f"error: {clean(each['error'])}")
     say(line)
     raise RunError(f"{len(rejected)} of {len(ids)} jobs were not cancelled")

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from services.jobs.queue.states import LIVE
+from zsbir.base.text import clean
 
 Json = Mapping[str, Any]
 PROGRAM = "python -m services.jobs"
@@ -42,7 +43,7 @@ class TextStyle:
 
     def table(self, rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
         """Return rows as lines with aligned columns; the last column is cut where the terminal ends."""
-        cells = [[printable(cell) for cell in row] for row in rows]
+        cells = [[clean(cell) for cell in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         return [self._line(row, widths, indent) for row in cells]
 
@@ -59,9 +60,9 @@ class TextStyle:
         return f"\x1b[{colour}m{cell}\x1b[0m" if colour else cell
 
 
-def printable(text: str) -> str:
-    """Return text from elsewhere as one line, without characters that control a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+def format_log(text: str) -> str:
+    """Return a piece of a log for a terminal: lines and tabs stay, other characters that control a terminal become escapes."""
+    return "\n".join("\t".join(map(clean, line.split("\t"))) for line in text.replace("\r\n", "\n").split("\n"))
 
 
 def format_duration(seconds: float) -> str:
@@ -130,12 +131,12 @@ def format_summary(job: Json) -> str:
     """Return one line: `job 17 is queued: 2 of 2 jobs are running: jobs 15, 16; place 3 in line`."""
     place = f"place {job['place']} in line" if job["place"] else ""
     text = ": ".join(filter(None, [f"job {job['id']} {ENDED.get(job['state'], 'is ' + job['state'])}", format_reason(job)]))
-    return printable("; ".join(filter(None, [text, place if job["state"] == "queued" else format_progress(job)])))
+    return clean("; ".join(filter(None, [text, place if job["state"] == "queued" else format_progress(job)])))
 
 
 def format_submitted(job: Json, remark: str = "") -> str:
     """Return the line about a job that has just been submitted."""
-    return "; ".join(filter(None, [format_summary(job), remark, f"{PROGRAM} show {job['id']}"]))
+    return clean("; ".join(filter(None, [format_summary(job), remark, f"{PROGRAM} show {job['id']}"])))
 
 
 def format_jobs(jobs: Iterable[Json], style: TextStyle) -> str:
@@ -155,7 +156,8 @@ def format_jobs(jobs: Iterable[Json], style: TextStyle) -> str:
 def format_job(job: Json, style: TextStyle) -> str:
     """Return everything about one job; no line is cut."""
     style = replace(style, width=None)
-    title = f"job {job['id']}  {job['kind']}  {style.paint(job['state'])}{' (cancelling)' if job['cancelling'] else ''}"
+    state = style.paint(clean(job["state"]))
+    title = f"job {clean(job['id'])}  {clean(job['kind'])}  {state}{' (cancelling)' if job['cancelling'] else ''}"
     parts = [
         [title],
         style.table([(name, value) for name, value in _fact_rows(job) if value], "  "),
@@ -234,7 +236,7 @@ def _config_rows(config: Json, prefix: str = "") -> Iterable[tuple[str, str]]:
 def _next_commands(job: Json) -> list[str]:
     verb = {"queued": "logs -f", "starting": "logs -f", "running": "logs -f", "succeeded": "logs"}.get(job["state"])
     commands = [f"{verb} {job['id']}"] if verb else [f"logs {job['id']}", f"retry {job['id']}"]
-    return [f"{PROGRAM} {command}" for command in commands]
+    return [clean(f"{PROGRAM} {command}") for command in commands]
 
 
 # --- the queue
@@ -287,7 +289,7 @@ def _limit_rows(limits: Json) -> list[tuple[str, str]]:
 
 def format_dispatcher(dispatcher: Json) -> str:
     """Return whether a dispatcher works, without which no job starts."""
-    name = f"{dispatcher['holder']}, epoch {dispatcher['epoch']}"
+    name = clean(f"{dispatcher['holder']}, epoch {dispatcher['epoch']}")
     if not dispatcher["holder"]:
         return f"none: no job starts without one; start it with: {PROGRAM} up"
     if dispatcher["alive"]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from services.jobs.cli.client import Client
 from services.jobs.cli.format import PROGRAM
-from services.jobs.local.paths import TOKEN_VARIABLE, URL_VARIABLE, server_url
+from services.jobs.local.paths import TOKEN_VARIABLE, URL_VARIABLE, owner_token, server_url
 from zsbir.base.cli import Parser
 from zsbir.base.errors import InputError, Interrupted
 
@@ -35,7 +34,7 @@ def service_parser(name: str, description: str, *, usage: str | None = None, as_
         "--token-file",
         default="",
         metavar="FILE",
-        help=f"file that contains your token; or set {TOKEN_VARIABLE} to the token itself",
+        help=f"file that contains your token; or set {TOKEN_VARIABLE} to the token itself [that of `up`, for its user]",
     )
     group.add_argument("--root", default="", help="use the service that `up` has started for this storage root, also ZSBIR_ROOT")
     if as_json:
@@ -46,7 +45,8 @@ def service_parser(name: str, description: str, *, usage: str | None = None, as_
 def client_of(parsed: argparse.Namespace) -> Client:
     """Return a client of the service that was named, or that `up` has started.
 
-    InputError where none is known, or the token file cannot be read.
+    Its token is the one that is named, else that of the user who started the service here. InputError where no service is known, or
+    the token file cannot be read.
     """
     url = parsed.server or server_url(parsed.root)  # a root that is named wins over the address in the environment
     token = os.environ.get(TOKEN_VARIABLE, "")
@@ -55,7 +55,7 @@ def client_of(parsed: argparse.Namespace) -> Client:
             token = Path(parsed.token_file).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read the token file {parsed.token_file!r}: {error}") from None
-    return Client(url, token.strip())
+    return Client(url, token.strip() or owner_token(url, parsed.root))
 
 
 @contextmanager
@@ -92,12 +92,15 @@ def duration_s(text: str) -> float:
     return sum(float(number) * UNITS_S[unit or "s"] for number, unit in parts)
 
 
-def time_s(text: str) -> float:
-    """Read a duration from now, or an ISO date (this machine's time zone where it names none), as seconds since 1970."""
+def deadline(text: str) -> dict[str, float]:
+    """Read a duration from now, or an ISO date (this machine's time zone where it names none), as fields of a submission.
+
+    A duration stays one: the clock of the job store, by which it ends, may differ from this machine's.
+    """
     if re.fullmatch(r"[\d.smhd]+", text):
-        return time.time() + duration_s(text)
+        return {"start_within_s": duration_s(text)}
     try:
-        return datetime.fromisoformat(text).timestamp()
+        return {"start_by_s": datetime.fromisoformat(text).timestamp()}
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
             f"must be a time from now like 30m, or a date like 2030-01-31T12:00, got {text!r}"

@@ -15,8 +15,8 @@ from typing import Any
 from tqdm import tqdm
 
 from services.jobs.cli.client import Client
-from services.jobs.cli.format import PROGRAM, format_submitted, format_summary
-from services.jobs.cli.options import client_of, duration_s, interruptible_watch, key, service_parser, time_s
+from services.jobs.cli.format import PROGRAM, format_log, format_submitted, format_summary
+from services.jobs.cli.options import client_of, deadline, duration_s, interruptible_watch, key, service_parser
 from services.jobs.queue.states import KINDS, TERMINAL
 from zsbir.base.cli import Parser
 from zsbir.base.config import unknown_name
@@ -77,7 +77,7 @@ def _submit_parser(kind: str, described: Json) -> Parser:
     )
     group.add_argument(
         "--start-by",
-        type=time_s,
+        type=deadline,
         metavar="WHEN",
         help="give the job up if it has not started by then: 30m (from now), or 2030-01-31T12:00 [never]",
     )
@@ -96,7 +96,7 @@ def _submit_parser(kind: str, described: Json) -> Parser:
 def _job_options(parsed: argparse.Namespace) -> Json:
     """Return the given options of the job itself, which are not part of its configuration."""
     options = {name: getattr(parsed, name) for name in ("project", "priority", "cpus", "gpus")}
-    options |= {"time_limit_s": parsed.time_limit, "start_by_s": parsed.start_by}
+    options |= {"time_limit_s": parsed.time_limit, **(parsed.start_by or {})}
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -211,7 +211,7 @@ def _wait(client: Client, job_id: int, *, follow: bool) -> str:
     with interruptible_watch(job_id):
         if follow:
             for text in client.follow(job_id):
-                sys.stderr.write(text)
+                sys.stderr.write(format_log(text) if sys.stderr.isatty() else text)
                 sys.stderr.flush()
         job = _watch(client, job_id)
     if job["state"] == "cancelled":

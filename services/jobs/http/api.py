@@ -21,7 +21,9 @@ from services.common.guard import RequestGuard
 from services.common.pages import html_page, load_pages, static_file
 from services.common.routes import GuardedRoute, Operator, Submitter, Viewer
 from services.jobs.http import models
+from services.jobs.http.access import ACCESS
 from services.jobs.http.metrics import DispatcherMonitor, Metrics
+from services.jobs.http.patience import HealthProbe
 from services.jobs.http.requests import LARGEST_ID, Filter, Selection, Submission
 from services.jobs.http.service import JobService
 from services.jobs.http.state import ApiSettings, App, AppState, LocalUser, TokenUsers
@@ -32,6 +34,7 @@ from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.validation import describe_kinds
 from zsbir.base.errors import InputError
+from zsbir.base.layout import service_dir
 
 PAGES = Path(__file__).parent / "pages"
 
@@ -47,8 +50,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
         raise InputError(f"without tokens the service listens on a loopback address only, not on {settings.host!r}; use tokens")
     store = open_store(settings.store)
     monitor = DispatcherMonitor(store)
-    service = JobService(store, settings.root, AllowedPaths([settings.root, *settings.places]), settings.mlflow_url)
-    state = AppState(settings, store, service, monitor, Metrics(store, monitor), load_pages(PAGES))
+    allowed = AllowedPaths([settings.root, *settings.places], private=[str(service_dir(settings.root))])
+    service = JobService(store, settings.root, allowed, settings.mlflow_url)
+    tokens = Tokens(store)
+    state = AppState(
+        settings, store, service, monitor, Metrics(store, monitor), load_pages(PAGES), tokens, HealthProbe(service.check_store)
+    )
     app = FastAPI(
         title="zsbir jobs",
         version=zsbir.__version__,
@@ -58,10 +65,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.jobs = state
-    app.state.users = LocalUser() if settings.auth == "off" else TokenUsers(Tokens(store))
-    app.include_router(ROUTES)
+    app.state.users = LocalUser() if settings.auth == "off" else TokenUsers(tokens)
+    for router in (ACCESS, ROUTES):
+        app.include_router(router)
     app.add_middleware(RequestGuard, hosts=(settings.host, *settings.hosts), on_served=state.metrics.served)
-    add_error_handlers(app, ROUTES.routes, ERROR_STATUSES)
+    add_error_handlers(app, [*ACCESS.routes, *ROUTES.routes], ERROR_STATUSES)
     return app
 
 
@@ -81,12 +89,6 @@ NewLimits = Annotated[Limits, Body(examples=[{"running": 2, "projects": {"vision
 READ = error_responses(401, 403, 422, 503)
 READ_ONE = error_responses(401, 403, 404, 422, 503)
 CHANGE = error_responses(400, 401, 403, 413, 422, 503)
-
-
-@ROUTES.get("/api/me", responses=error_responses(401, 403, 503))
-def me(app: App, user: Viewer) -> models.Me:
-    """Return the user who asks, as the service knows them."""
-    return models.Me(name=user.name, role=user.role, auth=app.settings.auth)
 
 
 @ROUTES.get("/api/kinds", responses=error_responses(401, 403, 503))
@@ -227,9 +229,9 @@ def audit(app: App, _user: Operator, before: Number = None, limit: Limit = 100) 
 
 
 @ROUTES.get("/healthz", responses=error_responses(503))
-def health(app: App) -> models.Health:
-    """Answer 200 if the store answers."""
-    app.service.check_store()
+async def health(app: App) -> models.Health:
+    """Answer 200 if the store answers. It is asked in a thread of its own, also while all others wait for a disk."""
+    await app.health.check()
     return models.Health()
 
 

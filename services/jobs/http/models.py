@@ -138,11 +138,48 @@ class Usage(BaseModel):
 
 
 class Me(BaseModel):
-    """The user that the request's token belongs to. auth: whether the service asks for tokens at all."""
+    """The user who asks. auth: whether the service asks for tokens at all. session: whether the request has a session's cookie."""
 
     name: str
     role: Role
     auth: Literal["tokens", "off"]
+    session: bool = False
+
+
+class LoginCode(BaseModel):
+    """A code that lets one browser in. lasts_s: seconds in which it must be used."""
+
+    code: str
+    lasts_s: float
+
+
+class Opened(BaseModel):
+    """A session was opened. lasts_s: for how many seconds."""
+
+    lasts_s: float
+
+
+class Token(BaseModel):
+    """A token, without its text. projects: the only ones for which its bearer may submit; null: it names none."""
+
+    id: int
+    name: str
+    role: Role
+    made_s: float
+    revoked_s: float | None
+    projects: list[str] | None
+
+
+class Tokens(BaseModel):
+    """All tokens that were ever made."""
+
+    tokens: list[Token]
+
+
+class MadeToken(BaseModel):
+    """A new token's text, which is shown only here."""
+
+    token: str
 
 
 class Dispatcher(BaseModel):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from services.common.auth import Role
 from services.jobs.queue.limits import ProjectName
 from services.jobs.queue.records import LATEST_S
 from services.jobs.queue.resources import MOST
@@ -30,7 +31,24 @@ class Submission(Config, strict=True):
     cpus: float | None = Field(None, ge=0, le=MOST, description="CPUs that it holds; none: what its configuration takes")
     gpus: float | None = Field(None, ge=0, le=MOST, description="GPUs that it holds; none: what its configuration takes")
     start_by_s: float | None = Field(None, ge=0, le=LATEST_S, description="seconds since 1970 by which it must have started")
+    start_within_s: float | None = Field(None, ge=0, le=LATEST_S, description="the same as seconds from now, by the store's clock")
     time_limit_s: float | None = Field(None, gt=0, le=LATEST_S, description="seconds that an attempt may run")
+
+
+class NewToken(Config, strict=True):
+    """A token to make."""
+
+    name: str = Field(min_length=1, max_length=100, description="whose it is: the owner of what they submit")
+    role: Role = Field("submitter", description="what the user may do")
+    projects: list[ProjectName] = Field(
+        [], max_length=100, description="the only projects for which they may submit; none: any, until limits name some"
+    )
+
+
+class LoginCode(Config, strict=True):
+    """A code that a browser was given to open a session with."""
+
+    code: str = Field(min_length=1, max_length=200)
 
 
 class Selection(Config, strict=True):

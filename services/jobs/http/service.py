@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.common.auth import User
+from services.common.credentials import split_login
 from services.common.errors import Conflict, Forbidden, NotFound
+from services.jobs.http.patience import Patience
 from services.jobs.http.requests import LARGEST_ID, Filter, Selection, Submission
 from services.jobs.http.views import Cancellations, Curve, JobDetails, JobPage, JobView, LogPart, QueueView, StepState, StepView
 from services.jobs.queue.limits import Limits, Usage
@@ -19,7 +21,7 @@ from services.jobs.queue.states import LIVE, TERMINAL, State
 from services.jobs.queue.store import Store
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.attempt_dir import LOG_PIECE, AttemptDir, attempt_dir_of
-from services.jobs.runs.steps import resources_of, steps_of
+from services.jobs.runs.steps import least_of, may_use_gpu, resources_of, steps_of
 from services.jobs.runs.validation import check_config
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
@@ -32,7 +34,9 @@ class JobService:
     """The queue as its users see it. Changes take the user who asks. RunError if the store or the storage does not answer."""
 
     def __init__(self, store: Store, root: str, allowed: AllowedPaths, mlflow_url: str = ""):
-        self._store, self._root, self._allowed, self._mlflow_url = store, root, allowed, mlflow_url.rstrip("/")
+        self._store, self._root, self._allowed = store, root, allowed
+        self._mlflow_url = split_login(mlflow_url).address.rstrip("/")
+        self._patience = Patience()
 
     # --- what changes something
 
@@ -54,29 +58,54 @@ class JobService:
         unfinished = next((retry.id for retry in retries if retry.state not in TERMINAL), None)
         if unfinished:
             raise Conflict(f"job {unfinished} goes on with the work of job {job_id} already")
-        submission = Submission.of({name: getattr(job, name) for name in Submission.model_fields if name != "start_by_s"})
+        submission = Submission.of({name: getattr(job, name) for name in Submission.model_fields if not name.startswith("start_")})
         # A second click at the same moment finds the job of the first one. No client's own key begins with a blank.
         return self._submit(user, submission, f" retry {len(retries) + 1} of {job_id}", job_id)[0]
 
     def _submit(self, user: User, submission: Submission, key: str | None, retry_of: int | None) -> tuple[JobView, bool]:
         user.require_role("submitter")
+        limits = self._store.limits()
+        _require_project(user, submission.project, limits)
         try:
-            config = check_config(submission.kind, submission.config, self._allowed)
+            config = self._patience.call(lambda: check_config(submission.kind, submission.config, self._allowed))
         except (OSError, RuntimeError) as error:  # a name too long for a file, a loop of links
+            if isinstance(error, RunError):
+                raise
             raise InputError(f"{submission.kind}: an address cannot be looked up ({error})") from error
-        values = submission.model_dump() | {"config": config, "owner": user.name, "idempotency_key": key, "retry_of": retry_of}
-        request = JobRequest.of(values | self._resources(submission, config), where=submission.kind)
+        values = submission.model_dump(exclude={"start_within_s"})
+        values |= {"config": config, "owner": user.name, "idempotency_key": key, "retry_of": retry_of}
+        if submission.start_within_s is not None:
+            start_by_s = self._store.now() + submission.start_within_s
+            values["start_by_s"] = min(start_by_s, submission.start_by_s or start_by_s)
+        request = JobRequest.of(values | self._resources(user, submission, config, limits), where=submission.kind)
         job, is_new = self._store.submit_or_find(request)
         return self._views([job])[0], is_new
 
-    def _resources(self, submission: Submission, config: Mapping[str, Any]) -> dict[str, float]:
-        """Return the CPUs and GPUs that are asked for, else those that the configuration takes."""
-        needs = resources_of(submission.kind, config)
-        cpus = needs.cpus if submission.cpus is None else submission.cpus
-        gpus = needs.gpus if submission.gpus is None else submission.gpus
-        if max(cpus, gpus) > MOST:
-            raise InputError(f"{submission.kind}: its workers would hold {cpus:g} CPUs and {gpus:g} GPUs; ask for fewer")
-        return {"cpus": cpus, "gpus": gpus}
+    def _resources(self, user: User, submission: Submission, config: Mapping[str, Any], limits: Limits) -> dict[str, float]:
+        """Return what the job holds: what is asked for, else what its configuration takes.
+
+        InputError where a user who is not operator asks for less than it will use, so that limits hold for what is used.
+        """
+        takes, least = resources_of(submission.kind, config), least_of(submission.kind, config)
+        found = {}
+        for name in LABELS:
+            asked, lowest = getattr(submission, name), 0.0 if user.role == "operator" else least.amount(name)
+            if asked is not None and asked < lowest:
+                raise InputError(
+                    f"{submission.kind}: asks for {asked:g} {LABELS[name]}, but uses {lowest:g}: leave {name} out, "
+                    "or configure fewer workers or threads"
+                )
+            found[name] = max(takes.amount(name), lowest) if asked is None else asked
+        counts_gpus = limits.count_gpus(submission.project)
+        if submission.gpus is None and not found["gpus"]:
+            found["gpus"] = float(counts_gpus and limits.gpus != 0 and may_use_gpu(submission.kind, config))
+        if counts_gpus and user.role != "operator" and found["gpus"] != int(found["gpus"]):
+            raise InputError(f"{submission.kind}: asks for {found['gpus']:g} GPUs, but uses all of each: ask for whole ones")
+        if max(found.values()) > MOST:
+            raise InputError(
+                f"{submission.kind}: its workers would hold {found['cpus']:g} CPUs and {found['gpus']:g} GPUs; ask for fewer"
+            )
+        return found
 
     def cancel(self, user: User, job_id: int) -> JobView:
         """Cancel a job; one that has ended stays as it is."""
@@ -134,11 +163,14 @@ class JobService:
     def explain(self, job_id: int) -> JobDetails:
         """Return all that is known of a job."""
         job, attempts = self._job(job_id), self._store.attempts(job_id)
+        return self._patience.call(lambda: self._explain(job, attempts))
+
+    def _explain(self, job: Job, attempts: Sequence[Attempt]) -> JobDetails:
         steps = self._steps(job, attempts)
         return JobDetails(
             view=self._views([job])[0],
             attempts=attempts,
-            events=self._store.events(job_id),
+            events=self._store.events(job.id),
             steps=steps,
             mlflow_run=self._mlflow_run(steps, attempts),
             pictures=list(self._pictures(steps)),
@@ -155,6 +187,9 @@ class JobService:
         if not attempts:
             return LogPart("", max(offset, 0), job.state in TERMINAL, 0)
         attempt = attempts[-1 if number is None else number - 1]
+        return self._patience.call(lambda: self._log(attempt, offset))
+
+    def _log(self, attempt: Attempt, offset: int) -> LogPart:
         attempt_dir = self._attempt_dir(attempt)
         start = offset if offset >= 0 else max(0, attempt_dir.log_size() + offset)
         data = _read_log(attempt_dir, start)
@@ -167,6 +202,9 @@ class JobService:
     def curve(self, job_id: int) -> Curve:
         """Return the metrics of the training where there is one, else of the last command that has some."""
         job, attempts = self._job(job_id), self._store.attempts(job_id)
+        return self._patience.call(lambda: self._curve(job, attempts))
+
+    def _curve(self, job: Job, attempts: Sequence[Attempt]) -> Curve:
         names = sorted((step.name for step in steps_of(job.kind, job.config)), key=lambda name: name == "train")
         for attempt in reversed(attempts[-NEWEST_ATTEMPTS:]):
             for name in reversed(names):
@@ -176,10 +214,13 @@ class JobService:
 
     def picture(self, job_id: int, name: str) -> bytes:
         """Return a picture's bytes as its artifact's manifest has them. NotFound for a name that `explain` does not list."""
-        job = self._job(job_id)
-        found = self._pictures(self._steps(job, self._store.attempts(job_id))).get(name)
+        job, attempts = self._job(job_id), self._store.attempts(job_id)
+        return self._patience.call(lambda: self._picture(job, attempts, name))
+
+    def _picture(self, job: Job, attempts: Sequence[Attempt], name: str) -> bytes:
+        found = self._pictures(self._steps(job, attempts)).get(name)
         if found is None:
-            raise NotFound(f"job {job_id} has no picture {name!r}")
+            raise NotFound(f"job {job.id} has no picture {name!r}")
         artifact, file = found
         return artifact.verified(file).read_bytes()
 
@@ -275,6 +316,18 @@ class JobService:
                 if re.fullmatch(r"\w+", run) and re.fullmatch(r"\w+", experiment):
                     return f"{self._mlflow_url}/#/experiments/{experiment}/runs/{run}"
         return ""
+
+
+def _require_project(user: User, project: str, limits: Limits) -> None:
+    """Raise Forbidden for a project that is not the user's: a new name would have no limits.
+
+    Operators may name any, and so may everybody as long as no project has limits. Otherwise a user may name those of their token,
+    else `default` and those that the limits name.
+    """
+    known = user.projects or (limits.projects and tuple(dict.fromkeys(["default", *sorted(limits.projects)])))
+    if user.role != "operator" and known and project not in known:
+        whose = f"the token of {user.name!r} is for" if user.projects else "this queue has"
+        raise Forbidden(f"project {project!r} is not open to you: {whose} {', '.join(known)}; ask the service's operator")
 
 
 def _require_owner(user: User, job: Job) -> None:

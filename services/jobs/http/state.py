@@ -11,7 +11,9 @@ from pydantic import Field
 
 from services.common.auth import User
 from services.jobs.http.metrics import DispatcherMonitor, Metrics
+from services.jobs.http.patience import HealthProbe
 from services.jobs.http.service import JobService
+from services.jobs.queue.records import Token
 from services.jobs.queue.store import Store
 from services.jobs.queue.tokens import Tokens
 from zsbir.base.config import Config
@@ -37,8 +39,15 @@ class TokenUsers:
 
     def user_of(self, token: str | None) -> User | None:
         """Return the user whose token this is, or None for one that is unknown or revoked."""
-        found = self._tokens.bearer(token) if token is not None else None
-        return User(found.name, found.role) if found else None
+        return _user(self._tokens.bearer(token)) if token is not None else None
+
+    def user_of_session(self, secret: str) -> User | None:
+        """Return the user for whom a browser's session was opened, or None for one that is unknown or over."""
+        return _user(self._tokens.session(secret))
+
+
+def _user(token: Token | None) -> User | None:
+    return User(token.name, token.role, tuple(token.projects or ())) if token else None
 
 
 class LocalUser:
@@ -46,6 +55,10 @@ class LocalUser:
 
     def user_of(self, token: str | None) -> User:  # noqa: ARG002 - the protocol's argument
         """Return that user, whatever the token."""
+        return User("local", "operator")
+
+    def user_of_session(self, secret: str) -> User:  # noqa: ARG002 - the protocol's argument
+        """Return that user, whatever the session."""
         return User("local", "operator")
 
 
@@ -59,6 +72,8 @@ class AppState:
     monitor: DispatcherMonitor
     metrics: Metrics
     pages: Mapping[str, bytes]
+    tokens: Tokens
+    health: HealthProbe
 
 
 def app_state(request: Request) -> AppState:

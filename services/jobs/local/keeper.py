@@ -8,25 +8,32 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 from services.common.auth import is_loopback
+from services.common.private import open_log, write_private
 from services.jobs.local.lock import hold_lock, is_locked, is_ready, read_grace_s
-from services.jobs.local.machine import LOG_TIMES, Machine, write_secret
+from services.jobs.local.machine import LOG_TIMES, Machine
 from services.jobs.local.ownership import MARKER, start_of
-from services.jobs.local.paths import absolute_root, read_state, remove_state, state_folder, write_state
+from services.jobs.local.paths import absolute_root, make_state_folder, read_state, remove_state, state_folder, write_state
 from services.jobs.local.process import Running, await_healthy, python
 from services.jobs.local.settings import GRACE_S, UpSettings
 from services.jobs.local.shutdown import Service, end_keeper, end_leftovers, pause_jobs
+from services.jobs.local.tracking_server import USER as TRACKING_USER
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import open_store
-from services.jobs.queue.tokens import Tokens
+from services.jobs.queue.tokens import LOGIN_S, Tokens
 from zsbir.base import events
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.signals import on_signals
@@ -42,11 +49,14 @@ def up(settings: UpSettings, *, foreground: bool = False) -> str:
     """
     settings = settings.replace(root=absolute_root(settings.root))
     root = settings.root
-    if settings.auth == "off" and not is_loopback(settings.host):
-        raise InputError(
-            f"without tokens, everybody who reaches {settings.host} would be operator; "
-            "leave out --auth off, or listen on this machine alone (--host 127.0.0.1)"
-        )
+    if settings.auth == "off":
+        if not is_loopback(settings.host):
+            raise InputError(
+                f"without tokens, everybody who reaches {settings.host} would be operator; "
+                "leave out --auth off, or listen on this machine alone (--host 127.0.0.1)"
+            )
+        events.warn("without tokens, every user of this machine is operator here: they can run, read and cancel jobs")
+    make_state_folder(root)
     log = _log_file(root)
     log_offset = log.stat().st_size if log.exists() else 0
     if is_locked(root):
@@ -164,10 +174,8 @@ class _Service:
         store = open_store(self.machine.store_url)
         running = self.settings.running or self.machine.cpus
         store.set_limits(Limits(running=running, cpus=self.machine.cpus), "up", only_first=True)
-        if self.machine.auth == "tokens" and not Tokens(store).all():
-            file = self.machine.state / "operator.token"
-            write_secret(file, Tokens(store).make("operator", "operator", "up"))
-            events.say(f"the first token, with the role of operator, is in {file}")
+        if self.machine.auth == "tokens":
+            _keep_owner_token(self.machine.owner_token, Tokens(store))
 
     def _write_state(self, *, ready: bool) -> None:
         programs = [
@@ -179,16 +187,25 @@ class _Service:
         write_state(self.root, {**self.machine.summary, "keeper": keeper, "programs": programs, "ready": ready})
 
 
+def _keep_owner_token(file: Path, tokens: Tokens) -> None:
+    """Make sure that a file holds a valid token of the user who starts the service, by which their commands are known.
+
+    Its name is that of the one user of a service without tokens: earlier jobs stay theirs.
+    """
+    text = file.read_text("utf-8").strip() if file.exists() else ""
+    if not text or tokens.bearer(text) is None:
+        write_private(file, tokens.make("local", "operator", "up"))
+
+
 def _start_keeper(settings: UpSettings, log: Path) -> None:
     """Start the keeper in the background.
 
     The job store's URL is passed in the environment: it may hold a password, and every user of the machine can read arguments.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     inherited = {name: value for name, value in os.environ.items() if name != MARKER}  # of a service that this shell is a job of
     env = {**inherited, **LOG_TIMES, **({"ZSBIR_JOBS_STORE": settings.store} if settings.store else {})}
     command = python("services.jobs", "keep", f"--settings={settings.replace(store='').model_dump_json()}")
-    with log.open("ab") as file:
+    with open_log(log) as file:
         keeper = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     while not is_locked(settings.root) and keeper.poll() is None:
         time.sleep(0.05)
@@ -225,13 +242,31 @@ def _announce(root: str) -> str:
     if state.get("elsewhere"):
         events.say(f"{'for others':<12}{state['elsewhere']}")
     if state["auth"] == "tokens":
-        events.say(f"{'auth':<12}tokens; make one with: python -m services.jobs tokens make NAME --role submitter")
+        events.say(f"{'your token':<12}{state['token']}; your commands on this machine read it by themselves")
+        events.say(f"{'for others':<12}make tokens with: python -m services.jobs tokens make NAME --role submitter")
+        if link := _login_link(state):
+            events.say(
+                f"{'browser':<12}{link}  (lets one browser in, once, within {LOGIN_S / 60:.0f} minutes; `up` makes a new one)"
+            )
+    if state.get("mlflow_password"):
+        events.say(f"{'MLflow asks':<12}for a name, {TRACKING_USER}, and a password, which is in {state['mlflow_password']}")
     ray = state["ray"]
-    events.say(
-        "to use `ray job submit` with this Ray:  "
-        f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={ray['token']} RAY_API_SERVER_ADDRESS={ray['dashboard']}"
-    )
+    exported = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": ray["token"], "RAY_API_SERVER_ADDRESS": ray["dashboard"]}
+    words = " ".join(f"{name}={shlex.quote(value)}" for name, value in exported.items())
+    events.say(f"to use `ray job submit` with this Ray:  export {words}")
     return str(state["url"])
+
+
+def _login_link(state: Mapping[str, Any]) -> str:
+    """Return an address that lets one browser in, once; empty where the service does not make one.
+
+    The code stands behind a `#`, where a browser keeps it to itself: it reaches no server's log and no other site.
+    """
+    with suppress(httpx.HTTPError, OSError, ValueError, KeyError):
+        headers = {"Authorization": f"Bearer {Path(state['token']).read_text('utf-8').strip()}"}
+        answer = httpx.post(f"{state['url']}/api/login-codes", headers=headers, timeout=10, trust_env=False)
+        return f"{state['url']}/#login={answer.json()['code']}"
+    return ""
 
 
 def _log_file(root: str) -> Path:

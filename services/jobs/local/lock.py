@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from services.common.private import write_private
 from services.jobs.local.ownership import is_process, start_of
-from services.jobs.local.paths import read_state, state_folder
+from services.jobs.local.paths import make_state_folder, read_state, state_folder
 from zsbir.base.errors import RunError
-from zsbir.base.files import write_atomic
 
 
 @contextmanager
 def hold_lock(root: str) -> Iterator[None]:
     """Hold the lock of this root's keeper, with this process's number in its file. RunError where another process holds it."""
-    state_folder(root).mkdir(parents=True, exist_ok=True)
+    make_state_folder(root)
     with _lock_file(root).open("a+") as file:
         for pause_s in (0.1, 0.2, 0.5, None):  # `is_locked` holds the lock for a moment, too
             try:
@@ -44,6 +44,8 @@ def is_locked(root: str) -> bool:
         return False
     except BlockingIOError:
         return True
+    except PermissionError:  # another user's: reading its state says so
+        return False
     return False
 
 
@@ -63,7 +65,7 @@ def is_ready(root: str) -> bool:
 
 def write_grace_s(root: str, grace_s: float) -> None:
     """Tell the keeper for how many seconds jobs may save a checkpoint; a later call changes it."""
-    write_atomic(_grace_file(root), str(grace_s).encode())
+    write_private(_grace_file(root), str(grace_s))
 
 
 def read_grace_s(root: str, default_s: float) -> float:

@@ -8,21 +8,29 @@ import secrets
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from services.common.auth import is_loopback
-from services.jobs.local.paths import default_store, state_folder
+from services.common.credentials import has_secret, hide_secrets, split_login
+from services.common.private import close_files, write_private
+from services.jobs.local.paths import OWNER_TOKEN, default_store, make_state_folder
 from services.jobs.local.process import Program, python
 from services.jobs.local.settings import UpSettings
-from services.jobs.queue.database import hide_password
+from services.jobs.local.tracking_server import USER as TRACKING_USER
+from zsbir.base.errors import InputError
 from zsbir.base.layout import MLFLOW_DATABASE, mlflow_artifacts, mlflow_database
 from zsbir.base.storage import is_remote, join
 
 ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 LOG_TIMES = {"ZSBIR_LOG_TIMES": "1"}
+RAY_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Has Ray take 127.0.0.1 for its node's address, as it does on systems with a firewall of their own; then it listens there alone.
+
+Without it, `--node-ip-address=127.0.0.1` is replaced by the machine's address, and Ray's ports are open to the network.
+"""
 
 
 class Machine:
@@ -33,43 +41,63 @@ class Machine:
 
     def __init__(self, settings: UpSettings):
         self.settings, self.root = settings, settings.root
-        self.state = state_folder(self.root)
-        self.state.mkdir(parents=True, exist_ok=True)
+        self.state = make_state_folder(self.root)
+        close_files(self.state)
         self.store_url = settings.store or default_store(self.root)
-        self.auth = settings.auth or ("off" if is_loopback(settings.host) else "tokens")
+        self.auth = settings.auth or "tokens"
+        self.owner_token = self.state / OWNER_TOKEN
         self.cpus = settings.cpus or os.cpu_count() or 1
         self.marker = secrets.token_hex(16)
         self.ray_temp = tempfile.mkdtemp(prefix="zsbir-ray-", dir="/tmp")  # it holds sockets, whose paths must be short
-        self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+        self.tracking = _tracking_of(os.environ)
+        self.mlflow_password: Path | None = None
         self.summary: dict[str, Any] = {}
         self.programs = self._plan()
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's address, without a password where the address is a web address."""
+        return self.tracking["MLFLOW_TRACKING_URI"]
 
     def _plan(self) -> list[Program]:
         gcs, client, dashboard, agent, tracking = _free_ports(5)
         port = self.settings.port if _is_free(self.settings.host, self.settings.port) else _free_ports(1)[0]
-        token = self.state / "ray.token"
-        write_secret(token, secrets.token_hex(32))
+        token = self._secret("ray.token")
         ray_address = f"http://127.0.0.1:{dashboard}"
         ray_env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_API_SERVER_ADDRESS": ray_address}
         path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        programs = [self._ray(gcs, client, dashboard, agent, {**path, **ray_env, **quiet})]
-        if not self.tracking_uri:
-            self.tracking_uri = f"http://127.0.0.1:{tracking}"
-            programs.append(self._mlflow(tracking, {**path, **quiet}))
-        programs += [self._dispatcher(ray_address, ray_env), self._api(port)]
+        own_tracking: list[Program] = []
+        if not self.tracking:
+            self.mlflow_password = self._secret("mlflow.password")
+            own_tracking.append(self._mlflow(tracking, self.mlflow_password, {**path, **quiet, **LOG_TIMES}))
+            self.tracking = {
+                "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{tracking}",
+                "MLFLOW_TRACKING_USERNAME": TRACKING_USER,
+                "MLFLOW_TRACKING_PASSWORD": self.mlflow_password.read_text(),
+            }
+        programs = [self._ray(gcs, client, dashboard, agent, {**path, **ray_env, **quiet, **self.tracking}), *own_tracking]
+        programs += [self._dispatcher(ray_address, {**ray_env, **self.tracking}), self._api(port)]
         self.summary = {
             "url": self._local_url(port),
             "elsewhere": f"http://{socket.gethostname()}:{port}" if self.settings.host in ANYWHERE else "",
             "root": self.root,
-            "store": hide_password(self.store_url),
+            "store": hide_secrets(self.store_url),
             "ray": {"address": f"127.0.0.1:{gcs}", "dashboard": ray_address, "token": str(token), "temp": self.ray_temp},
-            "mlflow": self.tracking_uri,
+            "mlflow": hide_secrets(self.tracking_uri),
+            "mlflow_password": str(self.mlflow_password or ""),
             "auth": self.auth,
+            "token": str(self.owner_token) if self.auth == "tokens" else "",
             "grace_s": self.settings.grace_s,
             "marker": self.marker,
         }
         return programs
+
+    def _secret(self, name: str) -> Path:
+        """Return a file of the service's folder with a new random text in it."""
+        file = self.state / name
+        write_private(file, secrets.token_hex(32))
+        return file
 
     def _local_url(self, port: int) -> str:
         """Return the API's address for callers on this machine."""
@@ -87,32 +115,29 @@ class Machine:
             "--block",
             "--disable-usage-stats",
             f"--port={gcs}",
-            f"--temp-dir={self.ray_temp}",
+            f"--temp-dir={self.ray_temp}/t",  # Ray opens its folder to every user of the machine; the one around it stays closed
         ]
         command += [f"--ray-client-server-port={client}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
         command += [f"--num-cpus={self.cpus}", *([f"--num-gpus={self.settings.gpus}"] if self.settings.gpus >= 0 else [])]
         address = f"http://127.0.0.1:{dashboard}"
-        return Program("ray", command, self._log("ray"), env, address, f"{address}/api/version")
+        return Program("ray", command, self._log("ray"), {**env, **RAY_LOOPBACK}, address, f"{address}/api/version")
 
-    def _mlflow(self, port: int, env: dict[str, str]) -> Program:
+    def _mlflow(self, port: int, password: Path, env: dict[str, str]) -> Program:
         """Return MLflow over the database and the folder of artifacts that commands use without a server."""
         if is_remote(self.root):
-            database, artifacts = self.state / MLFLOW_DATABASE, ["--artifacts-destination", join(self.root, "mlflow")]
+            database, artifacts = self.state / MLFLOW_DATABASE, join(self.root, "mlflow")
         else:
             database = mlflow_database(self.root)
-            artifacts = ["--default-artifact-root", mlflow_artifacts(database).as_uri(), "--no-serve-artifacts"]
-        command = [_program("mlflow"), "server", "--backend-store-uri", f"sqlite:///{database}", *artifacts]
-        command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+            artifacts = mlflow_artifacts(database).as_uri()
+        command = python("services.jobs.local.tracking_server", f"--database={database}", f"--artifacts={artifacts}")
+        command += [f"--password-file={password}", f"--port={port}"]
         address = f"http://127.0.0.1:{port}"
         return Program("mlflow", command, self._log("mlflow"), env, address, f"{address}/health")
 
     def _dispatcher(self, ray_address: str, env: dict[str, str]) -> Program:
+        """Return the dispatcher. MLflow's address is in its environment: it may hold a password."""
         command = python("services.jobs", "dispatch", f"--root={self.root}", f"--ray={ray_address}")
-        command += [
-            f"--tracking-uri={self.tracking_uri}",
-            f"--patience-s={self.settings.patience_s}",
-            f"--grace-s={self.settings.grace_s}",
-        ]
+        command += [f"--patience-s={self.settings.patience_s}", f"--grace-s={self.settings.grace_s}"]
         return Program("dispatcher", command, self._log("dispatcher"), {**env, **LOG_TIMES, **self._store_env})
 
     def _api(self, port: int) -> Program:
@@ -120,9 +145,11 @@ class Machine:
         names = [*self.settings.hosts, *(_own_names() if self.settings.host in ANYWHERE else ())]
         command = python("services.jobs", "serve", f"--root={self.root}", f"--places={allowed}")
         command += [f"--hosts={','.join(names)}"] if names else []
-        command += [f"--host={self.settings.host}", f"--port={port}", f"--auth={self.auth}", f"--mlflow-url={self.tracking_uri}"]
+        command += [f"--host={self.settings.host}", f"--port={port}", f"--auth={self.auth}"]
+        has_pages = self.tracking_uri.startswith(("http://", "https://")) and not has_secret(self.tracking_uri)
+        command += [f"--mlflow-url={self.tracking_uri}"] if has_pages else []
         address = self._local_url(port)
-        return Program("api", command, self._log("api"), self._store_env, address, f"{address}/healthz")
+        return Program("api", command, self._log("api"), {**self._store_env, **LOG_TIMES}, address, f"{address}/healthz")
 
     @property
     def _store_env(self) -> dict[str, str]:
@@ -143,11 +170,23 @@ def _program(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def write_secret(file: Path, text: str) -> None:
-    """Write a file that only its owner can read, from its first byte on."""
-    file.unlink(missing_ok=True)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        opened.write(text)
+def _tracking_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables for the MLflow that the environment names, with name and password taken out of a web address.
+
+    Empty where none is named. InputError for a web address with a name and no password.
+    """
+    given = environment.get("MLFLOW_TRACKING_URI", "")
+    if not given:
+        return {}
+    address, user, password = split_login(given)
+    if not user:
+        return {"MLFLOW_TRACKING_URI": given}
+    if not password:
+        raise InputError(
+            "MLFLOW_TRACKING_URI holds a user without a password; take it out, and set MLFLOW_TRACKING_TOKEN, "
+            "or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return {"MLFLOW_TRACKING_URI": address, "MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
 
 
 def _free_ports(count: int) -> list[int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 
+from services.common.private import open_log
 from services.jobs.local.ownership import MARKER, Leader, in_session, kill, start_of
 from zsbir.base import events
 
@@ -25,9 +26,19 @@ END_S = 10.0
 """Seconds that a program has to end after SIGTERM, before it is killed."""
 
 
+WITHHELD = ("ZSBIR_JOBS_STORE", "ZSBIR_JOBS_TOKEN", "ZSBIR_LOG_TIMES")
+"""Variables of this process that a program gets only where its `env` names them: credentials, and the form of log lines.
+
+Whatever Ray gets, every job inherits.
+"""
+
+
 @dataclass(frozen=True)
 class Program:
-    """A program to run. health_url: answers HTTP requests once the program works. env: added to this process's environment."""
+    """A program to run. health_url: answers HTTP requests once the program works.
+
+    env: added to this process's environment, of which `WITHHELD` is left out.
+    """
 
     name: str
     command: Sequence[str]
@@ -53,11 +64,11 @@ class Running:
 
     def start(self) -> None:
         """Start the program in a session of its own, so that all of it can be ended together."""
-        self.program.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.program.log.open("ab") as log:
+        inherited = {name: value for name, value in os.environ.items() if name not in WITHHELD}
+        with open_log(self.program.log) as log:
             self.process = subprocess.Popen(
                 list(self.program.command),
-                env={**_without_proxy(os.environ), **self.program.env, MARKER: self.marker},
+                env={**_without_proxy(inherited), **self.program.env, MARKER: self.marker},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -26,7 +26,9 @@ class UpSettings(Config):
     hosts: tuple[str, ...] = Field((), description="further host names under which browsers may open the page")
     port: int = Field(PORT, ge=0, le=65535, description="port of API and page; 0, or where it is taken: a free one")
     auth: str = Field(
-        "", pattern="^(tokens|off|)$", description="tokens or off; none: off where only this machine is served, else tokens"
+        "tokens",
+        pattern="^(tokens|off|)$",
+        description="tokens, or off: every user of this machine is operator, which only a loopback host allows",
     )
     running: int = Field(0, ge=0, description="jobs that may run at once, unless limits were set before; 0: one for each CPU")
     cpus: int = Field(0, ge=0, description="CPUs that Ray may use; 0: all")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from services.common.credentials import hide_secrets
+from services.common.private import FILE_MODE
 from zsbir.base.errors import InputError, RunError
 
 WRITER_LOCK = 0x7A736269
@@ -31,7 +34,7 @@ class Database:
 
     def __init__(self, url: str):
         self.engine = open_engine(url)
-        self.shown_url = hide_password(url)
+        self.shown_url = hide_secrets(url)
         snapshot = {"isolation_level": "REPEATABLE READ"} if self.engine.dialect.name == "postgresql" else {}
         self._readers = self.engine.execution_options(reading=True, **snapshot)
         self._writers = threading.Lock()
@@ -75,11 +78,6 @@ def first_line(error: DatabaseError) -> str:
     return (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
 
 
-def hide_password(url: str) -> str:
-    """Return a database URL with its password masked."""
-    return make_url(url).render_as_string(hide_password=True)
-
-
 def storable(value: Any) -> Any:
     """Return a JSON value as every database takes it: PostgreSQL stores neither NaN nor infinity, nor the character 0 in text."""
     if isinstance(value, str):
@@ -106,11 +104,20 @@ def open_engine(url: str) -> Engine:
         return engine
     if not parsed.database:
         raise InputError("the job store must be a file, sqlite:///path: one in memory would be another one for each process")
-    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    _make_private(Path(parsed.database))
     engine = create_engine(parsed, pool_timeout=WAIT_S, connect_args={"timeout": BUSY_S, "isolation_level": None})
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_private(file: Path) -> None:
+    """Make an empty database that only its owner can read, where there is none: SQLite's own further files get the same rights."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if str(file).startswith("file:"):  # SQLite's own form of an address
+        return
+    with suppress(FileExistsError):
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE))
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:

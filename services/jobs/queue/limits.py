@@ -27,6 +27,11 @@ class Limits(ResourceLimits, strict=True):
         {}, description="limits of projects, by name", json_schema_extra={"additionalProperties": False}
     )
 
+    def count_gpus(self, project: str) -> bool:
+        """Return whether the GPUs of a project's jobs are limited, by the queue or by the project."""
+        own = self.projects.get(project, ProjectLimits())
+        return any(limit is not None for limit in (self.gpus, own.gpus, own.gpu_hours))
+
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingJob(Resources):

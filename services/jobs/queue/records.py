@@ -93,6 +93,7 @@ class Token(_FromRow):
     role: Role
     made_s: float
     revoked_s: float | None
+    projects: list[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,13 @@ class KeyTaken(InputError):  # noqa: N818 - it says what the key is
 
 
 class Store:
-    """Jobs, attempts, limits and the dispatcher's lease in one database. clock: seconds since 1970, which tests replace."""
+    """Jobs, attempts, limits and the dispatcher's lease in one database.
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.time):
+    clock: seconds since 1970, for tests. None: the one clock that all of the store's users share: PostgreSQL's own; with SQLite,
+    whose users are processes of one machine, that machine's.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], float] | None = None):
         self.url, self._clock = url, clock
         self._database = Database(url)
         self.engine, self.reading, self.writing = self._database.engine, self._database.reading, self._database.writing
@@ -85,7 +89,7 @@ class Store:
 
     def _insert(self, database: Connection, request: JobRequest) -> Job:
         values = {**request.model_dump(), "state": "queued", "cancelling": False, "progress": {}}
-        now = self._clock()
+        now = self.time_in(database)
         made = insert(JOBS).values(**values, submitted_s=now, not_before_s=now).returning(JOBS)
         job = Job.of(database.execute(made).one())
         self.note(database, request.owner, "submitted", job.id, {"kind": job.kind, "priority": job.priority})
@@ -199,7 +203,7 @@ class Store:
     def turns(self, limits: Limits) -> list[Turn]:
         """Return the queue in its order, and why each job waits."""
         with self.reading() as database:
-            return waiting_turns(database, limits, self._clock())
+            return waiting_turns(database, limits, self.time_in(database))
 
     # --- for the dispatcher
 
@@ -235,7 +239,7 @@ class Store:
     def claim(self, lease: Lease, limits: Limits) -> Attempt | None:
         """Return a new attempt at the job whose turn it is, within the limits; None where no job may start."""
         with self._holding_lease(lease) as database:
-            first = next_job(database, limits, self._clock())
+            first = next_job(database, limits, self.time_in(database))
             if first is None:
                 return None
             job = self._lock_job(database, first.id)
@@ -243,7 +247,7 @@ class Store:
             store_id = database.execute(select(META.c.value).where(META.c.name == "store_id")).scalar_one()
             values = {"job_id": job.id, "number": number, "submission_id": f"zsbir-{store_id}-{job.id}-a{number}"}
             row = database.execute(
-                insert(ATTEMPTS).values(**values, claimed_s=self._clock(), untidy=False).returning(ATTEMPTS)
+                insert(ATTEMPTS).values(**values, claimed_s=self.time_in(database), untidy=False).returning(ATTEMPTS)
             ).one()
             self._set_state(database, job, "starting", message="")
             self.note(database, lease.holder, "attempt begun", job.id, {"number": number})
@@ -269,7 +273,7 @@ class Store:
             if self._fetch_attempt(database, attempt).ended_s is not None:
                 return False
             if job.state == "starting":
-                database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(started_s=self._clock()))
+                database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(started_s=self.time_in(database)))
                 self._set_state(database, job, "running")
             return True
 
@@ -291,19 +295,25 @@ class Store:
         *,
         message: str = "",
         result: str = "",
+        ran_s: float | None = None,
         began_s: float | None = None,
         ended_s: float | None = None,
     ) -> State | None:
         """Record that the attempt has ended. Return the job's next state; None, with nothing changed, where it had ended before.
 
-        began_s, ended_s: seconds since 1970, by the attempt's own account: a dispatcher may notice the end hours later.
+        ran_s: how long it ran, by its own account: a dispatcher may notice the end hours later. began_s, ended_s: seconds since
+        1970 by the clock of its node, which may be wrong: believed as far as they can be true, for attempts of earlier versions.
         """
         with self._holding_lease(lease) as database:
             job, attempt = self._lock_job(database, attempt.job_id), self._fetch_attempt(database, attempt)
             if attempt.ended_s is not None:
                 return None
-            now, message = self._clock(), storable(message)
+            now, message = self.time_in(database), storable(message)
             started_s = attempt.started_s or (began_s and min(max(began_s, attempt.claimed_s), now))
+            if ran_s is not None:
+                latest_s = max(attempt.claimed_s, now - ran_s)
+                started_s = attempt.started_s or min(max(began_s or 0.0, attempt.claimed_s), latest_s)
+                ended_s = started_s + max(ran_s, 0.0)
             ended_s = min(max(ended_s or now, started_s or attempt.claimed_s), now)
             values = {"started_s": started_s, "ended_s": ended_s, "cause": cause, "message": message, "untidy": True}
             database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**values))
@@ -323,7 +333,7 @@ class Store:
         """Record since when and why an attempt is to save its work and end; the first reason stays. Return the attempt."""
         with self._holding_lease(lease) as database:
             once = (ATTEMPTS.c.id == attempt.id) & ATTEMPTS.c.ended_s.is_(None) & ATTEMPTS.c.stop_reason.is_(None)
-            done = database.execute(update(ATTEMPTS).where(once).values(stop_reason=reason, stop_asked_s=self._clock()))
+            done = database.execute(update(ATTEMPTS).where(once).values(stop_reason=reason, stop_asked_s=self.time_in(database)))
             if done.rowcount:
                 detail = {"number": attempt.number, "reason": reason}
                 self.note(database, lease.holder, "attempt asked to end", attempt.job_id, detail)
@@ -346,7 +356,7 @@ class Store:
         with self._holding_lease(lease) as database:
             # A job that has run before has kept its deadline, and only waits to go on.
             has_run = exists().where((ATTEMPTS.c.job_id == JOBS.c.id) & ATTEMPTS.c.started_s.is_not(None))
-            is_late = (JOBS.c.state == "queued") & (JOBS.c.start_by_s < self._clock()) & ~has_run
+            is_late = (JOBS.c.state == "queued") & (JOBS.c.start_by_s < self.time_in(database)) & ~has_run
             found = [Job.of(row) for row in database.execute(select(JOBS).where(is_late).order_by(JOBS.c.id))]
             for job in found:
                 self._set_state(database, job, "timed_out", message=TOO_LATE)
@@ -357,7 +367,19 @@ class Store:
 
     def now(self) -> float:
         """Return the time by the store's clock, in seconds since 1970."""
-        return self._clock()
+        with self.reading() as database:
+            return self.time_in(database)
+
+    def time_in(self, database: Connection) -> float:
+        """Return the time by the store's clock, in seconds since 1970, within a transaction.
+
+        Not the time at which the transaction began: it may have waited for another writer since.
+        """
+        if self._clock is not None:
+            return self._clock()
+        if database.dialect.name == "postgresql":
+            return float(database.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
+        return time.time()
 
     @contextmanager
     def _holding_lease(self, lease: Lease) -> Iterator[Connection]:
@@ -380,7 +402,7 @@ class Store:
     def _set_state(self, database: Connection, job: Job, state: State, **changes: Any) -> None:
         """Change a job's state. Nothing else does."""
         assert state in TRANSITIONS[job.state], f"job {job.id}: {job.state} to {state}"
-        ended = {"ended_s": self._clock()} if state in TERMINAL else {}
+        ended = {"ended_s": self.time_in(database)} if state in TERMINAL else {}
         same = (JOBS.c.id == job.id) & (JOBS.c.state == job.state)
         done = database.execute(update(JOBS).where(same).values(state=state, **{**ended, **changes}))
         assert done.rowcount == 1, f"job {job.id} was {job.state} when it was locked, and is not now"
@@ -398,11 +420,11 @@ class Store:
 
     def note(self, database: Connection, actor: str, what: str, job_id: int | None, detail: Mapping[str, Any]) -> None:
         """Record who did what, in the transaction that does it."""
-        values = {"at_s": self._clock(), "job_id": job_id, "actor": actor, "what": what, "detail": dict(detail)}
+        values = {"at_s": self.time_in(database), "job_id": job_id, "actor": actor, "what": what, "detail": dict(detail)}
         database.execute(insert(EVENTS).values(**values))
 
 
-def open_store(url: str, *, clock: Callable[[], float] = time.time) -> Store:
+def open_store(url: str, *, clock: Callable[[], float] | None = None) -> Store:
     """Open the store at a database URL, and migrate its tables to the newest revision.
 
     InputError for text that is not a URL, or a database that is not supported; RunError where the database does not answer.

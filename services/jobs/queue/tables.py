@@ -21,6 +21,9 @@ METADATA = MetaData(
 JSON_VALUE = JSON().with_variant(JSONB(), "postgresql")
 
 
+SESSION_KINDS = ("login", "session")
+
+
 def _one_of(column: str, values: tuple[str, ...]) -> str:
     return f"{column} in ({', '.join(repr(value) for value in values)})"
 
@@ -131,8 +134,27 @@ TOKENS = Table(
     Column("sha256", Text, nullable=False, unique=True),
     Column("made_s", Float, nullable=False),
     Column("revoked_s", Float),
+    Column("projects", JSON_VALUE),
     sqlite_autoincrement=True,
 )
-"""Who may use the service. A token's text is shown once, when it is made; only its sha256 is kept."""
+"""Who may use the service. A token's text is shown once, when it is made; only its sha256 is kept.
+
+projects: the only ones for which its bearer may submit; null: it names none.
+"""
+
+SESSIONS = Table(
+    "sessions",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("token_id", Integer, ForeignKey("tokens.id"), nullable=False),
+    Column("kind", Text, CheckConstraint(_one_of("kind", SESSION_KINDS), name="kind"), nullable=False),
+    Column("sha256", Text, nullable=False, unique=True),
+    Column("made_s", Float, nullable=False),
+    Column("expires_s", Float, nullable=False),
+    Column("ended_s", Float),
+    sqlite_autoincrement=True,
+)
+"""How browsers are let in without a token. A login is a code that opens one session, once; a session's secret is a cookie. Both end
+with the token of the user who asked for the code. Not rows of TOKENS: an earlier version would take them for tokens."""
 
 LIVE_STATES = sorted(LIVE)

@@ -1,20 +1,32 @@
-"""API tokens: shown once, when they are made, and kept as a sha256. 256 random bits cannot be guessed: no slow hash is needed."""
+"""API tokens: shown once, when they are made, and kept as a sha256. 256 random bits cannot be guessed: no slow hash is needed.
+
+A browser is let in by a login code, which opens one session and holds for minutes; the session's secret is kept as a cookie.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 
-from sqlalchemy import insert, select, update
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import Connection, delete, insert, select, update
 
-from services.common.auth import Role
+from services.common.auth import Role, check_token_name
+from services.jobs.queue.limits import ProjectName
 from services.jobs.queue.records import Token
 from services.jobs.queue.store import Store
-from services.jobs.queue.tables import TOKENS
+from services.jobs.queue.tables import SESSIONS, TOKENS
 from zsbir.base.errors import InputError
 
 PREFIX = "zsbir_"
 """How every token begins, so that a search finds tokens that were left in a log or a repository."""
+
+LOGIN_S = 600.0
+"""Seconds in which a login code must be used."""
+
+SESSION_S = 7 * 86400.0
+"""Seconds that a browser's session lasts."""
 
 
 class Tokens:
@@ -23,15 +35,20 @@ class Tokens:
     def __init__(self, store: Store):
         self._store = store
 
-    def make(self, name: str, role: Role, actor: str) -> str:
-        """Make a token and return its text. Its bearer's jobs have this name as owner. InputError for an empty or long name."""
-        is_text = name.encode("utf-8", "replace").decode() == name  # a shell may pass on bytes that are not text
-        if not name.strip() or len(name) > 100 or not is_text:
-            raise InputError("a token needs a name of 1 to 100 characters: whose it is")
+    def make(self, name: str, role: Role, actor: str, projects: Sequence[str] = ()) -> str:
+        """Make a token and return its text. Its bearer's jobs have this name as owner.
+
+        projects: the only ones for which its bearer may submit; none: any, until limits name some; then these, and `default`.
+        InputError for an empty or long name, or a project that cannot have its name.
+        """
+        check_token_name(name)
         text = PREFIX + secrets.token_urlsafe(32)
+        bound = _checked(projects) or None
         with self._store.writing() as database:
-            database.execute(insert(TOKENS).values(name=name, role=role, sha256=_sha256(text), made_s=self._store.now()))
-            self._store.note(database, actor, "token made", None, {"name": name, "role": role})
+            made_s = self._store.time_in(database)
+            database.execute(insert(TOKENS).values(name=name, role=role, sha256=_sha256(text), made_s=made_s, projects=bound))
+            detail = {"name": name, "role": role, **({"projects": bound} if bound else {})}
+            self._store.note(database, actor, "token made", None, detail)
         return text
 
     def bearer(self, text: str) -> Token | None:
@@ -47,14 +64,66 @@ class Tokens:
             return [Token.of(row) for row in database.execute(select(TOKENS).order_by(TOKENS.c.id))]
 
     def revoke(self, token_id: int, actor: str) -> None:
-        """Revoke a token. InputError where no such token is valid."""
+        """Revoke a token, and with it the sessions that it opened. InputError where no such token is valid."""
         with self._store.writing() as database:
             valid = (TOKENS.c.id == token_id) & TOKENS.c.revoked_s.is_(None)
-            done = database.execute(update(TOKENS).where(valid).values(revoked_s=self._store.now()))
+            done = database.execute(update(TOKENS).where(valid).values(revoked_s=self._store.time_in(database)))
             if not done.rowcount:
                 raise InputError(f"there is no valid token {token_id} to revoke; see python -m services.jobs tokens")
             self._store.note(database, actor, "token revoked", None, {"id": token_id})
 
+    # --- browsers
+
+    def make_login(self, token: Token) -> str:
+        """Return a code that lets one browser in as the bearer of a token, once, within `LOGIN_S` seconds."""
+        with self._store.writing() as database:
+            now_s = self._store.time_in(database)
+            database.execute(delete(SESSIONS).where(SESSIONS.c.expires_s < now_s))
+            return self._insert(database, token.id, "login", LOGIN_S)
+
+    def open_session(self, code: str) -> str | None:
+        """Return the secret of a new session for a login code; None where the code is unknown, used, or too old."""
+        with self._store.writing() as database:
+            now_s = self._store.time_in(database)
+            is_code = (SESSIONS.c.sha256 == _sha256(code)) & (SESSIONS.c.kind == "login") & SESSIONS.c.ended_s.is_(None)
+            used = update(SESSIONS).where(is_code & (SESSIONS.c.expires_s >= now_s)).values(ended_s=now_s)
+            token_id = database.execute(used.returning(SESSIONS.c.token_id)).scalar_one_or_none()
+            if token_id is None:
+                return None
+            token = Token.of(database.execute(select(TOKENS).where(TOKENS.c.id == token_id)).one())
+            self._store.note(database, token.name, "session opened", None, {})
+            return self._insert(database, token_id, "session", SESSION_S)
+
+    def session(self, secret: str) -> Token | None:
+        """Return the token for which a session stands; None where the session is unknown or over."""
+        with self._store.reading() as database:
+            is_open = (SESSIONS.c.sha256 == _sha256(secret)) & (SESSIONS.c.kind == "session") & SESSIONS.c.ended_s.is_(None)
+            is_valid = is_open & (SESSIONS.c.expires_s >= self._store.time_in(database)) & TOKENS.c.revoked_s.is_(None)
+            row = database.execute(select(TOKENS).select_from(SESSIONS.join(TOKENS)).where(is_valid)).one_or_none()
+        return Token.of(row) if row else None
+
+    def end_session(self, secret: str) -> None:
+        """End a session; do nothing for one that is unknown."""
+        with self._store.writing() as database:
+            is_open = (SESSIONS.c.sha256 == _sha256(secret)) & SESSIONS.c.ended_s.is_(None)
+            database.execute(update(SESSIONS).where(is_open).values(ended_s=self._store.time_in(database)))
+
+    def _insert(self, database: Connection, token_id: int, kind: str, lasts_s: float) -> str:
+        text, now_s = secrets.token_urlsafe(32), self._store.time_in(database)
+        values = {"token_id": token_id, "kind": kind, "sha256": _sha256(text), "made_s": now_s, "expires_s": now_s + lasts_s}
+        database.execute(insert(SESSIONS).values(**values))
+        return text
+
+
+def _checked(projects: Sequence[str]) -> list[str]:
+    """Return names of projects, each once. InputError for one that no project can have."""
+    try:
+        return sorted(set(TypeAdapter(list[ProjectName]).validate_python(list(projects))))
+    except ValidationError:
+        raise InputError(
+            f"a project's name has small letters, digits, - and _, at most 63; got {', '.join(map(repr, projects))}"
+        ) from None
+
 
 def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -9,13 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zsbir.base.errors import InputError
+from zsbir.base.layout import service_dir
 from zsbir.base.storage import is_remote, local_path
+
+SERVICE_FOLDER = service_dir("root").name
+
+
+SERVICE_FILES = ("keeper.lock", "jobs.db", "up.json")
+"""Files by which a service's own folder is known, which holds its tokens and passwords."""
 
 
 class AllowedPaths:
-    """Folders and s3:// prefixes, with everything below them."""
+    """Folders and s3:// prefixes, with everything below them except the folders of services.
 
-    def __init__(self, allowed: Sequence[str]):
+    private: further folders in which nothing may be read.
+    """
+
+    def __init__(self, allowed: Sequence[str], *, private: Sequence[str] = ()):
+        self._private = [local_path(uri).resolve() for uri in private]
         self._local = [local_path(uri).resolve() for uri in allowed if not is_remote(uri)]
         self._remote = [uri.rstrip("/") + "/" for uri in allowed if is_remote(uri)]
 
@@ -36,11 +47,19 @@ class AllowedPaths:
             path = _resolved(field, uri)
             inside = any(path.is_relative_to(base) for base in self._local)
             shown = str(path)
+            if inside and self._is_private(path):
+                raise InputError(f"{field}: {uri!r} lies in the folder of a service, which is private")
         if not inside:
             raise InputError(
                 f"{field}: {uri!r} is outside of what this service reads ({self}); its operator can add it to --places"
             )
         return shown
+
+    def _is_private(self, path: Path) -> bool:
+        if any(path.is_relative_to(base) for base in self._private):
+            return True
+        services = [folder for folder in (path, *path.parents) if folder.name == SERVICE_FOLDER]
+        return any((folder / name).exists() for folder in services for name in SERVICE_FILES)
 
 
 def _resolved(field: str, uri: str) -> Path:

@@ -39,7 +39,8 @@ LOG_LIMIT = 256 * LOG_PIECE
 class End:
     """How an attempt ended. result: URI of what it made. made: URIs of what its steps made, by step.
 
-    began_s, ended_s: seconds since 1970, where they are known: a dispatcher may read this hours later.
+    ran_s: how long it ran, where that is known: a dispatcher may read this hours later, and the clocks of two machines differ.
+    began_s, ended_s: seconds since 1970 by the clock of the attempt's node.
     """
 
     cause: Cause
@@ -48,6 +49,7 @@ class End:
     made: Mapping[str, str] | None = None
     began_s: float | None = None
     ended_s: float | None = None
+    ran_s: float | None = None
 
 
 class AttemptDir:
@@ -73,9 +75,9 @@ class AttemptDir:
 
     # --- written by the attempt; the dispatcher writes the end of an attempt that is lost
 
-    def write_heartbeat(self, count: int) -> None:
-        """Show that the attempt is alive. count: different in each heartbeat."""
-        self._folder.replace("beat", f"{count} {time.time():.1f}".encode())
+    def write_heartbeat(self, count: int, ran_s: float = 0.0) -> None:
+        """Show that the attempt is alive. count: different in each heartbeat. ran_s: seconds for which it has run."""
+        self._folder.replace("beat", f"{count} {time.time():.1f} {ran_s:.1f}".encode())
 
     def write_end(self, end: End) -> None:
         """Write how the attempt ended. The first of several stays."""
@@ -111,8 +113,14 @@ class AttemptDir:
 
     def last_heartbeat_s(self) -> float | None:
         """Return when the last heartbeat was, in seconds since 1970 by the attempt's clock; None before the first one."""
-        with suppress(FileNotFoundError, ValueError):
+        with suppress(FileNotFoundError, ValueError, IndexError):
             return float(self._folder.read("beat").split()[1])
+        return None
+
+    def last_heartbeat_ran_s(self) -> float | None:
+        """Return for how many seconds the attempt had run at its last heartbeat; None before the first, or in earlier versions."""
+        with suppress(FileNotFoundError, ValueError, IndexError):
+            return float(self._folder.read("beat").split()[2])
         return None
 
     def stop_reason(self) -> StopReason | None:

@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from services.common.credentials import has_secret
 from services.jobs.queue.leader import Leadership
 from services.jobs.queue.records import Attempt, Job
 from services.jobs.queue.resources import LABELS, Resources
@@ -134,13 +136,19 @@ class Dispatcher:
             "submission_id": attempt.submission_id,
             "root": self.settings.root,
             "memo": job_steps_uri(self.settings.root, f"{queue}-{self._first_of_retries(job)}"),
-            "env": {"OMP_NUM_THREADS": str(max(1, int(job.cpus)))} if one_process else {},
+            "env": self._confinement(job) if one_process else {},
             "steps": [step.as_json() for step in steps_of(job.kind, job.config)],
         }
 
+    def _confinement(self, job: Job) -> dict[str, str]:
+        """Return the variables that hold one process to what its job holds. Where GPUs are limited, one without sees none."""
+        hidden = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+        hides_gpus = not job.gpus and self.store.limits().count_gpus(job.project)
+        return {"OMP_NUM_THREADS": str(max(1, int(job.cpus))), **(hidden if hides_gpus else {})}
+
     def _task(self, job: Job, attempt: Attempt) -> Task:
         env = {"ZSBIR_ROOT": self.settings.root, "ZSBIR_JOB": attempt.submission_id, "ZSBIR_PLAIN_LOG": "1"}
-        if self.settings.tracking_uri:
+        if self.settings.tracking_uri and not has_secret(self.settings.tracking_uri):  # Ray shows a job's variables to all users
             env["MLFLOW_TRACKING_URI"] = self.settings.tracking_uri
         return Task(
             submission_id=attempt.submission_id,
@@ -260,15 +268,15 @@ class Dispatcher:
     def _end_of_lost(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, status: ExecutorStatus) -> End:
         """Return the end of an attempt that wrote none: by what it made, then by what it was asked, then by the executor's word."""
         run = read_status(attempt_dir).facts.get("run", "") if job.kind == "train" else ""
-        last_s = attempt_dir.last_heartbeat_s()
+        last = partial(End, ended_s=attempt_dir.last_heartbeat_s(), ran_s=attempt_dir.last_heartbeat_ran_s())
         if run and exists(run):
             if open_folder(run).size(UNDELIVERED) is None or job.cancelling:
-                return End("succeeded", result=run, ended_s=last_s)
-            return End("lost", "it was trained, and fell silent before MLflow had all of it", ended_s=last_s)
+                return last("succeeded", result=run)
+            return last("lost", "it was trained, and fell silent before MLflow had all of it")
         if attempt.stop_reason:
-            return End(attempt.stop_reason, "ended without a last word", ended_s=last_s)
+            return last(attempt.stop_reason, "ended without a last word")
         words = f"it fell silent, and is {status.status} to the cluster{': ' + status.message if status.message else ''}"
-        return End(status.cause, words[:MESSAGE_LENGTH], ended_s=last_s)
+        return last(status.cause, words[:MESSAGE_LENGTH])
 
     # --- record what is known
 
@@ -287,7 +295,7 @@ class Dispatcher:
             progress = as_finished(status.progress) if end.cause == "succeeded" else dict(status.progress)
             resumed_from = str(status.facts.get("resumed_from", ""))
             self.store.report(self.leadership.held, attempt, progress, resumed_from=resumed_from)
-        times = {"began_s": end.began_s, "ended_s": end.ended_s}
+        times = {"began_s": end.began_s, "ended_s": end.ended_s, "ran_s": end.ran_s}
         state = self.store.end(self.leadership.held, attempt, end.cause, message=end.message, result=end.result, **times)
         message = f": {end.message}" if end.message else ""
         events.say(f"job {job.id}: attempt {attempt.number} {end.cause}{message}; the job is {state}")

@@ -118,7 +118,7 @@ class Attempt:
         self.log = Log(attempt_dir)
         self.steps = [Step.from_json(step) for step in self.spec["steps"]]
         self.made: dict[str, str] = {}
-        self._began_s = time.time()
+        self._began_s, self._began_monotonic_s = time.time(), time.monotonic()
         self._out_of_memory = False
         self._command: subprocess.Popen[bytes] | None = None
         self._stop, self._over = threading.Event(), threading.Event()
@@ -146,7 +146,7 @@ class Attempt:
         while not self._over.wait(HEARTBEAT_S if count else 0.0):
             count += 1
             with suppress(*STORAGE_ERRORS):
-                self.attempt_dir.write_heartbeat(count)
+                self.attempt_dir.write_heartbeat(count, self._ran_s)
             with suppress(*STORAGE_ERRORS):
                 self.log.write()
             with suppress(*STORAGE_ERRORS):
@@ -172,8 +172,12 @@ class Attempt:
         self._over.set()
         self.log.add_line(f"{end.cause}{': ' + end.message if end.message else ''}")
         _retry(self.log.write)
-        end = replace(end, began_s=self._began_s, ended_s=time.time())
+        end = replace(end, began_s=self._began_s, ended_s=time.time(), ran_s=self._ran_s)
         _retry(lambda: self.attempt_dir.write_end(end))
+
+    @property
+    def _ran_s(self) -> float:
+        return time.monotonic() - self._began_monotonic_s
 
     def _exit_as_lost(self) -> NoReturn:
         """Exit at once: the dispatcher took this attempt for lost, and another one may be at work."""
@@ -211,7 +215,7 @@ class Attempt:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **self.spec["env"], "ZSBIR_WATCH": join(self.attempt_dir.uri, step.name), "PYTHONUNBUFFERED": "1"},
+            env=self._environment(step),
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only makes system calls
         )
         kills = _oom_kill_count()
@@ -234,6 +238,11 @@ class Attempt:
         if self._out_of_memory:
             self.log.add_line("killed by the kernel: out of memory")
         return code
+
+    def _environment(self, step: Step) -> dict[str, str]:
+        """Return the command's environment. Its error is found by how its line begins, so that lines must not begin with a time."""
+        inherited = {name: value for name, value in os.environ.items() if name != "ZSBIR_LOG_TIMES"}
+        return {**inherited, **self.spec["env"], "ZSBIR_WATCH": join(self.attempt_dir.uri, step.name), "PYTHONUNBUFFERED": "1"}
 
     def _deliver_to_mlflow(self, step: Step, argv: Sequence[str]) -> None:
         """Run a finished training's command again until MLflow has all of the run. _DeliveryPending where MLflow stays away."""

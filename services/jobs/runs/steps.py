@@ -6,6 +6,7 @@ flag come after `--`: whatever a value begins with, it stays a value. `services.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,6 +114,31 @@ def resources_of(kind: Kind, config: Mapping[str, Any]) -> StepResources:
     steps = [_step_resources(step.values) for step in steps_of(kind, config)]
     most = {name: max(step.amount(name) for step in steps) for name in LABELS}
     return StepResources(**most, workers=max(step.workers for step in steps))
+
+
+ON_GPU = frozenset({"pretrain", "teacher", "train", "evaluate", "sweep", "index"})
+"""Steps that compute on a GPU where the process sees one."""
+
+
+def least_of(kind: Kind, config: Mapping[str, Any]) -> Resources:
+    """Return what a job uses at least, whatever it declares: for a user's quota.
+
+    Nothing keeps a process from using a whole CPU, or all of a GPU that it sees, so shares count as whole ones; and explicit
+    threads are CPUs. A job that is one process sees no GPU unless it holds one.
+    """
+    steps = [_least_of_step(step.values) for step in steps_of(kind, config)]
+    return Resources(**{name: max(step.amount(name) for step in steps) for name in LABELS})
+
+
+def may_use_gpu(kind: Kind, config: Mapping[str, Any]) -> bool:
+    """Return whether a step that is one process computes on a GPU where it sees one."""
+    return any(step.name in ON_GPU and not step.values.get("num_workers") for step in steps_of(kind, config))
+
+
+def _least_of_step(values: Mapping[str, Any]) -> Resources:
+    times = max(1, int(values.get("num_workers") or 0)) * _trials(values)
+    threads = max(float(values.get(name) or 0) for name in ("cpus_per_worker", "threads", "decode_threads"))
+    return Resources(cpus=max(1.0, threads) * times, gpus=math.ceil(float(values.get("gpus_per_worker") or 0)) * times)
 
 
 def _trials(values: Mapping[str, Any]) -> int:

@@ -11,12 +11,15 @@ import tuning.sweep
 from services.jobs.queue.states import KINDS, Kind
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.steps import PIPELINE, SINGLE, steps_of
+from tuning.space import SPACES
 from zsbir import evaluate, index, ingest, pretrain, teacher, train
-from zsbir.base.artifact import Artifact
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.artifact import Kind as Made
 from zsbir.base.cli import split_fields
 from zsbir.base.config import Config, unknown_name
 from zsbir.base.errors import InputError
+from zsbir.base.layout import below_root, root_of
+from zsbir.base.storage import join, split_file
 from zsbir.recipes import RECIPES, recipe
 from zsbir.training.config import TrainConfig
 
@@ -35,6 +38,12 @@ ADDRESSES: Mapping[str, Mapping[str, Made | None]] = {
 
 NAMES_OR_FILES = ("unseen_classes", "seen_classes", "dev_classes", "space")
 """Fields that are names, or files that hold names; a file must lie in the allowed paths."""
+
+FILE_SUFFIXES = (".json", ".txt", ".yaml", ".yml")
+"""How names end that the commands take for files in the folder where they run."""
+
+READ_THROUGH: Mapping[str, tuple[str, ...]] = {"run": ("dataset", "weights"), "knowledge": ("weights",)}
+"""The inputs that commands open of an artifact that they are given: a manifest may name any address for them."""
 
 NAMED_WEIGHTS = frozenset({"imagenet", "imagenet_v2"})
 
@@ -152,13 +161,53 @@ def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPa
             continue
         values[name] = allowed.check(f"{kind}: {name}", values[name])
         if what:
-            _ = Artifact(values[name], what).manifest
+            _check_inputs(f"{kind}: {name}", Artifact(values[name], what), allowed)
     for name in NAMES_OR_FILES:
         given = values.get(name) or ()
-        for value in [given] if isinstance(given, str) else given:
-            if any(mark in value for mark in "/\\~") or value.startswith("."):
-                allowed.check(f"{kind}: {name}", value)
+        checked = [
+            _checked_name(f"{kind}: {name}", name, value, allowed) for value in ([given] if isinstance(given, str) else given)
+        ]
+        if checked:
+            values[name] = checked[0] if isinstance(given, str) else checked
     return values
+
+
+def _checked_name(where: str, field: str, value: str, allowed: AllowedPaths) -> str:
+    """Return a name as it is, and the address of a file after checking that it may be read."""
+    is_file = any(mark in value for mark in "/\\~") or value.startswith(".") or value.lower().endswith(FILE_SUFFIXES)
+    is_file = is_file or (field == "space" and value not in SPACES)
+    if not is_file:
+        return value
+    address = allowed.check(where, value)
+    if "," in address:
+        raise InputError(f"{where}: {address!r} has a comma, by which the parts of a list are told apart; move the file")
+    return address
+
+
+def _check_inputs(where: str, artifact: Artifact, allowed: AllowedPaths) -> None:
+    """Check the inputs of an artifact that the commands will open with it. InputError where one lies elsewhere.
+
+    Like the commands, look in the artifact's own root first, where a copy of it has its inputs.
+    """
+    for role in READ_THROUGH.get(artifact.manifest.kind, ()):
+        reference = artifact.manifest.inputs.get(role)
+        if not isinstance(reference, Mapping) or not isinstance(reference.get("uri"), str):
+            continue
+        uri = str(reference["uri"])
+        copied = join(root_of(artifact.uri), below_root(uri))
+        if not _is_there(copied, role):
+            allowed.check(f"{where}: the {role} that its manifest names", uri)
+            continue
+        allowed.check(f"{where}: the {role} that its manifest names", copied)
+        if copied != uri and role != "weights" and Artifact(copied).digest != reference.get("digest"):
+            allowed.check(f"{where}: the {role} that its manifest names", uri)
+
+
+def _is_there(uri: str, role: str) -> bool:
+    if role != "weights":
+        return exists(uri)
+    folder, name = split_file(uri)
+    return folder.size(name) is not None
 
 
 def describe_kinds() -> dict[str, Any]:

@@ -13,4 +13,8 @@ function openPage(context) {
   else queuePage(context);
 }
 
-start({ openPage, tokenCommand: "python -m services.jobs tokens make NAME --role submitter" });
+start({
+  openPage,
+  tokenCommand: "python -m services.jobs tokens make NAME --role submitter",
+  upCommand: "python -m services.jobs up",
+});

@@ -195,14 +195,14 @@ def test_without_tokens_it_listens_on_this_machine_alone(root):
 
 @pytest.mark.parametrize(
     ("host", "url", "auth"),
-    [("127.0.0.1", "http://127.0.0.1:", "off"), ("::1", "http://[::1]:", "off"), ("0.0.0.0", "http://127.0.0.1:", "tokens")],
+    [("127.0.0.1", "http://127.0.0.1:", ""), ("::1", "http://[::1]:", "off"), ("0.0.0.0", "http://127.0.0.1:", "tokens")],
 )
-def test_the_address_is_one_that_works(root, host, url, auth):
-    machine = Machine(UpSettings(root=root, host=host, port=0, hosts=("jobs.example.org",)))
+def test_the_address_is_one_that_works_and_tokens_are_asked_for_unless_they_are_switched_off(root, host, url, auth):
+    machine = Machine(UpSettings(root=root, host=host, port=0, hosts=("jobs.example.org",), auth=auth))
     api = next(program for program in machine.programs if program.name == "api")
     (names,) = [word.partition("=")[2].split(",") for word in api.command if word.startswith("--hosts=")]
     assert machine.summary["url"].startswith(url)
-    assert machine.auth == auth
+    assert machine.auth == (auth or "tokens")
     assert "jobs.example.org" in names
     assert ("127.0.0.1" in names) == (host == "0.0.0.0")
 

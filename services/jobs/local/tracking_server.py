@@ -1,0 +1,94 @@
+"""MLflow for its owner alone: MLflow's own application behind a name and a password, in one process.
+
+    python -m services.jobs.local.tracking_server --database FILE --artifacts ADDRESS --password-file FILE --port N
+
+MLflow itself lets everybody who reaches its port read every file of its user, by an experiment whose artifacts "lie" there, and
+move the champion. On a machine with several users, a port on the loopback address is within everybody's reach. MLflow's client
+sends name and password by itself where MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are set; a browser asks for them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hmac
+import os
+import sys
+from pathlib import Path
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.common.server import serve
+from zsbir.base import events
+from zsbir.base.storage import is_remote
+
+USER = "zsbir"
+UPLOAD_S = 600.0
+"""Seconds in which a request must arrive: an artifact may be large."""
+
+OPEN_PATH = "/health"
+"""What `up` asks, to see whether the program works. It tells nothing."""
+
+
+class PasswordGuard:
+    """ASGI middleware: HTTP basic authentication with one name and password, for every path but `OPEN_PATH`."""
+
+    def __init__(self, app: ASGIApp, password: str):
+        self._app = app
+        self._expected = b"Basic " + base64.b64encode(f"{USER}:{password}".encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, as ASGI has it. Only HTTP requests can carry the password."""
+        sent = [value for name, value in scope.get("headers", ()) if name == b"authorization"]
+        is_known = len(sent) == 1 and hmac.compare_digest(sent[0], self._expected)
+        if scope["type"] == "lifespan" or is_known or (scope["type"] == "http" and scope["path"] == OPEN_PATH):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            text = f"MLflow is for the user who started it: name {USER}, password as `services.jobs up` says.\n"
+            await PlainTextResponse(text, 401, {"WWW-Authenticate": 'Basic realm="MLflow"'})(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+
+def create_app(database: Path, artifacts: str, password: str) -> ASGIApp:
+    """Return MLflow's application over a SQLite file, which is made where there is none.
+
+    artifacts: a file:// address, which clients use directly; or an s3:// address, which the server passes on.
+    """
+    from mlflow.server import constants
+
+    store = f"sqlite:///{database}"
+    os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = store
+    if is_remote(artifacts):
+        os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
+        os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = artifacts
+        artifacts = "mlflow-artifacts:/"
+    os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = artifacts
+
+    from mlflow.server.fastapi_app import app
+    from mlflow.server.handlers import initialize_backend_stores
+
+    initialize_backend_stores(store, store, artifacts)
+    return PasswordGuard(app, password)
+
+
+def main() -> None:
+    """Serve MLflow on this machine until a signal ends the process."""
+    parser = argparse.ArgumentParser(
+        prog="python -m services.jobs.local.tracking_server", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--database", type=Path, required=True, help="SQLite file")
+    parser.add_argument("--artifacts", required=True, help="where artifacts lie: file:///folder or s3://bucket/prefix")
+    parser.add_argument("--password-file", type=Path, required=True, help="file that holds the password")
+    parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
+    parsed = parser.parse_args()
+    password = parsed.password_file.read_text("utf-8").strip()
+    if not password:
+        events.say(f"error: {parsed.password_file} is empty")
+        sys.exit(2)
+    serve(create_app(parsed.database, parsed.artifacts, password), "127.0.0.1", parsed.port, receipt_s=UPLOAD_S)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""MLflow behind a name and a password: what a stranger gets, and that MLflow's own client works with it."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+from servers.processes import free_ports, kill
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+
+from services.jobs.local.tracking_server import USER, PasswordGuard
+
+
+async def open_app(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"inside"})
+
+
+def basic(text: str) -> dict[str, str]:
+    return {"Authorization": f"Basic {base64.b64encode(text.encode()).decode()}"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/health/", "//health", "/HEALTH", "/health%2f..%2fapi", "/version", "/api/2.0/mlflow/x", "/v1/traces"]
+)
+@pytest.mark.parametrize(
+    "headers", [{}, basic(f"{USER}:"), basic(f"{USER}:hush2"), basic("root:hush"), {"Authorization": "Bearer hush"}, basic("hush")]
+)
+def test_without_the_password_nothing_is_answered(path, headers):
+    answer = TestClient(PasswordGuard(open_app, "hush")).get(path, headers=headers)
+    assert (answer.status_code, b"inside" in answer.content) == (401, False)
+    assert answer.headers["WWW-Authenticate"].startswith("Basic")
+
+
+def test_with_the_password_everything_is_and_the_health_without():
+    client = TestClient(PasswordGuard(open_app, "hush"))
+    assert client.get("/api", headers=basic(f"{USER}:hush")).text == "inside"
+    assert client.get("/health").text == "inside"
+
+
+def test_a_websocket_is_refused():
+    with pytest.raises(WebSocketDisconnect), TestClient(PasswordGuard(open_app, "hush")).websocket_connect("/x"):
+        pass
+
+
+@pytest.mark.slow
+def test_mlflows_client_logs_with_it_and_a_stranger_reads_no_file_through_it(tmp_path, monkeypatch):
+    secret, password = tmp_path / "secret", tmp_path / "password"
+    secret.write_text("top secret")
+    password.write_text("hush")
+    (port,) = free_ports(1)
+    words = ["-m", "services.jobs.local.tracking_server", f"--database={tmp_path}/mlflow.db", f"--artifacts=file://{tmp_path}/art"]
+    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    process = subprocess.Popen([sys.executable, *words, f"--password-file={password}", f"--port={port}"], env=env)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 120
+        while not answers(address):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        experiment = {"name": "evil", "artifact_location": tmp_path.as_uri()}
+        assert httpx.post(f"{address}/api/2.0/mlflow/experiments/create", json=experiment).status_code == 401
+        assert httpx.get(f"{address}/get-artifact", params={"path": "secret", "run_uuid": "0" * 32}).status_code == 401
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush")
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(address)
+        run = client.create_run("0")
+        client.log_metric(run.info.run_id, "loss", 1.0)
+        assert client.get_run(run.info.run_id).data.metrics == {"loss": 1.0}
+        process.terminate()
+        assert process.wait(20) in (0, -15)
+    finally:
+        kill(process)
+
+
+def answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/health").status_code == 200
+    except httpx.HTTPError:
+        return False
