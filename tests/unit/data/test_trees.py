@@ -196,7 +196,9 @@ def test_a_listing_shows_whatever_a_disk_shows(paths):
             assert abs(time_ns - listed_ns) <= 1_000_000
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../a.png", "a/../../b.png", "..\\b.png", "a\\..\\..\\b", "C:\\b.png", "\\\\server\\b", "a\0b.png"])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../a.png", "a/../../b.png", "..\\b.png", "a\\..\\..\\b", "C:\\b.png", "\\\\server\\b", "a\0b.png"]
+)
 def test_a_path_that_leads_elsewhere_is_no_key(path):
     with pytest.raises(InputError, match=r"list\.txt: .* is not a path below"):
         key_of(path, "list.txt")
