@@ -28,7 +28,7 @@ def test_a_teacher_with_a_nan_filter_signs_nothing(ask):
     def change(state):
         state["layer1.0.conv1.weight"][5] = float("nan")
 
-    with pytest.raises(InputError, match="576 of 36864 numbers in 'layer1.0.conv1.weight' are NaN or infinite"):
+    with pytest.raises(InputError, match=r"576 of 36864 numbers in 'layer1\.0\.conv1\.weight' are NaN or infinite"):
         ask(change)
 
 

@@ -266,7 +266,7 @@ def test_kept_weights_of_an_earlier_version_that_are_not_finite_are_refused_too(
     uri, _ = save_weights(
         {**state, "fc.bias": torch.full((LABELS,), float("nan"))}, backbone="resnet18", labels=tuple("abcdefg"), root=tmp_path
     )
-    with pytest.raises(InputError, match="numbers in 'fc.bias' are NaN or infinite"):
+    with pytest.raises(InputError, match=r"numbers in 'fc\.bias' are NaN or infinite"):
         open_weights(uri, backbone="resnet18")
 
 
@@ -305,5 +305,5 @@ def test_an_encoder_that_is_not_finite_is_refused(tmp_path):
     with torch.no_grad():
         encoder.embedding.weight[0, 0] = float("nan")
     encoder.save(tmp_path / "encoder.safetensors")
-    with pytest.raises(InputError, match="1 of 4096 numbers in 'embedding.weight' are NaN or infinite"):
+    with pytest.raises(InputError, match=r"1 of 4096 numbers in 'embedding\.weight' are NaN or infinite"):
         Encoder.load(tmp_path / "encoder.safetensors")

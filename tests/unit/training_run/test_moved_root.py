@@ -52,5 +52,5 @@ def test_a_training_starts_from_the_weights_in_the_root_of_its_knowledge(knowled
 
 def test_weights_that_are_gone_are_named(knowledge, tmp_path):
     shutil.rmtree(tmp_path / "A/weights")
-    with pytest.raises(InputError, match="the weights that .* were made from are gone"):
+    with pytest.raises(InputError, match=r"the weights that .* was made from are gone"):
         starting_weights(knowledge, tmp_path / "A")
