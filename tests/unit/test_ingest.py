@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from pictures import drawing
+from PIL import Image, ImageOps
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
@@ -18,7 +19,10 @@ from zsbir.data.packing import Packer
 from zsbir.data.samples import load_samples
 from zsbir.data.schema import SAMPLES_SCHEMA, SHARD_SCHEMA, shard_name
 from zsbir.data.shards import Images
+from zsbir.data.trees import open_tree
 from zsbir.ingest import IngestConfig, Settings, _parse, ingest
+from zsbir.ingestion.plan import plan_dataset
+from zsbir.storage_admin.format import format_artifact
 
 CLASSES = ("ant", "bee", "cat", "dog", "elk")
 
@@ -332,7 +336,7 @@ def test_repeated_photos_are_found_however_the_rest_is_cut(folder, tmp_path, mon
 
 
 def test_an_interrupted_ingest_goes_on_where_it_was(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(blocks, "BLOCK_IMAGES", 4)
+    monkeypatch.setattr(blocks, "BLOCK_IMAGES", 2)
     packed = Packer.pack
 
     def some(self, wanted, advance):
@@ -451,3 +455,90 @@ def test_the_real_set_is_read_whole(shared, tmp_path):
     )
     counts = dataset.manifest.counts
     assert (counts["photos"], counts["sketches"], counts["unseen_photos"], counts["unseen_sketches"]) == (6353, 2833, 1252, 758)
+
+
+def test_what_was_passed_over_is_printed_counted_and_kept(folder, tmp_path, capsys):
+    for path in ("photo/ant/a.heic", "photo/ant/b.heic", "photo/.DS_Store", "sketch/bee/deep/1.png", "photo/new\nline.jpg"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(picture(1))
+    (folder / "photo" / os.fsdecode(b"gn\xfc")).mkdir()
+    dataset = run(folder, tmp_path / "root")
+    said = capsys.readouterr().err
+    assert f"warning: passed over in {folder}: 6, by reason" in said
+    assert re.search(r" 2  \.heic is not read: convert it to JPEG or PNG +photo/ant/a\.heic, photo/ant/b\.heic\n", said)
+    assert r"photo/new\nline.jpg" in said
+    assert dataset.manifest.counts["passed_over"] == 6
+    facts = dataset.manifest.facts["passed_over"]
+    assert facts[0] == {
+        "reason": ".heic is not read: convert it to JPEG or PNG",
+        "count": 2,
+        "examples": ["photo/ant/a.heic", "photo/ant/b.heic"],
+    }
+    listed = {row["path"]: row["reason"] for row in pq.read_table(dataset.file("passed_over.parquet")).to_pylist()}
+    assert len(listed) == 6
+    assert listed[r"photo/gn\xfc/"].startswith("a name that is not UTF-8")
+    shown = format_artifact(dataset)
+    assert "      2 .heic is not read: convert it to JPEG or PNG: photo/ant/a.heic, photo/ant/b.heic" in shown
+    assert run(folder, tmp_path / "root").uri == dataset.uri
+    assert "passed over in" in capsys.readouterr().err, "also when the data set is there already"
+
+
+def test_litter_leaves_the_plan_and_content_of_a_data_set_as_they_are(folder, tmp_path):
+    before = run(folder, tmp_path / "root")
+    (folder / "photo/ant/@eaDir/0.jpg").mkdir(parents=True)
+    (folder / "photo/ant/@eaDir/0.jpg/SYNOFILE_THUMB_M.jpg").write_bytes(picture(1))
+    (folder / "photo/ant/._0.jpg").write_bytes(b"\0\5\x16\7")
+    assert run(folder, tmp_path / "root").uri == before.uri
+    assert run(folder, tmp_path / "other").digest == before.digest
+
+
+def test_photos_that_dedup_leaves_out_are_named(folder, tmp_path):
+    shutil.copy(folder / "photo/ant/0.jpg", folder / "photo/ant/again.jpg")
+    (folder / "photo/ant/bad.jpg").write_bytes(b"")
+    dataset = run(folder, tmp_path / "root", dedup=True, max_bad_frac=0.1)
+    assert pq.read_table(dataset.file("passed_over.parquet")).to_pylist() == [
+        {"path": "photo/ant/again.jpg", "reason": "a photo whose bytes came before in its class (--dedup)"}
+    ]
+
+
+def test_a_class_that_is_neither_seen_nor_unseen_is_named(folder, tmp_path):
+    dataset = run(folder, tmp_path / "root", seen_classes=("ant", "bee", "dog"))
+    assert dataset.manifest.facts["passed_over"] == [
+        {
+            "reason": "of a class that is neither seen nor unseen",
+            "count": 7,
+            "examples": ["photo/elk/0.jpg", "photo/elk/1.jpg", "photo/elk/2.jpg"],
+        }
+    ]
+
+
+def test_reasons_of_refused_images_are_printed_by_reason_and_listed_one_a_line(folder, tmp_path, capsys):
+    for name in ("a.jpg", "b.jpg", "new\nline.jpg"):
+        (folder / "photo/ant" / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match="3 of 38 images are bad"):
+        run(folder, tmp_path / "root")
+    listing = (tmp_path / "root/datasets/some-data/quarantine.tsv").read_text().splitlines()
+    pointer = "a Git LFS pointer instead of the file itself: run git lfs pull"
+    assert listing[2] == rf"photo/ant/new\nline.jpg	{pointer}"
+    run(folder, tmp_path / "root", max_bad_frac=0.1)
+    assert re.search(rf" 3  {pointer}  photo/ant/a\.jpg, ", capsys.readouterr().err)
+
+
+def test_sketches_that_are_light_on_dark_are_found_and_stored_dark_on_light_when_asked(folder, tmp_path):
+    light = drawing()
+    for number in range(3):
+        ImageOps.invert(light).save(folder / f"sketch/dog/{number}.png")
+    found = run(folder, tmp_path / "root")
+    finding = next(finding for finding in found.manifest.facts["findings"] if finding["check"] == "inverted sketches")
+    assert finding["message"].startswith("3 of 15 sketches, in 1 classes, such as sketch/dog/0.png, are light strokes")
+    turned = run(folder, tmp_path / "root", invert_sketches=True)
+    assert turned.digest != found.digest
+    samples = load_samples(turned)
+    images = Images(turned, samples)
+    for position in np.flatnonzero(np.char.startswith(samples.path.astype(str), "sketch/dog/")):
+        assert np.array_equal(np.asarray(decode(images.read(int(position))))[..., 0], np.asarray(light))
+
+
+def test_a_setting_that_is_newer_than_a_data_set_leaves_its_plan_as_it_was(folder):
+    plans = [plan_dataset(config(**changes), open_tree(folder)).fingerprint for changes in ({}, {"invert_sketches": False})]
+    assert plans[0] == plans[1] != plan_dataset(config(invert_sketches=True), open_tree(folder)).fingerprint

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from zsbir.base.errors import InputError
 from zsbir.base.folder import S3_SCHEME, WORKSPACE, Entry, Folder, checked_key, variation
+from zsbir.base.text import clean
 
 __all__ = [
     "S3_SCHEME",
@@ -95,7 +96,7 @@ def local_path(uri: str) -> Path:
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise InputError(f"the path {path!r} is not UTF-8: rename the file or folder") from None
+        raise InputError(f"the path '{clean(path)}' is not UTF-8: rename the file or folder") from None
     if "\0" in path:
         raise InputError(f"the path {path!r} holds a zero byte")
     return Path(path)

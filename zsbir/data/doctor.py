@@ -84,8 +84,8 @@ def _spelled_alike(samples: pa.Table) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             check="one class, two spellings",
-            message=f"{len(groups)} times classes differ in their spelling alone, the first {first}: put them into one folder if"
-            " they are one class",
+            message=f"{len(groups)} groups of classes differ in their spelling alone, such as {first}: put their images into one"
+            " folder if they are one class",
         )
 
 

@@ -186,7 +186,7 @@ def _from_folders(layout: str, tree: Tree, passed: PassedOver, drawings_per_clas
             found += files
             empty += [] if files else [folder]
         if drawings:
-            found = _with_drawings(tree.folder, found, drawings, drawings_per_class)
+            found = _with_drawings(tree.folder, found, passed, drawings, drawings_per_class)
     return found, empty
 
 
@@ -210,7 +210,9 @@ def _drawing_files(tree: Tree, present: Sequence[str]) -> list[str]:
     return [path for folder in folders for path in tree.files(folder, _STROKES)]
 
 
-def _with_drawings(directory: Folder, found: list[Source], files: Sequence[str], per_class: int) -> list[Source]:
+def _with_drawings(
+    directory: Folder, found: list[Source], passed: PassedOver, files: Sequence[str], per_class: int
+) -> list[Source]:
     """Add the drawings of each file to `found`. A class takes its spelling from the photo folders, where one matches."""
     spelling = {fold(source.class_name): source.class_name for source in found}
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
@@ -218,6 +220,8 @@ def _with_drawings(directory: Folder, found: list[Source], files: Sequence[str],
             stem = re.sub(r"^full_(simplified|raw)_", "", PurePosixPath(path).stem)
             name = spelling.get(fold(stem), class_name_of(stem))
             found += [Source(f"{path}#{line.number}", "sketch", name, None, line.start, line.length) for line in lines]
+            if not lines:
+                passed.add(path, "a file of strokes without a drawing that the game recognised")
     return found
 
 

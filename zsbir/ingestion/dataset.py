@@ -16,6 +16,7 @@ from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say, warn
 from zsbir.base.layout import datasets_folder
 from zsbir.base.storage import Folder, join, open_folder
+from zsbir.base.text import clean
 from zsbir.data import doctor, summary
 from zsbir.data.packing import PARTS, OtherForm, Packer, Packing, Record, found_records
 from zsbir.data.passed_over import PassedOver
@@ -117,7 +118,7 @@ def _too_many(plan: Plan, bad: int) -> bool:
 def _fail(datasets: Folder, plan: Plan, refused: pa.Table, seen: int) -> NoReturn:
     """Raise DataError for too many bad images, after writing the list of them as text beside the data sets."""
     rows, total = refused.to_pylist(), len(plan.sources)
-    datasets.replace(QUARANTINE_LIST, "".join(f"{row['path']}\t{row['reason']}\n" for row in rows).encode())
+    datasets.replace(QUARANTINE_LIST, "".join(f"{clean(row['path'])}\t{clean(row['reason'])}\n" for row in rows).encode())
     of = f"{total}" if seen == total else f"the first {seen} of {total}"
     first = "; ".join(f"{row['path']}: {row['reason']}" for row in rows[:3])
     raise DataError(

@@ -166,9 +166,9 @@ def _read_safetensors(path: Path, backbone: str) -> tuple[dict[str, Tensor], tup
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), path.open("rb") as file:  # an open file has no name from which torch would guess what it is
         warnings.simplefilter("ignore")  # torch comments on strange files; the error below says what is wrong in one line
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError("not a state dict of tensors")

@@ -47,7 +47,7 @@ def format_artifact(artifact: Artifact) -> str:
     lines = [f"{manifest.kind} {manifest.name}", *(f"  {name:8}{text}" for name, text in rows.items() if text)]
     for title, values in (("facts", manifest.facts), ("config", manifest.config)):
         if values:
-            lines += [f"  {title}", *(f"    {name}: {_short(value)}" for name, value in values.items())]
+            lines += [f"  {title}", *(line for name, value in values.items() for line in _value_lines(name, value))]
     return _text(lines)
 
 
@@ -124,6 +124,18 @@ def _code(manifest: Manifest) -> str:
     commit = f", commit {code['commit'][:12]}" if "commit" in code else ""
     dirty = " with changes that were not committed" if code.get("dirty") == "yes" else ""
     return f"zsbir {code.get('zsbir', '?')}{commit}{dirty}"
+
+
+def _value_lines(name: str, value: Any) -> list[str]:
+    """Return a value on one line; what was passed over and what the data doctor found, with a line for each of them."""
+    for form in ("{count} {reason}: {examples}", "{severity}: {check}: {message}"):
+        try:
+            parts = [form.format(**{**item, "examples": ", ".join(map(str, item.get("examples", [])))}) for item in value]
+        except (TypeError, AttributeError, LookupError):
+            continue  # another value
+        if parts:
+            return [f"    {name}:", *(f"      {part}" for part in parts)]
+    return [f"    {name}: {_short(value)}"]
 
 
 def _short(value: Any) -> str:

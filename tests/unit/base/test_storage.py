@@ -1,4 +1,5 @@
 import hashlib
+import os
 import re
 import socket
 import time
@@ -12,7 +13,7 @@ from zsbir.base.cache import cache_dir
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.fetch import fetch
 from zsbir.base.files import sha256_file, write_atomic
-from zsbir.base.storage import default_root, local_path, open_folder
+from zsbir.base.storage import default_root, join, local_path, open_folder
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -162,3 +163,41 @@ def test_an_atomic_write_replaces_the_whole_file_or_leaves_the_old_one(tmp_path)
         write_atomic(file, "text is no bytes")
     assert file.read_bytes() == b"new and longer"
     assert [path.name for path in file.parent.iterdir()] == ["words.txt"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:///tmp/my%20pictures", "/tmp/my pictures"),
+        ("file://localhost/tmp/x", "/tmp/x"),
+        ("file://LOCALHOST/tmp/x", "/tmp/x"),
+        ("file:/tmp/caf%C3%A9", "/tmp/caf\u00e9"),
+        ("FILE:///tmp/100%25", "/tmp/100%"),
+        ("file:///tmp/#recycle?x", "/tmp/#recycle?x"),
+        ("/tmp/100%25", "/tmp/100%25"),
+        ("my%20pictures", "my%20pictures"),
+    ],
+)
+def test_a_file_uri_is_decoded_and_a_path_is_not(uri, path):
+    assert local_path(uri) == Path(path)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("file://server/share/x", "names another machine, 'server': .* with three slashes"),
+        ("file://pictures", "names another machine, 'pictures'"),
+        ("file:///tmp/caf%E9", r"the path '/tmp/caf\\xe9' is not UTF-8: rename"),
+        (os.fsdecode(b"/tmp/caf\xe9"), r"the path '/tmp/caf\\xe9' is not UTF-8: rename"),
+        ("file:///tmp/a%00b", "holds a zero byte"),
+        ("http://server/x", "has a scheme that is not known"),
+    ],
+)
+def test_an_address_that_is_no_path_of_this_machine_is_an_input_error(uri, message):
+    with pytest.raises(InputError, match=message):
+        open_folder(uri)
+
+
+def test_a_folder_below_a_file_uri_is_decoded_once(tmp_path):
+    assert join(f"file://{tmp_path}/a%2520b", "c") == f"{tmp_path}/a%20b/c"
+    assert join(join(f"file://{tmp_path}/a%2520b", "c"), "d") == f"{tmp_path}/a%20b/c/d"

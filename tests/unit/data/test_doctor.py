@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 
 from zsbir.data import doctor
-from zsbir.data.doctor import examine, imagenet_label
+from zsbir.data.doctor import Inverted, examine, imagenet_label
 from zsbir.data.schema import QUARANTINE_SCHEMA, SAMPLES_SCHEMA
 
 NOTHING = pa.Table.from_pylist([], QUARANTINE_SCHEMA)
@@ -98,3 +98,20 @@ def test_refused_images_come_first_with_the_first_reason():
         "quarantine",
         "1 of 121 images were refused, the first photo/dax/1.jpg: the file has zero bytes",
     )
+
+
+def test_two_spellings_of_one_class_are_named_with_their_splits():
+    finding = findings(samples(*GOOD, ("Zorb ", "dev", 20, 20)))["one class, two spellings"]
+    assert finding.severity == "warning"
+    assert "'Zorb ' (dev) and 'zorb' (train)" in finding.message
+
+
+def test_sketches_that_are_light_on_dark_are_counted_with_the_way_out():
+    table = pa.Table.from_pylist(samples(*GOOD), SAMPLES_SCHEMA)
+    paths = ["sketch/wug/0.png", "sketch/wug/1.png", "sketch/zorb/0.png"]
+    (finding,) = examine(table, NOTHING, inverted=Inverted(paths))
+    assert (finding.severity, finding.check) == ("warning", "inverted sketches")
+    assert finding.message.startswith("3 of 60 sketches, in 2 classes, such as sketch/wug/0.png, are light strokes")
+    assert "--invert-sketches" in finding.message
+    (mended,) = examine(table, NOTHING, inverted=Inverted(paths, mended=True))
+    assert mended.severity == "note"

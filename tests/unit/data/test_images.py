@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import drawing, encoded, picture
-from PIL import Image
+from PIL import Image, ImageOps
 
 from zsbir.data.images import (
     BadImage,
@@ -17,7 +17,10 @@ from zsbir.data.images import (
     encode_sketch,
     eval_image,
     is_blank,
+    is_inverted,
+    without_metadata,
 )
+from zsbir.toys.draw import TOY_CLASSES, draw
 
 
 def png_header(width, height):
@@ -183,3 +186,97 @@ def test_a_damaged_file_gives_an_image_or_a_bad_image_and_nothing_else():
             reasons.append(str(error))
     assert 50 < len(reasons) < 400
     assert all(reason and "\n" not in reason for reason in reasons)
+
+
+def chunk(kind, content, *, wrong=False):
+    """A chunk of a PNG, with a checksum that may be wrong."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content) ^ wrong)
+
+
+def with_chunk(data, added, *, at_end=False):
+    """The bytes of a PNG with one chunk more: behind the header, or before the end."""
+    place = len(data) - 12 if at_end else 33
+    return data[:place] + added + data[place:]
+
+
+LARGE = zlib.compress(bytes(2_000_000))
+ODD_CHUNKS = {
+    "a large colour profile": chunk(b"iCCP", b"name\0\0" + LARGE),
+    "a large compressed text": chunk(b"zTXt", b"name\0\0" + LARGE),
+    "a large international text": chunk(b"iTXt", b"name\0\1\0\0\0" + LARGE),
+    "a wrong checksum of the resolution": chunk(b"pHYs", bytes(9), wrong=True),
+    "a wrong checksum of a text": chunk(b"tEXt", b"a\0b", wrong=True),
+    "a wrong checksum of EXIF": chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\0", wrong=True),
+    "a colour profile of an unknown compression": chunk(b"iCCP", b"name\0\7abc"),
+    "a resolution that is too short": chunk(b"pHYs", b"12"),
+}
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize("name", ODD_CHUNKS)
+def test_a_png_whose_pixels_are_sound_is_read_whatever_its_metadata_are(name, at_end):
+    data = encoded(picture())
+    odd = with_chunk(data, ODD_CHUNKS[name], at_end=at_end)
+    assert decode(odd).tobytes() == decode(data).tobytes()
+    assert without_metadata(odd) == data
+    assert without_metadata(data) == data
+
+
+def test_a_chunk_that_changes_pixels_is_never_left_out():
+    image = Image.new("P", (20, 20), 0)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.paste(1, (0, 0, 10, 20))
+    data = encoded(image, transparency=0)
+    odd = with_chunk(data, ODD_CHUNKS["a large colour profile"])
+    assert np.asarray(decode(odd))[5, 15].tolist() == [255, 255, 255], "a transparent colour is still transparent"
+    at = data.index(b"tRNS")
+    with pytest.raises(BadImage, match=r"damaged PNG file: broken PNG file \(bad header checksum in b'tRNS'\)"):
+        decode(data[: at + 4] + b"\x01" + data[at + 5 :])
+
+
+@pytest.mark.parametrize("kind", [b"PLTE", b"IHDR"])
+def test_a_wrong_checksum_of_a_chunk_that_is_needed_is_named(kind):
+    data = encoded(picture().convert("P"))
+    at = data.index(kind) + 4
+    with pytest.raises(BadImage, match=rf"damaged PNG file: broken PNG file \(bad header checksum in b'{kind.decode()}'\)"):
+        decode(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+
+
+def test_an_image_whose_orientation_cannot_be_read_is_shown_as_it_is():
+    plain = encoded(picture(), "JPEG", quality=95)
+    app1 = b"Exif\0\0" + b"MM\0*" + b"\xff" * 20
+    odd = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(app1) + 2) + app1 + plain[2:]
+    assert decode(odd).tobytes() == decode(plain).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a Git LFS pointer instead of the file itself: run git lfs pull",
+        ),
+        (encoded(picture(), "AVIF"), "an AVIF image: convert it to JPEG or PNG"),
+        (b"\xff\xd8\xff\xe0 no more than a beginning", "damaged JPEG file: "),
+        (encoded(picture(), "WEBP")[:14], "damaged WEBP file"),
+        (encoded(picture(), "TIFF")[:20], "damaged TIFF file"),
+        (bytes(5000), "nothing but zeros at its beginning"),
+    ],
+)
+def test_the_reason_names_what_the_file_is_and_what_to_do(data, reason):
+    with pytest.raises(BadImage, match=reason):
+        decode(data)
+
+
+def test_a_sketch_is_inverted_when_most_of_it_is_dark():
+    assert not is_inverted(drawing())
+    assert is_inverted(ImageOps.invert(drawing()))
+    assert not is_inverted(Image.effect_noise((64, 64), 40).point(lambda value: min(255, value + 60))), "a grey, shaded sheet"
+    assert is_inverted(ImageOps.invert(drawing()).convert("RGB"))
+
+
+@pytest.mark.parametrize("name", sorted(TOY_CLASSES))
+def test_no_toy_sketch_is_taken_for_an_inverted_one_and_every_inverted_one_is(name):
+    image = draw(name, "sketch", np.random.default_rng(1), 64)
+    assert not is_inverted(image)
+    assert is_inverted(ImageOps.invert(image))

@@ -1,11 +1,15 @@
 import json
+import os
 import pickle
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from zsbir.base.errors import InputError
 from zsbir.base.storage import open_folder
+from zsbir.data.gallery import folder_gallery
 from zsbir.data.layouts import Source, scan
 from zsbir.data.passed_over import PassedOver
 from zsbir.data.trees import ListedTree, open_tree
@@ -339,3 +343,134 @@ def test_a_listed_path_through_a_link_out_of_the_root_is_refused(tmp_path):
     (root / "photos").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="link that leads out"):
         scan("lists", open_tree(root))
+
+
+def test_images_that_are_lost_by_their_place_or_name_are_named(tmp_path):
+    tree(
+        tmp_path,
+        *("photo/cat/a.jpg", "photo/cat/b.jfif", "photo/cat/c.jpg.", "sketch/cat/a.png"),
+        *("photo/cat/d.heic", "photo/cat/e", "photo/cat/notes.txt", "photo/cat/._a.jpg", "photo/cat/.f.jpg"),
+        *("photo/cat/summer/g.jpg", "photo/cat/summer/2020/h.jpg", "photo/cat/empty/readme.txt", "photo/cat/@eaDir/a.jpg/i.jpg"),
+        *("photo/j.jpg", "photo/README.md", "photo/__MACOSX/cat/k.jpg", "photos/dog/l.jpg"),
+    )
+    assert [path for _, _, path in found(tmp_path)] == [
+        "photo/cat/a.jpg",
+        "photo/cat/b.jfif",
+        "photo/cat/c.jpg.",
+        "sketch/cat/a.png",
+    ]
+    assert passed_over(tmp_path) == {
+        "photo/cat/d.heic": ".heic is not read: convert it to JPEG or PNG",
+        "photo/cat/e": "no ending such as .jpg in the name: rename it",
+        "photo/cat/notes.txt": "not an image by its name",
+        "photo/cat/._a.jpg": "made by macOS",
+        "photo/cat/.f.jpg": "hidden: the name begins with a dot",
+        "photo/cat/summer/g.jpg": "in a folder within that of its class: move it up",
+        "photo/cat/summer/2020/h.jpg": "in a folder within that of its class: move it up",
+        "photo/cat/empty/": "a folder without images",
+        "photo/cat/@eaDir/": "made by a network drive",
+        "photo/j.jpg": "not in the folder of a class",
+        "photo/README.md": "not an image by its name",
+        "photo/__MACOSX/": "made by macOS",
+        "photos/": "not read, since 'photo' is there too",
+    }
+
+
+def test_names_that_are_not_utf_8_and_special_files_are_passed_over_and_named(tmp_path):
+    tree(tmp_path, "photo/cat/a.jpg", "photo/cat/new\nline.jpg", "sketch/cat/a.png")
+    odd, odder = os.fsencode(tmp_path) + b"/photo/cat/caf\xe9.png", os.fsencode(tmp_path) + b"/sketch/gn\xfc"
+    Path(os.fsdecode(odd)).write_bytes(b"image")
+    Path(os.fsdecode(odder)).mkdir()
+    os.mkfifo(tmp_path / "photo/cat/pipe.jpg")
+    passed = PassedOver()
+    assert len(scan("folder", open_tree(tmp_path), passed)) == 3
+    assert {row["path"]: row["reason"] for row in passed.rows()} == {
+        r"photo/cat/caf\xe9.png": "a name that is not UTF-8: rename it (such as with convmv)",
+        r"sketch/gn\xfc/": "a name that is not UTF-8: rename it (such as with convmv)",
+        "photo/cat/pipe.jpg": "neither a file nor a folder",
+    }
+
+
+@either
+def test_a_class_without_images_says_what_was_passed_over_there(tmp_path, opened):
+    root = tree(tmp_path, "photo/cat/a.jpg", "sketch/cat/a.png", "photo/dog/a.heic", "photo/dog/b.heic", "sketch/dog/a.png")
+    with pytest.raises(InputError, match=r"no images in 'photo/dog' \(2 passed over: \.heic is not read: convert"):
+        scan("folder", opened(root))
+
+
+@either
+@pytest.mark.parametrize("other", ["Cat", "cat ", "cat_"])
+def test_a_class_whose_two_folders_are_spelled_differently_is_pointed_out(tmp_path, opened, other):
+    root = tree(tmp_path, "photo/cat/a.jpg", f"sketch/{other}/a.png", "photo/dog/a.jpg", "sketch/dog/a.png")
+    with pytest.raises(InputError, match=rf"is it '(cat|{other})' there\? give both the same name"):
+        scan("folder", opened(root))
+
+
+def test_a_class_whose_two_folders_differ_in_the_form_of_unicode_alone_is_one(tmp_path):
+    tree(tmp_path, "photo/caf\u00e9/a.jpg", "sketch/cafe\u0301/a.png")
+    assert {name for _, name, _ in found(tmp_path)} == {"caf\u00e9"}
+
+
+@either
+def test_a_domain_folder_in_another_spelling_is_pointed_out(tmp_path, opened):
+    with pytest.raises(InputError, match=r"expects photo or photos or images; rename 'Photo'"):
+        scan("folder", opened(tree(tmp_path, "Photo/cat/a.jpg", "sketch/cat/a.png")))
+
+
+def test_classes_and_photos_left_out_on_request_are_named(tmp_path):
+    tree(tmp_path, "photo/cat/a.jpg", "sketch/cat/a.png", "photo/dog/a.jpg", "sketch/owl/a.txt")
+    assert passed_over(tmp_path, skip_incomplete=True) == {
+        "photo/dog/a.jpg": "a photo of a class without the other domain (--skip-incomplete)",
+        "sketch/owl/": "the folder of a class, without images (--skip-incomplete)",
+        "sketch/owl/a.txt": "not an image by its name",
+    }
+    other = tree(
+        tmp_path / "sketchy",
+        "256x256/sketch/tx_000000000000/cat/n01-1.png",
+        "256x256/photo/tx_000000000000/cat/n01.jpg",
+        "EXTEND_image_sketchy/cat/n01.jpg",
+    )
+    assert passed_over(other, "sketchy", dedup=True) == {
+        "EXTEND_image_sketchy/cat/n01.jpg": "a photo whose file name came before in its class (--dedup)"
+    }
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+def test_lists_with_byte_order_marks_and_backslashes_are_those_without(tmp_path, mark):
+    plain = scanned("lists", with_lists(tmp_path / "plain"))
+    windows = with_lists(tmp_path / "windows")
+    for file in (windows / "zeroshot1").iterdir():
+        text = file.read_text().replace("\n", "\r\n")
+        file.write_bytes((text if file.name.startswith("cname") else text.replace("/", "\\").replace(" 0", "\t0")).encode(mark))
+    assert scanned("lists", windows) == plain
+
+
+def test_a_class_that_a_list_names_and_no_image_has_is_named(tmp_path):
+    with_lists(tmp_path, **{"cname_cid_zero.txt": "cat 0\nowl 1\n"})
+    assert passed_over(tmp_path, "lists") == {"owl": "a class of cname_cid_zero.txt that no list has an image of"}
+
+
+@pytest.fixture
+def closed():
+    """A data set with a folder that cannot be read by this process, which gives up the rights of root if it has them."""
+    root, user = Path(tempfile.mkdtemp()), os.geteuid()  # pytest's own folders are closed to other users
+    tree(root, "photo/cat/a.jpg", "sketch/cat/a.png", "photo/dog/a.jpg", "sketch/dog/a.png", "lost+found/b.jpg")
+    root.chmod(0o755)
+    (root / "photo/dog").chmod(0)
+    if user == 0:
+        os.seteuid(65534)
+    yield root
+    os.seteuid(user)
+    (root / "photo/dog").chmod(0o755)
+    shutil.rmtree(root)
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(closed):
+    with pytest.raises(InputError, match=r"cannot list the folder '.*/photo/dog': Permission denied; make it readable"):
+        scan("folder", open_tree(closed), skip_incomplete=True)
+    passed = PassedOver()
+    assert len(folder_gallery(closed, passed).entries) == 3
+    assert {row["path"]: row["reason"] for row in passed.rows()} == {
+        "photo/dog/": "a folder that cannot be read: Permission denied",
+        "lost+found/": "made by a network drive",
+    }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from zsbir.data import preparing
 from zsbir.data.images import BLANK_SPREAD, BadImage, decode, encode_photo, encode_sketch
@@ -379,3 +379,23 @@ def test_a_file_that_is_gone_is_refused_with_the_reason():
 
 def test_a_file_beyond_the_cap_is_refused_before_it_is_decoded():
     assert "more than the" in prepare(Fixed("big", bytes(MAX_FILE_BYTES + 1)), NOWHERE, Form(256)).reason
+
+
+def test_a_png_with_odd_metadata_is_stored_as_a_png_that_any_reader_opens():
+    data = encoded(sketch())
+    profile = b"iCCP" + b"name\0\0" + zlib.compress(bytes(2_000_000))
+    odd = data[:33] + struct.pack(">I", len(profile) - 4) + profile + struct.pack(">I", zlib.crc32(profile)) + data[33:]
+    assert stored_form(odd, 256, "sketch")[:3] == (data, 90, 70)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_sketch_that_is_light_on_dark_is_told_and_stored_dark_on_light_when_asked(form, mode):
+    light = encoded(ImageOps.invert(sketch(256, 200)).convert(mode), form)
+    assert stored_form(light, 256, "sketch") == (light, 256, 200, True)
+    turned = stored_form(light, 256, "sketch", invert=True)
+    assert turned.inverted
+    assert np.median(np.asarray(Image.open(io.BytesIO(turned.data)))) > 240
+    dark = encoded(sketch(256, 200).convert(mode), form)
+    assert stored_form(dark, 256, "sketch", invert=True) == (dark, 256, 200, False)
+    assert not stored_form(light, 256, "photo", invert=True).inverted, "a photo may be dark"

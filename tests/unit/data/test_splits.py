@@ -106,3 +106,30 @@ def test_hints_of_lists_become_the_split():
     assert hinted([("cat", None)]) is None
     with pytest.raises(InputError, match="'cat' is in a list of seen and in one of unseen"):
         hinted([("cat", "unseen"), ("cat", "seen")])
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_no_part_of_the_first_class(tmp_path, mark):
+    (tmp_path / "unseen.TXT").write_text("cup\n\ndog\n", mark)
+    (tmp_path / "split.json").write_text(json.dumps({"unseen": ["cup"], "dev": ["dog"]}), mark)
+    assert read_lists(tmp_path / "unseen.TXT") == ClassLists(unseen=("cup", "dog"))
+    assert read_lists(tmp_path / "split.json") == ClassLists(unseen=("cup",), dev=("dog",))
+
+
+def test_a_split_file_that_is_something_else_is_named_by_what_it_is(tmp_path):
+    (tmp_path / "split.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(InputError, match=r"split\.json is a Git LFS pointer instead of the file itself: run git lfs pull"):
+        read_lists(tmp_path / "split.json")
+    (tmp_path / "unseen.txt").write_text("\ufeff\n \n", "utf-8")
+    with pytest.raises(InputError, match="names no class"):
+        read_lists(tmp_path / "unseen.txt")
+
+
+@pytest.mark.parametrize("other", ["Class_00", "class-00", "class_00_", "class 00 ", "class_00\u200b"])
+def test_a_class_that_is_unseen_in_one_spelling_and_seen_in_another_is_refused(other):
+    with pytest.raises(InputError, match=r"'class_00' \(unseen\) and .* \(seen\) differ in their spelling alone"):
+        assign([*NAMES, other], ClassLists(("class_00",)), dev_frac=0.0, seed=0)
+    splits = assign([*NAMES, other], ClassLists(("class_00", other)), dev_frac=0.0, seed=0)
+    assert splits["class_00"] == splits[other] == "unseen"
+    left_out = assign([*NAMES, other], ClassLists(("class_00",), seen=tuple(NAMES[1:])), dev_frac=0.0, seed=0)
+    assert other not in left_out, "what takes no part leaks nothing"

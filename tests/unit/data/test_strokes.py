@@ -115,3 +115,27 @@ def test_a_file_without_lines_is_an_input_error(monkeypatch):
 def test_a_broken_line_is_a_bad_image(line):
     with pytest.raises(BadImage):
         parse(line)
+
+
+def test_a_byte_order_mark_costs_no_drawing(tmp_path):
+    record = json.dumps({"word": "cat", "recognized": True, "drawing": SQUARE}).encode()
+    (tmp_path / "cat.ndjson").write_bytes(b"\xef\xbb\xbf" + record + b"\r\n" + record)
+    folder = open_folder(tmp_path)
+    lines = list(drawings(folder, "cat.ndjson", 10))
+    assert [read_drawing(folder, "cat.ndjson", line.start, line.length)[:4] for line in lines] == [b"\x89PNG"] * 2
+
+
+def test_a_file_that_was_broken_off_loses_its_last_drawing_alone(tmp_path):
+    record = json.dumps({"word": "cat", "recognized": True, "drawing": SQUARE}).encode() + b"\n"
+    (tmp_path / "cat.ndjson").write_bytes(record * 2 + record[:-9])
+    folder = open_folder(tmp_path)
+    first, second, last = drawings(folder, "cat.ndjson", 10)
+    for line in (first, second):
+        read_drawing(folder, "cat.ndjson", line.start, line.length)
+    with pytest.raises(BadImage, match="not a QuickDraw drawing"):
+        read_drawing(folder, "cat.ndjson", last.start, last.length)
+
+
+def test_a_pointer_in_place_of_the_drawings_is_named():
+    with pytest.raises(BadImage, match="a Git LFS pointer instead of the file itself: run git lfs pull"):
+        parse(b"version https://git-lfs.github.com/spec/v1")

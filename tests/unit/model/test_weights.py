@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from zsbir.base.errors import InputError
 from zsbir.base.files import sha256_file
 from zsbir.model.encoder import Encoder
-from zsbir.model.weights import load_weights, save_weights
+from zsbir.model.weights import load_weights, open_weights, save_weights
 
 LABELS = 7
 
@@ -243,3 +243,67 @@ def test_the_shared_weights_are_those_of_their_note(shared, tmp_path):
     assert sha256_file(file) in (shared / "weights/PROVENANCE.md").read_text()
     assert len(weights.labels) == 1000
     assert json.dumps(weights.labels[:1]) == '["tench"]'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_weights_that_are_not_finite_are_refused_by_the_name_of_the_layer(state, tmp_path, value, ending):
+    filter_ = state["layer2.0.conv1.weight"].clone()
+    filter_[3] = value
+    bad = {**state, "layer2.0.conv1.weight": filter_}
+    file = tmp_path / f"net.{ending}"
+    save_file(bad, file) if ending == "safetensors" else torch.save(bad, file)
+    line = refused(file, tmp_path / "root")
+    assert f"{filter_[3].numel()} of {filter_.numel()} numbers in 'layer2.0.conv1.weight' are NaN or infinite" in line
+
+
+def test_weights_that_overflow_when_they_become_float32_are_refused(state, tmp_path):
+    torch.save({**state, "fc.bias": torch.full((LABELS,), 1e300, dtype=torch.float64)}, tmp_path / "net.pth")
+    assert "7 of 7 numbers in 'fc.bias' are NaN or infinite" in refused(tmp_path / "net.pth", tmp_path / "root")
+
+
+def test_kept_weights_of_an_earlier_version_that_are_not_finite_are_refused_too(state, tmp_path):
+    uri, _ = save_weights(
+        {**state, "fc.bias": torch.full((LABELS,), float("nan"))}, backbone="resnet18", labels=tuple("abcdefg"), root=tmp_path
+    )
+    with pytest.raises(InputError, match=r"numbers in 'fc\.bias' are NaN or infinite"):
+        open_weights(uri, backbone="resnet18")
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 46830571\n",
+            "a Git LFS pointer instead of the file itself",
+        ),
+        (b"<!DOCTYPE html>\n<html><title>Sign in</title></html>", "a web page instead of the file itself"),
+        (b'{"error": "Access to model is restricted"}', "a server's error message instead of the file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
+        (b"\x1f\x8b\x08" + bytes(100), "compressed with gzip: unpack it"),
+        (bytes(1000), "nothing but zeros at its beginning"),
+    ],
+)
+def test_what_is_given_as_weights_is_named(tmp_path, ending, content, what):
+    file = tmp_path / f"net.{ending}"
+    file.write_bytes(content)
+    assert what in refused(file, tmp_path / "root")
+
+
+def test_a_weight_file_is_read_by_its_bytes_whatever_its_name_says(state, tmp_path):
+    save_file(state, tmp_path / "net.pth")
+    torch.save(state, tmp_path / "net.safetensors")
+    (tmp_path / "net.bin").write_bytes((tmp_path / "net.pth").read_bytes())
+    assert all(same(load(tmp_path / name, tmp_path / "root").state, state) for name in ("net.pth", "net.safetensors", "net.bin"))
+
+
+def test_an_encoder_that_is_not_finite_is_refused(tmp_path):
+    encoder = Encoder("resnet18", 8, 32)
+    encoder.save(tmp_path / "encoder.safetensors")
+    Encoder.load(tmp_path / "encoder.safetensors")
+    with torch.no_grad():
+        encoder.embedding.weight[0, 0] = float("nan")
+    encoder.save(tmp_path / "encoder.safetensors")
+    with pytest.raises(InputError, match=r"1 of 4096 numbers in 'embedding\.weight' are NaN or infinite"):
+        Encoder.load(tmp_path / "encoder.safetensors")

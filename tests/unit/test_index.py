@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from building import put
+from pictures import encoded, picture
+
+from zsbir.base.artifact import Artifact
+from zsbir.base.errors import InputError
+from zsbir.evaluation.embed import check_finite
+from zsbir.index import IndexConfig, Settings, build_index
+from zsbir.model.encoder import Encoder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with a small encoder that nobody trained."""
+    torch.manual_seed(0)
+    Encoder("resnet18", 8, 32).save(tmp_path / "encoder")
+    return put(str(tmp_path / "root"), "run", files={"encoder.safetensors": (tmp_path / "encoder").read_bytes()})
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three photos, one that is none, and what lies beside photos."""
+    litter = ["__MACOSX/._1.jpg", ".ipynb_checkpoints/1.jpg", "summer/@eaDir/1.jpg/SYNOFILE_THUMB_M.jpg", "4.heic"]
+    for path in ["1.jpg", "summer/2.jpg", "new\nline.png", *litter]:
+        (tmp_path / "photos" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / path).write_bytes(encoded(picture(40, 30)))
+    (tmp_path / "photos/pointer.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    return tmp_path / "photos"
+
+
+def index(run, photos, tmp_path, **changes) -> Artifact:
+    return build_index(run.uri, IndexConfig.of({"gallery": str(photos), **changes}), Settings(root=str(tmp_path / "root")))
+
+
+def test_an_index_of_a_folder_says_and_keeps_what_it_passed_over(run, photos, tmp_path, capsys):
+    made = index(run, photos, tmp_path, max_bad_frac=0.5)
+    said = capsys.readouterr().err
+    assert f"warning: passed over in {photos}: 4, by reason" in said
+    assert "warning: photos that cannot be read: 1, by reason" in said
+    assert (made.manifest.counts["photos"], made.manifest.counts["unreadable"], made.manifest.counts["passed_over"]) == (3, 1, 4)
+    assert pq.read_table(made.file("items.parquet"))["path"].to_pylist() == ["1.jpg", "new\nline.png", "summer/2.jpg"]
+    listed = {row["path"]: row["reason"] for row in pq.read_table(made.file("passed_over.parquet")).to_pylist()}
+    assert listed == {
+        "pointer.jpg": "a Git LFS pointer instead of the file itself: run git lfs pull",
+        "4.heic": ".heic is not read: convert it to JPEG or PNG",
+        ".ipynb_checkpoints/": "made by Jupyter",
+        "__MACOSX/": "made by macOS",
+        "summer/@eaDir/": "made by a network drive",
+    }
+
+
+def test_too_many_unreadable_photos_fail_with_the_first_reason(run, photos, tmp_path):
+    with pytest.raises(InputError, match=r"1 of 4 photos cannot be read, more than .*; first: pointer\.jpg: a Git LFS pointer"):
+        index(run, photos, tmp_path)
+
+
+def test_an_encoder_that_is_not_finite_makes_no_index(run, photos, tmp_path):
+    broken = Encoder.load(run.file("encoder.safetensors"))
+    with torch.no_grad():
+        broken.trunk.conv1.weight[0, 0, 0, 0] = float("inf")
+    broken.save(tmp_path / "broken")
+    run = put(str(tmp_path / "root"), "run", "broken", files={"encoder.safetensors": (tmp_path / "broken").read_bytes()})
+    with pytest.raises(InputError, match=r"1 of 9408 numbers in 'trunk\.conv1\.weight' are NaN or infinite"):
+        index(run, photos, tmp_path, max_bad_frac=0.5)
+    assert not [file for file in tmp_path.rglob("manifest.json") if json.loads(file.read_text())["kind"] == "index"]
+
+
+def test_embeddings_that_are_not_finite_are_counted_by_image():
+    vectors = np.ones((4, 3), np.float32)
+    check_finite(vectors, "the encoder")
+    vectors[1], vectors[3, 0] = np.nan, np.inf
+    with pytest.raises(InputError, match="2 of 4 embeddings of the encoder are NaN or infinite"):
+        check_finite(vectors, "the encoder")
