@@ -20,6 +20,8 @@ from services.jobs.local.settings import UpSettings
 from services.jobs.queue.database import hide_password
 from zsbir.base.layout import MLFLOW_DATABASE, mlflow_artifacts, mlflow_database
 from zsbir.base.storage import is_remote, join
+from zsbir.base.urls import sqlite_url
+from zsbir.edge.moved_root import relocate
 
 ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 LOG_TIMES = {"ZSBIR_LOG_TIMES": "1"}
@@ -99,9 +101,9 @@ class Machine:
         if is_remote(self.root):
             database, artifacts = self.state / MLFLOW_DATABASE, ["--artifacts-destination", join(self.root, "mlflow")]
         else:
-            database = mlflow_database(self.root)
+            relocate(database := mlflow_database(self.root))
             artifacts = ["--default-artifact-root", mlflow_artifacts(database).as_uri(), "--no-serve-artifacts"]
-        command = [_program("mlflow"), "server", "--backend-store-uri", f"sqlite:///{database}", *artifacts]
+        command = [_program("mlflow"), "server", "--backend-store-uri", sqlite_url(database), *artifacts]
         command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         address = f"http://127.0.0.1:{port}"
         return Program("mlflow", command, self._log("mlflow"), env, address, f"{address}/health")

@@ -11,6 +11,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.files import write_atomic
 from zsbir.base.layout import service_dir
 from zsbir.base.storage import default_root, is_remote, local_path
+from zsbir.base.urls import sqlite_url
 
 URL_VARIABLE, TOKEN_VARIABLE = "ZSBIR_JOBS_URL", "ZSBIR_JOBS_TOKEN"
 PORT = 8270
@@ -28,7 +29,7 @@ def state_folder(root: str) -> Path:
 
 def default_store(root: str) -> str:
     """Return the job store to use where none is named: ZSBIR_JOBS_STORE, else a SQLite file."""
-    return os.environ.get("ZSBIR_JOBS_STORE") or f"sqlite:///{state_folder(root) / 'jobs.db'}"
+    return os.environ.get("ZSBIR_JOBS_STORE") or sqlite_url(state_folder(root) / "jobs.db")
 
 
 def write_state(root: str, state: dict[str, Any]) -> None:
