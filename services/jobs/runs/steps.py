@@ -115,6 +115,11 @@ def resources_of(kind: Kind, config: Mapping[str, Any]) -> StepResources:
     return StepResources(**most, workers=max(step.workers for step in steps))
 
 
+def computes_in_one_process(kind: Kind, config: Mapping[str, Any]) -> bool:
+    """Return whether each step of a job does its work in its own process: no Ray workers, and no trials of a sweep, do it."""
+    return not any(step.name == "sweep" or step.values.get("num_workers") for step in steps_of(kind, config))
+
+
 def _trials(values: Mapping[str, Any]) -> int:
     """Return how many trainings run at the same time."""
     return int(values.get("at_once") or 1)
