@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from mlflow.tracking import MlflowClient
 
 from zsbir.base import events, watch
 from zsbir.base.artifact import code_version
-from zsbir.edge.tracking import PARENT_TAG, RUN_TAG, _experiment_id, _first_line, _log_files, find_run, job_tag, prepare_store
+from zsbir.base.urls import redacted
+from zsbir.edge.mlflow_store import UPLOAD_S, bounded, error_line, experiment_id, open_client
+from zsbir.edge.tracking import PARENT_TAG, RUN_TAG, _log_files, find_run, job_tag, prepare_store
 
 STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "begun": "KILLED"}
 """The status in MLflow for each state of a trial. The tag `zsbir.trial_state` has the state itself."""
@@ -21,11 +24,15 @@ class Parent:
     """The MLflow run of a sweep, found again by its key. `run_id` is empty if MLflow does not answer."""
 
     def __init__(self, uri: str, experiment: str, key: str, params: Mapping[str, Any]):
-        self._client, self._uri, self._experiment, self._key = MlflowClient(uri), uri, experiment, key
+        self._uri, self._experiment, self._key = uri, experiment, key
         self._params = params
         self.run_id = ""
         prepare_store(uri, experiment)
         self._attempt(self._open)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return open_client(self._uri)
 
     def close_children(self, states: Mapping[str, tuple[int, str]]) -> None:
         """End the runs that stopped or killed trials left RUNNING. states: trial number and state by run key."""
@@ -45,19 +52,19 @@ class Parent:
 
     def _open(self) -> str:
         if not self.run_id:
-            experiment_id = _experiment_id(self._client, self._uri, self._experiment)
-            self.run_id = find_run(self._client, experiment_id, self._key) or self._create(experiment_id)
+            experiment = experiment_id(self._client, self._uri, self._experiment)
+            self.run_id = find_run(self._client, experiment, self._key) or self._create(experiment)
             self._client.update_run(self.run_id, status="RUNNING")
             for name, value in job_tag().items():
                 self._client.set_tag(self.run_id, name, value)
-            watch.record_facts(mlflow_run=self.run_id, mlflow_experiment=experiment_id)
+            watch.record_facts(mlflow_run=self.run_id, mlflow_experiment=experiment)
         return self.run_id
 
-    def _create(self, experiment_id: str) -> str:
+    def _create(self, experiment: str) -> str:
         tags = {RUN_TAG: self._key, "mlflow.runName": self._key} | {
             f"zsbir.code.{name}": value for name, value in code_version().items()
         }
-        run_id = str(self._client.create_run(experiment_id, tags=tags).info.run_id)
+        run_id = str(self._client.create_run(experiment, tags=tags).info.run_id)
         self._client.log_batch(run_id, params=[Param(name, str(value)) for name, value in self._params.items()])
         return run_id
 
@@ -72,9 +79,9 @@ class Parent:
                 self._client.set_terminated(child.info.run_id, STATUS[state])
 
     def _children(self) -> Iterable[Any]:
-        experiment_id, token = _experiment_id(self._client, self._uri, self._experiment), None
+        experiment, token = experiment_id(self._client, self._uri, self._experiment), None
         while True:
-            page = self._client.search_runs([experiment_id], f"tags.`{PARENT_TAG}` = '{self._open()}'", page_token=token)
+            page = self._client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{self._open()}'", page_token=token)
             yield from page
             token = page.token
             if not token:
@@ -82,6 +89,6 @@ class Parent:
 
     def _attempt(self, action: Callable[[], Any]) -> None:
         try:
-            action()
+            bounded(self._uri, action, UPLOAD_S)
         except Exception as error:  # noqa: BLE001 - no error of tracking may end a sweep of days
-            events.warn(f"MLflow at {self._uri}: {_first_line(error)}; the sweep goes on without it")
+            events.warn(f"MLflow at {redacted(self._uri)}: {error_line(error)}; the sweep goes on without it")

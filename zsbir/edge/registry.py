@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -13,10 +12,11 @@ from mlflow.tracking import MlflowClient
 from zsbir.base.errors import RunError
 from zsbir.base.layout import below_root, mlflow_database
 from zsbir.base.storage import is_remote
-from zsbir.edge.tracking import RUN_TAG, tracking_uri
+from zsbir.base.urls import redacted, sqlite_url
+from zsbir.edge.mlflow_store import answering, is_there, open_client
+from zsbir.edge.tracking import RUN_TAG
 
 _PAGE = 1000
-_FILES = ("sqlite:///", "file://")
 
 
 def registries(root: str) -> list[str]:
@@ -27,10 +27,11 @@ def registries(root: str) -> list[str]:
 
 
 def _database(root: str) -> str:
-    """Return the database that `zsbir.edge.tracking` uses where nothing is configured; empty if it does not exist."""
-    own = None if is_remote(root) else mlflow_database(root)
-    uri = f"sqlite:///{own}" if own else "" if os.environ.get("MLFLOW_TRACKING_URI") else tracking_uri(root)
-    return uri if uri and Path(uri.removeprefix("sqlite:///")).is_file() else ""
+    """Return the database that is used where nothing is configured; empty if it does not exist."""
+    if is_remote(root) and os.environ.get("MLFLOW_TRACKING_URI"):
+        return ""
+    file = mlflow_database(root)
+    return sqlite_url(file) if file.is_file() else ""
 
 
 def registered(uri: str) -> frozenset[str]:
@@ -40,27 +41,11 @@ def registered(uri: str) -> frozenset[str]:
 
     Raises RunError when the store does not answer, or no longer has a run.
     """
-    _check_there(uri)
-    try:
-        client = MlflowClient(uri, os.environ.get("MLFLOW_REGISTRY_URI") or uri)
-        return frozenset(name for version in versions(client) for name in _names(client, version))
-    except RunError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever the error, it is not known what is registered
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise RunError(f"the model registry of MLflow at {uri} does not answer ({reason[0][:200]})") from None
-
-
-def is_there(uri: str) -> bool:
-    """Return whether a store that is a file or a folder exists; True for a server. MLflow would create a missing database."""
-    return not any(
-        (uri.startswith(scheme) or "://" not in uri) and not Path(uri.removeprefix(scheme)).exists() for scheme in _FILES
-    )
-
-
-def _check_there(uri: str) -> None:
     if not is_there(uri):
-        raise RunError(f"there is no MLflow store at {uri}: correct MLFLOW_TRACKING_URI")
+        raise RunError(f"there is no MLflow store at {redacted(uri)}: correct MLFLOW_TRACKING_URI")
+    with answering(uri, "the model registry of MLflow"):
+        client = open_client(uri, os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+        return frozenset(name for version in versions(client) for name in _names(client, version))
 
 
 def versions(client: MlflowClient, model: str = "") -> Iterator[Any]:

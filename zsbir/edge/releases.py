@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,13 +23,15 @@ from mlflow.tracking import MlflowClient
 
 from zsbir.base import events
 from zsbir.base.artifact import Artifact
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import RunError
 from zsbir.base.files import sha256_file
 from zsbir.base.layout import promotion_uri
 from zsbir.base.lease import alone
+from zsbir.base.urls import redacted
+from zsbir.edge.mlflow_store import answering, is_there, open_client, registry_uri, tracking_uri
 from zsbir.edge.pyfunc import log_model
-from zsbir.edge.registry import is_there, versions
-from zsbir.edge.tracking import RUN_TAG, find_run, prepare_store, tracking_uri
+from zsbir.edge.registry import versions
+from zsbir.edge.tracking import RUN_TAG, find_run, prepare_store
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 PREFIX = "zsbir."
@@ -70,8 +72,8 @@ class Releases:
 
     def __init__(self, root: str, experiment: str, model: str):
         self.model = model
-        self._root, self._experiment, self._uri = root, experiment, tracking_uri(root)
-        self._registry = os.environ.get("MLFLOW_REGISTRY_URI") or self._uri
+        self._root, self._experiment = root, experiment
+        self._uri, self._registry = tracking_uri(root), registry_uri(root)
 
     def all(self) -> list[Release]:
         """Return every version, the oldest first."""
@@ -223,7 +225,7 @@ class Releases:
         """Return the MLflow run of a training; create one if the training was not tracked."""
         experiment = client.get_experiment_by_name(self._experiment)
         if experiment is None:
-            raise RunError(f"MLflow at {self._uri} has no experiment {self._experiment!r}, and did not create it")
+            raise RunError(f"MLflow at {redacted(self._uri)} has no experiment {self._experiment!r}, and did not create it")
         found = find_run(client, experiment.experiment_id, run.folder_name)
         if found:
             return found
@@ -255,17 +257,10 @@ class Releases:
             return sha256_file(Path(file))
 
     def _client(self) -> MlflowClient:
-        return MlflowClient(self._uri, self._registry)
+        return open_client(self._uri, self._registry)
 
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        try:
-            yield
-        except (InputError, RunError):
-            raise
-        except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise RunError(f"the model registry of MLflow at {self._registry} failed ({lines[0][:200]}); try again") from error
+    def _answering(self) -> AbstractContextManager[None]:
+        return answering(self._registry, "the model registry of MLflow")
 
 
 def identity(run: Artifact) -> dict[str, str]:
@@ -284,8 +279,7 @@ def is_of(release: Release, run: Artifact) -> bool:
 
 def models(root: str) -> list[str]:
     """Return the names of all registered models of this project. Raises RunError when the store does not answer."""
-    uri = os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri(root)
-    if not is_there(uri):
+    if not is_there(registry_uri(root)):
         return []
     releases = Releases(root, "", "")
     with releases._answering():

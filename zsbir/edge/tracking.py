@@ -6,34 +6,36 @@ one.
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-# A server that does not answer must not hold the training up: one short try, then the metrics wait in memory.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
 import mlflow
-from filelock import FileLock
 from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, code_version
-from zsbir.base.layout import mlflow_artifacts, mlflow_database
+from zsbir.base.urls import redacted
+from zsbir.edge.mlflow_store import (
+    CALL_S,
+    UPLOAD_S,
+    bounded,
+    error_line,
+    experiment_id,
+    one_at_a_time,
+    open_client,
+    tracking_uri,
+    way_out,
+)
 
-for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.WARNING)  # how MLflow makes its tables and checks models is of no use to the user
+__all__ = ["Tracker", "close_runs", "find_run", "log_report", "prepare_store", "tracking_uri"]
 
 RUN_TAG = "zsbir.run"
 JOB_TAG = "zsbir.job"
@@ -42,40 +44,26 @@ JOB_TAG = "zsbir.job"
 PARENT_TAG = "mlflow.parentRunId"
 FLUSH_S = 5.0
 RETRY_S = 30.0
+PAUSES = 10.0
+"""Seconds of pause for each second of a call that failed, besides RETRY_S: a server that hangs takes a tenth of the time."""
 MAX_BATCH = 1000  # MLflow's limit of metrics a request
-
-
-def tracking_uri(root: str) -> str:
-    """Return `MLFLOW_TRACKING_URI`, else a SQLite file under the storage root, or under `artifacts` here if the root is remote."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{mlflow_database(root)}"
 
 
 def prepare_store(uri: str, experiment: str) -> None:
     """Create the database and the experiment before several processes open them; warn if the store does not answer."""
+
+    def prepare() -> None:
+        client = open_client(uri)
+        with one_at_a_time(uri):
+            experiment_id(client, uri, experiment)
+
     try:
-        with _one_at_a_time(uri):
-            _experiment_id(MlflowClient(uri), uri, experiment)
-    except (MlflowException, OSError) as error:
-        events.warn(f"MLflow at {uri} does not answer ({_first_line(error)}); metrics are kept and delivered when it does")
-
-
-def _one_at_a_time(uri: str) -> AbstractContextManager[object]:
-    """Return a lock for a database file: two processes that create MLflow's tables in it at the same time break it."""
-    if not uri.startswith("sqlite:///"):
-        return nullcontext()
-    file = Path(uri.removeprefix("sqlite:///"))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(file.with_suffix(".lock"), timeout=120)
-
-
-def _experiment_id(client: MlflowClient, uri: str, experiment: str) -> str:
-    found = client.get_experiment_by_name(experiment)
-    if found is not None:
-        return str(found.experiment_id)
-    # With a database file the artifacts belong beside it; a server has its own location for them.
-    beside = mlflow_artifacts(Path(uri.removeprefix("sqlite:///")))
-    location = beside.as_uri() if uri.startswith("sqlite:") else None
-    return str(client.create_experiment(experiment, artifact_location=location))
+        bounded(uri, prepare)
+    except Exception as error:  # noqa: BLE001 - MLflow, its databases and its servers have many
+        events.warn(
+            f"MLflow at {redacted(uri)} does not answer ({error_line(error)}); "
+            f"metrics are kept and delivered when it does: {way_out(uri)}"
+        )
 
 
 class Tracker:
@@ -95,14 +83,18 @@ class Tracker:
         datasets: Mapping[str, Artifact],
         parent: str = "",
     ):
-        self._client, self._uri, self._experiment, self._key = MlflowClient(uri), uri, experiment, run_key
+        self._uri, self._experiment, self._key = uri, experiment, run_key
         self._params, self._datasets, self._parent = params, datasets, parent
         self._run_id: str | None = None
         self._waiting: list[Metric] = []
-        self._last_try = self._last_failure = float("-inf")
+        self._last_try = self._next_try = float("-inf")
         self._known: set[tuple[str, int]] = set()
         self._missed = False
         self._attempt(self._open)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return open_client(self._uri)
 
     @property
     def delivered(self) -> bool:
@@ -114,7 +106,7 @@ class Tracker:
         now_ms = int(time.time() * 1000)
         self._waiting += [Metric(name, float(value), now_ms, step) for name, value in metrics.items()]
         is_due = time.monotonic() - self._last_try >= FLUSH_S or any(name.startswith("dev/") for name in metrics)
-        if is_due and time.monotonic() - self._last_failure >= RETRY_S:
+        if is_due and time.monotonic() >= self._next_try:
             self.flush()
 
     def flush(self) -> None:
@@ -143,24 +135,26 @@ class Tracker:
 
     def _deliver(self, action: Callable[[], Any]) -> None:
         """Do what is not tried again later by itself: if it fails, the whole run must be delivered again."""
-        self._missed |= not self._attempt(action)
+        self._missed |= not self._attempt(action, UPLOAD_S)
 
-    def _attempt(self, action: Callable[[], Any]) -> bool:
+    def _attempt(self, action: Callable[[], Any], limit_s: float = CALL_S) -> bool:
+        """Return whether an action succeeded. The longer a failure took, the longer is the pause before metrics are sent again."""
+        began = time.monotonic()
         try:
-            action()
+            bounded(self._uri, action, limit_s)
         except Exception as error:  # noqa: BLE001 - no error of tracking may end a training of days
-            if time.monotonic() - self._last_failure >= RETRY_S:
-                events.warn(f"MLflow at {self._uri}: {_first_line(error)}; going on without it for now")
-            self._last_failure = time.monotonic()
+            if began >= self._next_try:
+                events.warn(f"MLflow at {redacted(self._uri)}: {error_line(error)}; going on without it for now")
+            self._next_try = time.monotonic() + RETRY_S + PAUSES * (time.monotonic() - began)
             return False
         return True
 
     def _open(self) -> str:
         if self._run_id is None:
-            experiment_id = _experiment_id(self._client, self._uri, self._experiment)
-            found = find_run(self._client, experiment_id, self._key)
-            self._run_id = self._resume(found) if found else self._create(experiment_id)
-            watch.record_facts(mlflow_run=self._run_id, mlflow_experiment=experiment_id)
+            experiment = experiment_id(self._client, self._uri, self._experiment)
+            found = find_run(self._client, experiment, self._key)
+            self._run_id = self._resume(found) if found else self._create(experiment)
+            watch.record_facts(mlflow_run=self._run_id, mlflow_experiment=experiment)
         return self._run_id
 
     def _resume(self, run_id: str) -> str:
@@ -203,8 +197,8 @@ def job_tag() -> dict[str, str]:
 
 
 def close_runs(uri: str, job: str, status: str) -> int:
-    """End the runs that an attempt at a queued job left RUNNING, and return how many. MlflowException if MLflow does not answer."""
-    client = MlflowClient(uri)
+    """End the runs that an attempt at a queued job left RUNNING, and return how many. Raises MLflow's errors if it fails."""
+    client = open_client(uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     left = client.search_runs(experiments, f"tags.`{JOB_TAG}` = '{job}' and attributes.status = 'RUNNING'") if experiments else []
     for run in left:
@@ -238,26 +232,25 @@ def _log_files(client: MlflowClient, run_id: str, files: Mapping[str, Path], sub
         client.log_artifacts(run_id, folder, subfolder)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
-
-
 def log_report(
     uri: str, experiment: str, run_key: str, *, metrics: Mapping[str, float], files: Mapping[str, Path], step: int
 ) -> None:
     """Log a report's metrics and files to the MLflow run of its training; create a run of that key if there is none."""
-    prepare_store(uri, experiment)
-    client = MlflowClient(uri)
-    try:
-        experiment_id = _experiment_id(client, uri, experiment)
-        run_id = find_run(client, experiment_id, run_key)
+
+    def log() -> None:
+        client = open_client(uri)
+        within = experiment_id(client, uri, experiment)
+        run_id = find_run(client, within, run_key)
         if run_id is None:
             tags = {RUN_TAG: run_key, "mlflow.runName": run_key}
-            run_id = str(client.create_run(experiment_id, tags=tags).info.run_id)
+            run_id = str(client.create_run(within, tags=tags).info.run_id)
             client.set_terminated(run_id)
         now_ms = int(time.time() * 1000)
         client.log_batch(run_id, [Metric(name, float(value), now_ms, step) for name, value in metrics.items()])
         _log_files(client, run_id, files, "report")
-    except (MlflowException, OSError) as error:
-        events.warn(f"the report did not reach MLflow at {uri}: {_first_line(error)}; evaluate again when it answers")
+
+    prepare_store(uri, experiment)
+    try:
+        bounded(uri, log, UPLOAD_S)
+    except Exception as error:  # noqa: BLE001 - the report itself is safe
+        events.warn(f"the report did not reach MLflow at {redacted(uri)}: {error_line(error)}; evaluate again when it answers")

@@ -23,6 +23,7 @@ from services.jobs.local.tracking_server import USER as TRACKING_USER
 from zsbir.base.errors import InputError
 from zsbir.base.layout import MLFLOW_DATABASE, mlflow_artifacts, mlflow_database
 from zsbir.base.storage import is_remote, join
+from zsbir.edge.moved_root import relocate
 
 ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 LOG_TIMES = {"ZSBIR_LOG_TIMES": "1"}
@@ -128,6 +129,7 @@ class Machine:
             database, artifacts = self.state / MLFLOW_DATABASE, join(self.root, "mlflow")
         else:
             database = mlflow_database(self.root)
+            relocate(database)
             artifacts = mlflow_artifacts(database).as_uri()
         command = python("services.jobs.local.tracking_server", f"--database={database}", f"--artifacts={artifacts}")
         command += [f"--password-file={password}", f"--port={port}"]

@@ -12,6 +12,7 @@ from services.common.private import private_folder, write_private
 from zsbir.base.errors import InputError
 from zsbir.base.layout import service_dir
 from zsbir.base.storage import default_root, is_remote, local_path
+from zsbir.base.urls import sqlite_url
 
 URL_VARIABLE, TOKEN_VARIABLE, STORE_VARIABLE = "ZSBIR_JOBS_URL", "ZSBIR_JOBS_TOKEN", "ZSBIR_JOBS_STORE"
 PORT = 8270
@@ -36,7 +37,7 @@ def make_state_folder(root: str) -> Path:
 
 def default_store(root: str) -> str:
     """Return the job store to use where none is named: ZSBIR_JOBS_STORE, else a SQLite file."""
-    return os.environ.get(STORE_VARIABLE) or f"sqlite:///{state_folder(root) / 'jobs.db'}"
+    return os.environ.get(STORE_VARIABLE) or sqlite_url(state_folder(root) / "jobs.db")
 
 
 def write_state(root: str, state: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.common.server import serve
 from zsbir.base import events
 from zsbir.base.storage import is_remote
+from zsbir.base.urls import sqlite_url
 
 USER = "zsbir"
 UPLOAD_S = 600.0
@@ -58,7 +59,7 @@ def create_app(database: Path, artifacts: str, password: str) -> ASGIApp:
     """
     from mlflow.server import constants
 
-    store = f"sqlite:///{database}"
+    store = sqlite_url(database)
     os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = store
     if is_remote(artifacts):
         os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"

@@ -25,7 +25,7 @@ from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
 from services.jobs.runs.executor import Executor, ExecutorStatus, ExecutorUnavailable, Rejected, Task
 from services.jobs.runs.progress import StepStatus, as_finished, read_status
 from services.jobs.runs.settings import DispatcherSettings
-from services.jobs.runs.steps import resources_of, steps_of
+from services.jobs.runs.steps import computes_in_one_process, resources_of, steps_of
 from zsbir.base import events
 from zsbir.base.artifact import exists
 from zsbir.base.errors import InputError, RunError
@@ -157,6 +157,7 @@ class Dispatcher:
             priority=job.priority,
             workers=resources_of(job.kind, job.config).workers,
             resources=Resources(**{name: job.amount(name) for name in LABELS}),
+            in_one_process=computes_in_one_process(job.kind, job.config),
             env=env,
         )
 

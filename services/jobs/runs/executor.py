@@ -31,7 +31,8 @@ class Task:
     """One attempt, as an executor needs to know it.
 
     attempt_dir: URI of its folder, which holds its specification. workers: data-parallel workers besides the driver; 0: the attempt
-    is one process. env: nothing secret; credentials belong to the nodes.
+    is one process. in_one_process: whether this process itself needs the resources; otherwise its workers or trials take them. env:
+    nothing secret; credentials belong to the nodes.
     """
 
     submission_id: str
@@ -40,6 +41,7 @@ class Task:
     priority: int = 0
     workers: int = 0
     resources: Resources = field(default=Resources(cpus=1))
+    in_one_process: bool = False
     env: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -24,8 +24,15 @@ def read_status(attempt_dir: AttemptDir) -> StepStatus:
     for number in reversed(range(len(steps))):
         status = attempt_dir.status(steps[number])
         if any(status.values()):
-            return StepStatus(_progress(steps[number], number, len(steps), status), status["facts"])
+            progress = _progress(steps[number], number, len(steps), status)
+            return StepStatus({**progress, **_waiting(status["facts"])}, status["facts"])
     return StepStatus({}, {})
+
+
+def _waiting(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a command that waits for room in its cluster says in the place of its last rate; empty where it does not wait."""
+    line = facts.get("waiting")
+    return {"label": line, "done": None, "total": None, "per_s": None, "left_s": None} if line else {}
 
 
 def as_finished(progress: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,10 @@ TIMEOUT_S = 15.0
 STOP_WAIT_S = 60
 """Seconds between SIGINT and SIGKILL for an attempt that Ray is told to stop: the time for a final checkpoint."""
 
+HEAD = "node:__internal_head__"
+"""Ray's resource of which a cluster's head has one unit, and no other node any."""
+DRIVER_SHARE = 0.001
+
 STATUS: dict[JobStatus, Status] = {
     JobStatus.PENDING: "pending",
     JobStatus.RUNNING: "running",
@@ -63,7 +67,7 @@ class RayJobs:
         self._client: _Client | None = None
 
     def start(self, task: Task) -> None:
-        """Submit a job; see Executor. It reserves no CPUs: its workers, which the entrypoint waits for, hold them."""
+        """Submit a job; see Executor."""
         env = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **task.env}
         try:
             self._ask(
@@ -72,6 +76,7 @@ class RayJobs:
                     submission_id=task.submission_id,
                     runtime_env={"env_vars": env},
                     metadata={"project": task.project, "place": task.attempt_dir},
+                    **_entrypoint_resources(task),
                 )
             )
         except _HttpError as error:
@@ -121,6 +126,19 @@ class RayJobs:
     def _unavailable(self, error: Exception) -> ExecutorUnavailable:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         return ExecutorUnavailable(f"Ray at {self._address} cannot answer: {line}")
+
+
+def _entrypoint_resources(task: Task) -> dict[str, Any]:
+    """Return what Ray reserves for the process of an attempt, which decides on which node it runs.
+
+    One that computes by itself reserves all that its job holds, so that it runs where a GPU is. One that drives workers must leave
+    them every CPU, or the two would wait for each other on a small machine. It stays on the head, which a lost worker does not take
+    along; its share there is only counted.
+    """
+    if not task.in_one_process:
+        return {"entrypoint_resources": {HEAD: DRIVER_SHARE}}
+    gpus = task.resources.gpus
+    return {"entrypoint_num_cpus": task.resources.cpus, **({"entrypoint_num_gpus": gpus} if gpus else {})}
 
 
 def status_of(details: JobDetails) -> ExecutorStatus:

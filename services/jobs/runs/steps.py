@@ -141,6 +141,11 @@ def _least_of_step(values: Mapping[str, Any]) -> Resources:
     return Resources(cpus=max(1.0, threads) * times, gpus=math.ceil(float(values.get("gpus_per_worker") or 0)) * times)
 
 
+def computes_in_one_process(kind: Kind, config: Mapping[str, Any]) -> bool:
+    """Return whether each step of a job does its work in its own process: no Ray workers, and no trials of a sweep, do it."""
+    return not any(step.name == "sweep" or step.values.get("num_workers") for step in steps_of(kind, config))
+
+
 def _trials(values: Mapping[str, Any]) -> int:
     """Return how many trainings run at the same time."""
     return int(values.get("at_once") or 1)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from ray.job_submission import JobErrorType, JobStatus
 
+from services.jobs.queue.resources import Resources
 from services.jobs.runs.executor import ExecutorStatus, ExecutorUnavailable, Rejected, Task
 from services.jobs.runs.ray_jobs import RayJobs
 from services.jobs.runs.ray_messages import cause_of, split_log
@@ -197,3 +199,23 @@ def test_every_status_of_ray_has_one_of_the_queue(dashboard, executor):
 )
 def test_rays_own_words_are_told_from_its_guesses_and_from_logs(message, cause):
     assert cause_of(split_log(message)[0]) == cause
+
+
+@pytest.mark.parametrize(
+    ("resources", "asked"),
+    [
+        (Resources(cpus=1), {"entrypoint_num_cpus": 1}),
+        (Resources(cpus=4, gpus=1), {"entrypoint_num_cpus": 4, "entrypoint_num_gpus": 1}),
+    ],
+)
+def test_an_attempt_that_computes_by_itself_runs_where_its_resources_are(dashboard, resources, asked):
+    RayJobs(dashboard.address).start(replace(TASK, resources=resources, in_one_process=True))
+    assert asked.items() <= dashboard.jobs[NAME]["asked"].items()
+
+
+def test_an_attempt_that_drives_workers_leaves_them_every_cpu_and_stays_on_the_head(dashboard):
+    RayJobs(dashboard.address).start(replace(TASK, resources=Resources(cpus=2, gpus=2), workers=2))
+    sent = dashboard.jobs[NAME]["asked"]
+    assert not sent.get("entrypoint_num_cpus")
+    assert not sent.get("entrypoint_num_gpus")
+    assert list(sent["entrypoint_resources"]) == ["node:__internal_head__"]

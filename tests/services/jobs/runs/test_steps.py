@@ -11,7 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.jobs.queue.states import KINDS
-from services.jobs.runs.steps import PIPELINE, PIPELINE_INPUTS, SINGLE, Step, StepInput, resources_of, steps_of
+from services.jobs.runs.steps import (
+    PIPELINE,
+    PIPELINE_INPUTS,
+    SINGLE,
+    Step,
+    StepInput,
+    computes_in_one_process,
+    resources_of,
+    steps_of,
+)
 from zsbir.base.errors import InputError
 
 ROOT = "/a root/--of, 'jobs'"
@@ -229,3 +238,20 @@ def test_steps_survive_an_attempts_specification():
 def test_a_job_holds_what_its_largest_step_takes(kind, config, needs):
     found = resources_of(kind, config)
     assert (found.cpus, found.gpus, found.workers) == needs
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "alone"),
+    [
+        ("evaluate", {}, True),
+        ("train", {"num_workers": 0, "gpus_per_worker": 1}, True),
+        ("train", {"num_workers": 2}, False),
+        ("teacher", {"num_workers": 1}, False),
+        ("sweep", {}, False),
+        ("pipeline", {"ingest": {}, "train": {}, "index": {}}, True),
+        ("pipeline", {"ingest": {"num_workers": 2}, "train": {}}, False),
+        ("pipeline", {"train": {}, "sweep": {}}, False),
+    ],
+)
+def test_who_takes_a_jobs_resources_its_own_process_or_what_it_drives(kind, config, alone):
+    assert computes_in_one_process(kind, config) == alone
