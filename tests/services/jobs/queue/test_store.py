@@ -23,7 +23,7 @@ from services.jobs.queue.order import LOOK_AHEAD
 from services.jobs.queue.records import JobRequest, Lease
 from services.jobs.queue.schema import downgrade, upgrade
 from services.jobs.queue.states import KINDS, RETRY_LIMITS, STATES
-from services.jobs.queue.store import StaleLease, Store, open_store
+from services.jobs.queue.store import NOBODY, StaleLease, Store, open_store
 from services.jobs.queue.tables import JOBS, METADATA
 from zsbir.base.errors import InputError, RunError
 
@@ -547,3 +547,33 @@ def test_a_store_that_cannot_be_opened_is_one_error_line_without_the_password(wr
         open_store(wrong)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_lease_that_is_taken_over_counts_on_and_begins_without_a_heartbeat(store, lease):
+    store.heartbeat(lease)
+    store.heartbeat(lease)
+    assert store.seen_lease() == Lease("one", 1, beats=2)
+    assert store.take_lease("two", store.seen_lease()) == Lease("two", 2)
+    assert store.seen_lease() == Lease("two", 2, beats=0)
+
+
+def test_a_lease_that_was_given_up_is_nobodys_and_differs_from_what_was_seen_before(store, lease):
+    seen = store.seen_lease()
+    store.release(lease)
+    assert store.seen_lease() == Lease(NOBODY, 1, beats=1)
+    assert store.take_lease("two", seen) is None
+
+
+def test_limits_are_as_they_were_set_last_and_the_first_ones_stay_where_some_are_set(store):
+    store.set_limits(Limits(running=3, cpus=8), "ann", only_first=True)
+    store.set_limits(Limits(running=9), "ann", only_first=True)
+    assert store.limits() == Limits(running=3, cpus=8)
+    store.set_limits(Limits(running=9), "ann")
+    assert store.limits() == Limits(running=9)
+
+
+def test_an_attempt_that_begins_clears_what_the_one_before_left_as_message(store, lease, clock):
+    submit(store)
+    store.end(lease, store.claim(lease, MANY), "lost", message="its worker was killed")
+    clock.now_s += 3600
+    assert store.job(store.claim(lease, MANY).job_id).message == ""
