@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from zsbir.base.errors import InputError
 from zsbir.base.storage import split_file
+from zsbir.base.strict_json import parse_json
 from zsbir.data.layouts import match_names
 
 
@@ -41,7 +41,7 @@ def read_lists(uri: str | Path) -> ClassLists:
 
 def _from_json(text: str, where: str) -> ClassLists:
     try:
-        values: Any = json.loads(text)
+        values: Any = parse_json(text.encode())
     except ValueError as error:
         raise InputError(f"{where} is not JSON: {error}") from None
     if not isinstance(values, dict) or "unseen" not in values:

@@ -156,6 +156,6 @@ def _values(report: Artifact, model: str, metric: str) -> Float[np.ndarray, "q"]
 
 
 def _per_query(report: Artifact, columns: list[str]) -> Any:
-    import pyarrow.parquet as pq  # loaded here: the gate's configuration is read by command lines that open no report
+    from zsbir.base.parquet import read_table  # loaded here: the gate's configuration is read by command lines that open no report
 
-    return pq.read_table(report.verified("per_query.parquet"), columns=columns)
+    return read_table(report.verified("per_query.parquet"), dict.fromkeys(columns), report.address("per_query.parquet"))
