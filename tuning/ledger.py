@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from tuning.config import Search
 from tuning.space import Space
 from tuning.suggest import suggest
@@ -17,6 +15,7 @@ from tuning.trial import TrialTask
 from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError
+from zsbir.base.parquet import read_numbers
 from zsbir.training.loop import DEV_SCORE
 from zsbir.training_run.plan import resolve
 
@@ -105,7 +104,8 @@ class Ledger:
         """Copy the scores of a finished run that are not in the table: trained earlier, or just before its sweep was killed."""
         trial = self.table.trial(number)
         known = {step for step, _ in trial.scores}
-        history = pq.read_table(Artifact(trial.run, "run").file("history.parquet")).to_pylist()
+        run = Artifact(trial.run, "run")
+        history = read_numbers(run.file("history.parquet"), run.address("history.parquet")).to_pylist()
         for row in history:
             if row.get(DEV_SCORE) is not None and row["step"] not in known:
                 self.table.scored(number, int(row["step"]), float(row[DEV_SCORE]), stopped=False)

@@ -269,7 +269,7 @@ def table(report: Artifact) -> str:
     """Return the report as lines of text: the frozen and the trained model, and chance for scale."""
     from zsbir.evaluation.reports import interval_text, report_interval
 
-    summary = json.loads(report.file("report.json").read_text("utf-8"))
+    summary = report.read_json("report.json")
     head = f"{summary['protocol']}: {summary['classes']} classes, {summary['queries']} sketches against {summary['gallery']} photos"
     lines = [head, f"{'':10}" + "".join(f"{name:>20}" for name in SHOWN_METRICS)]
     for name, values in summary["models"].items():
@@ -287,7 +287,7 @@ def _track(report: Artifact, trial: Trial, settings: Settings) -> None:
     from zsbir.edge.tracking import log_report, tracking_uri  # MLflow takes seconds to load
     from zsbir.evaluation.reports import TRAINED, report_interval
 
-    summary = json.loads(report.file("report.json").read_text("utf-8"))
+    summary = report.read_json("report.json")
     prefix = trial.protocol.split if trial.protocol.name in ("zero_shot", "dev") else trial.protocol.name
     metrics = {f"{prefix}/{metric}": summary["models"]["trained"][metric] for metric in METRICS}
     metrics |= {f"{prefix}_frozen/{metric}": summary["models"]["frozen"][metric] for metric in METRICS}

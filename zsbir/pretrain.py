@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from pydantic import Field
 
-from zsbir.base import cli, events
+from zsbir.base import cli, events, limits
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config
 from zsbir.base.errors import PermanentError
@@ -39,7 +39,7 @@ class PretrainConfig(Config):
     """What decides the weights that come out."""
 
     backbone: Backbone = Field("resnet18", description="torchvision network to train from scratch")
-    image_px: int = Field(64, ge=16, description="side of the photos, pixels")
+    image_px: int = Field(64, ge=16, le=limits.IMAGE_PX, description="side of the photos, pixels")
     photos_per_class: int = Field(60, ge=4, description="photos drawn of each class to train on; a quarter as many more to test on")
     epochs: int = Field(5, ge=1, description="passes over the photos")
     batch_images: int = Field(64, ge=2, description="photos in each optimiser step")

@@ -187,7 +187,7 @@ def _carry_out(releases: Releases, champion: Release | None, candidate: Candidat
     """Register the model, record the decision, and set the alias champion or challenger."""
     from zsbir.edge.releases import stamp
 
-    release = releases.registered(candidate.run, _example_image(candidate.index))
+    release = releases.registered(candidate.run, _example_image(candidate))
     subject = Subject(candidate.model, candidate.report, candidate.run, candidate.encoder, _changed_fields(candidate.run))
     facts = {"version": release.uri, "champion": champion.uri if champion else "", **candidate.evidence(), **decision.as_json()}
     files = {"README.md": card(subject), f"gate-{stamp()}.json": json.dumps(facts, indent=1)}
@@ -248,13 +248,11 @@ def _update_index(
     return champion.uri
 
 
-def _example_image(index: Artifact) -> bytes:
-    """Return the thumbnail of the first photo in an index."""
-    import pyarrow.parquet as pq
+def _example_image(candidate: Candidate) -> bytes:
+    """Return the thumbnail of the first photo in a candidate's index."""
+    from zsbir.data.index_files import IndexFiles
 
-    rows = pq.ParquetFile(index.verified("items.parquet")).iter_batches(batch_size=1, columns=["thumbnail"])
-    data: bytes = next(rows)["thumbnail"][0].as_py()
-    return data
+    return IndexFiles(candidate.index, candidate.encoder["embedding_dim"]).thumbnail(0)
 
 
 def _changed_fields(run: Artifact) -> dict[str, Any]:

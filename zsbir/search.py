@@ -7,15 +7,11 @@ Prints a table: rank, cosine similarity, class where known, path. `--json` print
 
 from __future__ import annotations
 
-import io
 import json
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from zsbir.base import cli, events
@@ -24,6 +20,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.storage import local_path
 from zsbir.base.text import clean
 from zsbir.data.images import BadImage, decode, eval_array, is_blank, is_inverted
+from zsbir.training.config import PRECISIONS, Precision
 
 
 @dataclass(frozen=True)
@@ -41,16 +38,14 @@ class Searcher:
     """An opened index. `search` may be called from several threads."""
 
     def __init__(self, index_uri: str):
-        import pyarrow.parquet as pq
-
+        from zsbir.data.index_files import IndexFiles
         from zsbir.model.encoder import Encoder
 
         self.index = Artifact(index_uri, "index")
         self.encoder = Encoder.load(self.index.verified("encoder.safetensors")).eval()
-        self.vectors = np.load(self.index.verified("vectors.npy"), mmap_mode="r")
-        self._items = pq.read_table(self.index.verified("items.parquet"), columns=["path", "class_name"])
-        self._thumbnails: Any = None
-        self._lock = threading.Lock()
+        self._files = IndexFiles(self.index, self.encoder.embedding_dim)
+        self.vectors = self._files.vectors
+        self._precision = _precision(self.index)
 
     def search(self, image: Image.Image, k: int) -> list[Hit]:
         """Return the k photos nearest to a drawing, best first. Raises InputError for a blank drawing or k below 1."""
@@ -64,25 +59,30 @@ class Searcher:
             raise InputError("the drawing is empty: all of it has one colour")
         pixels = torch.from_numpy(eval_array(image.convert("RGB"), self.encoder.image_px)[None])
         # The same precision as for the index: drawing and photos must be embedded in the same way.
-        with torch.inference_mode(), autocast(self.index.manifest.config["precision"], torch.device("cpu")):
+        with torch.inference_mode(), autocast(self._precision, torch.device("cpu")):
             query = self.encoder(pixels)[0].float().numpy()
         check_finite(query, "the encoder")
         found, scores = exact_search(query, self.vectors, k)
-        paths, names = self._items["path"], self._items["class_name"]
+        paths, names = self._files.paths, self._files.class_names
         return [
             Hit(rank, float(score), row, names[row].as_py(), paths[row].as_py())
             for rank, (row, score) in enumerate(zip(found[0].tolist(), scores[0], strict=True), start=1)
         ]
 
     def thumbnail(self, item_id: int) -> bytes:
-        """Return the thumbnail of a photo, a JPEG file. item_id: its row in the index."""
-        import pyarrow.parquet as pq
+        """Return the thumbnail of a photo, a JPEG file. item_id: its row in the index. Raises InputError for anything else."""
+        return self._files.thumbnail(item_id)
 
-        with self._lock:
-            if self._thumbnails is None:
-                self._thumbnails = pq.read_table(self.index.file("items.parquet"), columns=["thumbnail"])["thumbnail"]
-        data: bytes = self._thumbnails[item_id].as_py()
-        return data
+    def thumbnail_image(self, item_id: int) -> Image.Image:
+        """Return the thumbnail of a photo, decoded. Raises InputError where that cannot be done safely."""
+        return self._files.thumbnail_image(item_id)
+
+
+def _precision(index: Artifact) -> Precision:
+    precision: Precision = index.manifest.config["precision"]
+    if precision not in PRECISIONS:
+        raise InputError(f"{index.uri} was embedded in a precision that is not known: {str(precision)[:100]!r}")
+    return precision
 
 
 def read_drawing(path: Path) -> Image.Image:
@@ -107,7 +107,7 @@ def picture(searcher: Searcher, drawing: Image.Image, hits: list[Hit], title: st
     """Return a picture of the drawing and the photos found for it, without marks for right and wrong, which nobody knows."""
     from zsbir.evaluation.figures import retrieval_grid
 
-    photos = [Image.open(io.BytesIO(searcher.thumbnail(hit.item_id))).convert("RGB") for hit in hits]
+    photos = [searcher.thumbnail_image(hit.item_id) for hit in hits]
     return retrieval_grid([drawing], [photos], None, [""], title=title)
 
 

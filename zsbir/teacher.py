@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
 
-from zsbir.base import cli, events
+from zsbir.base import cli, events, limits
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
@@ -42,7 +42,7 @@ class TeacherConfig(Config):
     backbone: Backbone = Field("resnet50", description="torchvision network of the teacher")
     weights: str = Field("imagenet", description="weights of the teacher: imagenet, imagenet_v2, a file, or s3://bucket/key")
     weights_sha256: str = Field("", description="expected sha256 of the weight file; none: not checked")
-    image_px: int = Field(224, ge=16, description="side of the photos the teacher sees, pixels")
+    image_px: int = Field(224, ge=16, le=limits.IMAGE_PX, description="side of the photos the teacher sees, pixels")
     temperature: float = Field(1.0, gt=0, description="T of the teacher's softmax")
     precision: Precision = Field(
         "auto", description="autocast of the teacher's forward pass; auto: bf16 where the hardware gains by it"

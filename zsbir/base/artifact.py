@@ -22,6 +22,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 import zsbir
+from zsbir.base import limits
 from zsbir.base.cache import cache_name, cached
 from zsbir.base.code import package_sha256
 from zsbir.base.config import Config
@@ -30,8 +31,19 @@ from zsbir.base.events import Progress, say
 from zsbir.base.files import sha256_file, write_failure
 from zsbir.base.folder import TooLarge
 from zsbir.base.layout import WEIGHT_FILE, below_root, root_of
-from zsbir.base.manifest import MANIFEST, SCHEMA_VERSION, FileEntry, Kind, Manifest, checked_file_name, manifest_of, read_manifest
+from zsbir.base.manifest import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    FileEntry,
+    Kind,
+    Manifest,
+    Section,
+    checked_file_name,
+    manifest_of,
+    read_manifest,
+)
 from zsbir.base.storage import Folder, folder_name, is_remote, join, open_folder, split_file
+from zsbir.base.strict_json import parse_json
 
 __all__ = ["MANIFEST", "SCHEMA_VERSION", "SHOWN_FROM_MB", "Artifact", "Draft", "FileEntry", "Kind", "Manifest", "draft", "exists"]
 
@@ -124,6 +136,17 @@ class Artifact:
         if not is_remote(self.uri) and not self._matches_manifest(name, path):  # copies from object storage are checked on arrival
             raise self._damaged(name)
         return path
+
+    def read_json(self, name: str) -> Any:
+        """Return the value of one of its JSON files. Raises InputError when it is damaged, or exceeds `zsbir.base.limits`."""
+        path = self.verified(name)
+        try:
+            if path.stat().st_size > limits.JSON_BYTES:
+                raise TooLarge(self.uri, name, limits.JSON_BYTES)
+            value = parse_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {join(self.uri, name)}: {error}") from None
+        return Section(value) if isinstance(value, dict) else value
 
     def _matches_manifest(self, name: str, path: Path) -> bool:
         entry = self.manifest.files[name]

@@ -41,3 +41,43 @@ LINEAGE_STEPS = 32
 
 LINEAGE_INPUTS = 100_000
 """Inputs in the lineage of an artifact, written out as a tree."""
+
+TABLE_ROWS = 100_000_000
+"""Rows of a Parquet file."""
+
+TABLE_BYTES = 16 * GIB
+"""Bytes that the columns read of one table take in memory."""
+
+TABLE_FLOOR_BYTES = 256 * MIB
+TABLE_RATIO = 100
+"""A table may take TABLE_FLOOR_BYTES, and this many times the bytes of its file. Sample tables take four to twenty times those."""
+
+ROW_GROUP_BYTES = 256 * MIB
+"""Bytes of one column of a row group that is read by itself: images, or thumbnails."""
+
+SHARD_BYTES = 4 * GIB
+"""Bytes of the images of one shard; ingest cuts at a fraction of that."""
+
+INDEX_PHOTOS = 100_000_000
+"""Photos of an index."""
+
+EMBEDDING_DIM = 4096
+"""Dimensions of an embedding."""
+
+IMAGE_PX = 2048
+"""Side of the images that an encoder takes, in pixels."""
+
+ENCODER_BYTES = 4 * GIB
+"""Bytes of an encoder's file."""
+
+THUMBNAIL_BYTES = MIB
+"""Bytes of one thumbnail, a JPEG file; those that index makes take about 20 kB."""
+
+THUMBNAIL_PIXELS = 2**20
+"""Pixels of one thumbnail."""
+
+PATH_BYTES = 16_384
+"""Bytes of one path or name in a table, in UTF-8."""
+
+CLASSES = 1_000_000
+"""Classes of a data set; labels of a teacher."""

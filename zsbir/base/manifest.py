@@ -57,6 +57,18 @@ def _one_part(name: str) -> str:
     return name
 
 
+class Section(dict[str, Any]):
+    """A mapping of a manifest. Asking for what it does not hold is the artifact's fault: it raises InputError."""
+
+    def __missing__(self, name: str) -> Any:
+        raise InputError(f"an artifact's manifest lacks {name!r}, which every artifact of its kind has: zsbir did not make it")
+
+
+def _section(values: dict[str, Any]) -> Section:
+    return Section({name: Section(value) if isinstance(value, dict) else value for name, value in values.items()})
+
+
+Facts = Annotated[dict[str, Any], AfterValidator(_section)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 Count = Annotated[int, Field(strict=True, ge=-_COUNT, lt=_COUNT)]
 
@@ -87,10 +99,10 @@ class Manifest(Config):
     schema_version: int = Field(SCHEMA_VERSION, strict=True, ge=1, le=SCHEMA_VERSION)
     name: Annotated[str, AfterValidator(_one_part)] = Field(max_length=200)
     digest: str = Field(pattern="^[0-9A-Za-z_-]{1,128}$")
-    config: dict[str, Any] = {}
-    inputs: dict[str, Any] = {}
-    counts: dict[str, Count] = {}
-    facts: dict[str, Any] = {}
+    config: Facts = {}
+    inputs: Facts = {}
+    counts: Annotated[dict[str, Count], AfterValidator(_section)] = {}
+    facts: Facts = {}
     files: dict[FileName, FileEntry] = Field({}, max_length=limits.FILES)
     stored_as: dict[FileName, FileName] = {}
     code: dict[str, str] = {}

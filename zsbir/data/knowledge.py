@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from jaxtyping import Float
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
+from zsbir.base.parquet import read_table
 
 TOP_LABELS = 5
 _ROUNDING = 1e-3
@@ -64,7 +65,12 @@ def load_knowledge(knowledge: Artifact, dataset: Artifact) -> dict[int, Float[np
             f"{knowledge.uri} is knowledge of another data set ({str(made_from)[:12]}, this one is {dataset.digest[:12]}); "
             f"run python -m zsbir.teacher {dataset.uri}"
         )
-    table = pq.read_table(knowledge.file("knowledge.parquet"), columns=["class_id", "distribution"])
+    where = knowledge.address("knowledge.parquet")
+    columns = {name: KNOWLEDGE_SCHEMA.field(name).type for name in ("class_id", "distribution")}
+    table = read_table(knowledge.file("knowledge.parquet"), columns, where)
+    labels = set(pc.list_value_length(table["distribution"]).to_pylist())
+    if len(labels) != 1 or pc.list_flatten(table["distribution"]).null_count:
+        raise InputError(f"{where}: the distributions are not over the same labels; make it again with python -m zsbir.teacher")
     rows = zip(table["class_id"].to_pylist(), table["distribution"].to_pylist(), strict=True)
     distributions = {class_id: np.asarray(distribution, np.float64) for class_id, distribution in rows}
     if not all(is_distribution(distribution) for distribution in distributions.values()):

@@ -5,11 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow as pa
 from jaxtyping import Int, Int8, Int32
 
+from zsbir.base import limits
 from zsbir.base.artifact import Artifact
+from zsbir.base.errors import InputError
+from zsbir.base.parquet import read_table
 from zsbir.data.domains import DOMAINS, SPLITS
+from zsbir.data.schema import SAMPLES_SCHEMA
+
+_COLUMNS = {
+    field.name: field.type
+    for field in SAMPLES_SCHEMA
+    if field.name in {"domain", "class_id", "class_name", "split", "sha256", "path", "shard", "row"}
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,10 @@ class Samples:
 
 
 def load_samples(dataset: Artifact) -> Samples:
-    """Read the sample table of a Dataset artifact."""
-    table = pq.read_table(dataset.file("samples.parquet"))
+    """Read the sample table of a Dataset artifact. Raises InputError for one that no ingest wrote."""
+    where = dataset.address("samples.parquet")
+    table = read_table(dataset.file("samples.parquet"), _COLUMNS, where)
+    _check(table, where)
     ids, names = table["class_id"].to_numpy(), table["class_name"].to_numpy(zero_copy_only=False)
     class_names = [""] * (int(ids.max(initial=-1)) + 1)
     for class_id, first in zip(*np.unique(ids, return_index=True), strict=True):
@@ -62,6 +74,18 @@ def load_samples(dataset: Artifact) -> Samples:
         path=table["path"].to_numpy(zero_copy_only=False),
         class_names=tuple(class_names),
     )
+
+
+def _check(table: pa.Table, where: str) -> None:
+    """Raise InputError for numbers that name no class, shard or row, and for domains and splits that are not known."""
+    for name, limit in (("class_id", limits.CLASSES), ("shard", limits.FILES), ("row", limits.TABLE_ROWS)):
+        numbers = table[name].to_numpy()
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < limit:
+            raise InputError(f"{where}: column {name!r} holds {numbers.min()} to {numbers.max()}, not 0 to {limit - 1}")
+    for name, known in (("domain", DOMAINS), ("split", SPLITS)):
+        strangers = set(table[name].unique().to_pylist()) - set(known)
+        if strangers:
+            raise InputError(f"{where}: column {name!r} holds {min(strangers)[:100]!r}, not one of {', '.join(known)}")
 
 
 def _codes(values: list[str], names: tuple[str, ...]) -> Int8[np.ndarray, "n"]:

@@ -21,10 +21,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
+from zsbir.base import limits
 from zsbir.base.artifact import SHOWN_FROM_MB, Artifact, FileEntry
 from zsbir.base.cache import cache_bytes, cached, is_cached
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import Progress, warn
+from zsbir.base.files import open_regular
+from zsbir.base.parquet import budget_of, check_pages, damaged, leaves
 from zsbir.base.ranged import RangedFile
 from zsbir.base.storage import is_remote
 from zsbir.data.samples import Samples
@@ -32,6 +35,9 @@ from zsbir.data.schema import ROW_GROUP_ROWS, shard_name
 
 FETCHES = 4
 """Shards that are fetched at the same time."""
+
+_BYTES = "image.bytes"
+"""The column of encoded images."""
 
 _GROUPS_KEPT = 64
 _CACHE_SHARE = 0.8
@@ -57,13 +63,20 @@ class Images:
         """Return the encoded image at a position of the sample table. Raises InputError when its shard is missing or damaged."""
         shard, row = int(self._samples.shard[position]), int(self._samples.row[position])
         if shard in self._resident:
-            data: bytes = self._column(shard)[row].as_py()
-            return data
+            return self._image(shard, row)
         try:
             return self._checked(position, shard, row)
         except InputError:
             self._groups.forget(shard)  # it may have been damaged on its way: once more
             return self._checked(position, shard, row)
+
+    def _image(self, shard: int, row: int) -> bytes:
+        """Return an image of a shard that has a working copy."""
+        column = self._column(shard)
+        data = column[row].as_py() if row < len(column) else None
+        if not isinstance(data, bytes):
+            raise InputError(f"{self._dataset.address(shard_name(shard))} has no image {row}; make the data set again")
+        return data
 
     def _checked(self, position: int, shard: int, row: int) -> bytes:
         data = self._groups.read(shard, row)
@@ -144,15 +157,33 @@ def _write_working_copy(dataset: Artifact, name: str, file: Path) -> None:
         shard = file.with_name(file.name + ".parquet")
         try:
             dataset.download(name, shard)
-            table = pq.read_table(shard, columns=["image"])
+            column = _read_images(shard, dataset.address(name))
         finally:
             shard.unlink(missing_ok=True)
     else:
-        table = pq.read_table(dataset.verified(name), columns=["image"])
-    column = pc.struct_field(table.combine_chunks()["image"], "bytes").combine_chunks()
+        column = _read_images(dataset.verified(name), dataset.address(name))
     batch = pa.record_batch([column], names=["bytes"])
     with file.open("wb") as target, pa.ipc.new_file(target, batch.schema) as writer:
         writer.write_batch(batch)
+
+
+def _read_images(path: Path, where: str) -> pa.Array:
+    with damaged(where), open_regular(path) as source:
+        metadata = pq.read_metadata(path)
+        limit = min(limits.SHARD_BYTES, budget_of(path.stat().st_size))
+        _check_images(source, metadata, None, limit, where)
+        table = pq.ParquetFile(path, metadata=metadata).read(columns=[_BYTES])
+        table.validate(full=True)
+        return pc.struct_field(table.combine_chunks()["image"], "bytes").combine_chunks()
+
+
+def _check_images(source: Any, metadata: Any, groups: Sequence[int] | None, limit: int, where: str) -> None:
+    """Raise InputError where the images of these row groups (None: all) may take more bytes of memory than `limit`."""
+    found = [leaf for leaf in leaves(metadata, ["image"], where, groups) if leaf.path == _BYTES]
+    size = sum(leaf.most_bytes for leaf in found)
+    if size > limit:
+        raise InputError(f"{where} may ask for {size} bytes of images at once, more than the {limit} allowed")
+    check_pages(source, found, where)
 
 
 class _RowGroups:
@@ -169,10 +200,12 @@ class _RowGroups:
         try:
             with self._lock:
                 column = self._group(shard, group)
-            data: bytes = column[row_in_group].as_py()
+            data = column[row_in_group].as_py()
+            if not isinstance(data, bytes):
+                raise TypeError(f"image {row} is missing")  # noqa: TRY301 - reported below
         except FileNotFoundError:
             raise InputError(f"{self._dataset.uri} (dataset) has no file {shard_name(shard)!r}: it is gone") from None
-        except (pa.ArrowException, OSError, LookupError, ValueError) as error:
+        except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
             line = " ".join(str(error).split())
             raise InputError(f"{self._dataset.address(shard_name(shard))} is damaged ({line}); make the data set again") from None
         return data
@@ -187,7 +220,10 @@ class _RowGroups:
     def _group(self, shard: int, group: int) -> pa.Array:
         key = (shard, group)
         if key not in self._kept:
-            self._kept[key] = pc.struct_field(self._file(shard).read_row_group(group, ["image"])["image"], "bytes").combine_chunks()
+            file, where = self._file(shard), self._dataset.address(shard_name(shard))
+            with _opened(self._dataset, shard_name(shard)) as source:
+                _check_images(source, file.metadata, [group], limits.ROW_GROUP_BYTES, where)
+            self._kept[key] = pc.struct_field(file.read_row_group(group, [_BYTES])["image"], "bytes").combine_chunks()
         self._kept.move_to_end(key)
         while len(self._kept) > _GROUPS_KEPT:
             self._kept.popitem(last=False)
@@ -195,13 +231,13 @@ class _RowGroups:
 
     def _file(self, shard: int) -> pq.ParquetFile:
         if shard not in self._files:
-            self._files[shard] = pq.ParquetFile(_ranged(self._dataset, shard_name(shard)))
+            self._files[shard] = pq.ParquetFile(pa.PythonFile(_opened(self._dataset, shard_name(shard)), mode="r"))
         return self._files[shard]
 
 
-def _ranged(dataset: Artifact, name: str) -> Any:
+def _opened(dataset: Artifact, name: str) -> Any:
     """Open a file of the data set for ranged reads."""
     path = dataset.folder.local(dataset.key(name))
     if path is not None:
-        return path
-    return pa.PythonFile(RangedFile(dataset.folder, dataset.key(name), dataset.manifest.files[name].size), mode="r")
+        return open_regular(path)
+    return RangedFile(dataset.folder, dataset.key(name), dataset.manifest.files[name].size)

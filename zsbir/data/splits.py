@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.filetypes import what_is
 from zsbir.base.seeds import stream
 from zsbir.base.storage import split_file
+from zsbir.base.strict_json import parse_json
 from zsbir.base.textfile import decode_text, text_lines
 from zsbir.data.names import match_names, spelled_alike
 
@@ -48,7 +48,7 @@ def read_lists(uri: str | Path) -> ClassLists:
 
 def _from_json(text: str, where: str) -> ClassLists:
     try:
-        values: Any = json.loads(text)
+        values: Any = parse_json(text.encode())
     except ValueError as error:
         raise InputError(f"{where} is {what_is(text.encode('utf-8', 'replace')) or f'not JSON: {error}'}") from None
     if not isinstance(values, dict) or "unseen" not in values:

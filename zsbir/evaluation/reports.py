@@ -55,6 +55,6 @@ def interval_text(interval: Interval | None, classes: int) -> str:
 
 
 def _columns(report: Artifact, names: tuple[str, ...]) -> Any:
-    import pyarrow.parquet as pq  # loaded here: command lines that open no report read this module's callers
+    from zsbir.base.parquet import read_table  # loaded here: command lines that open no report read this module's callers
 
-    return pq.read_table(report.verified("per_query.parquet"), columns=list(names))
+    return read_table(report.verified("per_query.parquet"), dict.fromkeys(names), report.address("per_query.parquet"))

@@ -15,6 +15,7 @@ from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say, warn
 from zsbir.base.layout import datasets_folder
+from zsbir.base.parquet import read_table
 from zsbir.base.storage import Folder, join, open_folder
 from zsbir.base.text import clean
 from zsbir.data import doctor, summary
@@ -48,9 +49,14 @@ def _already_made(datasets: Folder, folder: Folder, plan: Plan) -> Artifact | No
         return None
     made = Artifact(folder.uri, "dataset")
     if _too_many(plan, made.manifest.counts["quarantined"]):
-        _fail(datasets, plan, pq.read_table(made.file("quarantine.parquet")), len(plan.sources))
+        _fail(datasets, plan, _read_quarantine(made), len(plan.sources))
     say(f"nothing has changed since {made.uri} was made")
     return made
+
+
+def _read_quarantine(dataset: Artifact) -> pa.Table:
+    columns = {field.name: field.type for field in QUARANTINE_SCHEMA}
+    return read_table(dataset.file("quarantine.parquet"), columns, dataset.address("quarantine.parquet"))
 
 
 def _records(folder: Folder, plan: Plan, settings: Settings) -> Generator[Record]:

@@ -12,11 +12,15 @@ from typing import Any
 import torch
 import torchvision
 from jaxtyping import Float, UInt8
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from zsbir.base import limits
+from zsbir.base.config import Config
 from zsbir.base.errors import InputError
+from zsbir.base.strict_json import parse_json
 from zsbir.model.choices import Backbone
 from zsbir.model.weights import Weights, check_finite
 
@@ -101,12 +105,32 @@ def save_encoder(path: Path, facts: dict[str, Any], tensors: dict[str, Tensor]) 
 
 
 def saved_facts(path: Path) -> dict[str, Any]:
-    """Return backbone, embedding_dim and image_px of a saved encoder. Raises InputError for any other file."""
+    """Return backbone, embedding_dim and image_px of a saved encoder.
+
+    Raises InputError for any other file: one whose tensors are not those of this encoder, or that asks for more than
+    `zsbir.base.limits` allows.
+    """
     from safetensors import SafetensorError, safe_open
 
+    if path.is_file() and path.stat().st_size > limits.ENCODER_BYTES:
+        raise InputError(f"{path} is not an encoder saved by zsbir: it has more than {limits.ENCODER_BYTES} bytes")
     try:
         with safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {})["zsbir"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+            facts = EncoderFacts.of(dict(parse_json((file.metadata() or {})["zsbir"].encode())), where="its metadata").model_dump()
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, InputError) as error:
         raise InputError(f"{path} is not an encoder saved by zsbir ({error})") from None
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in Encoder(**facts).state_dict().items()}
+    wrong = sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name))
+    if wrong:
+        raise InputError(f"{path} is not an encoder saved by zsbir: {len(wrong)} tensors differ, first {wrong[0][:200]!r}")
     return facts
+
+
+class EncoderFacts(Config):
+    """The arguments that build an encoder, as its file holds them."""
+
+    backbone: Backbone
+    embedding_dim: int = Field(strict=True, ge=1, le=limits.EMBEDDING_DIM)
+    image_px: int = Field(strict=True, ge=1, le=limits.IMAGE_PX)

@@ -5,7 +5,6 @@ Every number in it is read from their manifests and from report.json.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +64,7 @@ def card_text(subject: Subject) -> str:
 
 
 def _summary(subject: Subject) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads(subject.report.verified("report.json").read_text("utf-8"))
+    summary: dict[str, Any] = subject.report.read_json("report.json")
     return summary
 
 

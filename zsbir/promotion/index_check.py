@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file
@@ -21,6 +20,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.storage import open_folder
 from zsbir.data.gallery import dataset_gallery
 from zsbir.data.images import BadImage, eval_image
+from zsbir.data.index_files import IndexFiles
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.evaluation.embed import EMBED_BATCH
@@ -123,17 +123,10 @@ def _same_encoder(index: Artifact, run: Artifact) -> Encoder:
 
 def _contents(index: Artifact, encoder: Encoder) -> tuple[Float[np.ndarray, "g d"], list[str]]:
     """Return the vectors of the index and the paths of their photos."""
-    try:
-        vectors = np.load(index.verified("vectors.npy"), mmap_mode="r")
-    except ValueError as error:
-        raise InputError(f"{index.address('vectors.npy')} is not an array: {error}") from None
-    paths = pq.read_table(index.verified("items.parquet"), columns=["path"])["path"].to_pylist()
-    if vectors.shape != (len(paths), encoder.embedding_dim) or not np.isfinite(vectors).all():
-        raise InputError(
-            f"{index.uri} holds vectors of shape {vectors.shape} for {len(paths)} photos and an encoder of"
-            f" {encoder.embedding_dim} dimensions, or some are not numbers; make the index again with python -m zsbir.index"
-        )
-    return vectors, paths
+    files = IndexFiles(index, encoder.embedding_dim)
+    if not np.isfinite(files.vectors).all():
+        raise InputError(f"{index.uri} holds vectors that are not numbers; make the index again with python -m zsbir.index")
+    return files.vectors, files.paths.to_pylist()
 
 
 def _photos(index: Artifact, paths: list[str]) -> list[bytes | None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
+from zsbir.base import limits
 from zsbir.base.config import Config
 from zsbir.data.augmentation import Augmentation
 from zsbir.losses.objective_config import ObjectiveConfig
@@ -13,6 +14,8 @@ from zsbir.model.choices import Backbone
 
 Precision = Literal["auto", "bf16", "fp32"]
 """Autocast to bfloat16, or not; `auto` decides by the hardware (`zsbir.training.precision`)."""
+
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 BatchNormMode = Literal["frozen", "sync"]
 """Statistics of batch normalisation: the pre-trained ones, or those of the global batch (`zsbir.training.batchnorm`)."""
@@ -34,8 +37,8 @@ class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
 
     recipe: str = Field("custom", pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="name of the recipe this came from")
     backbone: Backbone = Field("resnet50", description="torchvision network that is fine-tuned")
-    embedding_dim: int = Field(512, ge=2, description="dimension of the embedding")
-    image_px: int = Field(224, ge=16, description="side of the images, pixels")
+    embedding_dim: int = Field(512, ge=2, le=limits.EMBEDDING_DIM, description="dimension of the embedding")
+    image_px: int = Field(224, ge=16, le=limits.IMAGE_PX, description="side of the images, pixels")
     epochs: float = Field(10.0, gt=0, description="passes over as many images as the training split has")
     steps: int = Field(0, ge=0, description="optimiser steps; 0: by epochs")
     classes_per_batch: int = Field(16, ge=2, description="P, different classes in a global batch")

@@ -92,10 +92,9 @@ def deliver_again(job: Job) -> None:
 
 
 def _log_history(tracker: Tracker, run: Artifact) -> None:
-    import pyarrow.parquet as pq
-
+    from zsbir.base.parquet import read_numbers
     from zsbir.training.loop import tracked_names
 
-    for row in pq.read_table(run.file("history.parquet")).to_pylist():
+    for row in read_numbers(run.file("history.parquet"), run.address("history.parquet")).to_pylist():
         metrics = {name: value for name, value in row.items() if value is not None and name != "step"}
         tracker.log(int(row["step"]), tracked_names(metrics))

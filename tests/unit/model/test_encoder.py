@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 import torchvision
@@ -109,3 +111,44 @@ def test_the_trunk_starts_from_the_weights_and_leaves_their_classifier_out():
         features = encoder(images(3))[1]
         logits = source(Normalise()(images(3)))
     torch.testing.assert_close(features @ weights.classifier[0].T + weights.classifier[1], logits)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"embedding_dim": 2_000_000}, "embedding_dim"),
+        ({"embedding_dim": 0}, "embedding_dim"),
+        ({"embedding_dim": -1}, "embedding_dim"),
+        ({"embedding_dim": True}, "embedding_dim"),
+        ({"embedding_dim": "16"}, "embedding_dim"),
+        ({"embedding_dim": 17}, "1 tensors differ, first 'embedding.weight'"),
+        ({"image_px": 200_000}, "image_px"),
+        ({"image_px": 0}, "image_px"),
+        ({"image_px": 32.5}, "image_px"),
+        ({"backbone": "vit_b_16"}, "backbone"),
+        ({"backbone": "../resnet18"}, "backbone"),
+        ({"backbone": ["resnet18"]}, "backbone"),
+        ({"backbone": "resnet50"}, "tensors differ"),
+        ({"more": 1}, "unknown field"),
+        ([], "not an encoder"),
+        ("deep", "nested"),
+        (None, "not an encoder"),
+    ],
+    ids=str,
+)
+def test_an_encoder_that_asks_for_what_no_training_makes_is_refused(tmp_path, facts, reason):
+    saved = Encoder("resnet18", 16, PX)
+    text = "[" * 5000 if facts == "deep" else json.dumps({**saved.facts(), **facts} if isinstance(facts, dict) else facts)
+    save_file({name: tensor.contiguous() for name, tensor in saved.state_dict().items()}, tmp_path / "a", {"zsbir": text})
+    with pytest.raises(InputError, match=reason) as error:
+        Encoder.load(tmp_path / "a")
+    assert "\n" not in str(error.value)
+
+
+def test_an_encoder_with_tensors_of_its_own_invention_is_refused(tmp_path):
+    saved = Encoder("resnet18", 16, PX)
+    tensors = {name: tensor.contiguous() for name, tensor in saved.state_dict().items()}
+    for changed in ({**tensors, "extra": torch.zeros(3)}, {name: tensors[name] for name in list(tensors)[1:]}):
+        save_file(changed, tmp_path / "a", {"zsbir": json.dumps(saved.facts())})
+        with pytest.raises(InputError, match="1 tensors differ"):
+            saved_facts(tmp_path / "a")
