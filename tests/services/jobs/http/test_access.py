@@ -1,4 +1,4 @@
-"""Who is let in: tokens made over the API, login links that work once, sessions of browsers; and what a stranger leaves in the log."""
+"""Who is let in: tokens made over the API, login links that work once, sessions of browsers; what a stranger leaves in a log."""
 
 from __future__ import annotations
 
