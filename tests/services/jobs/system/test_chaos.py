@@ -87,6 +87,7 @@ def test_down_lets_trainings_save_and_up_goes_on_with_them(service, dataset, kno
 
 def test_what_was_started_is_told_no_secret_is_readable_and_nothing_is_left_of_what_was_killed(service):
     service.up()
+    exported = dict(re.findall(r"(RAY_\w+)=(\S+)", service.stderr))
     folder, temp = state_folder(service.root), Path(service.state["ray"]["temp"])
     assert [oct(path.stat().st_mode & 0o777) for path in (folder, temp)] == ["0o700", "0o700"]
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("*") if path.is_file())
@@ -110,7 +111,6 @@ def test_what_was_started_is_told_no_secret_is_readable_and_nothing_is_left_of_w
     assert service.client.queue()["dispatcher"] is not None
 
     # `ray job submit` beside the queue, as the last lines of `up` say.
-    exported = dict(re.findall(r"(RAY_\w+)=(\S+)", service.stderr))
     assert set(exported) == {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"}
     ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--", "python", "-m", "zsbir.train", "--help"]
     beside = subprocess.run(ray, env={**os.environ, **exported}, capture_output=True, text=True, timeout=120, check=False)
