@@ -61,8 +61,8 @@ check: $(READY) ## format, lint, types, import contracts
 bench: $(READY) ## measurements: ratios within one run
 	$(BIN)/python -m pytest -o python_files='bench_*.py' -s tests/bench
 
-ui: $(READY) ## the MLflow UI on what was trained under ROOT
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --backend-store-uri "sqlite:///$(abspath $(ROOT))/mlflow.db" --host 127.0.0.1 --port $(or $(PORT),5000) --workers 1
+ui: $(READY) ## the MLflow UI on what was trained under ROOT, behind a password
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m services.jobs.local.tracking_server --root "$(ROOT)" --port $(or $(PORT),5000)
 
 lock: ## compile requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev -o requirements.lock pyproject.toml

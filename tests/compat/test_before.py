@@ -58,9 +58,16 @@ def calls() -> dict[str, list[dict]]:
     return json.loads((PLACE / "calls.json").read_text())
 
 
-def api(database: Path, mlflow_url: str = "") -> TestClient:
-    settings = ApiSettings(store=f"sqlite:///{database}", root=ROOT, places=(str(PLACE),), auth="off", mlflow_url=mlflow_url)
+def api(database: Path, mlflow_url: str = "", auth: str = "off") -> TestClient:
+    settings = ApiSettings(store=f"sqlite:///{database}", root=ROOT, places=(str(PLACE),), auth=auth, mlflow_url=mlflow_url)
     return TestClient(create_app(settings), base_url="http://127.0.0.1:8270", raise_server_exceptions=False)
+
+
+def as_owner(client: TestClient) -> TestClient:
+    """The client with the token of the user who started the service, as `up` makes it."""
+    token = client.app.state.jobs.tokens.make("local", "operator", "up")
+    client.headers["Authorization"] = f"Bearer {token}"
+    return client
 
 
 def ask(client: TestClient, call: dict):
@@ -83,11 +90,22 @@ def test_the_same_commands_find_what_they_made(facts, capsys):
     assert len(search._parse([facts["index"], str(SKETCH), "-k", "3"]).splitlines()) == 4
 
 
-def test_an_old_client_sees_what_it_saw(calls, tmp_path):
+@pytest.mark.parametrize("auth", ["off", "tokens"])
+def test_an_old_client_sees_what_it_saw(calls, tmp_path, auth):
+    """With the owner's token, too, except that the service now asks for tokens."""
     database = Path(shutil.copy(PLACE / "root/service/jobs.db", tmp_path))
     links = [json.loads(call["answer"])["links"]["mlflow_run"] for call in calls["looks"] if "attempts_made" in call["answer"]]
-    client = api(database, next(link.partition("/#")[0] for link in links if link))
+    client = api(database, next(link.partition("/#")[0] for link in links if link), auth)
+    client = as_owner(client) if auth == "tokens" else client
     for call in calls["looks"]:
+        if call["path"] == "/api/me":
+            assert ask(client, call).json() == {**json.loads(call["answer"]), "auth": auth, "session": False}
+            continue
+        if call["path"].startswith("/api/audit") and auth == "tokens":
+            made, *before = ask(client, call).json()["events"]
+            assert made["what"] == "token made"
+            assert_holds(before, json.loads(call["answer"])["events"], call["path"])
+            continue
         answer = ask(client, call)
         assert answer.status_code == call["status"], call["path"]
         if call["status"] >= 400:
@@ -125,9 +143,19 @@ def assert_holds(now, was, where: str) -> None:
         assert now == was, where
 
 
-def test_an_old_client_may_submit_cancel_and_retry(calls, tmp_path):
-    new = api(tmp_path / "new.db")
-    old = api(Path(shutil.copy(PLACE / "root/service/jobs.db", tmp_path)))
+def test_an_old_client_without_a_token_is_told_that_it_needs_one(calls, tmp_path):
+    client = api(Path(shutil.copy(PLACE / "root/service/jobs.db", tmp_path)), auth="tokens")
+    for call in [*calls["looks"], *calls["changes"]]:
+        answer = ask(client, call)
+        assert answer.status_code == (200 if call["path"] == "/healthz" else 401), call["path"]
+        assert call["path"] == "/healthz" or "needs a valid token" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("auth", ["off", "tokens"])
+def test_an_old_client_may_submit_cancel_and_retry(calls, tmp_path, auth):
+    new, old = api(tmp_path / "new.db", auth=auth), api(Path(shutil.copy(PLACE / "root/service/jobs.db", tmp_path)), auth=auth)
+    if auth == "tokens":
+        new, old = as_owner(new), as_owner(old)
     for call in calls["changes"]:
         answer = ask(new if call["path"] == "/api/jobs" else old, call)
         assert answer.status_code == call["status"], (call["body"], answer.text)

@@ -76,7 +76,7 @@ class Service:
 
     @property
     def client(self) -> Client:
-        return Client(self.state["url"])
+        return Client(self.state["url"], Path(self.state["token"]).read_text().strip())
 
     def pid(self, name: str) -> int:
         return int(next(program["pid"] for program in self.state["programs"] if program["name"] == name))

@@ -1,4 +1,4 @@
-"""MLflow's own server over a database file, started as `make ui` does."""
+"""MLflow's own server over a database file, as a person starts it: `mlflow server`."""
 
 from __future__ import annotations
 

@@ -91,6 +91,8 @@ export function start({ openPage, tokenCommand, upCommand }) {
     event.preventDefault();
     say(sentence(event.reason.message));
   });
+  // A link that is opened in a tab of this page changes nothing but what stands behind the #.
+  window.addEventListener("hashchange", () => location.hash.startsWith("#login=") && location.reload());
   useLoginLink().then(askWho, (error) => {
     if (!(error instanceof ApiError)) throw error;
     signIn(sentence(error.message));

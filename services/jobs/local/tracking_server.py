@@ -13,14 +13,18 @@ import argparse
 import base64
 import hmac
 import os
+import secrets
 import sys
 from pathlib import Path
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.common.private import write_private
 from services.common.server import serve
+from services.jobs.local.paths import make_state_folder
 from zsbir.base import events
+from zsbir.base.layout import mlflow_artifacts, mlflow_database
 from zsbir.base.storage import is_remote
 from zsbir.base.urls import sqlite_url
 
@@ -79,16 +83,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m services.jobs.local.tracking_server", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--database", type=Path, required=True, help="SQLite file")
-    parser.add_argument("--artifacts", required=True, help="where artifacts lie: file:///folder or s3://bucket/prefix")
-    parser.add_argument("--password-file", type=Path, required=True, help="file that holds the password")
+    parser.add_argument("--root", default="", help="storage root: take its database, and a password file of its service's folder")
+    parser.add_argument("--database", type=Path, help="SQLite file")
+    parser.add_argument("--artifacts", default="", help="where artifacts lie: file:///folder or s3://bucket/prefix")
+    parser.add_argument("--password-file", type=Path, help="file that holds the password")
     parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
     parsed = parser.parse_args()
+    if parsed.root:
+        parsed.database, parsed.password_file = mlflow_database(parsed.root), _own_password(parsed.root)
+        parsed.artifacts = mlflow_artifacts(parsed.database).as_uri()
+        address = f"http://127.0.0.1:{parsed.port}"
+        events.say(f"MLflow at {address} asks for a name, {USER}, and a password, which is in {parsed.password_file}")
     password = parsed.password_file.read_text("utf-8").strip()
     if not password:
         events.say(f"error: {parsed.password_file} is empty")
         sys.exit(2)
     serve(create_app(parsed.database, parsed.artifacts, password), "127.0.0.1", parsed.port, receipt_s=UPLOAD_S)
+
+
+def _own_password(root: str) -> Path:
+    """Return the file with the password of an MLflow that a person starts by hand: it stays the same."""
+    file = make_state_folder(root) / "ui.password"
+    if not file.exists():
+        write_private(file, secrets.token_urlsafe(12))
+    return file
 
 
 if __name__ == "__main__":

@@ -551,6 +551,34 @@ def test_jobs_are_cancelled_through_the_page_one_and_many(queue: Queue, visit) -
     there.check()
 
 
+def test_a_login_link_lets_one_browser_in_once_and_leaves_the_address(closed_queue: Queue, visit) -> None:
+    queue, tokens = closed_queue, Tokens(closed_queue.store)
+    queue.submit(owner="ann")
+    token = tokens.bearer(queue.token("ann", "submitter"))
+    assert token
+    code = tokens.make_login(token)
+    there = visit(queue)
+    page = there.open(f"/#login={code}")
+    expect(page.get_by_role("button", name="Cancel job 1")).to_be_visible()
+    expect(page.get_by_text("ann, submitter")).to_be_visible()
+    assert code not in page.url
+    assert page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [0, 0, ""]
+    page.reload()
+    expect(page.get_by_text("ann, submitter")).to_be_visible()
+
+    other = visit(queue)
+    second = other.open(f"/#login={code}")
+    expect(second.get_by_text("used before, or is too old")).to_be_visible()
+    second.evaluate(f"location.hash = 'login={tokens.make_login(token)}'")
+    expect(second.get_by_text("ann, submitter")).to_be_visible()
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_label("Token")).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("Token")).to_be_visible()
+    there.check(refusals=True)
+    other.check(refusals=True)
+
+
 def test_a_token_signs_in_and_its_role_decides_which_buttons_there_are(closed_queue: Queue, visit) -> None:
     queue = closed_queue
     queue.submit(owner="ann")

@@ -62,10 +62,8 @@ def test_where_gpus_are_limited_one_process_holds_one_or_sees_none(served, tmp_p
 
     def held(project, **fields):
         user = served.app.state.users.user_of(served.tokens["submitter"])
-        submission = JobRequest.of({"kind": "pretrain", "config": {}, "project": project})
-
-        asked = Submission.of({"kind": "pretrain", "config": {}, "project": submission.project, **fields})
-        return service._resources(user, asked, config, store.limits())["gpus"]
+        asked = Submission.of({"kind": "pretrain", "config": {}, "project": project, **fields})
+        return service._resources(user, asked, {}, store.limits())["gpus"]
 
     assert held("default") == 0, "nobody counts GPUs"
     store.set_limits(Limits(projects={"vision": ProjectLimits(gpu_hours=5)}), "test")

@@ -9,12 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from servers.chaos import Service, chaos, submitted
 
+from services.jobs.local.ownership import Leader, of_service
 from services.jobs.local.paths import state_folder
 from services.jobs.runs.attempt_dir import attempt_dir_of
 
@@ -81,8 +85,24 @@ def test_down_lets_trainings_save_and_up_goes_on_with_them(service, dataset, kno
     bystander.wait()
 
 
-def test_what_was_started_is_told_and_no_secret_is_readable(service):
+def test_what_was_started_is_told_no_secret_is_readable_and_nothing_is_left_of_what_was_killed(service):
     service.up()
+    exported = dict(re.findall(r"(RAY_\w+)=(\S+)", service.stderr))
+    folder, temp = state_folder(service.root), Path(service.state["ray"]["temp"])
+    assert [oct(path.stat().st_mode & 0o777) for path in (folder, temp)] == ["0o700", "0o700"]
+    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("*") if path.is_file())
+    of_it = of_service(list(map(Leader.of, service.state["programs"])), service.state["marker"])
+    reachable = [
+        each for process in of_it for each in listening(process) if not ip_address(each.removeprefix("::ffff:")).is_loopback
+    ]
+    assert len(of_it) > 10
+    assert reachable == [], "from other machines"
+    secrets = [(folder / name).read_text() for name in ("operator.token", "ray.token", "mlflow.password")]
+    assert not any(secret in word for process in of_it for word in words_of(process) for secret in secrets)
+    assert httpx.get(f"{service.state['url']}/api/jobs").status_code == 401
+    assert httpx.get(f"{service.state['mlflow']}/").status_code == 401
+    assert service.command("list", f"--root={service.root}", "--json") == "[]"
+    assert service.command("limits", f"--root={service.root}")
     said = json.loads((state_folder(service.root) / "up.json").read_text())
     assert {program["name"] for program in said["programs"]} == {"ray", "mlflow", "dispatcher", "api"}
     token = state_folder(service.root) / "ray.token"
@@ -91,13 +111,33 @@ def test_what_was_started_is_told_and_no_secret_is_readable(service):
     assert service.client.queue()["dispatcher"] is not None
 
     # `ray job submit` beside the queue, as the last lines of `up` say.
-    exported = dict(re.findall(r"(RAY_\w+)=(\S+)", service.stderr))
     assert set(exported) == {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"}
     ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--", "python", "-m", "zsbir.train", "--help"]
     beside = subprocess.run(ray, env={**os.environ, **exported}, capture_output=True, text=True, timeout=120, check=False)
     assert beside.returncode == 0, beside.stdout + beside.stderr
     assert "Dataset and Knowledge in, Run out" in beside.stdout
     assert service.client.jobs()["jobs"] == []
+
+    # The keeper and every program, killed at once: `down` ends what they had started.
+    pids = [service.state["keeper"]["pid"], *(program["pid"] for program in service.state["programs"])]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    service.command("down", f"--root={service.root}")
+    assert [process for process in of_it if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
+    assert not temp.exists()
+
+
+def listening(process):
+    """The addresses at which a process can be reached."""
+    with suppress(psutil.Error):
+        return [each.laddr.ip for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+    return []
+
+
+def words_of(process):
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []
 
 
 def wait_until(true, timeout_s=150):
