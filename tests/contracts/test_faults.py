@@ -47,7 +47,7 @@ from zsbir.data import blocks
 from zsbir.data.samples import load_samples
 from zsbir.data.schema import shard_name
 from zsbir.data.shards import Images
-from zsbir.training import checkpoint
+from zsbir.training import writer
 from zsbir.training.checkpoint import Checkpoints, TrainState, newest_checkpoint
 
 PAUSE_S, AWAY_S = 0.02, 0.1
@@ -120,7 +120,7 @@ def bench(request, images: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> It
     monkeypatch.setattr(s3, "_known", set())
     monkeypatch.setattr(s3, "_conditional", {})
     for name, value in {"RETRY_S": (0.01,), "CLOSING_S": 0.0, "GIVE_UP_S": 0.0}.items():
-        monkeypatch.setattr(checkpoint, name, value)
+        monkeypatch.setattr(writer, name, value)
     with FaultProxy(server) as proxy:
         yield Bench(proxy, server, server.new_bucket(), monkeypatch)
 

@@ -87,6 +87,22 @@ def test_a_killed_worker_is_replaced_and_training_goes_on_from_the_last_checkpoi
     assert "resuming at step" in err
 
 
+@pytest.mark.parametrize(
+    "every", [["--checkpoint-every-steps", "1", "--log-every-steps", "100"], ["--checkpoint-every-steps", "100"]]
+)
+def test_a_training_that_diverges_on_one_worker_or_on_all_is_not_tried_again(head, dataset, knowledge, tmp_path, every):
+    """Only the first worker sees weights that are not finite, when it saves them; all of them see a loss that is not."""
+    options = train_options(dataset, knowledge, tmp_path, "--num-workers", "2", "--no-tracking", "--lr", "2e37", *every)
+    done = subprocess.run([sys.executable, *options], env=head, text=True, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert line.startswith("error: training has diverged: ")
+    assert "lower the learning rates" in line
+    assert done.stderr.count("asked to stop") == done.stderr.count("resuming") == 0
+    (run,) = tmp_path.glob("runs/*")
+    assert {path.name for path in run.iterdir()} <= {".lock", "checkpoints"}, "no mark is left that would stop the next attempt"
+
+
 def test_the_teacher_says_the_same_on_two_ray_workers_as_in_one_process(head, dataset, weights, tmp_path):
     options = [
         "-m",
