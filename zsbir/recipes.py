@@ -112,7 +112,7 @@ SEED_SPREADS: dict[tuple[str, str, str], tuple[MeasuredSpread, ...]] = {
 
 
 def measured_spread(config: Mapping[str, Any], dataset: str, metric: str) -> MeasuredSpread | None:
-    """Return the measured spread of a training's seeds; None for other data, and other changes of the recipe than those measured."""
+    """Return the measured spread of a training's seeds; None for other data, and changes of the recipe that were not measured."""
     name = str(config.get("recipe"))
     known = SEED_SPREADS.get((name, dataset, metric), ())
     plain = recipe(name).model_dump(mode="json") if known else {}
