@@ -50,7 +50,7 @@ class World:
 
 
 # MEASURED
-TOY = World(0.60, 0.17, 0.15, 0.06, 0.012, 0.03)
+TOY = World(0.396, 0.143, 0.119, 0.068, 0.025, 0.041, 0.202)
 CALTECH = World(0.30, 0.12, 0.15, 0.05, 0.007, 0.02)
 WORLDS = {"toy": TOY, "caltech_qd60": CALTECH}
 

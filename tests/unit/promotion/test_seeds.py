@@ -98,6 +98,8 @@ def test_a_recipe_s_measured_spread_holds_for_the_recipe_alone():
     assert found.sd > 0
     assert found.seeds > 2
     assert measured_spread({**config, "lr": 0.5}, data, metric) is None
+    assert measured_spread({**config, "train_on_dev": True}, data, metric).changes == {"train_on_dev": True}
+    assert measured_spread({**config, "train_on_dev": True, "lr": 0.5}, data, metric) is None
     assert measured_spread(config, "other", metric) is None
     assert measured_spread(config, data, "p_at_100") is None
     assert measured_spread({**config, "recipe": "custom"}, data, metric) is None
