@@ -17,7 +17,7 @@ from typing import Any
 
 import ray
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from zsbir.base import events
 from zsbir.base.errors import ClusterError, InputError, Interrupted, RunError
@@ -56,6 +56,8 @@ def connected(need: Need) -> Iterator[None]:
         yield
     except RayTaskError:
         raise
+    except OutOfMemoryError as error:
+        raise RunError(f"OutOfMemoryError: {_one_line(error)}; use fewer workers on a node, or a smaller batch") from error
     except RayError as error:
         raise ClusterError(f"Ray failed: {_one_line(error)}; the same command goes on from what is saved") from error
     finally:

@@ -16,6 +16,7 @@ import ray.train
 import torch
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.trainable.trainable_fn_utils import _in_tune_session
 from torch import nn
@@ -92,7 +93,7 @@ def fit(run_job: Callable[[Any, Context], None], job: Any, settings: Any) -> Non
     with connected(need):
         trainer, stop = _trainer(_Worker(run_job, job), folder, settings), StopSignals()
         try:
-            with stop.heard(), _beside(_forward_stop, stop, folder, trainer), _beside(_report_waiting, need):
+            with stop.heard(), _beside(_forward_stop, stop, folder, trainer), _beside(_report_waiting, need), _address_in_actors():
                 trainer.fit()
             ending = _ending_error(folder)
         except ray.train.TrainingFailedError as error:
@@ -169,6 +170,20 @@ def _forward_stop(stop: StopSignals, folder: Folder, trainer: _Trainer, over: th
         if time.monotonic() - since_s > PATIENCE_S:
             trainer.end()
             return
+
+
+@contextmanager
+def _address_in_actors() -> Iterator[None]:
+    """Let Ray Train's own actors know their cluster: where several run on one machine, its cleaner fails without."""
+    before = os.environ.get("RAY_ADDRESS")
+    ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    try:
+        yield
+    finally:
+        os.environ.pop("RAY_ADDRESS")
+        if before is not None:
+            os.environ["RAY_ADDRESS"] = before
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]  # ray is untyped for mypy
