@@ -84,12 +84,13 @@ class Config(BaseModel):
 
 
 def _explain(model: type[Config], item: Any) -> str:
-    name = ".".join(str(part) for part in item["loc"])
+    name = ".".join(str(part) for part in item["loc"])[:_LONGEST_VALUE]
     if item["type"] == "extra_forbidden":
         return unknown_name("field", name, model.model_fields)
     if item["type"] == "missing":
         return f"field {name!r} is required"
-    return f"field {name!r}: {item['msg'][:1].lower()}{item['msg'][1:]}, got {_shown(item['input'])}" if name else item["msg"]
+    message = item["msg"][: 2 * _LONGEST_VALUE]
+    return f"field {name!r}: {message[:1].lower()}{message[1:]}, got {_shown(item['input'])}" if name else message
 
 
 def _shown(value: Any) -> str:

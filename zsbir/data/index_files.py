@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import threading
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def open_vectors(path: Path, dimensions: int, where: str) -> Float32[np.ndarray,
         try:
             version = np.lib.format.read_magic(file)
             shape, by_columns, kind = np.lib.format.read_array_header_1_0(file, max_header_size=_NPY_HEADER_BYTES)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, TokenError) as error:
             raise InputError(f"{where} is not an array: {' '.join(str(error).split())[:200]}") from None
         start = file.tell()
     fits = len(shape) == 2 and shape[1] == dimensions and 1 <= shape[0] <= limits.INDEX_PHOTOS
