@@ -136,8 +136,8 @@ def test_a_users_folder_is_indexed_and_its_corrupt_image_named_and_counted(
     run: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = index_folder(run, folder, tmp_path / "root", max_bad_frac=0.3)
-    assert "warning: left out broken.jpg: " in capsys.readouterr().err
-    assert made.manifest.counts == {"photos": 4, "dimensions": 128, "unreadable": 1}
+    assert "warning: photos that cannot be read: 1, by reason\n       1  damaged JPEG file: " in capsys.readouterr().err
+    assert made.manifest.counts == {"photos": 4, "dimensions": 128, "unreadable": 1, "passed_over": 1}
     items = pq.read_table(made.file("items.parquet")).to_pylist()
     assert [item["path"] for item in items] == ["0.jpg", "2.jpg", "summer/1.jpg", "summer/3.jpg"]
     assert [item["item_id"] for item in items] == [0, 1, 2, 3]

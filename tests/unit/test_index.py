@@ -12,6 +12,7 @@ from zsbir.base.errors import InputError
 from zsbir.evaluation.embed import check_finite
 from zsbir.index import IndexConfig, Settings, build_index
 from zsbir.model.encoder import Encoder
+from zsbir.promotion.index_check import _photos
 
 
 @pytest.fixture
@@ -76,3 +77,9 @@ def test_embeddings_that_are_not_finite_are_counted_by_image():
     vectors[1], vectors[3, 0] = np.nan, np.inf
     with pytest.raises(InputError, match="2 of 4 embeddings of the encoder are NaN or infinite"):
         check_finite(vectors, "the encoder")
+
+
+def test_an_index_of_an_earlier_version_is_checked_against_photos_that_would_be_passed_over_now(run, photos, tmp_path):
+    made = index(run, photos, tmp_path, max_bad_frac=0.5)
+    hidden = "summer/@eaDir/1.jpg/SYNOFILE_THUMB_M.jpg"
+    assert _photos(made, ["1.jpg", hidden, "gone.jpg"]) == [(photos / "1.jpg").read_bytes(), (photos / hidden).read_bytes(), None]

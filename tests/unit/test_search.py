@@ -1,6 +1,14 @@
 """What a search shows of an index that a stranger made."""
 
-from zsbir.search import Hit, table
+import pytest
+import torch
+from building import put
+from pictures import drawing, encoded, picture
+from PIL import ImageOps
+
+from zsbir.index import IndexConfig, Settings, build_index
+from zsbir.model.encoder import Encoder
+from zsbir.search import Hit, _parse, table
 
 
 def test_a_table_of_hits_gives_no_orders_to_the_terminal_and_has_one_line_a_hit():
@@ -10,3 +18,27 @@ def test_a_table_of_hits_gives_no_orders_to_the_terminal_and_has_one_line_a_hit(
         r"   1   0.900  cup\x1b[2J            a\n   2   1.000  gold  /etc/passwd",
         r"   2   0.800  -                     photo/\u202egpj.exe",
     ]
+
+
+@pytest.fixture
+def index(tmp_path):
+    """An index of two photos, made by an encoder that nobody trained."""
+    torch.manual_seed(0)
+    Encoder("resnet18", 8, 32).save(tmp_path / "encoder")
+    run = put(str(tmp_path / "root"), "run", files={"encoder.safetensors": (tmp_path / "encoder").read_bytes()})
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "photos" / name).write_bytes(encoded(picture()))
+    return build_index(run.uri, IndexConfig(gallery=str(tmp_path / "photos")), Settings(root=str(tmp_path / "root"))).uri
+
+
+def test_a_drawing_that_is_light_on_dark_is_pointed_out_and_turned_when_asked(index, tmp_path, capsys):
+    drawing().save(tmp_path / "dark on light.png")
+    ImageOps.invert(drawing()).save(tmp_path / "light on dark.png")
+    capsys.readouterr()
+    plain = _parse([index, f"file://{tmp_path}/dark%20on%20light.png", "--json"])
+    assert "warning" not in capsys.readouterr().err
+    assert _parse([index, str(tmp_path / "light on dark.png"), "--json"]) != plain
+    assert "warning: the drawing is light strokes on a dark background" in capsys.readouterr().err
+    assert _parse([index, str(tmp_path / "light on dark.png"), "--invert", "--json"]) == plain
+    assert "warning" not in capsys.readouterr().err

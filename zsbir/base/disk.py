@@ -80,7 +80,7 @@ class DiskFolder:
 
     def walk(self) -> Iterator[Entry]:
         found = []
-        for directory, _, files in os.walk(self.path):
+        for directory, _, files in os.walk(self.path, onerror=_raise_unless_gone):
             for name in files:
                 path = Path(directory, name)
                 with suppress(FileNotFoundError):
@@ -145,6 +145,12 @@ def _link(file: Path, target: Path) -> bool:
             return False
         file.rename(target)
     return True
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """Raise the error of a folder that cannot be listed, instead of showing it as empty; other processes may remove one."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _flush(file: Path) -> None:

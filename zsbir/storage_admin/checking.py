@@ -105,7 +105,10 @@ def _weights(uri: str) -> tuple[Verdict, list[_File]]:
 def unnamed_files(artifact: Artifact) -> Iterator[str]:
     """Yield the files in an artifact's folder that its manifest does not name, without those of artifacts within it."""
     named = {artifact.key(name) for name in artifact.manifest.files} | {MANIFEST}
-    keys = [entry.key for entry in artifact.folder.walk()]
+    try:
+        keys = [entry.key for entry in artifact.folder.walk()]
+    except PermissionError:
+        return  # files of a folder that cannot be listed are reported one by one, as unreadable
     within = tuple(key.removesuffix(MANIFEST) for key in keys if key.endswith(f"/{MANIFEST}"))
     yield from (key for key in keys if key not in named and key not in NOTES and not (within and key.startswith(within)))
 

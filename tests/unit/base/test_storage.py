@@ -1,7 +1,9 @@
 import hashlib
 import os
 import re
+import shutil
 import socket
+import tempfile
 import time
 from pathlib import Path
 
@@ -201,3 +203,21 @@ def test_an_address_that_is_no_path_of_this_machine_is_an_input_error(uri, messa
 def test_a_folder_below_a_file_uri_is_decoded_once(tmp_path):
     assert join(f"file://{tmp_path}/a%2520b", "c") == f"{tmp_path}/a%20b/c"
     assert join(join(f"file://{tmp_path}/a%2520b", "c"), "d") == f"{tmp_path}/a%20b/c/d"
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one():
+    root, user = Path(tempfile.mkdtemp()), os.geteuid()  # pytest's own folders are closed to other users
+    (root / "closed").mkdir()
+    (root / "closed/file").touch()
+    root.chmod(0o755)
+    (root / "closed").chmod(0)
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        with pytest.raises(PermissionError, match="closed"):
+            list(open_folder(root).walk())
+    finally:
+        os.seteuid(user)
+        (root / "closed").chmod(0o755)
+        shutil.rmtree(root)
+    assert list(open_folder(root).walk()) == [], "a folder that is not there is empty"
