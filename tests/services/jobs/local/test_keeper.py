@@ -237,8 +237,6 @@ def test_the_password_of_an_mlflow_reaches_jobs_and_dispatcher_by_their_environm
     assert "hush" not in str(machine.summary)
     shown = [word.partition("=")[2] for word in machine.programs[-1].command if word.startswith("--mlflow-url=")]
     assert shown == ([link] if link else [])
-        [f"--mlflow-url={link}"] if link else []
-    )
 
 
 def test_an_mlflow_with_a_user_and_no_password_is_refused(root, monkeypatch):
