@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -34,7 +35,7 @@ from services.jobs.queue.limits import Limits, ProjectLimits
 from services.jobs.queue.records import Attempt, JobRequest
 from services.jobs.queue.store import open_store
 from services.jobs.queue.tokens import Tokens
-from services.jobs.runs.attempt_dir import AttemptDir, attempt_dir_of
+from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
 from zsbir.base import cli
 from zsbir.base.errors import InputError, RunError
 
@@ -675,3 +676,27 @@ def test_commands_load_nothing_heavy():
     code = "import services.jobs.cli.commands, sys; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "ray", "mlflow", "numpy", "sqlalchemy", "fastapi", "boto3"} & set(loaded)
+
+
+@pytest.mark.parametrize("words", [("list",), ("show", "1"), ("queue",), ("logs", "1"), ("show", "1", "--json")])
+def test_a_terminal_gets_our_own_colours_and_no_commands_of_a_job(service, words):
+    evil = "\x1b]0;owned\x07\x1b[2J\x9b31mred\u202egpj"
+    attempt, attempt_dir = (service.submit(), service.run())[1]
+    attempt_dir.write_log(0, f"first\tline\n{evil}\n".encode())
+    attempt_dir.write_end(End("user_error", evil))
+    service.end(attempt, "user_error", message=evil)
+    service.submit(owner=evil)
+    leader, follower = os.openpty()
+    environment = {**os.environ, "ZSBIR_JOBS_URL": service.url, "COLUMNS": "300", "TERM": "xterm"}
+    process = subprocess.Popen([sys.executable, "-m", "services.jobs", *words], env=environment, stdout=follower, stderr=follower)
+    os.close(follower)
+    seen = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while data := os.read(leader, 65536):
+            seen += data
+    os.close(leader)
+    assert process.wait(60) == 0
+    text = seen.decode()
+    assert not re.search(r"\x1b(?!\[\d*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x7f-\x9f\u202e]", text), "an order to the terminal"
+    assert r"\x1b]0;owned" in text or "\\u001b]0;owned" in text
+    assert ("\x1b[31mfailed" in text) == (words in (("list",), ("show", "1")))

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 
+from services.jobs.__main__ import _parse as main_parse
 from services.jobs.local import lock
-from services.jobs.local.keeper import down, up
+from services.jobs.local.keeper import _announce, _keep_owner_token, down, up
 from services.jobs.local.machine import Machine
 from services.jobs.local.ownership import MARKER, start_of
-from services.jobs.local.paths import state_folder, write_state
+from services.jobs.local.paths import make_state_folder, state_folder, write_state
 from services.jobs.local.settings import UpSettings
 from services.jobs.local.shutdown import RUNNER_MODULES, Service, pause_jobs, running_attempts
+from services.jobs.queue.store import open_store
+from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.attempt_dir import attempt_dir_of
 from services.jobs.runs.steps import Step
 from zsbir.base.errors import InputError, RunError
@@ -212,6 +217,90 @@ def test_a_password_is_on_no_command_line_and_in_no_file(root, tmp_path):
     assert all("hush" not in " ".join(program.command) for program in machine.programs)
     assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["dispatcher", "api"]
     assert "hush" not in str(machine.summary)
+
+
+@pytest.mark.parametrize(
+    ("given", "link"),
+    [
+        ("https://ann:hush@mlflow.example.org/x", "https://mlflow.example.org/x"),
+        ("https://mlflow.example.org/x?token=hush", ""),
+        ("postgresql://ann:hush@db.example.org/mlflow", ""),
+        ("postgresql:///mlflow?host=db&password=hush", ""),
+    ],
+)
+def test_the_password_of_an_mlflow_reaches_jobs_and_dispatcher_by_their_environment_alone(root, monkeypatch, given, link):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    machine = Machine(UpSettings(root=root))
+    assert [program.name for program in machine.programs] == ["ray", "dispatcher", "api"]
+    assert all("hush" not in " ".join(program.command) for program in machine.programs)
+    assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["ray", "dispatcher"]
+    assert "hush" not in str(machine.summary)
+    shown = [word.partition("=")[2] for word in machine.programs[-1].command if word.startswith("--mlflow-url=")]
+    assert shown == ([link] if link else [])
+
+
+def test_an_mlflow_with_a_user_and_no_password_is_refused(root, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://hush@mlflow.example.org")
+    with pytest.raises(InputError, match="set MLFLOW_TRACKING_TOKEN") as refused:
+        Machine(UpSettings(root=root))
+    assert "hush" not in str(refused.value)
+
+
+def test_the_own_mlflows_password_is_new_each_time_and_in_a_private_file(root, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    machines = [Machine(UpSettings(root=root)) for _ in range(2)]
+    passwords = {machine.tracking["MLFLOW_TRACKING_PASSWORD"] for machine in machines}
+    assert len(passwords) == 2
+    file = Path(machines[-1].summary["mlflow_password"])
+    assert (file.read_text(), file.stat().st_mode & 0o777) == (machines[-1].tracking["MLFLOW_TRACKING_PASSWORD"], 0o600)
+    assert not any(text in str(machines[-1].summary) + str([each.command for each in machines[-1].programs]) for text in passwords)
+
+
+def test_rays_folder_lies_in_one_that_is_closed_and_its_sockets_have_short_names(root):
+    machine = Machine(UpSettings(root=root))
+    (temp,) = [word.removeprefix("--temp-dir=") for word in machine.programs[0].command if word.startswith("--temp-dir=")]
+    assert Path(temp).parent == Path(machine.ray_temp)
+    assert Path(machine.ray_temp).stat().st_mode & 0o777 == 0o700
+    longest = f"{temp}/session_2026-11-29_16-35-27_138524_4194304/sockets/plasma_store.sock"
+    assert len(longest) < 107, "the kernel's limit"
+
+
+def test_the_lines_of_up_can_be_pasted_into_a_shell(root, tmp_path, capfd):
+    folder = tmp_path / "a root; $(x)"
+    state = {"url": "http://127.0.0.1:1", "store": "sqlite://", "auth": "off", "token": "", "programs": []}
+    write_state(str(folder), {**state, "ray": {"token": str(folder / "ray.token"), "dashboard": "http://127.0.0.1:2"}})
+    _announce(str(folder))
+    line = next(line for line in capfd.readouterr().err.splitlines() if "export " in line)
+    words = shlex.split(line.partition("export ")[2])
+    assert words[1] == f"RAY_AUTH_TOKEN_PATH={folder / 'ray.token'}"
+    assert len(words) == 3
+
+
+def test_without_tokens_up_says_what_that_means_before_it_starts(root, capfd, monkeypatch):
+    monkeypatch.setattr("services.jobs.local.keeper._start_keeper", lambda *_: (_ for _ in ()).throw(RunError("not started")))
+    with pytest.raises(RunError, match="not started"):
+        up(UpSettings(root=root, auth="off"))
+    assert "every user of this machine is operator" in capfd.readouterr().err
+
+
+def test_the_owners_token_stays_while_it_is_valid(root):
+    store = open_store(f"sqlite:///{make_state_folder(root) / 'jobs.db'}")
+    tokens, file = Tokens(store), make_state_folder(root) / "operator.token"
+    for _ in range(2):
+        _keep_owner_token(file, tokens)
+    (made,) = tokens.all()
+    assert (made.name, made.role, tokens.bearer(file.read_text())) == ("local", "operator", made)
+    tokens.revoke(made.id, "test")
+    _keep_owner_token(file, tokens)
+    assert tokens.bearer(file.read_text()).id == 2
+    store.engine.dispose()
+
+
+@pytest.mark.parametrize("command", ["up", "serve", "dispatch", "limits", "tokens"])
+def test_a_password_as_an_argument_is_refused_with_the_way_out(command, capfd):
+    with pytest.raises(InputError, match="set ZSBIR_JOBS_STORE or MLFLOW_TRACKING_URI") as refused:
+        main_parse([command, "--store=postgresql://ann:hush@db/z"])
+    assert "hush" not in str(refused.value)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process as another user")

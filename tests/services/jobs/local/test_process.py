@@ -56,6 +56,18 @@ def test_a_program_that_runs_is_left_alone_and_its_output_is_in_its_log(running)
     assert os.getsid(pid) == pid
 
 
+def test_a_program_inherits_neither_credentials_nor_the_form_of_log_lines(running, monkeypatch):
+    for name in ("ZSBIR_JOBS_STORE", "ZSBIR_JOBS_TOKEN", "ZSBIR_LOG_TIMES", "ZSBIR_OTHER"):
+        monkeypatch.setenv(name, f"{name.lower()} of the keeper")
+    names = "('ZSBIR_JOBS_STORE', 'ZSBIR_JOBS_TOKEN', 'ZSBIR_LOG_TIMES', 'ZSBIR_OTHER')"
+    show = f"import os, time; print([name for name in {names} if name in os.environ], flush=True); time.sleep(600)"
+    one = running(show, env={"ZSBIR_LOG_TIMES": "1"})
+    one.restart_if_ended()
+    eventually(lambda: "]" in one.program.log.read_text())
+    assert one.program.log.read_text().strip() == "['ZSBIR_LOG_TIMES', 'ZSBIR_OTHER']"
+    assert one.program.log.stat().st_mode & 0o077 == 0
+
+
 def test_a_program_that_dies_is_started_again(running):
     one = running(HANG)
     one.restart_if_ended()

@@ -118,7 +118,10 @@ def test_a_step_that_ends_well_leaves_its_result_its_log_and_its_status(attempt,
     assert attempt_dir.claimed_by().endswith(tuple("0123456789"))
 
 
-def test_bad_input_ends_the_attempt_with_the_commands_own_error_line(attempt, run_here):
+@pytest.mark.parametrize("times", ["", "1"])
+def test_bad_input_ends_the_attempt_with_the_commands_own_error_line(attempt, run_here, monkeypatch, times):
+    """Also on a node where log lines begin with the time."""
+    monkeypatch.setenv("ZSBIR_LOG_TIMES", times)
     attempt_dir = attempt(BAD)
     assert run_here(attempt_dir) == 1
     end = attempt_dir.read_end()
