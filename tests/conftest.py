@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,9 +17,6 @@ from servers.debian import Unavailable
 from servers.moto import Moto, moto_server
 from servers.postgres import postgres as postgres_server
 from servers.rgw import Rgw, rgw_server
-
-# A suite that a script started in the background ignores Ctrl-C, and so would every process that its tests interrupt.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tiers", "pipeline"]
 

@@ -6,10 +6,11 @@ A test without a mark belongs to `make test`. `slow` ones run in `make test-all`
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Generator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -26,6 +27,22 @@ SERVERS = ("rgw", "postgres")
 """Real servers that take seconds to start: a test on one of them is `slow`."""
 
 COSTS = pytest.StashKey[float]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Answer SIGINT by stopping, also where a verb that a test calls turns the KeyboardInterrupt into its own exit.
+
+    A suite that a script started in the background, or under nohup, ignores SIGINT and SIGHUP, and so would every process that its
+    tests start; what has a handler is not ignored there.
+    """
+
+    def stop(_number: int, _frame: object) -> NoReturn:
+        session.shouldstop = "interrupted"
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).resolve().parents[1]
+HANGS = "time.sleep(60)"
+MAKES_AN_EXIT_OF_IT = "try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        raise SystemExit(130)"
 MARKS = "[pytest]\nmarkers =\n  slow: x\n  long: x\n  realdata: x\n"
 
 
@@ -21,8 +25,12 @@ def pytest_of(folder: Path, code: str, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def test_ctrl_c_ends_a_run_with_the_failures_and_durations_so_far(tmp_path):
-    code = """
+@pytest.mark.parametrize(
+    "hangs", ["time.sleep(60)", "try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        raise SystemExit(130)"]
+)
+def test_ctrl_c_ends_a_run_with_the_failures_and_durations_so_far(tmp_path, hangs):
+    """Also where the test calls a verb, which makes an exit of the interrupt."""
+    code = f"""
 import time
 from pathlib import Path
 def test_it_fails(tmp_path):
@@ -30,7 +38,9 @@ def test_it_fails(tmp_path):
     assert 1 == 2, "told although interrupted"
 def test_it_hangs(tmp_path):
     Path("hangs").touch()
-    time.sleep(60)
+    {hangs}
+def test_it_is_not_begun():
+    Path("begun").touch()
 """
     running = pytest_of(tmp_path, code)
     until = time.monotonic() + 60
@@ -42,8 +52,9 @@ def test_it_hangs(tmp_path):
     assert running.returncode == 2, said
     assert "told although interrupted" in said
     assert "slowest" in said
-    assert "1 failed" in said
+    assert " failed in " in said
     assert "KeyError" not in said
+    assert not (tmp_path / "begun").exists()
 
 
 def test_a_quick_test_that_takes_too_much_cpu_time_fails_with_the_way_out(tmp_path):

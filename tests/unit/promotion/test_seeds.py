@@ -14,6 +14,8 @@ from zsbir.promotion.opponent import champion_reports, earlier_spread
 from zsbir.promotion.seeds import SeedSpread, more_seeds
 from zsbir.recipes import SEED_SPREADS, measured_spread, recipe
 
+WEIGHTS = f"weights/{'0' * 64}.safetensors"
+
 
 class Asked(Config):
     protocol: str = "zero_shot"
@@ -28,8 +30,8 @@ def report(root, name, *, seed=0, data="d" * 64, **changes):
                 work.commit(digest=kind[0] * 64)
         made[kind] = Artifact(root / folder, kind).reference()
     (root / "weights").mkdir(exist_ok=True)
-    (root / "weights" / "1.safetensors").write_bytes(b"")
-    weights = {"uri": str(root / "weights/1.safetensors"), "digest": "w" * 64}
+    (root / WEIGHTS).write_bytes(b"")
+    weights = {"uri": str(root / WEIGHTS), "digest": "0" * 64}
     with draft(root / "runs" / name, "run", "toy") as work:
         run = work.commit(digest=name * 8, config=recipe("toy").replace(seed=seed, **changes), inputs={**made, "weights": weights})
     with draft(root / "reports" / name, "report", "toy") as work:
@@ -56,7 +58,7 @@ def test_the_commands_to_decide_train_the_same_with_other_seeds(tmp_path, monkey
     }
     assert uris[0].dataset == str(root / "datasets/toy/1")
     assert uris[0].knowledge == str(root / "knowledge/1/1")
-    assert uris[0].weights == str(root / "weights/1.safetensors")
+    assert uris[0].weights == str(root / WEIGHTS)
     assert settings[0].root == str(root)
     assert shlex.split(promotion)[:4] == ["python", "-m", "zsbir.promote", of_seed_1.uri]
     assert shlex.split(promotion)[-4:] == ["--index", "artifacts/indexes/toy/1", "--root", str(root)]
