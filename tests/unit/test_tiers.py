@@ -25,9 +25,7 @@ def pytest_of(folder: Path, code: str, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-@pytest.mark.parametrize(
-    "hangs", ["time.sleep(60)", "try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        raise SystemExit(130)"]
-)
+@pytest.mark.parametrize("hangs", [HANGS, MAKES_AN_EXIT_OF_IT], ids=["raised", "made an exit"])
 def test_ctrl_c_ends_a_run_with_the_failures_and_durations_so_far(tmp_path, hangs):
     """Also where the test calls a verb, which makes an exit of the interrupt."""
     code = f"""
