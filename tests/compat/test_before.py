@@ -162,11 +162,26 @@ def test_an_old_client_may_submit_cancel_and_retry(calls, tmp_path, auth):
         assert json.loads(call["answer"]).keys() <= answer.json().keys()
 
 
+def test_an_interrupted_training_whose_best_encoder_was_lost_goes_on_too(tmp_path, capsys):
+    """That version could leave a checkpoint which named an encoder that was never saved; every further attempt then failed."""
+    words = json.loads((PLACE / "interrupted.json").read_text())[1:]
+    begun = [path for path in Path(ROOT, "runs").iterdir() if not (path / "manifest.json").exists()]
+    (left,) = [path for path in begun if (path / "checkpoints" / "step-000008").exists()]
+    copied = shutil.copytree(left, tmp_path / "runs" / left.name)
+    for best in copied.glob("checkpoints/best-*"):
+        shutil.rmtree(best)
+    run = Artifact(train._parse([*words, "--root", str(tmp_path)]), "run")
+    assert run.folder_name == left.name
+    assert "was never saved; from here on the best one is chosen anew" in capsys.readouterr().err
+    assert run.manifest.counts["best_step"] > 8
+    assert [path.name for path in copied.glob("checkpoints/*")] == ["step-000016"]
+
+
 def test_an_interrupted_training_goes_on_from_its_checkpoint(facts, capsys):
     words = json.loads((PLACE / "interrupted.json").read_text())[1:]
     run = train._parse([*words, "--root", ROOT])
     assert "resuming at step 8 of 16" in capsys.readouterr().err
-    assert (Path(run) / "checkpoints").is_dir()
+    assert [path.name for path in (Path(run) / "checkpoints").iterdir()] == ["step-000016"]
     assert Artifact(run, "run").manifest.counts["steps"] == 16
 
     report, found = evaluate._parse([run, "--root", ROOT]), index._parse([run, "--root", ROOT])

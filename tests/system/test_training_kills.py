@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SLOW_S = 0.02
 """Seconds that each write takes at least, about as long as a step of training."""
@@ -59,7 +59,7 @@ class Trainings:
             self.steps_lost.append(ended["last_step"] - saved if has_trained else 0)
         else:
             assert after["signed"]["step"] == saved == after["all_steps"]
-            assert after["names"] == [], "nothing is left of older checkpoints"
+            assert after["others"] == [], "nothing is left of older checkpoints"
         return ended
 
     def diverge(self, root: str, step: int) -> str:

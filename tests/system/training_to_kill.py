@@ -148,7 +148,7 @@ def run_training(order: dict[str, Any], shared: Shared) -> dict[str, Any]:
 def judge(order: dict[str, Any], _shared: Shared) -> dict[str, Any]:
     """Say what is stored of a run, its newest checkpoint and its signed artifact, and what the encoders in both really score."""
     folder = open_folder(order["root"]).sub("runs")
-    found: dict[str, Any] = {"checkpoint": None, "signed": None, "all_steps": STEPS, "names": []}
+    found: dict[str, Any] = {"checkpoint": None, "signed": None, "all_steps": STEPS, "others": []}
     for name in folder.names():
         run = folder.sub(name)
         if newest := newest_checkpoint(run.sub("checkpoints")):
@@ -158,7 +158,8 @@ def judge(order: dict[str, Any], _shared: Shared) -> dict[str, Any]:
             if values["best_step"]:
                 scored = true_score(newest.file("best_encoder.safetensors"), order)
                 found["checkpoint"] |= {"score": values["best_score"], "true_score": scored}
-        found["names"] = [name for name in run.sub("checkpoints").names() if newest is None or name != newest.folder_name]
+        others = set(run.sub("checkpoints").names()) - {newest.folder_name if newest else ""}
+        found["others"] = sorted(name for name in others if not name.startswith("."))  # those are marks of killed writers
         if run.size("manifest.json") is not None:
             signed = Artifact(run.uri, "run")
             signed.verify()

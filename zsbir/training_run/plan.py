@@ -69,6 +69,7 @@ class Job(Config):
 def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     """Check every input and return the job, its run named by what it will compute. Raises InputError for a bad input."""
     _check_launcher()
+    _check_gpus(settings)
     _check_lasting(settings)
     if not uris.dataset:
         raise InputError("no data set: pass --dataset URI, as python -m zsbir.ingest prints it")
@@ -101,6 +102,15 @@ def _check_launcher() -> None:
                 f"{count} processes were started, by torchrun or another launcher ({variable}={count}), and each would train the"
                 f" whole run; start a single one, which starts its own workers: --num-workers {count}, on GPUs --gpus-per-worker 1"
             )
+
+
+def _check_gpus(settings: Settings) -> None:
+    """Refuse workers that would share a GPU: NCCL, over which they exchange gradients, does not let them."""
+    if settings.num_workers > 1 and settings.gpus_per_worker % 1:
+        raise InputError(
+            f"gpus_per_worker {settings.gpus_per_worker:g} lets workers share a GPU, which NCCL refuses;"
+            " give each a whole one, or train with one worker"
+        )
 
 
 def _check_lasting(settings: Settings) -> None:

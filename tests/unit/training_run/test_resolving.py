@@ -20,3 +20,14 @@ def test_a_single_process_is_not(monkeypatch, count):
     monkeypatch.setenv("WORLD_SIZE", count)
     with pytest.raises(InputError, match="no data set"):
         resolve(TrainConfig(), InputUris(), Settings())
+
+
+def test_several_workers_on_one_gpu_are_refused_and_a_single_one_may_hold_a_part(monkeypatch):
+    """NCCL ends with "Duplicate GPU detected", which used to be tried again as a lost worker is."""
+    for variable in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(InputError, match=r"gpus_per_worker 0\.5 lets workers share a GPU.*give each a whole one"):
+        resolve(TrainConfig(), InputUris(), Settings(num_workers=2, gpus_per_worker=0.5))
+    for settings in (Settings(num_workers=1, gpus_per_worker=0.5), Settings(num_workers=2, gpus_per_worker=1)):
+        with pytest.raises(InputError, match="no data set"):
+            resolve(TrainConfig(), InputUris(), settings)
