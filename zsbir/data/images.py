@@ -239,6 +239,8 @@ def _why_not_opened(data: bytes) -> str:
         Image.OPEN[form][0](io.BytesIO(data), "")
     except _BOMB_ERRORS as error:
         return f"decompression bomb: {_one_line(error)}"
+    except (struct.error, LookupError):
+        return f"damaged {form} file: it ends too early"
     except _DECODER_ERRORS as error:
         return f"damaged {form} file: {_one_line(error)}"
     return f"damaged {form} file"
