@@ -55,10 +55,7 @@ class Nodes:
         again = ["sh", "-c", 'while :; do "$@"; sleep 1; done', "node", *ray]
         before = self.alive()
         self._run(number, again, environment)
-        until = time.monotonic() + START_S
-        while self.alive() <= before:
-            assert time.monotonic() < until, "a node did not join"
-            time.sleep(0.5)
+        self.until_alive(before + 1)
 
     def kill(self, number: int) -> None:
         """SIGKILL everything on a node at once."""
@@ -86,6 +83,13 @@ class Nodes:
         words = self.command([sys.executable, "-c", script, self.address])
         done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=120, check=True)
         return int(done.stdout.split()[-1])
+
+    def until_alive(self, count: int) -> None:
+        """Wait until Ray holds so many nodes for alive, the head included; it notices a death after some seconds."""
+        until = time.monotonic() + START_S
+        while (found := self.alive()) != count:
+            assert time.monotonic() < until, f"{found} nodes are alive instead of {count}"
+            time.sleep(0.5)
 
     def end(self) -> None:
         """Kill all nodes."""

@@ -84,6 +84,12 @@ class Training:
         run.verify()
         return run
 
+    def stop(self) -> None:
+        """Ask it for a final checkpoint, and wait for its end."""
+        self.process.terminate()
+        assert self.process.wait(LONG_S) == 130, self.said()[-5000:]
+        assert f"checkpoint of step {self.saved_step()} saved" in self.said()
+
     def waiting(self) -> str:
         """What it tells those who follow it of its waiting."""
         return str(json.loads((self._watched / "driver.json").read_text("utf-8"))["facts"].get("waiting", ""))
@@ -113,7 +119,7 @@ def lose_a_node(nodes: Nodes, training: Training, numbers: list[int]) -> tuple[i
 def test_a_node_is_lost_with_a_spare_and_without_and_the_training_goes_on(nodes, train):
     for number in (1, 2, 3):
         nodes.start(number)
-    training = train(nodes, "--steps", "600")
+    training = train(nodes, "--steps", "5000")
     training.until(lambda: training.saved_step() >= 10)
     victim, saved = lose_a_node(nodes, training, [1, 2, 3])
     training.until_said("resuming at step")
@@ -131,13 +137,15 @@ def test_a_node_is_lost_with_a_spare_and_without_and_the_training_goes_on(nodes,
     training.until_said(r"the workers are there, after \d+ s")
     training.until(lambda: not training.waiting())
     assert training.resumed_steps()[1] >= saved
-    assert training.ended().manifest.counts["steps"] == 600
+    training.until(lambda: training.saved_step() > training.resumed_steps()[1])
+    training.stop()
 
 
 def test_a_start_without_room_waits_for_a_node_that_the_cluster_has_had(nodes, train):
     nodes.start(1)
     nodes.start(2)
     nodes.kill(2)
+    nodes.until_alive(2)
     training = train(nodes, "--steps", "20")
     training.until_said("waiting since .* for the cluster to have nodes for 2 workers of 1 CPU each, it has them for 1")
     nodes.start(2)
@@ -209,9 +217,7 @@ def test_on_three_machines_nodes_are_killed_missing_for_minutes_and_cut_off(netw
         network.mend(cut)
         recovered("a node without network for 60 s", 3, at, began)
         nodes.start(victim)
-        training.process.terminate()
-        assert training.process.wait(LONG_S) == 130, training.said()[-3000:]
-        assert training.saved_step() >= training.resumed_steps()[-1]
+        training.stop()
 
 
 @pytest.mark.long
