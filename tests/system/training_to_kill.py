@@ -130,7 +130,7 @@ def follow_steps(shared: Shared, *, noise: float, spoil_at: int) -> None:
             for parameter in trainer.encoder.parameters():
                 parameter.add_(torch.from_numpy(random.normal(0, noise, tuple(parameter.shape)).astype(np.float32)))
         if number + 1 == spoil_at:
-            next(trainer.encoder.parameters()).data.view(-1)[0] = float("nan")
+            trainer.encoder.embedding.weight.data[0, 0] = float("nan")
         shared.set("last_step", number + 1)
         return figures
 
