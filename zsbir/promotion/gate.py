@@ -112,7 +112,8 @@ def compare(
 ) -> Comparison:
     """Compare a challenger's Reports, one for each seed, with the champion's, or (none) with the frozen backbone in its own.
 
-    opponent: the name of the other model in the verdict; recorded: the spread of seeds that is used where no side has several.
+    opponent: the name of the other model in the verdict; recorded: the spread of seeds that is used where
+    these reports show none, or more seeds have shown it than are here.
     Raises InputError where the Reports do not answer the same queries, or those of one side are not of one recipe.
     """
     first = challengers[0]
@@ -164,11 +165,10 @@ def _gain(
     mean = float(gains @ weights)
     if len(weights) < 2:
         return Interval(mean, -1.0, 1.0, 0.0), recorded  # all that is known of a difference of two values in [0, 1]
-    seeds = seed_variance([mine] if frozen else [mine, other], weights)
-    spread = recorded
-    if seeds:
+    seeds, spread = seed_variance([mine] if frozen else [mine, other], weights), recorded
+    if seeds and not (recorded and recorded.seeds > seeds.of_means.df + 1):
         spread = SeedSpread(seeds.of_means.value**0.5, int(seeds.of_means.df) + 1, ESTIMATED)
-    elif recorded:
+    elif recorded:  # one seed a side, or so few that more have been measured before
         seeds = recorded.variance()
     share = 1 / len(mine) + (0 if frozen else 1 / len(other))
     return combined(mean, variance_over_classes(gains, weights), seeds, share, level=level), spread

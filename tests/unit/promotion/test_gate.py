@@ -191,6 +191,18 @@ def test_several_seeds_show_their_own_spread(tmp_path):
     assert "3 seeds against 2; standard deviation over seeds 0.0204, estimated from these seeds" in found.reason()
 
 
+def test_of_two_spreads_that_of_more_seeds_counts(tmp_path):
+    """To train two seeds more must not make a comparison less certain than the record that it had with one."""
+    mine, other = several(tmp_path, "a", [0.10, 0.14, 0.12]), several(tmp_path, "b", [0.0])
+
+    def source(recorded):
+        return compare(mine, other, GateConfig(), opponent="it", recorded=recorded).spread.source
+
+    assert source(SeedSpread(0.02, 5, "of five")) == "of five"
+    assert source(SeedSpread(0.02, 3, "of three")) == "estimated from these seeds"
+    assert source(SeedSpread(0.02, 0, "a user's guess")) == "estimated from these seeds"
+
+
 def test_reports_of_one_side_must_differ_in_their_seed_alone(tmp_path):
     one, two = several(tmp_path, "a", [0.1, 0.1])
     (other,) = several(tmp_path, "c", [0.1], lr=0.2)
