@@ -12,6 +12,7 @@ import random
 import resource
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 
 import hostile
 import numpy as np
@@ -92,7 +93,7 @@ def json_changed(examples: list[bytes], seed: int) -> bytes:
         if rng.random() < 0.3:
             here[str(rng.choice(VALUES))] = here.pop(key)
         else:
-            here[key] = rng.choice(VALUES)
+            here[key] = deepcopy(rng.choice(VALUES))
     return json.dumps(value).encode()
 
 
@@ -303,7 +304,7 @@ def encoded(image: Image.Image, form: str, **options) -> bytes:
     return sink.getvalue()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
 @LENGTHS
 def test_image_headers(seconds):
     noise = Image.effect_noise((40, 30), 60)

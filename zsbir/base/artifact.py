@@ -96,16 +96,20 @@ class Artifact:
         path = self._checked_path(name)
         if path is None:
             return cached(cache_name(self.manifest.files[name].sha256, name), lambda file: self.download(name, file))
-        if not path.is_file():
-            raise self._gone(name)
         return path
 
     def _checked_path(self, name: str) -> Path | None:
-        """Return the path of one of its files on this disk, None in object storage. Raises InputError for a link that leads out."""
+        """Return the path of one of its files on this disk, None in object storage.
+
+        Raises InputError where there is no regular file, or a link that leads out of the folder.
+        """
         key = self.key(name)
         if self.folder.leads_out(key):
             raise InputError(f"{self.uri}: its file {name!r} leads out of its folder; copy the file into it")
-        return self.folder.local(key)
+        path = self.folder.local(key)
+        if path is not None and not path.is_file():
+            raise self._gone(name)
+        return path
 
     def _gone(self, name: str) -> InputError:
         path = self.folder.local(self.key(name))
