@@ -21,6 +21,9 @@ READ_S = 20.0
 MAX_READS = 24
 """Requests that may wait for storage at a time: fewer than the API has threads, so that some are left for what needs none."""
 
+TURN_S = 2.0
+"""Seconds that a request waits for its turn, where as many as may are at it: enough for a burst on storage that works."""
+
 HEALTH_S = 5.0
 """Seconds that the health check waits for the store."""
 
@@ -52,7 +55,7 @@ class Patience:
 
     def call(self, action: Callable[[], Answer]) -> Answer:
         """Return what the action returns, or raise what it raises. RunError if that takes too long, or too many wait already."""
-        if not self._free.acquire(blocking=False):
+        if not self._free.acquire(timeout=min(TURN_S, self._wait_s)):
             raise RunError("the storage does not answer: too many requests wait for it already")
         call = _Call(action, self._free.release)
         call.start()

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from services.common.auth import User
 from services.common.credentials import split_login
 from services.common.errors import Conflict, Forbidden, NotFound
 from services.jobs.http.patience import Patience
+from services.jobs.http.quotas import held_resources, require_project
 from services.jobs.http.requests import LARGEST_ID, Filter, Selection, Submission
 from services.jobs.http.views import Cancellations, Curve, JobDetails, JobPage, JobView, LogPart, QueueView, StepState, StepView
 from services.jobs.queue.limits import Limits, Usage
 from services.jobs.queue.order import LOOK_AHEAD
 from services.jobs.queue.records import Attempt, Job, JobRequest
-from services.jobs.queue.resources import LABELS, MOST
+from services.jobs.queue.resources import LABELS
 from services.jobs.queue.states import LIVE, TERMINAL, State
 from services.jobs.queue.store import Store
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.attempt_dir import LOG_PIECE, AttemptDir, attempt_dir_of
-from services.jobs.runs.steps import least_of, may_use_gpu, resources_of, steps_of
+from services.jobs.runs.steps import steps_of
 from services.jobs.runs.validation import check_config
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
@@ -65,7 +66,7 @@ class JobService:
     def _submit(self, user: User, submission: Submission, key: str | None, retry_of: int | None) -> tuple[JobView, bool]:
         user.require_role("submitter")
         limits = self._store.limits()
-        _require_project(user, submission.project, limits)
+        require_project(user, submission.project, limits)
         try:
             config = self._patience.call(lambda: check_config(submission.kind, submission.config, self._allowed))
         except (OSError, RuntimeError) as error:  # a name too long for a file, a loop of links
@@ -77,35 +78,9 @@ class JobService:
         if submission.start_within_s is not None:
             start_by_s = self._store.now() + submission.start_within_s
             values["start_by_s"] = min(start_by_s, submission.start_by_s or start_by_s)
-        request = JobRequest.of(values | self._resources(user, submission, config, limits), where=submission.kind)
+        request = JobRequest.of(values | held_resources(user, submission, config, limits), where=submission.kind)
         job, is_new = self._store.submit_or_find(request)
         return self._views([job])[0], is_new
-
-    def _resources(self, user: User, submission: Submission, config: Mapping[str, Any], limits: Limits) -> dict[str, float]:
-        """Return what the job holds: what is asked for, else what its configuration takes.
-
-        InputError where a user who is not operator asks for less than it will use, so that limits hold for what is used.
-        """
-        takes, least = resources_of(submission.kind, config), least_of(submission.kind, config)
-        found = {}
-        for name in LABELS:
-            asked, lowest = getattr(submission, name), 0.0 if user.role == "operator" else least.amount(name)
-            if asked is not None and asked < lowest:
-                raise InputError(
-                    f"{submission.kind}: asks for {asked:g} {LABELS[name]}, but uses {lowest:g}: leave {name} out, "
-                    "or configure fewer workers or threads"
-                )
-            found[name] = max(takes.amount(name), lowest) if asked is None else asked
-        counts_gpus = limits.count_gpus(submission.project)
-        if submission.gpus is None and not found["gpus"]:
-            found["gpus"] = float(counts_gpus and limits.gpus != 0 and may_use_gpu(submission.kind, config))
-        if counts_gpus and user.role != "operator" and found["gpus"] != int(found["gpus"]):
-            raise InputError(f"{submission.kind}: asks for {found['gpus']:g} GPUs, but uses all of each: ask for whole ones")
-        if max(found.values()) > MOST:
-            raise InputError(
-                f"{submission.kind}: its workers would hold {found['cpus']:g} CPUs and {found['gpus']:g} GPUs; ask for fewer"
-            )
-        return found
 
     def cancel(self, user: User, job_id: int) -> JobView:
         """Cancel a job; one that has ended stays as it is."""
@@ -316,18 +291,6 @@ class JobService:
                 if re.fullmatch(r"\w+", run) and re.fullmatch(r"\w+", experiment):
                     return f"{self._mlflow_url}/#/experiments/{experiment}/runs/{run}"
         return ""
-
-
-def _require_project(user: User, project: str, limits: Limits) -> None:
-    """Raise Forbidden for a project that is not the user's: a new name would have no limits.
-
-    Operators may name any, and so may everybody as long as no project has limits. Otherwise a user may name those of their token,
-    else `default` and those that the limits name.
-    """
-    known = user.projects or (limits.projects and tuple(dict.fromkeys(["default", *sorted(limits.projects)])))
-    if user.role != "operator" and known and project not in known:
-        whose = f"the token of {user.name!r} is for" if user.projects else "this queue has"
-        raise Forbidden(f"project {project!r} is not open to you: {whose} {', '.join(known)}; ask the service's operator")
 
 
 def _require_owner(user: User, job: Job) -> None:

@@ -38,6 +38,16 @@ def test_a_call_that_hangs_is_given_up_and_its_place_is_kept_until_it_ends(hangi
         waits.call(lambda: 5)
 
 
+def test_a_burst_on_storage_that_works_is_served():
+    waits, done = Patience(wait_s=5, most=2), []
+    calling = [threading.Thread(target=lambda: done.append(waits.call(lambda: time.sleep(0.01)))) for _ in range(30)]
+    for each in calling:
+        each.start()
+    for each in calling:
+        each.join()
+    assert len(done) == 30
+
+
 def test_what_the_call_returns_or_raises_comes_through():
     waits = Patience(wait_s=5, most=1)
     assert waits.call(lambda: 5) == 5

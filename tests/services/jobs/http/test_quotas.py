@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from services.jobs.http.quotas import held_resources
 from services.jobs.http.requests import Submission
 from services.jobs.queue.limits import Limits, ProjectLimits
 from services.jobs.queue.records import JobRequest
@@ -58,12 +59,12 @@ def test_shares_of_a_processor_count_as_whole_ones(kind, config, cpus, gpus):
 
 def test_where_gpus_are_limited_one_process_holds_one_or_sees_none(served, tmp_path):
     """Nothing else keeps a process from a GPU that it sees."""
-    service, store = served.app.state.jobs.service, served.store
+    store = served.store
 
     def held(project, **fields):
         user = served.app.state.users.user_of(served.tokens["submitter"])
         asked = Submission.of({"kind": "pretrain", "config": {}, "project": project, **fields})
-        return service._resources(user, asked, {}, store.limits())["gpus"]
+        return held_resources(user, asked, {}, store.limits())["gpus"]
 
     assert held("default") == 0, "nobody counts GPUs"
     store.set_limits(Limits(projects={"vision": ProjectLimits(gpu_hours=5)}), "test")
