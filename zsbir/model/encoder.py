@@ -6,6 +6,8 @@ Legend of shapes: b batch, h w pixels, f pooled features, d embedding dimension.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,22 +112,38 @@ def saved_facts(path: Path) -> dict[str, Any]:
     Raises InputError for any other file: one whose tensors are not those of this encoder, or that asks for more than
     `zsbir.base.limits` allows.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if path.is_file() and path.stat().st_size > limits.ENCODER_BYTES:
-        raise InputError(f"{path} is not an encoder saved by zsbir: it has more than {limits.ENCODER_BYTES} bytes")
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = EncoderFacts.of(dict(parse_json((file.metadata() or {})["zsbir"].encode())), where="its metadata").model_dump()
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError, InputError) as error:
-        raise InputError(f"{path} is not an encoder saved by zsbir ({error})") from None
+    facts = stated_facts(path)
+    with _opened(path) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
     with torch.device("meta"):
         wanted = {name: tuple(tensor.shape) for name, tensor in Encoder(**facts).state_dict().items()}
     wrong = sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name))
     if wrong:
         raise InputError(f"{path} is not an encoder saved by zsbir: {len(wrong)} tensors differ, first {wrong[0][:200]!r}")
     return facts
+
+
+def stated_facts(path: Path) -> dict[str, Any]:
+    """Return backbone, embedding_dim and image_px as a file states them, without a look at its tensors.
+
+    Raises InputError for a file that states none, or more than `zsbir.base.limits` allows.
+    """
+    if path.is_file() and path.stat().st_size > limits.ENCODER_BYTES:
+        raise InputError(f"{path} is not an encoder saved by zsbir: it has more than {limits.ENCODER_BYTES} bytes")
+    with _opened(path) as file:
+        return EncoderFacts.of(dict(parse_json((file.metadata() or {})["zsbir"].encode())), where="its metadata").model_dump()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file. Whatever is wrong with it or with what is read of it is one InputError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, InputError) as error:
+        raise InputError(f"{path} is not an encoder saved by zsbir ({error})") from None
 
 
 class EncoderFacts(Config):

@@ -26,7 +26,7 @@ from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.files import write_atomic
 from zsbir.base.layout import checkpoints_uri
 from zsbir.base.storage import Folder, folder_name, is_remote, join, open_folder
-from zsbir.model.encoder import Encoder, save_encoder, saved_facts
+from zsbir.model.encoder import Encoder, save_encoder, stated_facts
 from zsbir.training.failures import diverged
 from zsbir.training.gather import from_first
 from zsbir.training.writer import Snapshot, SnapshotWriter
@@ -191,7 +191,7 @@ def _progress_text(progress: TrainState) -> bytes:
 
 
 def _open_best(step: int, score: float, file: Path) -> BestEncoder:
-    return BestEncoder(step, None if score == NO_SCORE else score, saved_facts(file), load_file(file))
+    return BestEncoder(step, None if score == NO_SCORE else score, stated_facts(file), load_file(file))
 
 
 def _placed(key: str, value: Tensor, parameter: nn.Parameter) -> Tensor:

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,14 @@ def test_a_command_does_its_work_whatever_has_become_of_standard_error(redirecti
 def test_a_command_goes_on_without_its_terminal(tmp_path):
     leader, follower = pty.openpty()
     go = tmp_path / "go"
-    words = ["nohup", sys.executable, "-c", WORK, str(tmp_path / "file"), str(go)]
+    # Not nohup: it sends the standard error of a terminal to standard output.
+    script = 'trap "" HUP; exec "$0" "$@"'
+    words = ["sh", "-c", script, sys.executable, "-c", WORK, str(tmp_path / "file"), str(go)]
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=follower, start_new_session=True)
+    until = time.monotonic() + 60
+    while not (tmp_path / "file").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
     os.close(follower)
     os.close(leader)
     go.touch()

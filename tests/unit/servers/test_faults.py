@@ -129,8 +129,9 @@ def test_a_body_in_chunks_passes_whole_or_not_at_all(moto):
         behind.delete_object(Bucket=bucket, Key="k")
         proxy.arm(1, Fault.TRUNCATE_REQUEST)
         with raw_put(proxy.client(), bucket) as (line, target):
-            line.request("PUT", target, body=iter([b"begin", b"end"]), encode_chunked=True, headers=headers)
-            with pytest.raises(ConnectionError):
+            with contextlib.suppress(ConnectionError):  # the proxy may have hung up by then
+                line.request("PUT", target, body=iter([b"begin", b"end"]), encode_chunked=True, headers=headers)
+            with pytest.raises((ConnectionError, http.client.HTTPException)):
                 line.getresponse()
         assert keys(behind, bucket) == []
 
