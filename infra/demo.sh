@@ -17,8 +17,7 @@ fi
 DATASET=$(python -m zsbir.ingest toy --unseen-classes infra/demo_unseen.txt)
 WEIGHTS=$(python -m zsbir.pretrain)
 KNOWLEDGE=$(python -m zsbir.teacher "$DATASET" --backbone resnet18 --weights "$WEIGHTS" --image-px 64)
-# The final form of a training: on all seen classes, to the last step. Three dev classes would choose a checkpoint by chance.
-RUN=$(python -m zsbir.train toy --dataset "$DATASET" --knowledge "$KNOWLEDGE" --num-workers "$WORKERS" --train-on-dev)
+RUN=$(python -m zsbir.train toy --dataset "$DATASET" --knowledge "$KNOWLEDGE" --num-workers "$WORKERS")
 REPORT=$(python -m zsbir.evaluate "$RUN")
 INDEX=$(python -m zsbir.index "$RUN")
 MODEL=$(python -m zsbir.promote "$REPORT" --index "$INDEX")

@@ -229,7 +229,7 @@ def test_parquet_samples(tmp_path, seconds):
 @LENGTHS
 def test_parquet_knowledge(tmp_path, seconds):
     row = {"class_name": "cup", "photos": 3, "entropy_nats": 0.5, "top_labels": ["a"], "top_probabilities": [0.5]}
-    rows = [{"class_id": number, **row, "distribution": [0.5] * 10} for number in range(10)]
+    rows = [{"class_id": number, **row, "distribution": [0.1] * 10} for number in range(10)]
     table = pa.Table.from_pylist(rows, KNOWLEDGE_SCHEMA)
     dataset = put(tmp_path, "dataset")
     made = put(tmp_path, "knowledge", files={"knowledge.parquet": parquet(table)}, inputs={"dataset": dataset})

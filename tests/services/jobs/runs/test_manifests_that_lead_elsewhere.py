@@ -27,7 +27,7 @@ def made(uri: Path, kind: str, **inputs: object) -> str:
     """An artifact whose manifest names these inputs."""
     with draft(str(uri), kind, uri.name) as work:
         work.file("x").write_bytes(b"x")
-        return work.commit(digest=f"{kind} {uri.name}", inputs=inputs).uri
+        return work.commit(digest=f"{kind}-{uri.name}", inputs=inputs).uri
 
 
 def named(uri: object, digest: str = "") -> dict[str, str]:
