@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zsbir.base.errors import InputError
+from zsbir.base.strict_json import bounded_scalars
 
 FAULTS_SHOWN = 10
 """Faults of one configuration that its error names."""
@@ -134,7 +135,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping from a file. Raises InputError where there is none."""
     try:
         values = yaml.safe_load(Path(path).read_bytes())  # bytes: in any encoding that a byte order mark names
-        json.dumps(values, default=str)  # fails for a mapping that contains itself
+        for _ in bounded_scalars(values):  # fails for a mapping that contains itself, or the same part again and again
+            pass
     except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"cannot read the configuration {str(path)!r}: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from zsbir.base.errors import Busy, InputError, RunError
 from zsbir.base.events import say
 from zsbir.base.storage import Folder, open_folder
+from zsbir.base.strict_json import parse_json
 
 HEARTBEAT_S = 5.0
 """Seconds between two rewrites of a lease by its holder."""
@@ -31,6 +32,7 @@ PATIENCE_HEARTBEATS = 6
 """Heartbeats without a change after which a holder is taken for dead."""
 
 _NAME = ".lease-"
+_PIDS = 2**31
 _TAKE_TRIES = 3
 _given_up: set[str] = set()
 """The ids of leases that this process no longer holds: a request of its own that arrives late may bring one back."""
@@ -140,10 +142,11 @@ def _wait_for_turn(folder: Folder) -> int:
 
 def _holder(text: bytes) -> dict[str, Any]:
     try:
-        holder = json.loads(text)
+        holder = parse_json(text)
     except ValueError:
         return {}
-    return holder if isinstance(holder, dict) else {}
+    known = isinstance(holder, dict) and isinstance(holder.get("pid"), int) and isinstance(holder.get("id"), str)
+    return holder if known and 0 < holder["pid"] < _PIDS else {}
 
 
 def _read(folder: Folder, name: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from zsbir.base.limits import JSON_DEPTH, JSON_VALUES
@@ -19,7 +20,11 @@ def parse_json(data: bytes) -> Any:
         value = json.loads(data.decode("utf-8"), parse_constant=_refuse)
     except RecursionError:
         raise ValueError(_too_deep()) from None
-    _check(value)
+    for scalar in bounded_scalars(value):
+        if isinstance(scalar, str):
+            _check_text(scalar)
+        elif isinstance(scalar, float) and not math.isfinite(scalar):
+            raise ValueError("it holds a number that is too large")
     return value
 
 
@@ -31,8 +36,12 @@ def _too_deep() -> str:
     return f"it is nested more than {JSON_DEPTH} levels deep"
 
 
-def _check(value: Any) -> None:
-    """Look at all values level by level, without recursion."""
+def bounded_scalars(value: Any) -> Iterator[Any]:
+    """Yield all keys and values within lists and mappings, level by level.
+
+    Raises ValueError for too many or too deep ones: a text of some lines may stand for billions, where it repeats parts of itself
+    as YAML may.
+    """
     level, depth, count = [value], 0, 0
     while level:
         depth, count = depth + 1, count + len(level)
@@ -47,10 +56,8 @@ def _check(value: Any) -> None:
                 below += item.values()
             elif isinstance(item, list):
                 below += item
-            elif isinstance(item, str):
-                _check_text(item)
-            elif isinstance(item, float) and not math.isfinite(item):
-                raise ValueError("it holds a number that is too large")
+            else:
+                yield item
         level = below
 
 

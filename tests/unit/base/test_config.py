@@ -98,3 +98,11 @@ def test_bad_yaml_is_one_line_that_names_the_file(tmp_path, content, what):
 def test_a_missing_yaml_file_is_an_input_error(tmp_path):
     assert "No such file" in message(read_yaml, tmp_path / "none.yaml")
     assert "Is a directory" in message(read_yaml, tmp_path)
+
+
+def test_a_yaml_file_that_repeats_its_parts_into_billions_is_refused(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    (tmp_path / "bomb.yaml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="holds more than 1000000 values"):
+        read_yaml(tmp_path / "bomb.yaml")

@@ -141,8 +141,11 @@ def test_a_living_process_of_another_machine_is_not_disturbed(remote):
         beating.join()
 
 
-def test_a_lease_that_says_nonsense_is_treated_like_any_other(remote):
-    open_folder(remote).create(".lease-000001", b"{")
+@pytest.mark.parametrize(
+    "text", [b"{", b"[" * 5000, b'{"host": "x", "pid": 1e30, "id": []}', b'{"pid": 99999999999999999999, "id": "a"}']
+)
+def test_a_lease_that_says_nonsense_is_treated_like_any_other(remote, text):
+    open_folder(remote).create(".lease-000001", text)
     with alone(remote):
         pass
 

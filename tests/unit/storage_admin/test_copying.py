@@ -250,8 +250,9 @@ def test_a_copy_writes_nowhere_but_in_its_folder_of_the_target(name, field, tmp_
     (tmp_path / "victim.txt").write_text("mine")
     (tmp_path / "target").mkdir()
     name = name.format(tmp=tmp_path)
-    if field == "files":
-        change(report, files={name: {"size": 4, "sha256": "0" * 64}})
+    if field == "files":  # the file itself lies under a plain key, and would be copied under its name
+        entry = json.loads(report.folder.read(MANIFEST))["files"]["one.bin"]
+        change(report, files={name: entry}, stored_as={name: "one.bin"})
     else:
         change(report, stored_as={"one.bin": name})
     before = everything(tmp_path)

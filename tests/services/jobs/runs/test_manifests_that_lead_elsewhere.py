@@ -46,14 +46,14 @@ def weights(folder: Path) -> Path:
 def test_a_run_whose_manifest_leads_outside_is_refused(root, kind, role):
     outside = root.parent / "private"
     inputs = {
-        "dataset": named(made(root / "datasets/toy/0123", "dataset"), "dataset 0123"),
+        "dataset": named(made(root / "datasets/toy/0123", "dataset"), "dataset-0123"),
         "weights": named(weights(root / "weights")),
     }
     good = made(root / "runs/good", "run", **inputs)
     allowed = AllowedPaths([str(root)])
     assert check_config(kind, {"run": good}, allowed)["run"] == good
     target = made(outside / "datasets/toy/4567", "dataset") if role == "dataset" else outside / "id_rsa"
-    bad = made(root / "runs/bad", "run", **{**inputs, role: named(target, "dataset 4567")})
+    bad = made(root / "runs/bad", "run", **{**inputs, role: named(target, "dataset-4567")})
     with pytest.raises(InputError, match=f"the {role} that its manifest names.*outside of what this service reads"):
         check_config(kind, {"run": bad}, allowed)
 
@@ -61,13 +61,13 @@ def test_a_run_whose_manifest_leads_outside_is_refused(root, kind, role):
 def test_a_copy_in_the_artifacts_own_root_is_what_will_be_read(root):
     outside = root.parent / "private"
     was = made(outside / "datasets/toy/0123", "dataset")
-    inputs = {"dataset": named(was, "dataset 0123"), "weights": named(outside / weights(root / "weights").relative_to(root))}
+    inputs = {"dataset": named(was, "dataset-0123"), "weights": named(outside / weights(root / "weights").relative_to(root))}
     run = made(root / "runs/copied", "run", **inputs)
     with pytest.raises(InputError, match="the dataset that its manifest names"):
         check_config("evaluate", {"run": run}, AllowedPaths([str(root)]))
     made(root / "datasets/toy/0123", "dataset")
     assert check_config("evaluate", {"run": run}, AllowedPaths([str(root)]))["run"] == run
-    other = made(root / "runs/other", "run", **{**inputs, "dataset": named(was, "another digest")})
+    other = made(root / "runs/other", "run", **{**inputs, "dataset": named(was, "another-digest")})
     with pytest.raises(InputError, match="the dataset that its manifest names"):
         check_config("evaluate", {"run": other}, AllowedPaths([str(root)]))
 
