@@ -70,7 +70,7 @@ def await_room(need: Need, *, may_grow: bool) -> None:
         most = max(fitting, _most_ever(need, _nodes()), _most_to_come(need))
         if most < need.workers and (not may_grow or _age_s() >= JOIN_S):
             raise InputError(
-                f"{need} are needed, and the Ray cluster has never had room for more than {most}: "
+                f"{need} {'is' if need.workers == 1 else 'are'} needed, and the Ray cluster has never had room for more than {most}: "
                 "use fewer workers (--num-workers), or smaller ones (--cpus-per-worker, --gpus-per-worker)"
             )
         waiting.say(f"the cluster to have nodes for {need}, it has them for {fitting}")
