@@ -19,7 +19,9 @@ import psutil
 
 from servers.processes import HOST, free_ports
 
-START_S = 180
+START_S = 300
+STARTED = "Ray runtime started"
+"""What `ray start` says once a node has joined."""
 BINARIES = Path(sys.executable).parent
 
 
@@ -53,9 +55,13 @@ class Nodes:
         """Start a node, which comes again by itself whenever Ray ends it, as under a service manager."""
         ray = [str(BINARIES / "ray"), "start", "--block", f"--address={self.address}", f"--num-cpus={cpus}", *self._common(number)]
         again = ["sh", "-c", 'while :; do "$@"; sleep 1; done', "node", *ray]
-        before = self.alive()
+        log = self._folder / f"{number}.log"
+        before = log.read_text("utf-8").count(STARTED) if log.exists() else 0
         self._run(number, again, environment)
-        self.until_alive(before + 1)
+        until = time.monotonic() + START_S
+        while log.read_text("utf-8").count(STARTED) <= before:
+            assert time.monotonic() < until, f"a node did not join: {log.read_text('utf-8')[-1000:]}"
+            time.sleep(0.5)
 
     def kill(self, number: int) -> None:
         """SIGKILL everything on a node at once."""
@@ -134,7 +140,10 @@ class Nodes:
 
     def _is_of(self, process: psutil.Process, number: int) -> bool:
         with suppress(psutil.Error, OSError):
-            return process.environ().get("ZSBIR_TEST_NODE") == self._marker(number)
+            if process.environ().get("ZSBIR_TEST_NODE") == self._marker(number):
+                return True
+            # Ray writes its titles over the environment of some processes; their raylet's command line names its folder.
+            return any(f"{self._folder}/{number}/" in " ".join(parent.cmdline()) for parent in process.parents())
         return False
 
 

@@ -237,4 +237,4 @@ def test_relative_addresses_mean_the_same_in_every_trial(head, dataset, knowledg
 def test_more_workers_than_the_cluster_has_is_told(head, dataset, knowledge, tmp_path):
     process = start(head, *words(dataset, knowledge, tmp_path, "--no-tracking", "--cpus-per-worker", "64"))
     _, err = finish(process, code=2)
-    assert "64 CPUs are needed" in err
+    assert "1 worker of 64 CPUs is needed" in err

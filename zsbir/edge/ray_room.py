@@ -69,8 +69,9 @@ def await_room(need: Need, *, may_grow: bool) -> None:
     while (fitting := need.fitting(node.resources for node in _nodes() if node.ended_s == math.inf)) < need.workers:
         most = max(fitting, _most_ever(need, _nodes()), _most_to_come(need))
         if most < need.workers and (not may_grow or _age_s() >= JOIN_S):
+            verb = "is" if need.workers == 1 else "are"
             raise InputError(
-                f"{need} are needed, and the Ray cluster has never had room for more than {most}: "
+                f"{need} {verb} needed, and the Ray cluster has never had room for more than {most}: "
                 "use fewer workers (--num-workers), or smaller ones (--cpus-per-worker, --gpus-per-worker)"
             )
         waiting.say(f"the cluster to have nodes for {need}, it has them for {fitting}")
