@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from servers.job_queue import job_queue
+from servers.ray_head import ray_head
 from starlette.testclient import TestClient
 
 from services.jobs.http.api import create_app
@@ -192,10 +193,11 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(facts, capsys):
     assert promote._parse(["rollback", "zsbir-resnet18-16", "--reason", "and back", "--root", ROOT]) == facts["model"]
 
 
-def test_a_job_that_ran_when_the_service_went_down_goes_on_under_this_one(head, tmp_path):
+def test_a_job_that_ran_when_the_service_went_down_goes_on_under_this_one(tmp_path):
+    """It declares four GPUs, which the version before only counted; an attempt runs on a node that has them now."""
     url = f"sqlite:///{PLACE}/root/service/jobs.db"
     assert open_store(url).job(5).state == "running"
-    with job_queue(ROOT, head, tmp_path, url=url) as queue:
+    with ray_head(2, gpus=4) as head, job_queue(ROOT, head, tmp_path, url=url) as queue:
         assert queue.ended(5).state == "succeeded"
     first, second = queue.store.attempts(5)
     assert (first.cause, second.cause, second.resumed_from) == ("preempted", "succeeded", "step 6")

@@ -19,8 +19,11 @@ START_S = 180
 
 
 @contextmanager
-def ray_head(cpus: int, environment: Mapping[str, str] | None = None) -> Iterator[dict[str, str]]:
-    """Start a head; yields the environment in which commands join it. `environment`: what its workers see besides."""
+def ray_head(cpus: int, environment: Mapping[str, str] | None = None, gpus: int = 0) -> Iterator[dict[str, str]]:
+    """Start a head; yields the environment in which commands join it. `environment`: what its workers see besides.
+
+    gpus: how many the node claims to have.
+    """
     gcs, client, dashboard, agent = free_ports(4)
     binaries = Path(sys.executable).parent
     # Sockets lie in this folder, and their paths may have no more than 107 bytes.
@@ -37,7 +40,7 @@ def ray_head(cpus: int, environment: Mapping[str, str] | None = None) -> Iterato
         ports = [f"--port={gcs}", f"--ray-client-server-port={client}", f"--dashboard-port={dashboard}"]
         command = [binaries / "ray", "start", "--head", *ports, f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder}"]
         try:
-            start = [*command, f"--num-cpus={cpus}", "--disable-usage-stats"]
+            start = [*command, f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--disable-usage-stats"]
             subprocess.run(start, env=env, check=True, capture_output=True, timeout=START_S)
             yield env | {"RAY_ADDRESS": f"{HOST}:{gcs}"}
         finally:
