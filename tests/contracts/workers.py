@@ -105,8 +105,8 @@ def knowledge(uri: str, seed: int = 0) -> Artifact:
 class Small(nn.Linear):
     """Stands where a run's encoder does, without its 45 MB."""
 
-    def facts(self) -> dict[str, str]:
-        return {"backbone": "none", "dim": "2", "image_px": "32"}
+    def facts(self) -> dict[str, object]:
+        return {"backbone": "resnet18", "embedding_dim": 4, "image_px": 4}
 
 
 def modules(step: int) -> tuple[dict[str, nn.Module], torch.optim.Optimizer]:
