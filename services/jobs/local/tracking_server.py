@@ -15,6 +15,7 @@ import hmac
 import os
 import secrets
 import sys
+import warnings
 from pathlib import Path
 
 from starlette.responses import PlainTextResponse
@@ -71,7 +72,9 @@ def create_app(database: Path, artifacts: str, password: str) -> ASGIApp:
         artifacts = "mlflow-artifacts:/"
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = artifacts
 
-    from mlflow.server.fastapi_app import app
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow imports what others have deprecated
+        from mlflow.server.fastapi_app import app
     from mlflow.server.handlers import initialize_backend_stores
 
     initialize_backend_stores(store, store, artifacts)
