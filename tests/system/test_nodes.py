@@ -154,7 +154,7 @@ def test_a_start_without_room_waits_for_a_node_that_the_cluster_has_had(nodes, t
     training.until_said("waiting since .* for the cluster to have nodes for 2 workers of 1 CPU each, it has them for 1")
     nodes.start(2)
     assert training.ended().manifest.counts["steps"] == 20
-    refused = train(nodes, "--steps", "20", "--num-workers", "3")
+    refused = train(nodes, "--steps", "20", "--num-workers", "4")
     assert refused.process.wait(LONG_S) == 2
     assert "never had room for more than 2" in refused.said()
 
