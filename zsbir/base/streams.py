@@ -64,7 +64,9 @@ def open_missing() -> None:
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
-def _as_bytes(error: UnicodeError) -> tuple[bytes, int]:
+def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeDecodeError):  # the same stream may be read again, as a test runner does
+        return codecs.lookup_error("surrogateescape")(error)
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]

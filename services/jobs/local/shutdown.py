@@ -26,6 +26,9 @@ RUNNER_MODULES = ("services.jobs.runs.runner", "services.jobs.work")
 KEEPER_END_S = 60
 """Seconds beyond the grace period after which a keeper that does not end is killed."""
 
+EXIT_S = 10
+"""Seconds to wait for the process of a keeper that has done everything."""
+
 
 @dataclass(frozen=True)
 class Service:
@@ -50,15 +53,21 @@ def end_keeper(root: str, grace_s: float) -> None:
     RunError where the keeper belongs to another user.
     """
     until, asked = time.monotonic() + grace_s + KEEPER_END_S, 0
+    last = None
     while is_locked(root):
         if keeper := keeper_pid(root):
             if keeper != asked:
+                with suppress(psutil.Error):
+                    last = psutil.Process(keeper)
                 write_grace_s(root, grace_s)
                 _signal_keeper(keeper, signal.SIGTERM)
                 asked = keeper
             elif time.monotonic() > until:
                 _signal_keeper(keeper, signal.SIGKILL)
         time.sleep(0.1)
+    with suppress(psutil.Error):
+        if last:
+            last.wait(EXIT_S)  # it gives the lock back before its process ends
 
 
 def end_leftovers(root: str, grace_s: float) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from zsbir.base.events import Progress, say
-from zsbir.base.streams import BestEffort
+from zsbir.base.streams import AS_BYTES, BestEffort
 
 WORK = """
 import os, sys, time, warnings
@@ -120,3 +120,11 @@ def test_a_closed_stream_takes_everything_and_is_no_terminal(tmp_path):
     assert stream.write("text") == 4
     stream.flush()
     assert not stream.isatty()
+
+
+def test_what_was_written_as_bytes_is_read_again_from_the_same_stream(tmp_path):
+    with (tmp_path / "file").open("w+", encoding="utf-8", errors=AS_BYTES) as stream:
+        stream.write("caf\udce9 \u00e9\n")
+        stream.seek(0)
+        assert stream.read() == "caf\udce9 \u00e9\n"
+    assert (tmp_path / "file").read_bytes() == b"caf\xe9 \xc3\xa9\n"
