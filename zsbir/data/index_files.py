@@ -115,7 +115,9 @@ def open_vectors(path: Path, dimensions: int, where: str) -> Float32[np.ndarray,
         start = file.tell()
     fits = len(shape) == 2 and shape[1] == dimensions and 1 <= shape[0] <= limits.INDEX_PHOTOS
     if version != _NPY_VERSION or not fits or by_columns or kind != np.dtype("<f4"):
-        raise InputError(f"{where} holds {kind} of shape {shape}, not float32 with {dimensions} dimensions for each photo")
+        raise InputError(
+            f"{where} holds {kind} of shape {shape}, not float32 with {dimensions} dimensions for each photo; make the index again"
+        )
     if path.stat().st_size != start + 4 * shape[0] * shape[1]:
         raise InputError(f"{where} is not as long as its shape {shape} says")
     vectors: np.ndarray = np.memmap(path, np.float32, "r", start, shape)

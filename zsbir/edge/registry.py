@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from zsbir.base.errors import RunError
+from zsbir.base.errors import InputError, RunError
 from zsbir.base.layout import below_root, mlflow_database
 from zsbir.base.storage import is_remote
 from zsbir.base.urls import redacted, sqlite_url
@@ -63,7 +64,8 @@ def _names(client: MlflowClient, version: Any) -> Iterator[str]:
     own = {name: value for name, value in (version.tags or {}).items() if name.startswith("zsbir.")}
     for text in own.values():
         yield text
-        yield below_root(text)
+        with suppress(InputError):  # not every tag holds an address
+            yield below_root(text)
     run_id = version.run_id or _run_of_model(client, version)
     if not run_id:
         return
