@@ -326,5 +326,8 @@ def test_a_damaged_record_of_what_is_up_is_one_line_with_the_way_out(root):
 def test_a_service_is_known_to_its_keeper_without_its_record(root, marker):
     """`up.json` may be removed by hand while the keeper lives."""
     mine = subprocess.Popen(["sleep", "600"], env={**os.environ, MARKER: marker}, start_new_session=True)
+    until = time.monotonic() + 10
+    while not Service(root, [], marker).processes():  # its environment can be read a moment after it has started
+        assert time.monotonic() < until
     Service(root, [], marker).kill()
     assert mine.wait(10) == -signal.SIGKILL
