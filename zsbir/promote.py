@@ -93,10 +93,11 @@ def promote(request: PromotionRequest, config: PromoteConfig, settings: Settings
     comparison, why = _comparison(candidate, champion, request, config, settings)
     trial = _check_index(candidate, config)
     decision = decide(comparison, why, trial, min_recall=config.min_recall, force_reason=request.force_reason)
+    _say_how_to_decide(candidate, decision, request, config, settings)
     if request.dry_run:
-        return _preview(candidate, champion, decision, settings)
+        return _preview(candidate, champion, decision)
     with releases.changing(champion):
-        return _carry_out(releases, champion, candidate, decision, settings)
+        return _carry_out(releases, champion, candidate, decision)
 
 
 def _open(request: PromotionRequest) -> Candidate:
@@ -164,26 +165,39 @@ def _recorded_spread(candidate: Candidate, champion: Release | None, config: Pro
     return SeedSpread(measured.sd, measured.seeds, f"as measured for the recipe: {measured.page}") if measured else None
 
 
-def _say_how_to_decide(candidate: Candidate, decision: Decision, settings: Settings) -> None:
+def _say_how_to_decide(
+    candidate: Candidate, decision: Decision, request: PromotionRequest, config: PromoteConfig, settings: Settings
+) -> None:
     """Print the commands that decide an undecided comparison."""
     if decision.outcome == "undecided" and decision.comparison and decision.comparison.classes > 1:
         root = "" if settings.root == default_root() else settings.root
         events.say("to decide, train the same with other seeds, evaluate these runs, and promote by all reports:")
-        for line in more_seeds(candidate.reports, candidate.index.uri, _changed_fields(candidate.run), root=root):
+        options = _asked(request, config, settings)
+        for line in more_seeds(candidate.reports, candidate.index.uri, _changed_fields(candidate.run), root=root, options=options):
             events.say(f"  {line}")
 
 
-def _preview(candidate: Candidate, champion: Release | None, decision: Decision, settings: Settings) -> str:
+def _asked(request: PromotionRequest, config: PromoteConfig, settings: Settings) -> list[str]:
+    """Return the flags of a promotion that differ from their defaults, for a command that asks the same."""
+    usual = PromoteConfig().model_dump()
+    changed = {name: value for name, value in config.model_dump().items() if value != usual[name]}
+    if settings.experiment != Settings().experiment:
+        changed["experiment"] = settings.experiment
+    words = [word for name, value in changed.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words += [word for uri in request.champion_reports for word in ("--champion-report", uri)]
+    return [*words, *(["--dry-run"] if request.dry_run else [])]
+
+
+def _preview(candidate: Candidate, champion: Release | None, decision: Decision) -> str:
     """Return what a dry run says. Raises RunError where the model would not be promoted."""
     _log_decision(decision)
     if not decision.promotes:
-        _say_how_to_decide(candidate, decision, settings)
         raise RunError(f"would be {decision.outcome}: {decision.why}")
     rank = f"in place of {champion.uri}" if champion else "as its first champion"
     return f"would be promoted ({decision.outcome}): {candidate.run.uri} to {candidate.model}, {rank}"
 
 
-def _carry_out(releases: Releases, champion: Release | None, candidate: Candidate, decision: Decision, settings: Settings) -> str:
+def _carry_out(releases: Releases, champion: Release | None, candidate: Candidate, decision: Decision) -> str:
     """Register the model, record the decision, and set the alias champion or challenger."""
     from zsbir.edge.releases import stamp
 
@@ -195,7 +209,6 @@ def _carry_out(releases: Releases, champion: Release | None, candidate: Candidat
     _log_decision(decision)
     if not decision.promotes:
         releases.set_challenger(release)
-        _say_how_to_decide(candidate, decision, settings)
         raise RunError(f"{decision.outcome}: {decision.why}. {release.uri} is recorded as challenger; {decision.way_out()}")
     releases.set_champion(release, champion)
     events.say(f"{release.uri} is champion now" + (f", in place of {champion.uri}" if champion else ""))

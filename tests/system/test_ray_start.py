@@ -38,6 +38,7 @@ def ingest(root: Path, **changes: str) -> subprocess.CompletedProcess[str]:
     ("address", "code", "words"),
     [
         ("http://127.0.0.1:8265", 2, "is the address of Ray's job API: submit to it"),
+        ("ray://127.0.0.1:10001", 2, "is the address of a Ray client, which sees too little of its cluster"),
         ("https://ray.example.org", 2, "is the address of Ray's job API: submit to it"),
         ("somewhere", 2, "it should read host:port"),
         ("10.0.0.1:port", 2, "it should read host:port"),

@@ -24,10 +24,12 @@ WAY_OUT = "install the same version on every node, or send the code with the job
 
 @cache
 def package_files() -> dict[str, str]:
-    """Return the sha256 of each file of this package, by its path: what runs, whether or not it was installed or committed."""
+    """Return the sha256 of each module of this package, by its path: what runs, whether or not it was installed or committed."""
     package = Path(zsbir.__file__).parent
-    files = [file for file in sorted(package.rglob("*")) if file.is_file() and "__pycache__" not in file.parts]
-    return {f"zsbir/{file.relative_to(package).as_posix()}": hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    names = sorted(file.relative_to(package).as_posix() for file in package.rglob("*.py"))
+    # Editors and notebooks leave hidden files and folders of their own; they are no part of what runs.
+    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    return {f"zsbir/{name}": hashlib.sha256((package / name).read_bytes()).hexdigest() for name in names}
 
 
 def package_sha256() -> str:

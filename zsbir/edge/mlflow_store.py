@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.layout import mlflow_artifacts, mlflow_database
 from zsbir.base.urls import redacted, sqlite_file, sqlite_url
-from zsbir.edge.moved_root import local_path_of, relocate
+from zsbir.edge.moved_root import has_moved, local_path_of, relocate
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # how MLflow makes its tables and checks models is of no use to the user
@@ -51,8 +51,10 @@ def open_client(uri: str, registry: str = "") -> MlflowClient:
     registry: the store of registered models; none: the same.
     """
     if file := sqlite_file(uri):
-        with one_at_a_time(uri):
-            relocate(file)
+        file.parent.mkdir(parents=True, exist_ok=True)  # MLflow would make it by the address's text, escapes and all
+        if os.access(file, os.W_OK) and has_moved(file):
+            with one_at_a_time(uri):
+                relocate(file)
     return MlflowClient(uri, registry or uri)
 
 

@@ -26,14 +26,36 @@ def relocate(database: Path) -> None:
     """
     if not database.is_file() or not database.stat().st_size:
         return
-    here = mlflow_artifacts(database)
-    new = here.as_uri()
+    new = mlflow_artifacts(database).as_uri()
     with closing(sqlite3.connect(database, timeout=60)) as opened, opened:
-        if not opened.execute("select 1 from sqlite_master where name = 'experiments'").fetchone():
-            return
-        for old in {_beside(location) for (location,) in opened.execute("select artifact_location from experiments")} - {new, ""}:
-            if here.is_dir() or not local_path_of(old).is_dir():
-                _replace_prefix(opened, old, new)
+        for old in _moved_from(opened, database):
+            _replace_prefix(opened, old, new)
+
+
+def has_moved(database: Path) -> bool:
+    """Return whether `relocate` would change a database. It is only read, so that a user who may not write it can ask."""
+    if not database.is_file() or not database.stat().st_size:
+        return False
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=60)) as opened:
+        return bool(_moved_from(opened, database))
+
+
+def _moved_from(opened: sqlite3.Connection, database: Path) -> set[str]:
+    """Return the addresses of the folders of files that a database names, and that are now the one beside it.
+
+    None where the old folder is the one beside it, by another path: one root may be mounted at two places.
+    """
+    if not opened.execute("select 1 from sqlite_master where name = 'experiments'").fetchone():
+        return set()
+    here = mlflow_artifacts(database)
+    named = {_beside(location) for (location,) in opened.execute("select artifact_location from experiments")}
+    found = set()
+    for old in named - {here.as_uri(), ""}:
+        there = local_path_of(old)
+        is_same = there.is_dir() and here.is_dir() and there.samefile(here)
+        if (here.is_dir() or not there.is_dir()) and not is_same:
+            found.add(old)
+    return found
 
 
 def local_path_of(uri: str) -> Path:

@@ -33,9 +33,6 @@ REFUSED_S = 10.0
 TEMP_DIR_BYTES = 40
 """Longest path below which Ray can put its sockets: those may have 107 bytes."""
 
-SCHEMES = ("ray://",)
-"""Schemes of addresses that Ray takes besides host:port."""
-
 
 @contextmanager
 def connected(need: Need) -> Iterator[None]:
@@ -102,8 +99,13 @@ def _hangups_ignored() -> Iterator[None]:
 
 def _check_address(address: str) -> None:
     """Check that a cluster answers at `address`, before Ray waits for it for minutes. InputError, ClusterError."""
-    if address in ("auto", "local") or address.startswith(SCHEMES):
+    if address in ("auto", "local"):
         return
+    if address.startswith("ray://"):
+        raise InputError(
+            f"RAY_ADDRESS={address} is the address of a Ray client, which sees too little of its cluster: run the command on one of"
+            " its nodes with the cluster's own address, host:6379, or submit it (ray job submit)"
+        )
     if address.startswith(("http://", "https://")):
         raise InputError(
             f"RAY_ADDRESS={address} is the address of Ray's job API: "

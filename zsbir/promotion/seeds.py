@@ -79,10 +79,19 @@ def _differences(one: Artifact, other: Artifact) -> str:
     return ", ".join(found)
 
 
-def more_seeds(reports: Sequence[Artifact], index: str, changed: Mapping[str, Any], *, root: str, least: int = 3) -> list[str]:
+def more_seeds(
+    reports: Sequence[Artifact],
+    index: str,
+    changed: Mapping[str, Any],
+    *,
+    root: str,
+    options: Sequence[str] = (),
+    least: int = 3,
+) -> list[str]:
     """Return the commands that train a recipe with more seeds, until there are `least`, and promote by all of them.
 
-    changed: fields of the run that differ from its recipe; root: the storage root to name, "" for the default one.
+    changed: fields of the run that differ from its recipe; root: the storage root to name, "" for the default one; options: further
+    words for the promotion.
     """
     runs = [run_of(report) for report in reports]
     used = {int(run.manifest.config.get("seed", 0)) for run in runs}
@@ -95,7 +104,7 @@ def more_seeds(reports: Sequence[Artifact], index: str, changed: Mapping[str, An
         names.append(f'"$REPORT_{seed}"')
         lines.append(f'REPORT_{seed}=$(python -m zsbir.evaluate "$({training})" {protocol})')
     known = " ".join(shlex.quote(report.uri) for report in reports)
-    lines.append(f"python -m zsbir.promote {known} {' '.join(names)} {_line(['--index', index, *at_root], verb=False)}")
+    lines.append(f"python -m zsbir.promote {known} {' '.join(names)} {_line(['--index', index, *options, *at_root], verb=False)}")
     return lines
 
 

@@ -101,7 +101,7 @@ class Checkpoints:
                 with draft(uri, "checkpoint", folder_name(uri), quiet=True) as work:
                     fill(work)
                     work.commit(digest=digest_of([self._run, step]), inputs=self._made_from, counts={"step": step})
-            self._remove_superseded(step)
+            self._remove_superseded(step, holds_best=best is None or BEST in Artifact(uri).manifest.files)
 
         self._writer.put(Snapshot(step, write))
 
@@ -161,10 +161,15 @@ class Checkpoints:
         best = Artifact(uri, "checkpoint")
         return _open_best(step, best.manifest.facts["score"], best.verified("encoder.safetensors"))
 
-    def _remove_superseded(self, step: int) -> None:
-        """Remove checkpoints before a committed one, what killed processes began of them, and the `best-N` of version 0.1.0."""
-        steps = {name for name, number in _numbered(self.folder.names(), "step").items() if number < step}
-        for name in sorted(steps | _numbered(self.folder.names(), "best").keys()):
+    def _remove_superseded(self, step: int, *, holds_best: bool) -> None:
+        """Remove checkpoints before a committed one, what killed processes began of them, and the `best-N` of version 0.1.0.
+
+        holds_best: whether the committed one holds the best encoder. One that version 0.1.0 made does not, and needs its `best-N`.
+        """
+        names = self.folder.names()
+        superseded = {name for name, number in _numbered(names, "step").items() if number < step}
+        superseded |= _numbered(names, "best").keys() if holds_best else set()
+        for name in sorted(superseded):
             with suppress(OSError, InputError, RunError):  # it only takes space; the next save tries again
                 remove(join(self.folder.uri, name))
 

@@ -241,7 +241,9 @@ def _announce(root: str) -> str:
     events.say(f"{'job store':<12}{state['store']}")
     if state.get("elsewhere"):
         events.say(f"{'for others':<12}{state['elsewhere']}")
-    if state["auth"] == "tokens":
+    if state["auth"] == "tokens" and "token" not in state:
+        events.warn("this service was started by an earlier version: end it with `down`, and start it again")
+    elif state["auth"] == "tokens":
         events.say(f"{'your token':<12}{state['token']}; your commands on this machine read it by themselves")
         events.say(f"{'for others':<12}make tokens with: python -m services.jobs tokens make NAME --role submitter")
         if link := _login_link(state):

@@ -93,9 +93,14 @@ def owner_token(url: str, root: str = "") -> str:
     """
     with suppress(InputError, OSError, KeyError):
         state = read_state(root or default_root())
-        if state.get("token") and str(state["url"]).rstrip("/") == url.rstrip("/") and _is_alive(state, "api"):
+        if state.get("token") and _plain(str(state["url"])) == _plain(url) and _is_alive(state, "api"):
             return Path(state["token"]).read_text("utf-8").strip()
     return ""
+
+
+def _plain(url: str) -> str:
+    """Return an address in the form in which two of them are compared: `localhost` is this machine's loopback address."""
+    return url.rstrip("/").replace("://localhost:", "://127.0.0.1:")
 
 
 def _is_alive(state: dict[str, Any], name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import socket
 from pathlib import Path
 
@@ -50,3 +51,16 @@ def test_a_file_that_is_missing_elsewhere_is_a_difference():
     there = dict(code.running_code())
     del there["zsbir/losses/quadruplet.py"]
     assert "zsbir/losses/quadruplet.py" in code.difference(there)
+
+
+def test_what_an_editor_leaves_in_the_package_is_no_part_of_its_code(tmp_path, monkeypatch):
+    copy = shutil.copytree(Path(zsbir.__file__).parent, tmp_path / "zsbir")
+    monkeypatch.setattr(zsbir, "__file__", str(copy / "__init__.py"))
+    code.package_files.cache_clear()
+    before = code.package_files()
+    for name in ("training/.loop.py.swp", ".DS_Store", ".ipynb_checkpoints/loop.py", "training/loop.py~"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text("left")
+    code.package_files.cache_clear()
+    assert code.package_files() == before
+    code.package_files.cache_clear()

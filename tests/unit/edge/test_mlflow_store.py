@@ -16,7 +16,7 @@ from zsbir.base.errors import RunError
 from zsbir.base.layout import mlflow_artifacts, mlflow_database
 from zsbir.edge import mlflow_store
 from zsbir.edge.mlflow_store import answering, bounded, experiment_id, is_there, open_client, tracking_uri
-from zsbir.edge.moved_root import relocate
+from zsbir.edge.moved_root import has_moved, relocate
 from zsbir.edge.parents import Parent
 from zsbir.edge.registry import registered
 from zsbir.edge.releases import Releases, models
@@ -197,3 +197,27 @@ def test_a_file_that_is_no_database_of_mlflow_stays_as_it_is(tmp_path):
             (tmp_path / name).write_bytes(content)
         relocate(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["empty.db"]
+
+
+def test_a_root_that_is_where_it_was_is_only_read(kept, tmp_path):
+    """A colleague may be allowed to read a root and not to write it: looking into it makes no lock file."""
+    root = tmp_path / "root"
+    shutil.copytree(kept[0], root)
+    relocate(root / "mlflow.db")
+    (root / "mlflow.lock").unlink(missing_ok=True)
+    open_client(f"sqlite:///{root}/mlflow.db").search_registered_models()
+    assert not (root / "mlflow.lock").exists()
+
+
+def test_a_root_that_is_seen_at_two_places_is_left_as_it_is(kept, tmp_path):
+    """As where it is mounted twice: a run that writes at the one place must not be sent to the other."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(kept[0], first)
+    relocate(first / "mlflow.db")
+    second.mkdir()
+    (second / "mlflow-artifacts").symlink_to(first / "mlflow-artifacts")
+    shutil.copy(first / "mlflow.db", second / "mlflow.db")
+    assert not has_moved(second / "mlflow.db")
+    (second / "mlflow-artifacts").unlink()
+    shutil.copytree(first / "mlflow-artifacts", second / "mlflow-artifacts")
+    assert has_moved(second / "mlflow.db")

@@ -121,3 +121,16 @@ def test_the_champion_s_reports_are_found_by_its_tags(tmp_path, capsys):
         champion_reports("m", tags, ["/gone/reports/c"], root=str(tmp_path))
     with pytest.raises(InputError, match=r"is a report of .*runs/b, not of the champion m"):
         champion_reports("m", tags, [second.uri], root=str(tmp_path))
+
+
+def test_the_commands_to_decide_ask_for_what_was_asked(tmp_path):
+    config = promote.PromoteConfig(metric="map_all/macro", margin=0.02)
+    request = promote.PromotionRequest("r", "i", champion_reports=("reports/c",), dry_run=True)
+    options = promote._asked(request, config, promote.Settings(experiment="mine"))
+    *_, last = more_seeds([report(tmp_path, "a")], "an index", {}, root="", options=options)
+    words = shlex.split(last)
+    asked = [*words[words.index("an index") + 1 :]]
+    assert asked == [
+        *("--metric", "map_all/macro", "--margin", "0.02", "--experiment", "mine"),
+        *("--champion-report", "reports/c", "--dry-run"),
+    ]

@@ -331,3 +331,12 @@ def test_what_is_removed_is_older_than_what_was_committed(tmp_path: Path):
     assert exists(tmp_path / "checkpoints" / "step-000005")
     save_checkpoint(tmp_path, modules, optimiser, TrainState(9))
     Artifact(tmp_path / "checkpoints" / "step-000009", "checkpoint").verify()
+
+
+def test_the_last_checkpoint_of_version_0_1_0_keeps_its_best_encoder_when_its_step_is_saved_again(tmp_path: Path):
+    modules, optimiser = trained(2)
+    save_as_before(tmp_path, modules, best_step=4, best_score=0.5, stored={4: 0.5})
+    state = load_checkpoint(tmp_path, *trained(0))
+    save_checkpoint(tmp_path, modules, optimiser, state)
+    assert names(tmp_path) == ["best-000004", "step-000005"]
+    assert load_checkpoint(tmp_path, *trained(0)).best.step == 4

@@ -137,6 +137,7 @@ def test_the_owners_token_goes_to_no_other_service(client, team):
     recorded(client, "http://127.0.0.1:1", token, os.getpid(), start_of(os.getpid()))
     assert owner_token(url) == ""
     assert owner_token("http://127.0.0.1:1") == token
+    assert owner_token("http://localhost:1/") == token
     with pytest.raises(InputError, match="this needs a valid token"):
         jobs(["--json", f"--server={url}"])
 

@@ -331,3 +331,11 @@ def test_a_service_is_known_to_its_keeper_without_its_record(root, marker):
         assert time.monotonic() < until
     Service(root, [], marker).kill()
     assert mine.wait(10) == -signal.SIGKILL
+
+
+def test_a_service_that_an_earlier_version_started_says_how_to_start_it_again(root, capsys):
+    """It has tokens, and no file with the token of the user who started it."""
+    state = {**NOTHING, "programs": [], "store": "sqlite:///x", "auth": "tokens", "url": "http://127.0.0.1:1"}
+    write_state(root, {**state, "ray": {"token": "t", "dashboard": "http://127.0.0.1:2"}})
+    assert _announce(root) == "http://127.0.0.1:1"
+    assert "an earlier version: end it with `down`" in capsys.readouterr().err
