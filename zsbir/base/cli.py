@@ -7,13 +7,14 @@ input, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import atexit
 import io
 import os
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, Literal, NoReturn
 
 from zsbir.base import streams, watch
@@ -37,7 +38,24 @@ def main(run: Callable[[Sequence[str]], str | None], argv: Sequence[str] | None 
         sys.stdout.reconfigure(errors=streams.AS_BYTES)  # an address must come out as it is, whatever the terminal can show
     interrupt_on_signals()
     with redirect_stderr(streams.BestEffort(sys.stderr)):
-        sys.exit(_exit_code(run, sys.argv[1:] if argv is None else argv))
+        code = _exit_code(run, sys.argv[1:] if argv is None else argv)
+    if code == INTERRUPTED and argv is None:
+        _end_at_once(code)
+    sys.exit(code)
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """End an interrupted process after its exit handlers, without the interpreter's shutdown.
+
+    That stops threads wherever they are, and one inside a library in C++ (a checkpoint being written, images being read ahead)
+    aborts the process: exit code -6 in place of 130.
+    """
+    with suppress(Exception):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)
 
 
 def _exit_code(run: Callable[[Sequence[str]], str | None], argv: Sequence[str]) -> int:
