@@ -141,7 +141,7 @@ class PatientProtocol(H11Protocol):
             self._stop_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Stop the deadlines of a connection that has ended: nothing is to be received or sent on it any more."""
         self._stop_waiting()
         self._stop_sending()
         super().connection_lost(exc)

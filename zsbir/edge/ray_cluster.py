@@ -190,14 +190,21 @@ def _short_temp_dir() -> Iterator[None]:
     if _has_room_for_sockets(tempfile.gettempdir()):
         yield
         return
-    before = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"] = str(temp_dir().parent)
+    with variable("TMPDIR", str(temp_dir().parent)):
+        yield
+
+
+@contextmanager
+def variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable inside, for this process and those that it starts, and put back what it was before."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
-        os.environ.pop("TMPDIR")
+        os.environ.pop(name)
         if before is not None:
-            os.environ["TMPDIR"] = before
+            os.environ[name] = before
 
 
 def _has_room_for_sockets(folder: str | Path) -> bool:

@@ -25,7 +25,7 @@ from zsbir.base import code, events
 from zsbir.base.arrow import arrow_filesystem
 from zsbir.base.errors import ClusterError, InputError, Interrupted, PermanentError, RunError
 from zsbir.base.storage import Folder, open_folder
-from zsbir.edge.ray_cluster import connected
+from zsbir.edge.ray_cluster import connected, variable
 from zsbir.edge.ray_room import Need, Waiting, workers_alive
 from zsbir.training.context import Context, StopSignals, data_parallel
 from zsbir.training.gather import from_all
@@ -175,15 +175,9 @@ def _forward_stop(stop: StopSignals, folder: Folder, trainer: _Trainer, over: th
 @contextmanager
 def _address_in_actors() -> Iterator[None]:
     """Let Ray Train's own actors know their cluster: where several run on one machine, its cleaner fails without."""
-    before = os.environ.get("RAY_ADDRESS")
     ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    try:
+    with variable("RAY_ADDRESS", ray.get_runtime_context().gcs_address):
         yield
-    finally:
-        os.environ.pop("RAY_ADDRESS")
-        if before is not None:
-            os.environ["RAY_ADDRESS"] = before
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]  # ray is untyped for mypy

@@ -78,7 +78,7 @@ def count(text: str) -> int:
 
 
 def job_id(text: str) -> int:
-    """Read a job's number."""
+    """Return the job number that an argument of the command line gives. Raises ArgumentTypeError for anything else."""
     if not text.isdecimal() or not 1 <= int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"must be a job's number (see {PROGRAM} list), got {text!r}")
     return int(text)

@@ -215,6 +215,6 @@ class Audit(BaseModel):
 
 
 class Health(BaseModel):
-    """The store answers."""
+    """The answer to a health check where the job store can be read; where it cannot, the check fails."""
 
     ok: Literal[True] = True

@@ -36,7 +36,7 @@ class Submission(Config, strict=True):
 
 
 class NewToken(Config, strict=True):
-    """A token to make."""
+    """The request for a new API token: whose it is, their role, and the projects it is bound to."""
 
     name: str = Field(min_length=1, max_length=100, description="whose it is: the owner of what they submit")
     role: Role = Field("submitter", description="what the user may do")

@@ -54,7 +54,7 @@ class Usage:
     gpu_hours: float = 0.0
 
     def add(self, job: WaitingJob) -> None:
-        """Count a job in."""
+        """Add a job, and the resources that it holds, to this usage."""
         self.jobs.append(job.id)
         for name in LABELS:
             self.held[name] += job.amount(name)

@@ -44,7 +44,7 @@ class _FromRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Resources, _FromRow):
-    """A row of JOBS."""
+    """A job as the store's table of jobs holds it."""
 
     id: int
     kind: Kind
@@ -68,7 +68,7 @@ class Job(Resources, _FromRow):
 
 @dataclass(frozen=True)
 class Attempt(_FromRow):
-    """A row of ATTEMPTS."""
+    """An attempt at a job as the store's table of attempts holds it."""
 
     id: int
     job_id: int

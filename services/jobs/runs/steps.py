@@ -60,7 +60,7 @@ class Step:
 
     @property
     def module(self) -> str:
-        """The module that runs."""
+        """The Python module whose command line does this step, as in `python -m zsbir.train`."""
         return MODULES[self.name]
 
     def argv(self, input_values: Mapping[str, str], root: str) -> list[str]:

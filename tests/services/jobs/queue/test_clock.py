@@ -62,13 +62,19 @@ def test_the_store_of_one_machine_has_that_machines_clock(tmp_path):
     store.engine.dispose()
 
 
-@pytest.mark.parametrize("wrong_s", [-3600.0, 0.0, 3600.0])
-def test_an_attempt_on_a_node_with_a_wrong_clock_counts_for_as_long_as_it_ran(tmp_path, wrong_s):
+def claimed(tmp_path):
+    """A store with a claimed attempt, its lease, and the time of its clock, which tests move."""
     now = [1e9]
     store = open_store(f"sqlite:///{tmp_path}/jobs.db", clock=lambda: now[0])
     lease = store.take_lease("test", None)
     store.submit(JobRequest(kind="ingest", config={}))
     attempt = store.claim(lease, Limits())
+    return store, lease, attempt, now
+
+
+@pytest.mark.parametrize("wrong_s", [-3600.0, 0.0, 3600.0])
+def test_an_attempt_on_a_node_with_a_wrong_clock_counts_for_as_long_as_it_ran(tmp_path, wrong_s):
+    store, lease, attempt, now = claimed(tmp_path)
     now[0] += 100
     store.started(lease, attempt)
     now[0] += 5000  # the dispatcher was away
@@ -80,11 +86,7 @@ def test_an_attempt_on_a_node_with_a_wrong_clock_counts_for_as_long_as_it_ran(tm
 
 @pytest.mark.parametrize("wrong_s", [-3600.0, 0.0, 3600.0])
 def test_the_same_where_nobody_saw_it_start(tmp_path, wrong_s):
-    now = [1e9]
-    store = open_store(f"sqlite:///{tmp_path}/jobs.db", clock=lambda: now[0])
-    lease = store.take_lease("test", None)
-    store.submit(JobRequest(kind="ingest", config={}))
-    attempt = store.claim(lease, Limits())
+    store, lease, attempt, now = claimed(tmp_path)
     now[0] += 5000
     store.end(lease, attempt, "succeeded", began_s=1e9 + 100 + wrong_s, ended_s=1e9 + 400 + wrong_s, ran_s=300.0)
     (ended,) = store.attempts(attempt.job_id)
