@@ -52,10 +52,11 @@ coverage: $(READY) ## line and branch coverage of the last measured run, by room
 mutants: $(READY) ## change the code in 300 places and see which changes the unit tests notice: up to an hour
 	$(BIN)/python tests/mutation/run.py
 
-check: $(READY) ## format, lint, types, import contracts
+check: $(READY) ## format, lint, types, the calls in tests, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini tests
 	$(BIN)/lint-imports --no-cache
 
 bench: $(READY) ## measurements: ratios within one run

@@ -275,7 +275,7 @@ def test_the_newest_whole_checkpoint_is_found_among_other_folders(root: str):
     newest = newest_checkpoint(folder)
     assert newest
     assert newest.folder_name == "step-1000000"
-    Checkpoints(f"{root}/runs/r")._remove_superseded(1000000)
+    Checkpoints(f"{root}/runs/r")._remove_superseded(1000000, holds_best=True)
     assert folder.names() == ["notes.txt", "step-", "step-1000000", "step-2000000", "step-5-copy", "step-old"]
 
 

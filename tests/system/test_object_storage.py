@@ -55,7 +55,7 @@ def assert_same(ours: Artifact, theirs: Artifact) -> None:
         assert all(value.equal(their_tensors[name]) for name, value in our_tensors.items())
 
 
-def test_the_whole_pipeline_gives_the_same_bits_as_on_disk(remote, dataset, knowledge, on_disk, s3_root, capsys):
+def test_the_whole_pipeline_gives_the_same_bits_as_on_disk(remote: tuple[str, str], dataset, knowledge, on_disk, s3_root, capsys):
     made = [Artifact(uri) for uri in remote]
     for ours, theirs in zip(made, (Artifact(dataset), Artifact(knowledge)), strict=True):
         assert ours.digest == theirs.digest
@@ -82,7 +82,7 @@ def start(*words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
 
-def test_killed_mid_epoch_and_started_again_it_ends_with_the_same_bits(remote, on_disk, s3_root):
+def test_killed_mid_epoch_and_started_again_it_ends_with_the_same_bits(remote: tuple[str, str], on_disk, s3_root):
     words = options(*remote, s3_root)
     process = start(*words)
     runs = open_folder(join(s3_root, "runs", on_disk.folder_name, "checkpoints"))
@@ -101,7 +101,7 @@ def test_killed_mid_epoch_and_started_again_it_ends_with_the_same_bits(remote, o
     assert_same(Artifact(out.strip(), "run"), on_disk)
 
 
-def test_a_second_trainer_of_a_run_in_object_storage_is_told(remote, s3_root):
+def test_a_second_trainer_of_a_run_in_object_storage_is_told(remote: tuple[str, str], s3_root):
     words = [*options(*remote, s3_root), "--steps", "100000"]
     first = start(*words)
     deadline = time.monotonic() + 120
@@ -117,7 +117,7 @@ def test_a_second_trainer_of_a_run_in_object_storage_is_told(remote, s3_root):
     assert "another process is working on s3://" in err
 
 
-def test_a_ray_job_with_object_storage_must_name_its_tracking_server(remote, s3_root, monkeypatch):
+def test_a_ray_job_with_object_storage_must_name_its_tracking_server(remote: tuple[str, str], s3_root, monkeypatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     words = [word for word in options(*remote, s3_root) if word != "--no-tracking"]
     with pytest.raises(InputError, match=r"no MLFLOW_TRACKING_URI: .*name a server, or pass --no-tracking"):

@@ -45,7 +45,7 @@ def slow_quadruplet(embeddings, classes, domains, margin_cross, margin_same, min
 def test_equals_plain_loops_over_all_quadruplets(mining, margins, seed):
     embeddings, classes, domains = batch(seed=seed, classes=4, per_class=3)
     fast = quadruplet(embeddings, classes, domains, margin_cross=margins[0], margin_same=margins[1], mining=mining)
-    slow = slow_quadruplet(embeddings, classes, domains, *margins, mining)
+    slow = slow_quadruplet(embeddings, classes, domains, margins[0], margins[1], mining)
     assert fast.loss.item() == pytest.approx(slow, abs=1e-9)
 
 
