@@ -307,13 +307,16 @@ def _track(report: Artifact, trial: Trial, settings: Settings) -> None:
 
 def _parse(argv: Sequence[str]) -> str:
     parser = cli.Parser("zsbir.evaluate", __doc__ or "")
-    parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it")
+    parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it, or models:/NAME@champion")
     parser.add_config_file()
     parser.add_fields(EvaluateConfig, title="evaluation")
     parser.add_fields(Settings, title="where it is stored and logged")
     parsed, values = parser.values(argv)
     config, settings = cli.split_fields(values, EvaluateConfig, Settings)
-    return evaluate(parsed.run, EvaluateConfig.of(config), Settings.of(settings)).uri
+    from zsbir.edge.model_address import artifact_address
+
+    where = Settings.of(settings)
+    return evaluate(artifact_address(parsed.run, "run", where.root), EvaluateConfig.of(config), where).uri
 
 
 if __name__ == "__main__":

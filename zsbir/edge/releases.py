@@ -277,15 +277,6 @@ def is_of(release: Release, run: Artifact) -> bool:
     return all(release.tags.get(name) == value for name, value in identity(run).items() if name != "run")
 
 
-def models(root: str) -> list[str]:
-    """Return the names of all registered models of this project. Raises RunError when the store does not answer."""
-    if not is_there(registry_uri(root)):
-        return []
-    releases = Releases(root, "", "")
-    with releases._answering():
-        return sorted({str(version.name) for version in versions(releases._client()) if version.name.startswith("zsbir-")})
-
-
 def now_utc() -> str:
     """Return the time in the form of manifests."""
     return datetime.now(UTC).isoformat(timespec="seconds")

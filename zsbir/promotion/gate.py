@@ -151,6 +151,15 @@ def compare(
     )
 
 
+def hardest(found: Sequence[tuple[Comparison | None, str]]) -> tuple[Comparison | None, str]:
+    """Return, of comparisons with several opponents, the one against which a challenger does worst: it has to beat each of them.
+
+    found: each with its reason in words; None for an opponent that it cannot be compared with, which comes first.
+    """
+    order: tuple[Verdict, ...] = ("refused", "undecided", "passed")
+    return min(found, key=lambda each: (order.index(each[0].verdict), each[0].low) if each[0] else (-1, 0.0))
+
+
 def _gain(
     mine: Float[np.ndarray, "k c"],
     other: Float[np.ndarray, "k2 c"],

@@ -22,6 +22,7 @@ from services.jobs.queue.states import LIVE, TERMINAL, State
 from services.jobs.queue.store import Store
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.attempt_dir import LOG_PIECE, AttemptDir, attempt_dir_of
+from services.jobs.runs.model_inputs import check_models
 from services.jobs.runs.steps import steps_of
 from services.jobs.runs.validation import check_config
 from zsbir.base.artifact import Artifact
@@ -68,7 +69,7 @@ class JobService:
         limits = self._store.limits()
         require_project(user, submission.project, limits)
         try:
-            config = self._patience.call(lambda: check_config(submission.kind, submission.config, self._allowed))
+            config = self._patience.call(lambda: self._checked(submission))
         except (OSError, RuntimeError) as error:  # a name too long for a file, a loop of links
             if isinstance(error, RunError):
                 raise
@@ -81,6 +82,12 @@ class JobService:
         request = JobRequest.of(values | held_resources(user, submission, config, limits), where=submission.kind)
         job, is_new = self._store.submit_or_find(request)
         return self._views([job])[0], is_new
+
+    def _checked(self, submission: Submission) -> dict[str, Any]:
+        """Return the configuration as it will be stored. InputError for what cannot run; RunError without an answer of MLflow."""
+        config = check_config(submission.kind, submission.config, self._allowed)
+        check_models(submission.kind, config, self._root, self._allowed)
+        return config
 
     def cancel(self, user: User, job_id: int) -> JobView:
         """Cancel a job; one that has ended stays as it is."""
