@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zsbir.base.errors import InputError
 from zsbir.base.layout import below_root
+from zsbir.base.strict_json import parse_json
 
 WIDEST = 40
 """Characters of a value in the table; the JSON has all of it."""
@@ -40,7 +40,7 @@ def shown(found: Mapping[str, str]) -> dict[str, str]:
 def _numbers(tags: Mapping[str, str]) -> dict[str, Any]:
     """Return the numbers of the comparison; none where there was none, or somebody has written something else into the tag."""
     try:
-        numbers = json.loads(tags.get("gate_numbers") or "{}")
+        numbers = parse_json((tags.get("gate_numbers") or "{}").encode())
         values = {name: float(numbers[name]) for name in ("difference", "low", "high", "challenger_mean")}
         return {**values, "metric": str(numbers["metric"])}
     except (ValueError, TypeError, KeyError):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 from zsbir.base import events
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError, RunError
+from zsbir.base.strict_json import parse_json
 from zsbir.base.text import clean
 from zsbir.promotion.address import artifact_of, places
 from zsbir.promotion.seeds import ESTIMATED, SeedSpread
+
+MOST_SEEDS = 1000
+"""Reports of a champion's seeds that are looked for."""
 
 
 def champion_reports(champion: str, tags: Mapping[str, str], named: Sequence[str], *, root: str) -> list[Artifact]:
@@ -18,7 +21,7 @@ def champion_reports(champion: str, tags: Mapping[str, str], named: Sequence[str
 
     champion: the URI of its version. Raises InputError if its own report is gone, or the first one named is of another run.
     """
-    further = [tags.get(f"report_{number}", "") for number in range(2, int(tags.get("seeds") or 1) + 1)]
+    further = [tags.get(f"report_{number}", "") for number in range(2, _seeds(tags) + 1)]
     uris = [_place(uri, root) for uri in (tags.get("report", ""), *further)]
     if named:
         uris = [uri if exists(uri) else "" for uri in named]
@@ -33,6 +36,12 @@ def champion_reports(champion: str, tags: Mapping[str, str], named: Sequence[str
     if digest and run["digest"] != digest:
         raise InputError(f"{reports[0].uri} is a report of {run['uri']}, not of the champion {champion}")
     return reports
+
+
+def _seeds(tags: Mapping[str, str]) -> int:
+    """Return by how many seeds a version was judged; 1 where its tag says nothing that can be true."""
+    text = tags.get("seeds", "")
+    return min(int(text), MOST_SEEDS) if text.isascii() and text.isdigit() and len(text) < len(str(MOST_SEEDS)) + 1 else 1
 
 
 def named_for(opponents: Sequence[Mapping[str, str]], named: Sequence[str]) -> list[Sequence[str]]:
@@ -78,9 +87,15 @@ def _way_out(champion: str, tags: Mapping[str, str], root: str) -> str:
 def earlier_spread(tags: Mapping[str, str], metric: str, report: Artifact, *, source: str) -> SeedSpread | None:
     """Return the spread that an earlier comparison estimated from several seeds, by the tags of its version.
 
-    None where it had one seed a side, or was by another metric or of other data than this report.
+    None where it had one seed a side, was by another metric or of other data than this report, or the tag holds something else.
     """
-    numbers = json.loads(tags.get("gate_numbers") or "{}")
-    spread = numbers.get("spread") or {}
-    same = numbers.get("metric") == metric and numbers.get("dataset_digest") == report.manifest.inputs["dataset"]["digest"]
-    return SeedSpread(spread["sd"], spread["seeds"], source) if same and spread.get("source") == ESTIMATED else None
+    try:
+        numbers = parse_json((tags.get("gate_numbers") or "{}").encode())
+        spread = numbers.get("spread") or {}
+        same = numbers.get("metric") == metric and numbers.get("dataset_digest") == report.manifest.inputs["dataset"]["digest"]
+        if not same or spread.get("source") != ESTIMATED:
+            return None
+        found = SeedSpread(float(spread["sd"]), int(spread["seeds"]), source)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return found if 0 <= found.sd < 1 and found.seeds > 1 else None
