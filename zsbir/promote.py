@@ -6,12 +6,12 @@
     python -m zsbir.promote list
 
 The model behind the report becomes a version of a registered model in MLflow: of `zsbir`, or of the one that --model names, one
-for each application, whatever the backbone. It gets the alias champion if two checks pass: by the lower bound of an interval over
-classes and seeds it beats the champion's reports of the same protocol and data (the first champion: its own frozen backbone), and a
-search in its index finds photos and sketches as an exact ranking does. Otherwise the model is refused, or undecided where the spread
-of seeds is not known: it gets the alias challenger, its numbers are recorded, and the exit code is 1. Reports of the same training
-with other seeds make the interval narrower, and show how far seeds spread. Prints models:/NAME/VERSION, an address that search,
-index, evaluate and export take, too. See docs/promotion.md.
+for each application, whatever the backbone. It gets the alias champion if two checks pass: by the lower bound of an interval
+over classes and seeds it beats the champion's reports of the same protocol and data (the first champion: its own frozen
+backbone), and a search in its index finds photos and sketches as an exact ranking does. Otherwise the model is refused, or
+undecided where the spread of seeds is not known: it gets the alias challenger, its numbers are recorded, and the exit code is
+1. Reports of the same training with other seeds make the interval narrower, and show how far seeds spread. Prints
+models:/NAME/VERSION, an address that search, index, evaluate and export take, too. See docs/promotion.md.
 """
 
 from __future__ import annotations

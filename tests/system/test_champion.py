@@ -99,16 +99,13 @@ def test_one_name_for_all_backbones_and_one_of_ones_own(root, fair, good):
 
 
 def test_the_champions_under_older_names_are_the_first_opponents(root, fair, good, bad, make, capsys):
-    do(good, root, "--model", OLD)
+    do(fair, root, "--model", OLD)
     do(bad, root, "--model", "zsbir-resnet50-512", "--force", "--reason", "another one to beat")
-    with pytest.raises(RunError, match=rf"refused: .* of the champion models:/{OLD}/1, gain -"):
-        do(fair, root)
-    assert (
-        f"zsbir has no champion yet: the champions under older names are the opponents: models:/{OLD}/1, models:/zsbir-resnet50"
-        in (capsys.readouterr().err)
-    )
-    better = make("better", 0.9)
-    assert do(better, root, "--margin", "0") == "models:/zsbir/2"
+    with pytest.raises(RunError, match=rf"refused: .* of the champion models:/{OLD}/1, gain \+0\.0000"):
+        do(make("equal", 0.55), root)
+    older = f"models:/{OLD}/1, models:/zsbir-resnet50-512/1"
+    assert f"zsbir has no champion yet: the champions under older names are the opponents: {older}" in capsys.readouterr().err
+    assert do(good, root) == "models:/zsbir/2"
     numbers = json.loads(client(root).get_model_version("zsbir", "2").tags["zsbir.gate_numbers"])
     assert numbers["opponent"] == f"the champion models:/{OLD}/1", "the one that is hardest to beat"
     with pytest.raises(RunError, match=r"of the champion \(version 2\)"):
@@ -122,13 +119,12 @@ def test_a_champion_under_an_older_name_moves_to_the_new_one_without_beating_its
     assert numbers["opponent"] == "its own frozen backbone"
 
 
-def test_reports_of_several_older_champions_are_told_apart(root, fair, good, make):
-    do(good, root, "--model", OLD)
-    do(fair, root, "--model", "zsbir-resnet50-512")
-    better = make("better", 0.9)
+def test_reports_of_several_older_champions_are_told_apart(root, fair, good, bad):
+    do(fair, root, "--model", OLD)
+    do(bad, root, "--model", "zsbir-resnet50-512", "--force", "--reason", "another one to beat")
     with pytest.raises(InputError, match="is a report of none of the champions that are the opponents"):
-        do(better, root, "--champion-report", better.report)
-    assert do(better, root, "--champion-report", fair.report, "--champion-report", good.report) == "models:/zsbir/1"
+        do(good, root, "--champion-report", good.report)
+    assert do(good, root, "--champion-report", bad.report, "--champion-report", fair.report) == "models:/zsbir/1"
 
 
 def test_a_champion_whose_report_and_run_are_gone_needs_a_decision(root, fair, good, tmp_path):

@@ -29,7 +29,6 @@ from zsbir.base.layout import promotion_uri
 from zsbir.base.lease import alone
 from zsbir.base.urls import redacted
 from zsbir.edge.mlflow_store import answering, is_there, open_client, registry_uri, tracking_uri
-from zsbir.edge.pyfunc import log_model
 from zsbir.edge.registry import versions
 from zsbir.edge.tracking import RUN_TAG, find_run, prepare_store
 
@@ -106,6 +105,8 @@ class Releases:
         found = self.find(run)
         if found:
             return found
+        from zsbir.edge.pyfunc import log_model  # it loads torch, which nobody needs who only looks
+
         prepare_store(self._uri, self._experiment)
         with self._answering():
             mlflow.set_tracking_uri(self._uri)  # otherwise MLflow resolves `models:/` in another store
