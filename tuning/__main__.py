@@ -16,8 +16,9 @@ from tuning.config import SweepConfig, SweepRequest, SweepSettings
 from tuning.sweep import sweep
 from zsbir.base import cli
 from zsbir.base.config import read_yaml
-from zsbir.recipes import RECIPES, recipe
+from zsbir.recipes import RECIPES
 from zsbir.training.config import TrainConfig
+from zsbir.training_run.fitting import configured
 from zsbir.training_run.plan import InputUris, Settings
 
 
@@ -39,16 +40,14 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_fields(TrainConfig, title="training: the same in all trials", skip=frozenset({"recipe"}))
     parsed, values = parser.values(argv)
     changes, config, where, uris, settings = cli.split_fields(values, TrainConfig, SweepConfig, SweepSettings, InputUris, Settings)
-    start = recipe(parsed.recipe or changes.pop("recipe", "custom"))
-    if "epochs" in changes:
-        changes.setdefault("steps", 0)  # a user who gives epochs does not want the recipe's steps
+    name, inputs, trials = parsed.recipe or changes.pop("recipe", "custom"), InputUris.of(uris), Settings.of(settings)
     known = [{name: value for name, value in read_yaml(file).items() if name != "recipe"} for file in parsed.start_from]
     request = SweepRequest(
-        base=start.replace(**changes),
-        uris=InputUris.of(uris),
+        base=configured(name, changes, inputs, trials, gpu=trials.gpus_per_worker > 0),
+        uris=inputs,
         config=SweepConfig.of(config),
         start_from=known,
-        settings=Settings.of(settings),
+        settings=trials,
         where=SweepSettings.of(where),
     )
     return sweep(request).uri

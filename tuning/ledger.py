@@ -9,13 +9,14 @@ from typing import Any
 
 from tuning.config import Search
 from tuning.space import Space
-from tuning.suggest import suggest
-from tuning.table import Table, Trial
+from tuning.suggest import most_trials, suggest
+from tuning.table import Table, Trial, leader
 from tuning.trial import TrialTask
 from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError
 from zsbir.base.parquet import read_numbers
+from zsbir.training.forecast import shown_minutes
 from zsbir.training.loop import DEV_SCORE
 from zsbir.training_run.plan import resolve
 
@@ -50,6 +51,7 @@ class Ledger:
         self._spent_s = sum(trial.seconds for trial in table.trials)
         self._running: dict[int, float] = {}
         self._used_up = False
+        self.most = most_trials(plan.search, plan.space, plan.known, plan.trials)
 
     def number(self, trial_id: str) -> int:
         """Return the number of the trial that has this id in Ray Tune."""
@@ -115,16 +117,24 @@ class Ledger:
         self._count_time(number)
         self.table.scored(number, step, score, stopped=stopped)
         self._report_scores()
-        best = max((trial for trial in self.table.trials if trial.score is not None), key=lambda trial: trial.score or 0.0)
-        leader = "the best so far" if best.number == number else f"best so far {best.score:.3f}, trial {best.number}"
-        verdict = ", stopped early" if stopped else ""
-        events.say(f"trial {number} step {step}/{self.plan.steps}: dev mAP@all {score:.3f} ({leader}){verdict}{self._time_left()}")
+        events.say(f"{self._standing(number, step, score)}{', stopped early' if stopped else ''}; {self._still_to_come()}")
+
+    def _standing(self, number: int, step: int, score: float) -> str:
+        """Return a trial's score beside the best of all trials so far."""
+        best = leader(self.table.trials)
+        line = f"trial {number}, step {step}/{self.plan.steps}: {DEV_SCORE} {score:.3f}"
+        if best is None or best.best is None:
+            return line
+        at, value = best.best
+        if (best.number, at) == (number, step):
+            return f"{line} (the best so far)"
+        return f"{line} (best {value:.3f}, trial {best.number} at step {at})"
 
     def end(self, number: int, state: Any, error: str = "") -> None:
         """End a trial."""
         self.table.end(number, state, error=error)
         ended = sum(trial.ended for trial in self.table.trials)
-        events.publish(events.ProgressEvent("sweep", ended, self.plan.trials, "trial", per_s=0.0))
+        events.publish(events.ProgressEvent("sweep", ended, self.most, "trial", per_s=0.0))
         self._report_scores()
         trial = self.table.trial(number)
         if trial.state == "failed":
@@ -132,11 +142,12 @@ class Ledger:
 
     def _report_scores(self) -> None:
         """Report to the watcher of a queued job, for each trial, its best score so far and the best of all trials up to it."""
-        best = float("-inf")
-        for trial in self.table.trials:
+        trials = self.table.trials
+        for count, trial in enumerate(trials, 1):
+            best = leader(trials[:count])
             if trial.score is not None:
-                best = max(best, trial.score)
-                watch.record_metrics(trial.number, {DEV_SCORE: trial.score, f"{DEV_SCORE}_best": best}, keep=True)
+                scores = {DEV_SCORE: trial.score} | ({f"{DEV_SCORE}_best": best.score} if best and best.score is not None else {})
+                watch.record_metrics(trial.number, scores, keep=True)
 
     def left(self, number: int) -> None:
         """Note that a trial is no longer training."""
@@ -156,10 +167,24 @@ class Ledger:
         if not self.table.trial(number).ended:
             self._finish_if_trained(number)
 
+    def _still_to_come(self) -> str:
+        """Return how many trials have ended and are running, and how long the rest takes as far as one can tell."""
+        ended = sum(trial.ended for trial in self.table.trials)
+        return f"{ended} of {self.most} trials ended, {len(self._running)} running{self._time_left()}"
+
     def _time_left(self) -> str:
-        ended = [trial for trial in self.table.trials if trial.ended and trial.seconds]
-        to_come = self.plan.trials - sum(trial.ended for trial in self.table.trials)
-        if not ended or to_come < 1:
+        """Return the time that is left, as far as speed and length of the trials so far tell; empty where they do not."""
+        steps = sum(trial.scores[-1][0] for trial in self.table.trials if trial.scores)
+        seconds = sum(trial.seconds for trial in self.table.trials if trial.scores)
+        if not steps or not seconds:
             return ""
-        minutes = sum(trial.seconds for trial in ended) / len(ended) * to_come / max(1, len(self._running)) / 60
-        return f"; {to_come} of {self.plan.trials} trials to come, about {minutes:.0f} min left"
+        lengths = [trial.scores[-1][0] for trial in self.table.trials if trial.ended and trial.scores]
+        usual = sum(lengths) / len(lengths) if lengths else self.plan.steps
+        running = [self.table.trial(number) for number in self._running if not self.table.trial(number).ended]
+        to_come = sum(max(0.0, usual - (trial.scores[-1][0] if trial.scores else 0)) for trial in running)
+        to_come += usual * max(0, self.most - len(self.table))
+        left_s = to_come * seconds / steps / max(1, len(running))
+        if self.plan.budget_s:
+            spent_s = sum(trial.seconds for trial in self.table.trials)
+            left_s = min(left_s, max(0.0, self.plan.budget_s - spent_s) / max(1, len(running)))
+        return f", {shown_minutes(left_s)} left"

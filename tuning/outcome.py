@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tuning.space import Space, contains
-from tuning.table import Trial
+from tuning.table import Trial, leader
 from zsbir.base import events
 from zsbir.base.text import clean
 from zsbir.training.config import TrainConfig
@@ -28,8 +28,7 @@ class Outcome:
     @cached_property
     def best(self) -> Trial | None:
         """The finished trial with the best dev score, of equal scores the first; None if no trial finished."""
-        finished = [trial for trial in self.trials if trial.state == "finished" and trial.score is not None]
-        return max(finished, key=lambda trial: (trial.score, -trial.number), default=None)
+        return leader(trial for trial in self.trials if trial.state == "finished")
 
     @cached_property
     def importance(self) -> tuple[int, dict[str, float]]:

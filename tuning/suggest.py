@@ -52,9 +52,12 @@ def suggest(
     return None
 
 
-def grid_size(space: Space) -> int:
-    """Return the number of points of a grid search, counting up to a million."""
-    return sum(1 for _ in islice(grid_points(space), 10**6))
+def most_trials(search: Search, space: Space, known: Sequence[dict[str, Any]], limit: int) -> int:
+    """Return how many trials a sweep has at most: `limit`, or the points of a grid and those to start from that are not in it."""
+    if search != "grid":
+        return limit
+    points = list(islice(grid_points(space), limit))
+    return min(limit, len(points) + sum(point not in points for point in known))
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.layout import sweep_uri
 from zsbir.base.lease import alone
 from zsbir.base.storage import folder_name, is_remote, open_folder
-from zsbir.training_run.plan import resolve
+from zsbir.training_run.plan import Settings, resolve
 
 if TYPE_CHECKING:
     from zsbir.edge.parents import Parent
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A request with every input checked: the sweep's address, the space, its first points, the steps of a whole trial."""
+    """A request with every input checked: the sweep's address, the space, its first points, the steps of a whole trial.
+
+    knowledge, weights: addresses of what every trial starts from; "" for no knowledge.
+    """
 
     uri: str
     dataset: str
@@ -34,6 +38,8 @@ class Resolved:
     points: Sequence[dict[str, Any]]
     steps: int
     tracking_uri: str
+    knowledge: str = ""
+    weights: str = ""
 
 
 def sweep(request: SweepRequest) -> Artifact:
@@ -45,7 +51,9 @@ def sweep(request: SweepRequest) -> Artifact:
     found = _resolve(request)
     if exists(found.uri):
         events.say(f"already swept: {found.uri}")
-        return Artifact(found.uri, "sweep")
+        made = Artifact(found.uri, "sweep")
+        events.say_lines(next_steps(made, found, request))
+        return made
     with alone(found.uri):
         open_folder(found.uri).check_writable()
         table = _open_table(found, request)
@@ -92,6 +100,8 @@ def _resolve(request: SweepRequest) -> Resolved:
         points=points,
         steps=len(plan_training(base, samples, max(1, request.settings.num_workers))),
         tracking_uri=job.tracking_uri,
+        knowledge=job.knowledge,
+        weights=job.weights,
     )
 
 
@@ -155,7 +165,7 @@ def _run_trials(found: Resolved, request: SweepRequest, table: Table, parent: Pa
     workers = max(1, settings.num_workers)
     with connected(Need(workers, settings.cpus_per_worker, settings.gpus_per_worker)):
         at_once = trials_at_once(settings, request.where.at_once)
-        events.say(f"{config.trials} trials of {found.steps} steps, {at_once} at a time, over {', '.join(found.space)}")
+        events.say(f"{ledger.most} trials of {found.steps} steps, {at_once} at a time, over {', '.join(found.space)}")
         run_trials(ledger, open_folder(found.uri), at_once=at_once)
 
 
@@ -180,11 +190,29 @@ def _sign(found: Resolved, request: SweepRequest, outcome: Outcome, parent: Pare
         )
     folder.delete([TABLE])
     events.say(outcome.verdict())
-    events.say(f"best configuration, for python -m zsbir.train --config: {made.address('best.yaml')}")
-    events.say(f"pictures: {made.address('sweep.html')}")
+    events.say_lines(next_steps(made, found, request))
     if parent:
         parent.finish({"best/dev/map_all": float(best.score or 0)}, {name: made.file(name) for name in made.manifest.files})
     return made
+
+
+def next_steps(made: Artifact, found: Resolved, request: SweepRequest) -> str:
+    """Return the best run, the commands that go on from it, each complete, and where the pictures are, a line each."""
+    run, settings = str(made.manifest.facts["best_run"]), request.settings
+    evaluate = ["python", "-m", "zsbir.evaluate", run, f"--root={settings.root}"]
+    train = ["python", "-m", "zsbir.train", f"--config={made.address('best.yaml')}", f"--root={settings.root}"]
+    inputs = {"dataset": found.dataset, "knowledge": found.knowledge, "weights": found.weights}
+    train += [f"--{name}={uri}" for name, uri in inputs.items() if uri]
+    tracking = [f"--experiment={settings.experiment}"] if settings.experiment != Settings().experiment else []
+    tracking += [] if settings.tracking else ["--no-tracking"]
+    return "\n".join(
+        [
+            f"best run: {run}",
+            f"score it on the unseen classes: {shlex.join([*evaluate, *tracking])}",
+            f"train its configuration, changed as you like (--train-on-dev, --seed 1): {shlex.join([*train, *tracking])}",
+            f"pictures: {made.address('sweep.html')}",
+        ]
+    )
 
 
 def _nothing_finished(uri: str, trials: Sequence[Trial]) -> str:

@@ -85,6 +85,15 @@ class Trial:
         }
 
 
+def leader(trials: Iterable[Trial]) -> Trial | None:
+    """Return the trial with the best dev score among those that may be kept, of equal scores the first; None if none has a score.
+
+    Trials that failed or were stopped early are never kept, however well they scored on the way.
+    """
+    scored = [trial for trial in trials if trial.score is not None and trial.state in ("begun", "finished")]
+    return max(scored, key=lambda trial: (trial.score, -trial.number), default=None)
+
+
 class Table:
     """The trials of one sweep, stored in its folder. A method that changes something has written it when it returns."""
 

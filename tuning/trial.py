@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from zsbir.base import code
+from zsbir.base import code, events
 from zsbir.base.errors import Busy, InputError, Interrupted, RunError
 from zsbir.train import train
 from zsbir.training.config import TrainConfig
@@ -59,7 +59,8 @@ class TrialTask:
         return self.base.replace(**point)
 
     def __call__(self, config: dict[str, Any]) -> None:
-        """Train one trial, as Ray Tune's trainable. config: holds the trial's point."""
+        """Train one trial, as Ray Tune's trainable. config: holds the trial's number and point."""
+        os.environ[events.PART] = f"trial {config['number']}"  # the sweep itself prints the scores
         try:
             code.check_same(self.code)
             self._train(self.config(config["point"]))

@@ -84,13 +84,15 @@ class Trial:
 
 def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings) -> Artifact:
     """Return the Report artifact of a run under a protocol; an existing one is found, not made again."""
+    from zsbir.training.threads import free_threads  # torch takes seconds to load
+
     trial = _open(run_uri, config)
     digest = digest_of([config.identity(), trial.protocol.identity(), trial.run.digest, trial.dataset.digest])
     uri = report_uri(settings.root, digest)
     if exists(uri):
         report = Artifact(uri, "report")
     else:
-        with draft(uri, "report", trial.run.manifest.name) as work:
+        with draft(uri, "report", trial.run.manifest.name) as work, free_threads():
             subjects = [_frozen(trial, config), _trained(trial, config)]
             summary = _write(work, trial, subjects, config)
             report = work.commit(

@@ -55,6 +55,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
     Raises InputError for an empty gallery or too many unreadable photos.
     """
     from zsbir.model.encoder import Encoder
+    from zsbir.training.threads import free_threads
 
     run = Artifact(run_uri, "run")
     passed = PassedOver()
@@ -65,7 +66,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
     uri = layout.index_uri(settings.root, name, digest)
     if exists(uri):
         return Artifact(uri, "index")
-    with draft(uri, "index", name) as work:
+    with draft(uri, "index", name) as work, free_threads():
         encoder = Encoder.load(run.verified("encoder.safetensors")).eval()
         unread = PassedOver()
         vectors = _embed(encoder, gallery, work, config, unread)

@@ -60,13 +60,15 @@ def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
     Raises PermanentError when training diverges.
     """
     from zsbir.model.weights import save_weights
+    from zsbir.training.threads import free_threads
 
     digest = config.fingerprint()
     uri = pretrained_uri(settings.root, digest)
     if exists(uri):
         return Artifact(uri, "weights")
     train, test = draw_photos(config, config.photos_per_class, 0), draw_photos(config, config.photos_per_class // 4, 1)
-    network = _fit(config, train)
+    with free_threads():
+        network = _fit(config, train)
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise PermanentError(f"training has diverged: the weights are not finite; lower --lr (now {config.lr})")
     accuracy = _accuracy(network, test, config)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from PIL import Image, ImageOps
 from pydantic import Field
@@ -24,6 +24,9 @@ from zsbir.base.storage import default_root, local_path
 from zsbir.base.text import clean
 from zsbir.data.images import BadImage, decode, eval_array, is_blank, is_inverted
 from zsbir.training.config import PRECISIONS, Precision
+
+NAME_LETTERS = 18
+"""Letters of a file name for which there is room below a photo."""
 
 
 class Settings(Config):
@@ -113,11 +116,20 @@ def _turned(drawing: Image.Image, *, invert: bool) -> Image.Image:
 
 
 def picture(searcher: Searcher, drawing: Image.Image, hits: list[Hit], title: str) -> Image.Image:
-    """Return a picture of the drawing and the photos found for it, without marks for right and wrong, which nobody knows."""
-    from zsbir.evaluation.figures import retrieval_grid
+    """Return a picture of the drawing and the photos found for it, with rank, class where known, score and file name of each."""
+    from zsbir.evaluation.grid import MOST_FOUND, Found, found_grid
 
-    photos = [searcher.thumbnail_image(hit.item_id) for hit in hits]
-    return retrieval_grid([drawing], [photos], None, [""], title=title)
+    found = []
+    for hit in hits[:MOST_FOUND]:
+        file = _in_the_middle(PurePosixPath(hit.path).name)
+        lines = [f"{hit.rank}  {hit.class_name or file}", f"{hit.score:.3f}", *([file] if hit.class_name else [])]
+        found.append(Found(searcher.thumbnail_image(hit.item_id), tuple(map(clean, lines))))
+    return found_grid(Found(drawing, ("the drawing",)), found, title=clean(title))
+
+
+def _in_the_middle(name: str) -> str:
+    """Shorten a file name to what stands below a photo: its end tells the photos of a class apart."""
+    return name if len(name) <= NAME_LETTERS else f"{name[:5]}…{name[-(NAME_LETTERS - 6) :]}"
 
 
 def table(hits: list[Hit]) -> str:
@@ -125,6 +137,12 @@ def table(hits: list[Hit]) -> str:
     lines = [f"{'rank':>4}  {'score':>6}  {'class':20}  path"]
     lines += [f"{hit.rank:4}  {hit.score:6.3f}  {clean(hit.class_name or '-'):20}  {clean(hit.path)}" for hit in hits]
     return "\n".join(lines)
+
+
+def _left_out(hits: int) -> str:
+    from zsbir.evaluation.grid import MOST_FOUND
+
+    return f", with the first {MOST_FOUND} of {hits} photos" if hits > MOST_FOUND else ""
 
 
 def _parse(argv: Sequence[str]) -> str:
@@ -146,7 +164,7 @@ def _parse(argv: Sequence[str]) -> str:
     hits = searcher.search(drawing, parsed.k)
     if parsed.grid:
         picture(searcher, drawing, hits, f"{Path(parsed.drawing).name} in {searcher.index.manifest.name}").save(parsed.grid)
-        events.say(f"picture: {parsed.grid}")
+        events.say(f"picture: {parsed.grid}{_left_out(len(hits))}")
     return "\n".join(json.dumps(vars(hit)) for hit in hits) if parsed.json else table(hits)
 
 

@@ -19,9 +19,10 @@ from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import RunError
 from zsbir.base.lease import alone
 from zsbir.base.storage import open_folder
-from zsbir.recipes import RECIPES, recipe
+from zsbir.recipes import RECIPES
 from zsbir.training.config import TrainConfig
 from zsbir.training_run.delivery import deliver_again
+from zsbir.training_run.fitting import configured
 from zsbir.training_run.plan import InputUris, Job, Settings, resolve
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings, context: Loc
     watch.record_facts(run=job.run)
     if exists(job.run):
         events.say(f"already trained: {job.run}")
+        events.say(kept(Artifact(job.run, "run")))
         deliver_again(job)
         return Artifact(job.run, "run")
     with alone(job.run):
@@ -51,7 +53,17 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings, context: Loc
         _run(job, context)
     if not exists(job.run):
         raise RunError(f"training ended without a result in {job.run}")
-    return Artifact(job.run, "run")
+    run = Artifact(job.run, "run")
+    events.say(kept(run))
+    return run
+
+
+def kept(run: Artifact) -> str:
+    """Return which encoder a run has kept, and its score on the dev classes, as a line."""
+    step, score = run.manifest.counts["best_step"], run.manifest.facts.get("best_dev_map_all")
+    if isinstance(score, int | float):
+        return f"kept: step {step}, dev/map_all {score:.3f}"
+    return f"kept: step {step}, the last one, since no dev classes were held out to score the steps"
 
 
 def _run(job: Job, context: LocalContext | None) -> None:
@@ -64,9 +76,10 @@ def _run(job: Job, context: LocalContext | None) -> None:
         fit(run_job, job, job.settings)
         return
     from zsbir.training.context import LocalContext
+    from zsbir.training.threads import free_threads
 
     context = context or LocalContext()
-    with context.signals():
+    with context.signals(), free_threads():
         run_job(job, context)
 
 
@@ -79,10 +92,8 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_fields(TrainConfig, title="training (a recipe changes the defaults shown here)", skip=frozenset({"recipe"}))
     parsed, values = parser.values(argv)
     changes, uris, settings = cli.split_fields(values, TrainConfig, InputUris, Settings)
-    start = recipe(parsed.recipe or changes.pop("recipe", "custom"))
-    if "epochs" in changes:
-        changes.setdefault("steps", 0)  # a user who gives epochs does not want the recipe's steps
-    return train(start.replace(**changes), InputUris.of(uris), Settings.of(settings)).uri
+    name, inputs, where = parsed.recipe or changes.pop("recipe", "custom"), InputUris.of(uris), Settings.of(settings)
+    return train(configured(name, changes, inputs, where), inputs, where).uri
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,9 +99,45 @@ def test_the_best_configuration_is_one_that_train_takes(swept, dataset, knowledg
     assert yaml.safe_load(sweep.file("best.yaml").read_text())["recipe"] == "toy"
 
 
-def test_the_same_command_returns_at_once(swept):
-    _, command, uri, _ = swept
+def test_what_it_prints_are_its_own_lines_without_colours_that_name_the_trial(swept):
+    """Ray prints lines of its workers and of its own, with colour codes and without the trial's number."""
+    told = swept[3]
+    assert "\x1b" not in told
+    assert "pid=" not in told
+    assert "warning: trial" in told
+    scores = [line for line in told.splitlines() if ": dev/map_all " in line]
+    assert len(scores) == sum(len(trial.scores) for trial in trials_of(swept[2]))
+    form = (
+        r"trial \d, step \d+/12: dev/map_all 0\.\d{3} \((the best so far|best 0\.\d{3}, trial \d at step \d+)\)(, stopped early)?; "
+    )
+    assert all(re.match(form + r"\d of 6 trials ended, \d running", line) for line in scores), scores
+    known = r"joining Ray|6 trials of|trial +|warning: trial|best|no trial is better| +\d|score it|train its|pictures"
+    assert [line for line in told.splitlines() if not re.match(known, line)] == []
+
+
+def test_the_printed_commands_work_as_they_are_printed(swept, tmp_path):
+    """In another folder and another shell: evaluate the best run, and train its configuration, which has been trained."""
+    told, best = swept[3], Artifact(swept[2], "sweep").manifest.facts["best_run"]
+    assert f"best run: {best}\n" in told
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for start_of_line, result in (
+        ("train its configuration", "already trained"),
+        ("score it on the unseen classes", "zero_shot v1"),
+    ):
+        (line,) = [line for line in told.splitlines() if line.startswith(start_of_line)]
+        command = line.partition(": ")[2]
+        done = subprocess.run(
+            command, shell=True, env=environment, cwd=tmp_path, text=True, capture_output=True, timeout=200, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert result in done.stderr
+        assert (done.stdout.strip() == best) == (result == "already trained")
+
+
+def test_the_same_command_returns_at_once_and_prints_the_way_on_again(swept, capsys):
+    _, command, uri, told = swept
     assert _parse(command) == uri
+    assert told.splitlines()[-4:] == capsys.readouterr().err.splitlines()[-4:]
 
 
 def test_mlflow_has_the_trials_below_their_sweep_and_none_is_left_running(swept):
@@ -198,7 +235,7 @@ def test_a_submitted_sweep_of_data_parallel_trials_ends_and_frees_what_it_held(h
     command = [*submit, *words(dataset, knowledge, tmp_path, *more)]
     done = subprocess.run(command, env=head, text=True, capture_output=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "16 trials of 12 steps, 1 at a time" in done.stdout
+    assert "2 trials of 12 steps, 1 at a time" in done.stdout
     (sweep,) = tmp_path.glob("sweeps/*/manifest.json")
     trials = trials_of(str(sweep.parent))
     assert [trial.point["lr"] for trial in trials] == [0.002, 1e-9]

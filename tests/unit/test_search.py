@@ -4,7 +4,7 @@ import pytest
 import torch
 from building import put
 from pictures import drawing, encoded, picture
-from PIL import ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from zsbir.index import IndexConfig, Settings, build_index
 from zsbir.model.encoder import Encoder
@@ -42,3 +42,17 @@ def test_a_drawing_that_is_light_on_dark_is_pointed_out_and_turned_when_asked(in
     assert "warning: the drawing is light strokes on a dark background" in capsys.readouterr().err
     assert _parse([index, str(tmp_path / "light on dark.png"), "--invert", "--json"]) == plain
     assert "warning" not in capsys.readouterr().err
+
+
+def test_a_grid_shows_every_photo_found_with_its_name_and_says_what_it_leaves_out(index, tmp_path, capsys, monkeypatch):
+    drawing().save(tmp_path / "drawing.png")
+    _parse([index, str(tmp_path / "drawing.png"), "--grid", str(tmp_path / "found.png"), "-k", "2"])
+    assert f"picture: {tmp_path / 'found.png'}\n" in capsys.readouterr().err
+    both = Image.open(tmp_path / "found.png").convert("L")
+    monkeypatch.setattr("zsbir.evaluation.grid.MOST_FOUND", 1)
+    _parse([index, str(tmp_path / "drawing.png"), "--grid", str(tmp_path / "found.png"), "-k", "2"])
+    assert f"picture: {tmp_path / 'found.png'}, with the first 1 of 2 photos\n" in capsys.readouterr().err
+    first = Image.open(tmp_path / "found.png").convert("L")
+    assert first.size == both.size
+    changed = ImageChops.difference(first, both).getbbox()
+    assert changed[0] > both.width / 3 - 20, "the first photo and the drawing are as before"

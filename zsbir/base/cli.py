@@ -69,7 +69,7 @@ def _exit_code(run: Callable[[Sequence[str]], str | None], argv: Sequence[str]) 
             raise
         code, line = _exit_code_and_line(error)
         watch.record_facts(error=type(error).__name__)
-        say(line)
+        say(line, timed=False)
         return code
     except Exception as error:
         watch.record_facts(error=type(error).__name__)

@@ -36,6 +36,15 @@ Listener = Callable[[ProgressEvent], None]
 _listeners: list[Listener] = []
 
 
+PART = "ZSBIR_PART_OF"
+"""Environment variable with the name of the part that a process does of what another one reports: `trial 3` of a sweep."""
+
+
+def part() -> str:
+    """Return the name of the part of another process's work that this one does; it prints its warnings alone, with that name."""
+    return os.environ.get(PART, "")
+
+
 def subscribe(listener: Listener) -> None:
     """Call `listener` at each advance of any progress in this process that is not quiet. Subscribing twice changes nothing."""
     if listener not in _listeners:
@@ -48,13 +57,16 @@ def publish(event: ProgressEvent) -> None:
         listener(event)
 
 
-def say(message: str) -> None:
+def say(message: str, *, timed: bool = True) -> None:
     """Print one line on standard error; with the time before it where `ZSBIR_LOG_TIMES` is set, as in a service's log.
 
-    Names and texts from elsewhere may stand in it: control characters are shown as escapes.
+    Names and texts from elsewhere may stand in it: control characters are shown as escapes. timed=False: never with the time, as an
+    error that others read by its first word.
     """
+    if part() and not message.startswith("warning: "):
+        return
     message = clean(message)
-    if os.environ.get("ZSBIR_LOG_TIMES"):
+    if timed and os.environ.get("ZSBIR_LOG_TIMES"):
         message = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}"
     _print_line(message, BestEffort(sys.stderr))
 
@@ -74,7 +86,7 @@ def say_lines(text: str) -> None:
 
 def warn(message: str) -> None:
     """Print one line about something that is wrong but does not stop the work."""
-    say(f"warning: {message}")
+    say(f"warning: {part()}: {message}" if part() else f"warning: {message}")
 
 
 class Progress:
@@ -94,7 +106,7 @@ class Progress:
         stream: TextIO | None = None,
         quiet: bool = False,
     ):
-        self._quiet = quiet
+        self._quiet = quiet or bool(part())
         self._stream = BestEffort(stream or sys.stderr)
         self._label, self._unit, self._total = label, unit, total
         self._units = unit if unit.isupper() else f"{unit}s"  # 3 images, 3 MB

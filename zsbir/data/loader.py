@@ -7,7 +7,6 @@ threads or workers.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ import torch
 from jaxtyping import Int, Int64, UInt8
 from torch import Tensor
 
+from zsbir.base.cores import usable_cores
 from zsbir.base.seeds import stream
 from zsbir.data.augmentation import Augmentation, augment_image
 from zsbir.data.batches import BatchPlan
@@ -35,8 +35,8 @@ STEPS_AHEAD = 3
 
 
 def default_threads() -> int:
-    """Return how many threads of a process decode: one a core, at most 16."""
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    """Return how many threads of a process decode: one for each core that it may use, at most 16."""
+    return min(16, usable_cores())
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,33 @@ class TrainLoader:
 
     def batches(self, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of steps first_step, first_step + 1 and so on."""
-        flat = self.plan.reshape(len(self.plan), -1)
-        share = flat.shape[1] // self.world_size
-        mine = range(self.rank * share, (self.rank + 1) * share)
-
-        def pixels(item: tuple[int, int]) -> Pixels:
-            step, slot = item
-            position = int(flat[step, slot])
-            rng = stream("augmentation", self.seed, step, slot)
-            domain = DOMAINS[self.samples.domain[position]]
-            return augment_image(self.images.read(position), self.image_px, domain, rng, self.augmentation)
-
+        flat, mine = self._flat(), self._slots()
         steps = range(first_step, len(flat))
         self.images.prefetch(flat[first_step:, mine.start : mine.stop].ravel())
         groups = ([(step, slot) for slot in mine] for step in steps)
-        for step, stack in zip(steps, prefetch(pixels, groups, self.threads), strict=True):
+        for step, stack in zip(steps, prefetch(self._pixels, groups, self.threads), strict=True):
             where = flat[step, mine.start : mine.stop]
             yield Batch(stack, _tensor(self.samples.class_id[where]), _tensor(self.samples.domain[where]))
+
+    def first_images(self, step: int, count: int) -> UInt8[Tensor, "b 3 h w"]:
+        """Return the first `count` images, or fewer, of this worker's part of a step."""
+        return next(prefetch(self._pixels, iter([[(step, slot) for slot in self._slots()[:count]]]), self.threads))
+
+    def _flat(self) -> Int[np.ndarray, "steps b"]:
+        return self.plan.reshape(len(self.plan), -1)
+
+    def _slots(self) -> range:
+        """Return the positions in every global batch that are this worker's."""
+        share = self._flat().shape[1] // self.world_size
+        return range(self.rank * share, (self.rank + 1) * share)
+
+    def _pixels(self, item: tuple[int, int]) -> Pixels:
+        """Return one image of a step, augmented. item: the step, and the position in its global batch."""
+        step, slot = item
+        position = int(self._flat()[step, slot])
+        rng = stream("augmentation", self.seed, step, slot)
+        domain = DOMAINS[self.samples.domain[position]]
+        return augment_image(self.images.read(position), self.image_px, domain, rng, self.augmentation)
 
 
 def eval_batches(

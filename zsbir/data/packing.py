@@ -8,7 +8,6 @@ the records are removed. Memory stays bounded: a few images a thread wait in ord
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zsbir.base.artifact import FileEntry
+from zsbir.base.cores import usable_cores
 from zsbir.base.files import sha256_file
 from zsbir.base.storage import is_remote, open_folder
 from zsbir.data.blocks import Block
@@ -145,7 +145,7 @@ class Packer:
 
     def __init__(self, source_uri: str, target_uri: str, packing: Packing, threads: int, cores: int = 0):
         self._source, self._target, self._packing = open_folder(source_uri), open_folder(target_uri), packing
-        cores = cores or os.cpu_count() or 1
+        cores = cores or usable_cores()
         self._threads = threads or cores * (_REMOTE_THREADS if is_remote(source_uri) else 1)
 
     def pack(self, blocks: Iterable[Block], advance: Callable[[], object] = lambda: None) -> Iterator[bytes]:

@@ -78,8 +78,8 @@ def hinted(hints: Iterable[tuple[str, str | None]]) -> ClassLists | None:
 
 
 def draw_unseen(present: Sequence[str], frac: float, seed: int) -> ClassLists:
-    """Draw a share of the classes as unseen, at least one."""
-    return ClassLists(unseen=_drawn(sorted(present), max(1, round(frac * len(present))), stream("unseen classes", seed)))
+    """Draw a share of the classes as unseen, at least two, since retrieval among one class is always right."""
+    return ClassLists(unseen=_drawn(sorted(present), max(2, round(frac * len(present))), stream("unseen classes", seed)))
 
 
 def assign(present: Sequence[str], lists: ClassLists, *, dev_frac: float, seed: int) -> dict[str, str]:
@@ -115,6 +115,20 @@ def _check_sizes(train: Sequence[str], dev: Sequence[str], unseen: Sequence[str]
         raise InputError(f"training needs at least 2 classes ({counts}): name fewer unseen or dev classes")
     if not unseen:
         raise InputError(f"no class is unseen ({counts}): name some with --unseen-classes, or a share with --unseen-frac")
+
+
+def lonely(split_of: Mapping[str, str]) -> list[str]:
+    """Return a line for each split of a single class that something is measured on: every search among one class is right."""
+    ways_out = {
+        "unseen": "evaluate will refuse it: name a second one with --unseen-classes, or draw several with --unseen-frac",
+        "dev": "it chooses no checkpoint: name a second one with --dev-classes, or hold none out with --dev-frac 0",
+    }
+    lines = []
+    for split, way_out in ways_out.items():
+        names = [name for name, its in split_of.items() if its == split]
+        if len(names) == 1:
+            lines.append(f"{names[0]!r} is the only {split} class, and every score of a search among one class is 1; {way_out}")
+    return lines
 
 
 def _draw_dev(seen: Sequence[str], frac: float, seed: int) -> tuple[str, ...]:

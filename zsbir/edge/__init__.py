@@ -4,6 +4,8 @@ import os
 
 # Under `uv run`, Ray would upload the working directory, data and artifacts included, and build an environment for each worker.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# Lines of workers come without colour codes: they are read in logs, too.
+os.environ.setdefault("RAY_COLOR_PREFIX", "0")
 # Train prints every worker's line twice without this.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 # Nothing here reads announcements of preemptions, and the actor that polls for them makes Ray print an error line at each start.

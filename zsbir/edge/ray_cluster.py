@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import stat
@@ -11,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,29 @@ def connected(need: Need) -> Iterator[None]:
     answers or none can be started, and where Ray itself fails inside.
     """
     address = os.environ.get("RAY_ADDRESS", "")
-    ours = not ray.is_initialized()
-    if ours:
+    if ray.is_initialized():
+        with _failures_explained():
+            await_room(need, may_grow=_may_grow(address))
+            yield
+        return
+    with own_token() if address in ("", "local") else nullcontext():
         _start(address)
+        try:
+            with _failures_explained():
+                await_room(need, may_grow=_may_grow(address))
+                yield
+        finally:
+            ray.shutdown()
+
+
+def _may_grow(address: str) -> bool:
+    return bool(address) and address != "local"
+
+
+@contextmanager
+def _failures_explained() -> Iterator[None]:
+    """Turn errors of Ray itself inside into errors of one line with the way out."""
     try:
-        await_room(need, may_grow=bool(address) and address != "local")
         yield
     except RayTaskError:
         raise
@@ -57,9 +76,6 @@ def connected(need: Need) -> Iterator[None]:
         raise RunError(f"OutOfMemoryError: {_one_line(error)}; use fewer workers on a node, or a smaller batch") from error
     except RayError as error:
         raise ClusterError(f"Ray failed: {_one_line(error)}; the same command goes on from what is saved") from error
-    finally:
-        if ours:
-            ray.shutdown()
 
 
 def _start(address: str) -> None:
@@ -161,7 +177,39 @@ def _within(seconds: float, action: Callable[[], object]) -> bool:
     return answered
 
 
-# --- the folder of a Ray of our own
+# --- the token and the folder of a Ray of our own
+
+_TOKEN = secrets.token_hex(32)
+_TOKEN_SOURCES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@contextmanager
+def own_token() -> Iterator[None]:
+    """Give the Ray that is started inside a token of its own, in its environment, where the user has none.
+
+    Ray would ask for a token by default, write a new one to the user's home, and say so.
+    """
+    has_one = any(os.environ.get(name) for name in _TOKEN_SOURCES) or Path("~/.ray/auth_token").expanduser().exists()
+    logger = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # "Token authentication is enabled ..." tells a user nothing to do
+    try:
+        with kept("RAY_AUTH_MODE"), nullcontext() if has_one else variable("RAY_AUTH_TOKEN", _TOKEN):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def kept(name: str) -> Iterator[None]:
+    """Put an environment variable back afterwards to what it was before."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 def temp_dir() -> Path:
@@ -197,14 +245,9 @@ def _short_temp_dir() -> Iterator[None]:
 @contextmanager
 def variable(name: str, value: str) -> Iterator[None]:
     """Set an environment variable inside, for this process and those that it starts, and put back what it was before."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
+    with kept(name):
+        os.environ[name] = value
         yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
 
 
 def _has_room_for_sockets(folder: str | Path) -> bool:

@@ -1,4 +1,4 @@
-"""The retrieval grid: a row a sketch, the photos found for it framed by whether their class is right.
+"""Pictures of rankings: a report's grid, a row a sketch with its photos framed as right or wrong; the photos found for a drawing.
 
 Green and red are those of Okabe and Ito, which colour-blind readers can tell apart; a tick or a cross repeats it without colour.
 """
@@ -17,6 +17,12 @@ from zsbir.base.errors import InputError
 
 RIGHT, WRONG = "#009E73", "#D55E00"
 INK, GREY, PALE = "#222222", "#767676", "#E4E4E4"
+
+FOUND_COLUMNS = 6
+"""Pictures in a row of the picture of a search: the drawing and five photos in the first one."""
+
+MOST_FOUND = 300
+"""Photos in the picture of a search: WebP allows 16,383 pixels a side."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,49 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Shorten `text` to `width` pixels, with an ellipsis at its end where something was cut."""
+    text = text[:500]  # more never has room, and a name from elsewhere may be long
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text.rstrip() + "…"
+
+
+FOUND_LAYOUT = _Layout(caption=0, header=84, row_gap=92, group_gap=12)
+"""Measures of the picture of a search: nothing at the left, and room for three lines below each picture."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture of a search, and the lines below it, at most three: its name, its score, its file."""
+
+    picture: Image.Image
+    lines: tuple[str, ...]
+
+
+def found_grid(drawing: Found, photos: Sequence[Found], *, title: str) -> Image.Image:
+    """Draw a drawing and the photos found for it in rows of FOUND_COLUMNS, best first, each over its lines.
+
+    Photos are as large, and lie where they lie, whatever their number. At most MOST_FOUND are drawn. Raises InputError for none.
+    """
+    if not photos:
+        raise InputError("a picture of a search needs at least one photo that was found")
+    layout, cells = FOUND_LAYOUT, [drawing, *photos[:MOST_FOUND]]
+    rows = -(-len(cells) // FOUND_COLUMNS)
+    width = layout.left(FOUND_COLUMNS) - layout.gap + layout.margin
+    sheet = Image.new("RGB", (width, layout.top(rows) + layout.margin - 20), "white")
+    draw = ImageDraw.Draw(sheet)
+    heading = _font(30, bold=True)
+    draw.text((layout.margin, layout.margin), _shortened(title, heading, width - 2 * layout.margin), INK, heading)
+    for number, cell in enumerate(cells):
+        left, top = layout.left(number % FOUND_COLUMNS), layout.top(number // FOUND_COLUMNS)
+        _draw_tile(sheet, cell.picture, (left, top), layout, None)
+        if not number:
+            draw.rectangle((left, top, left + layout.tile - 1, top + layout.tile - 1), outline=GREY, width=layout.frame)
+        for line, text in enumerate(cell.lines[:3]):
+            font = _font(16) if line else _font(20, bold=True)
+            draw.text((left, top + layout.tile + 8 + 24 * line), _shortened(text, font, layout.tile), GREY if line else INK, font)
+    return sheet
 
 
 def _draw_header(draw: ImageDraw.ImageDraw, layout: _Layout, title: str, columns: int) -> None:

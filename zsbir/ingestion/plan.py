@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from zsbir.base import events
 from zsbir.base.config import Added, Config, streamed_digest
 from zsbir.base.errors import InputError
 from zsbir.base.storage import default_root, folder_name
@@ -188,4 +189,7 @@ def _split(config: IngestConfig, sources: Sequence[Source]) -> dict[str, str]:
     if lists is None:
         lists = splits.ClassLists(config.unseen_classes or (toys.TOY_UNSEEN if config.layout == "toy" else ()))
     lists = splits.ClassLists(lists.unseen, config.seen_classes, config.dev_classes)
-    return splits.assign(present, lists, dev_frac=config.dev_frac, seed=config.seed)
+    split_of = splits.assign(present, lists, dev_frac=config.dev_frac, seed=config.seed)
+    for line in splits.lonely(split_of):
+        events.warn(line)
+    return split_of

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,9 @@ from zsbir.training.checkpoint import BestEncoder, Checkpoints, TrainState
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import Context
 from zsbir.training.failures import diverged
+from zsbir.training.forecast import announcement
 from zsbir.training.gather import any_worker, gather
+from zsbir.training.meters import Clock, ShownLoss
 from zsbir.training.optimiser import build_optimiser, rate, set_rate
 from zsbir.training.precision import autocast
 
@@ -158,15 +159,18 @@ class Trainer:
         if done.step:
             self._repeat_history(done)
         loud = self.context.rank == 0
+        if loud and done.step < self.steps:
+            scored = sum(map(len, self._dev_positions() or ()))
+            events.say(announcement(self.config, self.loader, self.encoder, self.context, done=done.step, scored=scored))
         bar = events.Progress("train", total=self.steps, unit="step", start=done.step) if loud else None
-        clock = _Clock(self.config.batch_images)
+        clock, shown = Clock(self.config.batch_images), ShownLoss()
         with self.checkpoints:
             for batch in clock.wait_for(self.loader.batches(done.step)):
                 figures = self._step(batch, done.step)
                 done.step += 1
                 self._after_step(done, figures, clock)
                 if bar:
-                    bar.advance(1, f"loss {done.history[-1]['loss']:.3f}" if done.history and "loss" in done.history[-1] else "")
+                    bar.advance(1, shown.text(figures["loss"]))
             if bar:
                 bar.close()
             if any_worker(loud and done.best is None, self.context.device):  # version 0.1.0 could lose it
@@ -209,7 +213,7 @@ class Trainer:
         self.optimiser.step()
         return figures
 
-    def _after_step(self, done: TrainState, figures: dict[str, Tensor], clock: _Clock) -> None:
+    def _after_step(self, done: TrainState, figures: dict[str, Tensor], clock: Clock) -> None:
         config, last = self.config, done.step == self.steps
         if done.step % config.log_every_steps == 0 or last or done.step == 1:
             self._log(done, {name: value.item() for name, value in figures.items()} | clock.read() | self._rates(done.step - 1))
@@ -244,15 +248,26 @@ class Trainer:
             self._log(done, {DEV_SCORE: score})
             self.context.report({"step": float(done.step), DEV_SCORE: score})
         best = done.best.score if done.best else None
-        if self.context.rank == 0 and (score is None or best is None or score > best):
+        if self.context.rank:
+            return
+        if score is not None:
+            is_best = best is None or score > best
+            rest = "the best so far" if is_best or not done.best else f"best {best:.3f} at step {done.best.step}"
+            events.say(f"{DEV_SCORE} {score:.3f} at step {done.step} ({rest})")
+        if score is None or best is None or score > best:
             done.best = BestEncoder.of(self.encoder, done.step, score)
+
+    def _dev_positions(self) -> tuple[Int[np.ndarray, "q"], Int[np.ndarray, "g"]] | None:
+        """Return the dev sketches and the dev photos, or None where there are no dev classes to score."""
+        queries, gallery = (self.inputs.samples.select(split="dev", domain=domain) for domain in ("sketch", "photo"))
+        return None if self.config.train_on_dev or not len(queries) or not len(gallery) else (queries, gallery)
 
     def dev_score(self) -> float | None:
         """Return mAP@all of dev sketches against dev photos, or None where there are no dev classes to score."""
-        samples = self.inputs.samples
-        queries, gallery = (samples.select(split="dev", domain=domain) for domain in ("sketch", "photo"))
-        if self.config.train_on_dev or not len(queries) or not len(gallery):
+        chosen = self._dev_positions()
+        if chosen is None:
             return None
+        queries, gallery = chosen
         self.encoder.eval()
         embeddings = embed(
             embeddings_of(self.encoder),
@@ -265,7 +280,7 @@ class Trainer:
         )
         if not np.isfinite(embeddings).all():
             raise diverged("the embeddings of dev images are not finite")
-        labels = samples.class_id
+        labels = self.inputs.samples.class_id
         result = evaluate_embeddings(embeddings[: len(queries)], labels[queries], embeddings[len(queries) :], labels[gallery])
         return float(result.summary()[DEV_METRIC])
 
@@ -277,33 +292,3 @@ class Trainer:
 def tracked_names(metrics: Mapping[str, float]) -> dict[str, float]:
     """Rename metrics for trackers: those without a `/` become `train/...`."""
     return {name if "/" in name else f"train/{name}": value for name, value in metrics.items()}
-
-
-class _Clock:
-    """Measures images a second, and the share of the time in which steps waited for data, since it was last read."""
-
-    def __init__(self, batch_images: int):
-        self._batch_images = batch_images
-        self.forget()
-
-    def forget(self) -> None:
-        """Start measuring anew, without the time since the last step."""
-        self._began, self._waited_s, self._steps = time.monotonic(), 0.0, 0
-
-    def wait_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield `batches`, counting the time until each comes as waiting."""
-        while True:
-            asked = time.monotonic()
-            batch = next(batches, None)
-            if batch is None:
-                return
-            self._waited_s += time.monotonic() - asked
-            self._steps += 1
-            yield batch
-
-    def read(self) -> dict[str, float]:
-        """Return the figures and start measuring anew."""
-        elapsed_s = max(time.monotonic() - self._began, 1e-9)
-        figures = {"images_per_s": self._steps * self._batch_images / elapsed_s, "data_wait_frac": self._waited_s / elapsed_s}
-        self.forget()
-        return figures

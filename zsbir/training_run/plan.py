@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from zsbir.base import watch
+from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
@@ -64,6 +64,7 @@ class Job(Config):
     run: str
     tracking_uri: str = ""
     watched: str = ""
+    part_of: str = ""
 
 
 def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
@@ -90,6 +91,7 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
         run=run.uri,
         tracking_uri=_prepared_store(settings),
         watched=watch.folder_uri(),
+        part_of=events.part(),
     )
 
 

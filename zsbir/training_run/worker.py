@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from zsbir.base import watch
+from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, draft
 from zsbir.base.config import digest_of
 from zsbir.base.storage import folder_name
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 def run_job(job: Job, context: Context) -> None:
     """Train on this worker; rank 0 signs the run and delivers it to MLflow."""
     if job.settings.num_workers:
+        os.environ[events.PART] = job.part_of
         watch.start_worker(job.watched if context.rank == 0 else "")
     dataset = Artifact(job.dataset, "dataset")
     knowledge = Artifact(job.knowledge, "knowledge") if job.knowledge else None

@@ -57,6 +57,7 @@ STARTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "pretrain": {},
         "teacher": {"backbone": "resnet18", "image_px": 64},
     },
+    "folder": {"ingest": {"layout": "folder"}},
 }
 """Values that a pipeline of a recipe starts from, by step."""
 

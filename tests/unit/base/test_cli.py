@@ -195,3 +195,11 @@ def test_a_terminal_shows_control_characters_of_a_result_as_escapes_and_a_pipe_g
     assert os.read(leader, 1000).decode() == "s3://bucket/\\x1b[2Jphotos\\u202e\r\n"
     os.close(leader)
     assert subprocess.run(words, capture_output=True, check=True, timeout=60).stdout.decode() == "s3://bucket/\x1b[2Jphotos\u202e\n"
+
+
+@pytest.mark.parametrize("error", [InputError("no sails"), RunError("it sank"), OSError(28, "No space left on device", "boat")])
+def test_an_error_line_starts_with_the_error_also_where_lines_have_times(error, capsys, monkeypatch):
+    """A queue reads the reason of a failure from it."""
+    monkeypatch.setenv("ZSBIR_LOG_TIMES", "1")
+    _, _, err = ended(fails(error), capsys)
+    assert err.startswith("error: ")

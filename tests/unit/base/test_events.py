@@ -148,3 +148,12 @@ def test_a_listener_hears_every_advance_once_and_nothing_of_quiet_work(monkeypat
         ("embed", 4, 4, "image"),
     ]
     assert all(event.per_s > 0 for event in heard)
+
+
+def test_a_process_that_does_a_part_of_anothers_work_prints_its_warnings_alone_with_the_parts_name(monkeypatch, capsys):
+    monkeypatch.setenv(events.PART, "trial 3")
+    say("resuming at step 40 of 120")
+    with Progress("train", total=3, unit="step") as progress:
+        progress.advance(3)
+    warn("not all of this run reached MLflow")
+    assert capsys.readouterr().err == "warning: trial 3: not all of this run reached MLflow\n"

@@ -45,9 +45,9 @@ def name_of(config: Config) -> str:
     return type(config).__name__
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", sorted(RECORDED["runs"]))
 def test_a_recipe_has_the_run_name_that_it_always_had(name):
-    assert sorted(RECIPES) == sorted(RECORDED["runs"])
+    assert name in RECIPES
     config = recipe(name)
     identity = [config.identity(), "d" * 64, "k" * 64, "w" * 64]
     assert run_uri("", config.recipe, digest_of(identity)).rpartition("/")[2] == RECORDED["runs"][name]

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from zsbir.base.errors import InputError
-from zsbir.data.splits import ClassLists, assign, draw_unseen, hinted, read_lists
+from zsbir.data.splits import ClassLists, assign, draw_unseen, hinted, lonely, read_lists
 
 NAMES = [f"class_{number:02d}" for number in range(20)]
 
@@ -98,7 +98,7 @@ def test_a_split_that_cannot_be_is_refused(lists, message):
 def test_a_share_of_unseen_classes_is_drawn_by_the_seed():
     assert len(draw_unseen(NAMES, 0.25, seed=0).unseen) == 5
     assert draw_unseen(NAMES, 0.25, seed=0) == draw_unseen(NAMES[::-1], 0.25, seed=0)
-    assert len(draw_unseen(NAMES, 0.001, seed=0).unseen) == 1
+    assert len(draw_unseen(NAMES, 0.001, seed=0).unseen) == 2, "among one class every search is right"
 
 
 def test_hints_of_lists_become_the_split():
@@ -133,3 +133,13 @@ def test_a_class_that_is_unseen_in_one_spelling_and_seen_in_another_is_refused(o
     assert splits["class_00"] == splits[other] == "unseen"
     left_out = assign([*NAMES, other], ClassLists(("class_00",), seen=tuple(NAMES[1:])), dev_frac=0.0, seed=0)
     assert other not in left_out, "what takes no part leaks nothing"
+
+
+def test_a_single_class_that_something_is_measured_on_is_pointed_out():
+    (unseen,) = lonely({"a": "train", "b": "train", "cup": "unseen"})
+    assert unseen.startswith("'cup' is the only unseen class, and every score of a search among one class is 1; ")
+    assert "--unseen-classes" in unseen
+    (dev,) = lonely({"a": "train", "bee": "dev", "cup": "unseen", "dog": "unseen"})
+    assert dev.startswith("'bee' is the only dev class")
+    assert lonely({"a": "train", "b": "dev", "c": "dev", "d": "unseen", "e": "unseen"}) == []
+    assert lonely({"a": "train", "d": "unseen", "e": "unseen"}) == [], "no dev classes are no mistake"

@@ -7,7 +7,7 @@ from PIL import Image, ImageColor
 
 from zsbir.base.errors import InputError
 from zsbir.evaluation.figures import per_class_bars, precision_recall_figure, retrieval_grid, training_curves
-from zsbir.evaluation.grid import RIGHT, WRONG, _Layout
+from zsbir.evaluation.grid import FOUND_COLUMNS, FOUND_LAYOUT, MOST_FOUND, RIGHT, WRONG, Found, _Layout, found_grid
 
 RECALL = np.linspace(0, 1, 101)
 
@@ -155,3 +155,55 @@ def test_drawing_does_not_load_pyplot():
         "training_curves([{'step': 1, 'loss': 1.0}]); sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
+
+
+def found(count, name="cup", note="0.812"):
+    """Return the picture of a search that found `count` photos, each of a colour of its own."""
+    photos = [
+        Found(Image.new("RGB", (60, 40), (number % 256, 80, 160)), (f"{number + 1}  {name}", note, note)) for number in range(count)
+    ]
+    return found_grid(Found(Image.new("L", (50, 50), 255), ("the drawing",)), photos, title="drawing.png in toy")
+
+
+def test_a_photo_that_was_found_is_as_large_and_lies_where_it_lies_whatever_the_number_of_photos():
+    few, many = np.asarray(found(2)), np.asarray(found(30))
+    assert few.shape[1] == many.shape[1]
+    layout = FOUND_LAYOUT
+    below_second = layout.top(0) + layout.tile + 60
+    right_of_second = layout.left(3) - layout.gap
+    assert (few[:below_second, :right_of_second] == many[:below_second, :right_of_second]).all()
+
+
+def test_found_photos_go_on_in_the_next_row_and_leave_no_place_empty():
+    one, two, full = found(FOUND_COLUMNS - 1), found(FOUND_COLUMNS), found(2 * FOUND_COLUMNS - 1)
+    assert one.height < two.height == full.height
+    assert one.width == two.width < 1400
+    assert found(30).height < 1900
+    assert found(MOST_FOUND).height < 16_383, "WebP allows no more"
+    layout = FOUND_LAYOUT
+    for number in range(1, 2 * FOUND_COLUMNS):
+        corner = layout.left(number % FOUND_COLUMNS), layout.top(number // FOUND_COLUMNS)
+        colour = full.getpixel((corner[0] + layout.tile // 2, corner[1] + layout.tile // 2))
+        assert colour == (number - 1, 80, 160), "best first"
+
+
+def test_below_each_found_photo_stand_its_name_and_score():
+    layout = FOUND_LAYOUT
+    named, unnamed = np.asarray(found(3)), np.asarray(found(3, name="", note=""))
+    for number in range(3):
+        left, top = layout.left(1 + number), layout.top(0) + layout.tile + 34
+        place = np.s_[top : top + 24, left : left + layout.tile]
+        assert (named[place] < 200).any()
+        assert not (unnamed[place] < 200).any()
+
+
+def test_a_long_name_stays_below_its_own_photo():
+    layout = FOUND_LAYOUT
+    long = np.asarray(found(2, name="a name without end" * 1000, note="and_a_file_name_of_its_own_kind.jpg" * 1000))
+    gap = long[layout.top(0) : layout.top(0) + layout.tile + 60, layout.left(2) - layout.gap : layout.left(2)]
+    assert (gap == 255).all()
+
+
+def test_a_picture_of_nothing_found_is_refused():
+    with pytest.raises(InputError, match="at least one photo"):
+        found(0)

@@ -125,3 +125,14 @@ def test_a_data_set_without_the_split_is_refused():
     without = Table(samples.domain, samples.class_id, np.zeros_like(samples.split), samples.sha256)
     with pytest.raises(InputError, match="zero_shot v1 needs the split 'unseen', and the data set has no sketch in it"):
         select(without, find_protocol("zero_shot"))
+
+
+def test_a_single_unseen_class_is_refused_where_every_score_would_be_1():
+    samples = table()
+    alone = Table(
+        samples.domain, samples.class_id, np.where(samples.class_id == 6, TRAIN, samples.split).astype(np.int8), samples.sha256
+    )
+    for name in ("zero_shot", "zero_shot_dedup"):
+        with pytest.raises(InputError, match=r"a single unseen class, and every score .* is 1: ingest again.*--unseen-classes"):
+            select(alone, find_protocol(name))
+    assert len(select(alone, find_protocol("generalised_all"))[0]) == 10, "photos of seen classes can be found there"
