@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from services.jobs.queue.limits import Limits, Turn
 from services.jobs.queue.order import next_job, waiting_turns
 from services.jobs.queue.records import Attempt, Job, JobRequest, Lease
 from services.jobs.queue.resources import LABELS
+from services.jobs.queue.retries import AttemptEnd, retry_after
 from services.jobs.queue.schema import upgrade
 from services.jobs.queue.states import LIVE, TERMINAL, TRANSITIONS, Cause, State, StopReason, next_state
 from services.jobs.queue.tables import ATTEMPTS, EVENTS, JOBS, LEASE, META
@@ -29,9 +31,6 @@ LEASE_NAME = "dispatcher"
 TOO_LATE = "did not start by its deadline"
 NOBODY = ""
 """The holder of a lease that was given up."""
-
-BACKOFF_S: Mapping[Cause, float] = {"lost": 1.0, "node_lost": 1.0, "busy": 5.0, "out_of_memory": 15.0, "unknown": 15.0}
-"""Seconds before a job is tried again after an attempt ended by each cause; they double with each further one, up to an hour."""
 
 SAME_JOB = ("kind", "config", "project", "priority", *LABELS)
 """Fields in which two requests of one idempotency key must agree."""
@@ -317,10 +316,12 @@ class Store:
             ended_s = min(max(ended_s or now, started_s or attempt.claimed_s), now)
             values = {"started_s": started_s, "ended_s": ended_s, "cause": cause, "message": message, "untidy": True}
             database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**values))
-            ends = self._count_ends(database, job.id)
-            state = next_state(cause, ends, cancelling=job.cancelling)
-            wait_s = min(3600.0, BACKOFF_S.get(cause, 0.0) * 2 ** (ends[cause] - 1))
-            changes: dict[str, Any] = {"not_before_s": now + wait_s} if state == "queued" else {}
+            ends = self._ends(database, job.id)
+            retry = retry_after(ends)
+            state = next_state(cause, Counter(end.cause for end in ends), cancelling=job.cancelling, gives_up=retry.gives_up)
+            if retry.gives_up and state == "failed":
+                message = storable(f"{message} (tried for {retry.outage_s / 60:.0f} minutes)")
+            changes: dict[str, Any] = {"not_before_s": now + retry.pause_s} if state == "queued" else {}
             changes |= {"ended_s": ended_s} if state in TERMINAL else {}
             self._set_state(
                 database, job, state, message=message, **changes, **({"result": result} if state == "succeeded" else {})
@@ -410,13 +411,11 @@ class Store:
     def _fetch_attempt(self, database: Connection, attempt: Attempt) -> Attempt:
         return Attempt.of(database.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id)).one())
 
-    def _count_ends(self, database: Connection, job_id: int) -> dict[str, int]:
-        rows = database.execute(
-            select(ATTEMPTS.c.cause, func.count())
-            .where((ATTEMPTS.c.job_id == job_id) & ATTEMPTS.c.ended_s.is_not(None))
-            .group_by(ATTEMPTS.c.cause)
-        )
-        return {row[0]: row[1] for row in rows}
+    def _ends(self, database: Connection, job_id: int) -> list[AttemptEnd]:
+        """Return how a job's attempts have ended, the first one first."""
+        own = (ATTEMPTS.c.job_id == job_id) & ATTEMPTS.c.ended_s.is_not(None)
+        rows = database.execute(select(ATTEMPTS).where(own).order_by(ATTEMPTS.c.number))
+        return [AttemptEnd(row.cause, row.ended_s - (row.started_s or row.ended_s), row.ended_s) for row in rows]
 
     def note(self, database: Connection, actor: str, what: str, job_id: int | None, detail: Mapping[str, Any]) -> None:
         """Record who did what, in the transaction that does it."""

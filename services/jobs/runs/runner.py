@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 from services.jobs.queue.states import Cause, StopReason
 from services.jobs.runs.attempt_dir import HEARTBEAT_S, LOG_LIMIT, LOG_PIECE, AttemptDir, End
 from services.jobs.runs.steps import Step, StepInput
+from zsbir.base import watch
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say
@@ -46,12 +47,18 @@ CAUSES_BY_ERROR: Mapping[str, Cause] = {
     "Busy": "busy",
     "ClusterError": "node_lost",
     "DataError": "data_error",
+    "DiskFull": "disk_full",
+    "FieldError": "user_error",
     "InputError": "user_error",
     "MemoryError": "out_of_memory",
     "OutOfMemoryError": "out_of_memory",
     "PermanentError": "user_error",
+    "Unreachable": "unreachable",
 }
 """What the class of a command's error means, which the command itself reports (zsbir.base.cli)."""
+
+LONGEST_NAME = 100
+"""Bytes of such a report that are read."""
 
 CAUSES_BY_CODE: Mapping[int, Cause] = {
     2: "user_error",
@@ -119,7 +126,7 @@ class Attempt:
         self.steps = [Step.from_json(step) for step in self.spec["steps"]]
         self.made: dict[str, str] = {}
         self._began_s, self._began_monotonic_s = time.time(), time.monotonic()
-        self._out_of_memory = False
+        self._out_of_memory, self._error = False, ""
         self._command: subprocess.Popen[bytes] | None = None
         self._stop, self._over = threading.Event(), threading.Event()
         self._stopping = threading.Lock()
@@ -210,14 +217,19 @@ class Attempt:
     def _run_command(self, step: Step, argv: Sequence[str]) -> int:
         words = [sys.executable, "-m", step.module, *argv]
         self.log.add_line("$ " + shlex.join(["python", *words[1:]]))
-        self._command = subprocess.Popen(
-            words,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            env=self._environment(step),
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only makes system calls
-        )
+        report, error_pipe = os.pipe()
+        try:
+            self._command = subprocess.Popen(
+                words,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                env={**self._environment(step), watch.ERROR_PIPE: str(error_pipe)},
+                pass_fds=(error_pipe,),
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only makes system calls
+            )
+        finally:
+            os.close(error_pipe)
         kills = _oom_kill_count()
         if self._stop.is_set():  # asked for between two steps
             self._command.send_signal(signal.SIGINT)
@@ -231,6 +243,7 @@ class Attempt:
         code = self._command.wait()
         for reader in readers:
             reader.join(5)  # a process that the command left behind may still hold the other end
+        self._error = _read_report(report)
         if not code:
             self.made[step.name] = result.decode("utf-8", "replace").strip().rpartition("\n")[2]
             self.log.add_line(self.made[step.name])
@@ -267,9 +280,10 @@ class Attempt:
         message = f"{step.name}: {line}" if len(self.steps) > 1 else line
         if self._stop.is_set():
             return self._end_of_stopped(message)
-        error = ""
-        with suppress(*STORAGE_ERRORS):
-            error = self.attempt_dir.status(step.name)["facts"].get("error", "")
+        error = self._error
+        if not error:
+            with suppress(*STORAGE_ERRORS):
+                error = self.attempt_dir.status(step.name)["facts"].get("error", "")
         cause = "out_of_memory" if self._out_of_memory else cause_of(code, error, self.log.tail())
         return End(cause, message[:500], made=self.made)
 
@@ -320,6 +334,14 @@ def _copy_stream(stream: Any, take: Callable[[bytes], None]) -> None:
     """Pass on all that a pipe delivers, until it closes."""
     while data := stream.read1(65536):
         take(data)
+
+
+def _read_report(pipe: int) -> str:
+    """Return the class of the error that a command has reported, and close the pipe; empty where it has reported none."""
+    os.set_blocking(pipe, False)
+    with os.fdopen(pipe, "rb") as file, suppress(OSError):
+        return (file.read(LONGEST_NAME) or b"").decode("ascii", "replace")
+    return ""
 
 
 def _die_with_parent() -> None:

@@ -10,6 +10,7 @@ import tuning.config
 import tuning.sweep
 from services.jobs.queue.states import KINDS, Kind
 from services.jobs.runs.allowed_paths import AllowedPaths
+from services.jobs.runs.checks import NAMED_WEIGHTS, check_job
 from services.jobs.runs.steps import PIPELINE, SINGLE, steps_of
 from tuning.space import SPACES
 from zsbir import evaluate, index, ingest, pretrain, teacher, train
@@ -44,8 +45,6 @@ FILE_SUFFIXES = (".json", ".txt", ".yaml", ".yml")
 
 READ_THROUGH: Mapping[str, tuple[str, ...]] = {"run": ("dataset", "weights"), "knowledge": ("weights",)}
 """The inputs that commands open of an artifact that they are given: a manifest may name any address for them."""
-
-NAMED_WEIGHTS = frozenset({"imagenet", "imagenet_v2"})
 
 STARTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "toy": {
@@ -93,9 +92,12 @@ SCHEMAS: Mapping[str, Schema] = {
 def check_config(kind: Kind, config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
     """Return the configuration as it will be stored: only the given fields, their addresses absolute. Raises InputError."""
     if kind == "pipeline":
-        return _pipeline(config, allowed)
-    _check_step(kind, config, inputs=frozenset())
-    return _with_checked_paths(kind, config, allowed)
+        stored = _pipeline(config, allowed)
+    else:
+        _check_step(kind, config, inputs=frozenset())
+        stored = _with_checked_paths(kind, config, allowed)
+    check_job(kind, stored)
+    return stored
 
 
 def _pipeline(config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
@@ -139,7 +141,8 @@ def _check_step(kind: str, config: Mapping[str, Any], inputs: frozenset[str]) ->
     parts = split_fields(values, *schema.parts)
     for part, given in zip(schema.parts, parts, strict=True):
         if part is TrainConfig:
-            recipe(str(config.get("recipe") or "custom")).replace(**given)
+            start = recipe(str(config.get("recipe") or "custom"))
+            TrainConfig.of({**start.model_dump(), **given}, where=kind)
         else:
             part.of(given, where=kind)
     if kind == "ingest" and config["layout"] != "toy" and not config.get("path"):
@@ -159,17 +162,27 @@ def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPa
     for name, what in ADDRESSES.get(kind, {}).items():
         if not values.get(name) or (name == "weights" and values[name] in NAMED_WEIGHTS):
             continue
-        values[name] = allowed.check(f"{kind}: {name}", values[name])
+        where = f"{kind}: field {name!r}"
+        values[name] = allowed.check(where, values[name])
         if what:
-            _check_inputs(f"{kind}: {name}", Artifact(values[name], what), allowed)
+            _check_inputs(where, _opened(where, values[name], what), allowed)
     for name in NAMES_OR_FILES:
         given = values.get(name) or ()
         checked = [
-            _checked_name(f"{kind}: {name}", name, value, allowed) for value in ([given] if isinstance(given, str) else given)
+            _checked_name(f"{kind}: field {name!r}", name, value, allowed)
+            for value in ([given] if isinstance(given, str) else given)
         ]
         if checked:
             values[name] = checked[0] if isinstance(given, str) else checked
     return values
+
+
+def _opened(where: str, uri: str, what: Made) -> Artifact:
+    """Open an artifact. InputError that begins with the field where there is none of that kind."""
+    try:
+        return Artifact(uri, what)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _checked_name(where: str, field: str, value: str, allowed: AllowedPaths) -> str:
