@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-Kind = Literal["ingest", "pretrain", "teacher", "train", "evaluate", "sweep", "index", "pipeline"]
+Kind = Literal["ingest", "pretrain", "teacher", "train", "evaluate", "sweep", "index", "pipeline", "promote", "export", "command"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 State = Literal["queued", "starting", "running", "succeeded", "failed", "cancelled", "timed_out"]

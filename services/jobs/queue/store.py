@@ -11,13 +11,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, delete, exists, func, insert, select, true, update
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
+from services.jobs.queue.arrays import Array, newest_of_each, read_arrays
 from services.jobs.queue.database import Database, first_line, storable
+from services.jobs.queue.dependencies import cannot_start
 from services.jobs.queue.limits import Limits, Turn
+from services.jobs.queue.needs import require_known, states_of, waiting_for_others
 from services.jobs.queue.order import next_job, waiting_turns
 from services.jobs.queue.records import Attempt, Job, JobRequest, Lease
 from services.jobs.queue.resources import LABELS
@@ -29,11 +33,17 @@ from zsbir.base.errors import InputError, RunError
 
 LEASE_NAME = "dispatcher"
 TOO_LATE = "did not start by its deadline"
+GIVEN_UP_AFTER = "given up after another job"
 NOBODY = ""
 """The holder of a lease that was given up."""
 
-SAME_JOB = ("kind", "config", "project", "priority", *LABELS)
+SAME_JOB = ("kind", "config", "project", "priority", "after", *LABELS)
 """Fields in which two requests of one idempotency key must agree."""
+
+
+def _same(job: Job, request: JobRequest, name: str) -> bool:
+    asked = [each.model_dump() for each in request.after] if name == "after" else getattr(request, name)
+    return bool(getattr(job, name) == asked)
 
 
 class StaleLease(RunError):  # noqa: N818 - it says what the lease is
@@ -60,21 +70,40 @@ class Store:
 
     def submit(self, request: JobRequest) -> Job:
         """Return a new job, or the job that was submitted with this idempotency key. KeyTaken where that job is a different one."""
-        return self.submit_or_find(request)[0]
+        return self.submit_or_find([request])[0][0]
 
-    def submit_or_find(self, request: JobRequest) -> tuple[Job, bool]:
-        """Do as `submit`; also return whether the job is new."""
+    def submit_or_find(self, requests: Sequence[JobRequest]) -> tuple[list[Job], bool]:
+        """Return new jobs, all or none of them, or those that were submitted with the first one's idempotency key; and which it is.
+
+        Several are an array. InputError where a job that one of them is to start after does not exist.
+        """
         try:
             with self.writing() as database:
-                found = self._find_by_key(database, request)
-                return (found, False) if found else (self._insert(database, request), True)
+                found = self._find_by_key(database, requests)
+                return (found, False) if found else (self._insert_all(database, requests), True)
         except IntegrityError:  # another process came first with the same key
             with self.writing() as database:
-                found = self._find_by_key(database, request)
-            assert found is not None
+                found = self._find_by_key(database, requests)
+            assert found
             return found, False
 
-    def _find_by_key(self, database: Connection, request: JobRequest) -> Job | None:
+    def _find_by_key(self, database: Connection, requests: Sequence[JobRequest]) -> list[Job]:
+        """Return the jobs of an earlier submission with the same key; none where there was none."""
+        first = self._find_first_by_key(database, requests[0])
+        if first is None:
+            return []
+        if first.retry_of is not None or (len(requests) == 1 and first.array_of is None):
+            return [first]
+        query = select(JOBS).where((JOBS.c.array_of == first.id) & JOBS.c.retry_of.is_(None)).order_by(JOBS.c.id)
+        found = [Job.of(row) for row in database.execute(query)]
+        same = len(found) == len(requests) and all(
+            all(_same(job, request, name) for name in SAME_JOB) for job, request in zip(found, requests, strict=True)
+        )
+        if not same:
+            raise KeyTaken(f"the idempotency key {requests[0].idempotency_key!r} stands for other jobs, from job {first.id} on")
+        return found
+
+    def _find_first_by_key(self, database: Connection, request: JobRequest) -> Job | None:
         if request.idempotency_key is None:
             return None
         same = (JOBS.c.owner == request.owner) & (JOBS.c.idempotency_key == request.idempotency_key)
@@ -82,9 +111,18 @@ class Store:
         if row is None:
             return None
         job = Job.of(row)
-        if any(getattr(job, name) != getattr(request, name) for name in SAME_JOB):
+        if not all(_same(job, request, name) for name in SAME_JOB):
             raise KeyTaken(f"the idempotency key {request.idempotency_key!r} stands for job {job.id}, which is another one")
         return job
+
+    def _insert_all(self, database: Connection, requests: Sequence[JobRequest]) -> list[Job]:
+        require_known(database, [each for request in requests for each in request.after])
+        jobs = [self._insert(database, request) for request in requests]
+        if len(jobs) > 1 and requests[0].retry_of is None:
+            array = JOBS.c.id.in_([job.id for job in jobs])
+            database.execute(update(JOBS).where(array).values(array_of=jobs[0].id))
+            jobs = [replace(job, array_of=jobs[0].id) for job in jobs]
+        return jobs
 
     def _insert(self, database: Connection, request: JobRequest) -> Job:
         values = {**request.model_dump(), "state": "queued", "cancelling": False, "progress": {}}
@@ -120,23 +158,38 @@ class Store:
         project: str = "",
         owner: str = "",
         retry_of: int | None = None,
+        array_of: int | None = None,
         before: int | None = None,
         limit: int = 100,
+        one_of_each_array: bool = False,
     ) -> list[Job]:
-        """Return jobs that match all that is given, the newest first. before: an id, for the next page."""
-        query = select(JOBS).order_by(JOBS.c.id.desc()).limit(limit)
-        for wanted, clause in (
-            (ids, JOBS.c.id.in_(ids)),
-            (states, JOBS.c.state.in_(states)),
-            (kind, JOBS.c.kind == kind),
-            (project, JOBS.c.project == project),
-            (owner, JOBS.c.owner == owner),
-            (retry_of, JOBS.c.retry_of == retry_of),
-            (before, JOBS.c.id < (before or 0)),
-        ):
-            query = query.where(clause) if wanted else query
+        """Return jobs that match all that is given, the newest first. before: an id, for the next page.
+
+        one_of_each_array: of an array, only the newest job that matches.
+        """
+
+        def matches(jobs: FromClause) -> ColumnElement[bool]:
+            wanted = (
+                (ids, jobs.c.id.in_(ids)),
+                (states, jobs.c.state.in_(states)),
+                (kind, jobs.c.kind == kind),
+                (project, jobs.c.project == project),
+                (owner, jobs.c.owner == owner),
+                (retry_of, jobs.c.retry_of == retry_of),
+                (array_of, jobs.c.array_of == array_of),
+            )
+            return and_(true(), *[clause for given, clause in wanted if given])
+
+        query = select(JOBS).where(matches(JOBS)).order_by(JOBS.c.id.desc()).limit(limit)
+        query = query.where(JOBS.c.id < before) if before else query
+        query = newest_of_each(query, matches) if one_of_each_array else query
         with self.reading() as database:
             return [Job.of(row) for row in database.execute(query)]
+
+    def arrays(self, ids: Sequence[int]) -> dict[int, Array]:
+        """Return the arrays of these ids, the ids of their first jobs; those that do not exist are left out."""
+        with self.reading() as database:
+            return read_arrays(database, ids)
 
     def attempts(self, job_id: int) -> list[Attempt]:
         """Return a job's attempts, the first one first."""
@@ -363,6 +416,38 @@ class Store:
                 self._set_state(database, job, "timed_out", message=TOO_LATE)
                 self.note(database, lease.holder, "given up", job.id, {})
             return [job.id for job in found]
+
+    def give_up_dependents(self, lease: Lease) -> list[int]:
+        """Cancel queued jobs that were to start after the success of a job which has ended without; and those that wait for them.
+
+        Return their ids.
+        """
+        found: list[int] = []
+        with self._holding_lease(lease) as database:
+            waiting = waiting_for_others(database)
+            while waiting:
+                states = states_of(database, (each["job"] for _, after in waiting for each in after))
+                given_up = [(job_id, *cannot_start(after, states)) for job_id, after in waiting]
+                given_up = [each for each in given_up if each[1]]
+                if not given_up:
+                    break
+                for job_id, needed, message in given_up:
+                    self._set_state(database, self._lock_job(database, job_id), "cancelled", message=message)
+                    self.note(database, lease.holder, GIVEN_UP_AFTER, job_id, {"job": needed})
+                found += [job_id for job_id, _, _ in given_up]
+                waiting = [each for each in waiting if each[0] not in found]
+        return found
+
+    def given_up_after(self, job_id: int) -> list[int]:
+        """Return the jobs that were cancelled because a job did not succeed, those that were cancelled for them included."""
+        found: list[int] = []
+        with self.reading() as database:
+            ended = (EVENTS.c.what == GIVEN_UP_AFTER) & (EVENTS.c.job_id > job_id)
+            rows = database.execute(select(EVENTS.c.job_id, EVENTS.c.detail).where(ended).order_by(EVENTS.c.job_id))
+            for row in rows:
+                if row.detail.get("job") in (job_id, *found):
+                    found.append(row.job_id)
+        return found
 
     # --- inside
 

@@ -93,6 +93,8 @@ def check_config(kind: Kind, config: Mapping[str, Any], allowed: AllowedPaths) -
     """Return the configuration as it will be stored: only the given fields, their addresses absolute. Raises InputError."""
     if kind == "pipeline":
         stored = _pipeline(config, allowed)
+    elif kind not in SCHEMAS:
+        raise InputError(f"jobs of kind {kind} cannot be submitted to this service")
     else:
         _check_step(kind, config, inputs=frozenset())
         stored = _with_checked_paths(kind, config, allowed)
@@ -237,7 +239,12 @@ def describe_kinds() -> dict[str, Any]:
     }
     recipes = {name: make().model_dump(mode="json", exclude={"recipe"}) for name, make in RECIPES.items()}
     about = {name: (make.__doc__ or "").strip().split("\n")[0] for name, make in RECIPES.items()}
-    return {"kinds": {kind: kinds[kind] for kind in KINDS}, "recipes": recipes, "about_recipes": about, "order": list(PIPELINE)}
+    return {
+        "kinds": {kind: kinds[kind] for kind in KINDS if kind in kinds},
+        "recipes": recipes,
+        "about_recipes": about,
+        "order": list(PIPELINE),
+    }
 
 
 def _describe_kind(kind: str) -> dict[str, Any]:
