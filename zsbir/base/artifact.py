@@ -342,7 +342,8 @@ SHOWN_FROM_MB = 50
 def draft(uri: str | Path, kind: Kind, name: str, *, quiet: bool = False) -> Iterator[Draft]:
     """Open a Draft of the artifact that will be at `uri`. quiet: large uploads show no progress.
 
-    Raises RunError when the folder cannot be written, DiskFull when there is no room. Other errors of what makes the files pass unchanged.
+    Raises RunError when the folder cannot be written, DiskFull when there is no room. Other errors of what makes the files pass
+    unchanged.
     """
     folder = open_folder(uri)
     with ExitStack() as stack:

@@ -47,5 +47,9 @@ class ClusterError(RunError):
     """The cluster failed, not the work: a node or a controller was lost, or no cluster answers. Trying again may succeed."""
 
 
+class Declined(RunError):  # noqa: N818 - it says what became of the request
+    """The work was done, and its answer is no, as a gate's that refuses a model: asked again, it answers the same."""
+
+
 class Interrupted(Exception):  # noqa: N818 - an interruption is not an error
     """The user asked to stop; everything needed to go on later is saved. Exit code 130."""

@@ -144,7 +144,7 @@ def report_error(name: str) -> None:
 
 def _take_error_pipe() -> None:
     """Keep the pipe's descriptor, and have no process that this one starts take the same number for a pipe of its own."""
-    global _error_pipe
+    global _error_pipe  # noqa: PLW0603 - a process has one
     text = os.environ.pop(ERROR_PIPE, "")
     with suppress(OSError, OverflowError):
         if text.isdecimal() and stat.S_ISFIFO(os.fstat(int(text)).st_mode):

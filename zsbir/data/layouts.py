@@ -193,7 +193,8 @@ def _from_folders(layout: str, tree: Tree, passed: PassedOver, drawings_per_clas
 def class_names(layout: str, tree: Tree) -> list[str] | None:
     """Return the classes that have a folder of photos and one of sketches, by the names of the folders; sorted.
 
-    None where only a scan tells: in lists, and in QuickDraw's files of drawings. Raises InputError as `scan` does where folders are missing.
+    None where only a scan tells: in lists, and in QuickDraw's files of drawings. Raises InputError, as `scan` does, where folders
+    are missing.
     """
     if not tree.has_folder(""):
         raise InputError(f"no folder at {tree.folder.uri!r}: give the folder that holds the data set")

@@ -36,7 +36,7 @@ UPLOAD_S = 1800.0
 """Seconds that a call may take which sends files."""
 
 _DATABASE_AWAY = (OperationalError, InterfaceError)
-"""What a database server's driver raises where it cannot be reached. With a file these say that the file is no database, or locked."""
+"""What the driver of a database server raises that cannot be reached. Of a file they say that it is no database, or locked."""
 
 _stuck: dict[str, threading.Thread] = {}
 """The call to each store that has not come back in time."""

@@ -59,8 +59,8 @@ RETRY_LIMITS: Mapping[Cause, int] = {
     "user_error": 0,
 }
 """How many attempts of a job may end by each cause and be followed by another one. A job is not to blame for its cluster, so these
-causes have high limits; bad input stays bad. An outage is waited for by time (`services.jobs.queue.retries`), and its number here only
-keeps a job from going on for ever that works for some minutes each time."""
+causes have high limits; bad input stays bad. An outage is waited for by time (`services.jobs.queue.retries`), and its number here
+only keeps a job from going on for ever that works for some minutes each time."""
 
 
 StopReason = Literal["cancelled", "timed_out", "preempted"]

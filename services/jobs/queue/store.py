@@ -14,7 +14,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, delete, exists, func, insert, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Text,
+    and_,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from services.jobs.queue.arrays import Array, newest_of_each, read_arrays
@@ -382,6 +397,27 @@ class Store:
             detail = {"number": attempt.number, "cause": cause, "message": message}
             self.note(database, lease.holder, "attempt ended", job.id, detail)
             return state
+
+    def unnotified(self, from_id: int, limit: int) -> tuple[list[Job], int]:
+        """Return ended jobs, from an id on, whose targets have not all been told; and from which id on to ask next time.
+
+        Jobs before that id have nobody to tell, so that the question stays cheap however many jobs there were.
+        """
+        waiting = JOBS.c.notified_s.is_(None) & (cast(JOBS.c.notify, Text) != "[]") & (JOBS.c.id >= from_id)
+        with self.reading() as database:
+            newest = database.execute(select(func.max(JOBS.c.id))).scalar_one() or 0
+            first = database.execute(select(func.min(JOBS.c.id)).where(waiting)).scalar_one()
+            ended = select(JOBS).where(waiting & JOBS.c.state.in_(sorted(TERMINAL))).order_by(JOBS.c.id).limit(limit)
+            return [Job.of(row) for row in database.execute(ended)], newest + 1 if first is None else first
+
+    def mark_notified(self, lease: Lease, job_id: int, told: Sequence[str], failed: Mapping[str, str]) -> None:
+        """Record that no target of an ended job is left to tell. failed: why each of the others was not told."""
+        with self._holding_lease(lease) as database:
+            database.execute(update(JOBS).where(JOBS.c.id == job_id).values(notified_s=self.time_in(database)))
+            if told:
+                self.note(database, lease.holder, "told", job_id, {"targets": ", ".join(told)})
+            for name, reason in failed.items():
+                self.note(database, lease.holder, "not told", job_id, {"target": name, "why": reason})
 
     def ask_stop(self, lease: Lease, attempt: Attempt, reason: StopReason) -> Attempt:
         """Record since when and why an attempt is to save its work and end; the first reason stays. Return the attempt."""

@@ -1,4 +1,4 @@
-"""What can be known of a job's inputs when it is submitted: a job that cannot work is refused then, not found failed in the morning.
+"""What can be known of a job's inputs when it is submitted: what cannot work is refused then, not found failed in the morning.
 
 Each check is the command's own, made on what is there already: manifests, names of folders, the first entry of a folder. What an
 earlier step of a pipeline will make is judged as far as its configuration tells. What cannot be known is not refused. Errors begin
@@ -16,6 +16,7 @@ from typing import Any
 from services.jobs.queue.states import Kind
 from services.jobs.runs.steps import Step, steps_of
 from zsbir.base.artifact import Artifact
+from zsbir.base.artifact import Kind as Made
 from zsbir.base.cli import split_fields
 from zsbir.base.errors import FieldError, InputError
 from zsbir.base.storage import is_remote, open_folder, split_file
@@ -120,6 +121,21 @@ def _index(step: Step, planned: Counts) -> Counts:
     return planned
 
 
+def _promote(step: Step, planned: Counts) -> Counts:
+    """Check that report and index are of one run, as far as their manifests say."""
+    if step.values.get("reason") and not step.values.get("force"):
+        raise FieldError("reason", "it says why a promotion is forced: give it with force, or leave it out")
+    if step.values.get("force") and not str(step.values.get("reason") or "").strip():
+        raise FieldError("reason", "a forced promotion needs one, which is recorded for those who look at the champion later")
+    if step.values.get("report") and step.values.get("index"):
+        made_from = [_run_of(str(step.values["report"]), "report"), _run_of(str(step.values["index"]), "index")]
+        if None not in made_from and made_from[0] != made_from[1]:
+            raise FieldError(
+                "index", "it is of another run than the report; make one with python -m zsbir.index of the report's run"
+            )
+    return planned
+
+
 _CHECKS: Mapping[str, Callable[[Step, Counts], Counts]] = {
     "ingest": _ingest,
     "teacher": _teacher,
@@ -127,6 +143,7 @@ _CHECKS: Mapping[str, Callable[[Step, Counts], Counts]] = {
     "sweep": _train,
     "evaluate": _evaluate,
     "index": _index,
+    "promote": _promote,
 }
 
 
@@ -136,6 +153,12 @@ def _counts(step: Step, planned: Counts) -> Counts:
         return planned
     run = Artifact(step.values["run"], "run")
     return run.input("dataset", "dataset").manifest.counts if "dataset" in run.manifest.inputs else {}
+
+
+def _run_of(uri: str, kind: Made) -> str | None:
+    """Return the digest of the run that an artifact was made from; None where its manifest does not say."""
+    reference = Artifact(uri, kind).manifest.inputs.get("run")
+    return str(reference["digest"]) if isinstance(reference, Mapping) and reference.get("digest") else None
 
 
 def _check_weights(step: Step) -> None:

@@ -70,7 +70,8 @@ def test_a_job_waits_for_an_outage_as_queued_and_fails_with_the_cause_and_the_ti
     states = []
     while True:
         attempt = store.claim(lease, Limits(running=1))
-        assert attempt and attempt.job_id == waiting.id
+        assert attempt
+        assert attempt.job_id == waiting.id
         now[0] += 2
         states.append(store.end(lease, attempt, "unreachable", message="error: nobody answers"))
         job = store.job(waiting.id)
@@ -78,7 +79,8 @@ def test_a_job_waits_for_an_outage_as_queued_and_fails_with_the_cause_and_the_ti
             break
         other = store.submit(JobRequest(kind="ingest", config={}, priority=1))
         taken = store.claim(lease, Limits(running=1))
-        assert taken and taken.job_id == other.id, "it holds no slot while it waits"
+        assert taken
+        assert taken.job_id == other.id, "it holds no slot while it waits"
         store.end(lease, taken, "succeeded")
         now[0] = job.not_before_s
     assert states == ["queued"] * (len(states) - 1) + ["failed"]
@@ -104,7 +106,7 @@ def test_a_store_whose_disk_is_full_says_so_changes_nothing_and_goes_on_when_the
         database.exec_driver_sql(f"PRAGMA max_page_count = {2**30 if may_grow[0] else pages}")
 
     large = JobRequest(kind="ingest", config={"layout": "x" * 300_000})
-    with pytest.raises(DiskFull, match="the disk of the job store .* is full"):
+    with pytest.raises(DiskFull, match=r"the disk of the job store .* is full"):
         store.submit(large)
     assert [job.id for job in store.jobs()] == [1]
     may_grow[0] = True

@@ -21,8 +21,8 @@ from services.jobs.queue import database as databases
 from services.jobs.queue.limits import Limits, ProjectLimits
 from services.jobs.queue.order import LOOK_AHEAD
 from services.jobs.queue.records import JobRequest, Lease
-from services.jobs.queue.schema import downgrade, upgrade
 from services.jobs.queue.retries import OUTAGES
+from services.jobs.queue.schema import downgrade, upgrade
 from services.jobs.queue.states import KINDS, RETRY_LIMITS, STATES
 from services.jobs.queue.store import NOBODY, StaleLease, Store, open_store
 from services.jobs.queue.tables import JOBS, METADATA
