@@ -1,7 +1,7 @@
 """When a job is tried again after an attempt that failed, as pure functions of how its attempts have ended.
 
-Most causes are tried a number of times (`services.jobs.queue.states.RETRY_LIMITS`). Outages, of a network or a full disk, are no fault
-of the job's and end by themselves: they are waited for by time, with growing pauses in which the job holds nothing.
+Most causes are tried a number of times (`services.jobs.queue.states.RETRY_LIMITS`). Outages, of a network or a full disk, are no
+fault of the job's and end by themselves: they are waited for by time, with growing pauses in which the job holds nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AttemptEnd:
 
 @dataclass(frozen=True)
 class Retry:
-    """What follows from the last end. pause_s: before the next attempt. gives_up: the outage has lasted too long; outage_s: so far."""
+    """What follows from the last end. pause_s: before the next attempt. gives_up: the outage has lasted too long, outage_s."""
 
     pause_s: float
     gives_up: bool = False
@@ -71,8 +71,8 @@ def retry_after(ends: Sequence[AttemptEnd]) -> Retry:
 def _outage(ends: Sequence[AttemptEnd]) -> list[AttemptEnd]:
     """Return the ends by the outage that is under way, the first one first.
 
-    Both causes are one outage where they alternate. An attempt that its cluster preempts or loses meanwhile does not end the outage,
-    and is not a part of it.
+    Both causes are one outage where they alternate. An attempt that its cluster preempts or loses meanwhile does not end the
+    outage, and is not a part of it.
     """
     series: list[AttemptEnd] = []
     for each in reversed(ends):

@@ -1,4 +1,4 @@
-"""Tells the targets that jobs name of their ends, in a thread beside the dispatcher's loop: at least once, or an event says why not.
+"""Tells the targets that jobs name of their ends, in a thread beside the dispatcher's loop: at least once, else an event says why.
 
 Only the dispatcher that holds the lease delivers. What it has told is known to it alone until all of a job's targets were told or
 given up, and then recorded: a dispatcher that is killed in between is followed by one that tells some of them again.
@@ -157,3 +157,10 @@ def message_of(job: Job, link: str = "") -> dict[str, Any]:
         "ended_s": job.ended_s,
         "link": f"{link}/jobs/{job.id}" if link else "",
     }
+
+
+def test_message(who: str) -> dict[str, Any]:
+    """Return what a target is told that somebody tries."""
+    empty: dict[str, Any] = dict.fromkeys(("message", "result", "owner", "project", "link"), "")
+    named = {"id": 0, "name": "test", "kind": "test", "state": "test", "score": None, "ended_s": None}
+    return {"text": f"this is a test of a notification target, by {who}", **named, **empty}

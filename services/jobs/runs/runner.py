@@ -217,6 +217,8 @@ class Attempt:
     def _environment(self, step: Step) -> dict[str, str]:
         """Return the command's environment. Its error is found by how its line begins, so that lines must not begin with a time."""
         inherited = {name: value for name, value in os.environ.items() if name != "ZSBIR_LOG_TIMES"}
+        if self._is_program:  # `python` is this project's
+            inherited["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)])
         return {**inherited, **self.spec["env"], "ZSBIR_WATCH": join(self.attempt_dir.uri, step.name), "PYTHONUNBUFFERED": "1"}
 
     def _deliver_to_mlflow(self, step: Step, argv: Sequence[str]) -> None:

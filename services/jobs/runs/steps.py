@@ -1,7 +1,8 @@
 """Kinds of jobs as steps: which module each step runs, with which arguments.
 
-The words are fixed here, except for an operator's own command; users give values alone. A flag and its value are one argument (`--steps=5`), and arguments without a
-flag come after `--`: whatever a value begins with, it stays a value. `services.jobs.runs.validation` says what the values may be.
+The words are fixed here, except for an operator's own command; users give values alone. A flag and its value are one argument
+(`--steps=5`), and arguments without a flag come after `--`: whatever a value begins with, it stays a value.
+`services.jobs.runs.validation` says what the values may be.
 """
 
 from __future__ import annotations
