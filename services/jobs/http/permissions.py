@@ -28,8 +28,8 @@ class Permissions:
             user_may = user.role == "operator"
             if not user_may:
                 raise Forbidden(
-                    f"{user.name!r} is a {user.role}: a promotion changes the model that everybody uses, so operators alone submit one;"
-                    " ask for it, or have the service started with --promotion submitters"
+                    f"{user.name!r} is a {user.role}: a promotion changes the model that everybody uses, so operators alone"
+                    " submit one; ask for it, or have the service started with --promotion submitters"
                 )
 
     def require_code(self, user: User, what: str) -> None:
