@@ -107,9 +107,7 @@ def test_a_failure_is_told_with_the_exit_code_and_the_last_line(run):
 
 
 def test_a_command_of_this_project_that_finds_no_network_is_told_from_one_that_fails(run):
-    code = (
     code = "from zsbir.base import cli, errors\ndef f(_): raise errors.Unreachable('nobody')\ncli.main(f)"
-    )
     end, _ = run(*python(code))
     assert (end.cause, end.message) == ("unreachable", "exit code 1: error: nobody")
 
@@ -129,7 +127,8 @@ def test_a_program_that_is_not_there_is_the_users_error(run, words, values, line
 
 STARTS_ANOTHER = """
 import pathlib, subprocess, sys, time
-other = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)"])
+deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)"
+other = subprocess.Popen([sys.executable, "-c", deaf])
 pathlib.Path(sys.argv[1]).write_text(str(other.pid))
 {rest}
 """
