@@ -23,15 +23,18 @@ from services.common.routes import GuardedRoute, Operator, Submitter, Viewer
 from services.jobs.http import models
 from services.jobs.http.access import ACCESS
 from services.jobs.http.metrics import DispatcherMonitor, Metrics
+from services.jobs.http.notify import NOTIFY
 from services.jobs.http.patience import HealthProbe
+from services.jobs.http.permissions import Permissions
 from services.jobs.http.requests import LARGEST_ID, Filter, Selection, Submission
 from services.jobs.http.service import JobService
 from services.jobs.http.state import ApiSettings, App, AppState, LocalUser, TokenUsers
-from services.jobs.http.views import JobView
+from services.jobs.http.views import ArrayView, Cancellations, JobView
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import KeyTaken, open_store
 from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.allowed_paths import AllowedPaths
+from services.jobs.runs.names import seed_of
 from services.jobs.runs.validation import describe_kinds
 from zsbir.base.errors import InputError
 from zsbir.base.layout import service_dir
@@ -51,10 +54,19 @@ def create_app(settings: ApiSettings) -> FastAPI:
     store = open_store(settings.store)
     monitor = DispatcherMonitor(store)
     allowed = AllowedPaths([settings.root, *settings.places], private=[str(service_dir(settings.root))])
-    service = JobService(store, settings.root, allowed, settings.mlflow_url)
+    permissions = Permissions(settings.allow_commands, settings.promotion == "submitters")
+    service = JobService(store, settings.root, allowed, settings.mlflow_url, permissions)
     tokens = Tokens(store)
     state = AppState(
-        settings, store, service, monitor, Metrics(store, monitor), load_pages(PAGES), tokens, HealthProbe(service.check_store)
+        settings,
+        store,
+        service,
+        monitor,
+        Metrics(store, monitor),
+        load_pages(PAGES),
+        tokens,
+        HealthProbe(service.check_store),
+        permissions,
     )
     app = FastAPI(
         title="zsbir jobs",
@@ -66,14 +78,15 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.state.jobs = state
     app.state.users = LocalUser() if settings.auth == "off" else TokenUsers(tokens)
-    for router in (ACCESS, ROUTES):
+    for router in (ACCESS, NOTIFY, ROUTES):
         app.include_router(router)
     app.add_middleware(RequestGuard, hosts=(settings.host, *settings.hosts), on_served=state.metrics.served)
-    add_error_handlers(app, [*ACCESS.routes, *ROUTES.routes], ERROR_STATUSES)
+    add_error_handlers(app, [*ACCESS.routes, *NOTIFY.routes, *ROUTES.routes], ERROR_STATUSES)
     return app
 
 
 ROUTES = APIRouter(route_class=GuardedRoute)
+ArrayId = Annotated[int, InPath(ge=1, le=LARGEST_ID, description="an array's number: that of its first job")]
 JobId = Annotated[int, InPath(ge=1, le=LARGEST_ID, description="a job's number")]
 Number = Annotated[int | None, Query(ge=1, le=LARGEST_ID)]
 Limit = Annotated[int, Query(ge=1, le=500)]
@@ -112,7 +125,7 @@ def jobs(app: App, _user: Viewer, wanted: Annotated[Filter, Query()]) -> models.
     | {200: {"model": models.Summary, "description": "the key was used for this job before"}},
 )
 def submit(app: App, user: Submitter, submission: NewJob, response: Response, key: Key = None) -> models.Summary:
-    """Submit a job, or find the one that the key was used for before."""
+    """Submit a job, or find the one that the key was used for before. With `each`, an array: the answer is its first job."""
     view, is_new = app.service.submit(user, submission, key)
     response.status_code = 201 if is_new else 200
     return _summary(view)
@@ -196,10 +209,32 @@ def retry(app: App, user: Submitter, job_id: JobId) -> models.Summary:
     return _summary(app.service.retry(user, job_id))
 
 
+@ROUTES.get("/api/arrays/{array_id}", responses=READ_ONE)
+def array(app: App, _user: Viewer, array_id: ArrayId) -> models.ArrayDetails:
+    """Return an array, and its jobs in order."""
+    view, jobs = app.service.array(array_id)
+    return models.ArrayDetails(**_array(view), jobs=[_summary(each) for each in jobs])
+
+
+@ROUTES.post("/api/arrays/{array_id}/cancel", responses=READ_ONE)
+def cancel_array(app: App, user: Submitter, array_id: ArrayId) -> models.Cancelled:
+    """Cancel the jobs of an array that have not ended."""
+    return _cancelled(app.service.cancel_array(user, array_id))
+
+
+@ROUTES.post("/api/arrays/{array_id}/retry", status_code=201, responses=READ_ONE | error_responses(409))
+def retry_array(app: App, user: Submitter, array_id: ArrayId) -> models.Jobs:
+    """Submit again each job of an array that has ended without success; the new jobs belong to the array."""
+    return models.Jobs(jobs=[_summary(view) for view in app.service.retry_array(user, array_id)])
+
+
 @ROUTES.post("/api/cancel", responses=CHANGE)
 def cancel_many(app: App, user: Submitter, selection: SelectedJobs) -> models.Cancelled:
     """Cancel all jobs that the body selects; each that could not be cancelled is listed with the reason."""
-    done = app.service.cancel_many(user, selection)
+    return _cancelled(app.service.cancel_many(user, selection))
+
+
+def _cancelled(done: Cancellations) -> models.Cancelled:
     refused = [models.NotCancelled(id=job_id, error=error) for job_id, error in done.refused.items()]
     return models.Cancelled(cancelled=list(done.cancelled), refused=refused)
 
@@ -242,8 +277,20 @@ def metrics(app: App, _user: Viewer) -> PlainTextResponse:
 
 
 def _summary(view: JobView) -> models.Summary:
-    standing = {"attempts": view.attempts, "started_s": view.started_s, "place": view.position, "reason": view.reason}
-    return models.Summary(**vars(view.job), **standing)
+    standing: dict[str, Any] = {name: getattr(view, name) for name in ("attempts", "started_s", "reason", "recipe", "seed")}
+    score = models.Score(**vars(view.score)) if view.score else None
+    array = models.Array(**_array(view.array)) if view.array else None
+    return models.Summary(**vars(view.job), **standing, place=view.position, score=score, array=array)
+
+
+def _array(view: ArrayView) -> dict[str, Any]:
+    array, best = view.array, None
+    if view.best:
+        job, score = view.best
+        best = models.BestJob(id=job.id, name=job.name, seed=seed_of(job.kind, job.config), score=models.Score(**vars(score)))
+    whole = {name: getattr(view, name) for name in ("frac", "left_s", "reason")}
+    ids = [member.id for member in array.members]
+    return {"id": array.id, "name": array.name, "ids": ids, "state": array.state, "counts": array.states, "best": best, **whole}
 
 
 def _title(picture_name: str) -> str:

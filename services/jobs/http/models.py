@@ -11,11 +11,68 @@ from services.jobs.queue.limits import Limits
 from services.jobs.queue.states import Cause, Kind, State, StopReason
 
 
-class Summary(BaseModel):
-    """A job in a list. place, reason: its position in the queue, and why it waits."""
+class Score(BaseModel):
+    """How good what a job made is. step: the optimiser step of the encoder that is kept; null for an evaluation."""
+
+    value: float
+    metric: str
+    on: Literal["dev", "unseen"]
+    step: int | None
+
+
+class Needed(BaseModel):
+    """A job that must have ended before another starts. on: success, or end for any end."""
+
+    job: int
+    on: Literal["success", "end"]
+
+
+class BestJob(BaseModel):
+    """The job of an array with the highest score."""
 
     id: int
+    name: str
+    seed: int | None
+    score: Score
+
+
+class Array(BaseModel):
+    """Jobs that were submitted together.
+
+    id: the number of its first job. ids: its jobs; of one that was tried again, the newest retry. state: the first of running,
+    starting, queued, failed, timed_out, cancelled, succeeded that one of its jobs is in. counts: its jobs by state. frac: the mean
+    of their shares done. left_s: seconds until the last job ends; null where it is not known. reason: why the first of those that
+    wait does.
+    """
+
+    id: int
+    name: str
+    ids: list[int]
+    state: State
+    counts: dict[State, int]
+    frac: float
+    left_s: float | None
+    reason: str
+    best: BestJob | None
+
+
+class Summary(BaseModel):
+    """A job in a list.
+
+    place, reason: its position in the queue, and why it waits. recipe, seed: of its training; "" and null where it does not train.
+    score: the best dev score so far, which is the kept encoder's; once a report is there, its score on unseen classes. array_of:
+    the number of the first job of its array. array: in a list of entries (`collapse`), the array for which this job stands.
+    """
+
+    id: int
+    name: str
     kind: Kind
+    recipe: str
+    seed: int | None
+    score: Score | None
+    array_of: int | None
+    array: Array | None
+    after: list[Needed]
     project: str
     owner: str
     priority: int
@@ -67,7 +124,7 @@ class Step(BaseModel):
     name: str
     module: str
     made: str
-    state: Literal["waiting", "running", "done", "failed"]
+    state: Literal["waiting", "running", "done", "found", "failed", "cancelled", "timed_out"]
 
 
 class Picture(BaseModel):
@@ -96,6 +153,18 @@ class Page(BaseModel):
     next: int | None
 
 
+class Jobs(BaseModel):
+    """Some jobs."""
+
+    jobs: list[Summary]
+
+
+class ArrayDetails(Array):
+    """An array with its jobs in order, also those that were tried again."""
+
+    jobs: list[Summary]
+
+
 class NotCancelled(BaseModel):
     """A job that was not cancelled, and why."""
 
@@ -121,6 +190,7 @@ class QueuedJob(BaseModel):
     """A job that waits for its turn. place: its position in the queue, from 1. reason: why it has not started."""
 
     id: int
+    name: str
     kind: Kind
     project: str
     owner: str

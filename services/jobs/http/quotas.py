@@ -8,8 +8,9 @@ from typing import Any
 from services.common.auth import User
 from services.common.errors import Forbidden
 from services.jobs.http.requests import Submission
-from services.jobs.queue.limits import Limits
-from services.jobs.queue.resources import LABELS, MOST
+from services.jobs.queue.limits import Limits, beyond_limits
+from services.jobs.queue.records import Job
+from services.jobs.queue.resources import LABELS, MOST, Resources
 from services.jobs.runs.steps import least_of, may_use_gpu, resources_of
 from zsbir.base.errors import InputError
 
@@ -38,7 +39,15 @@ def held_resources(user: User, submission: Submission, config: Mapping[str, Any]
         raise InputError(
             f"{submission.kind}: its workers would hold {found['cpus']:g} CPUs and {found['gpus']:g} GPUs; ask for fewer"
         )
+    if reason := beyond_limits(Resources(**found), submission.project, limits):
+        raise InputError(f"{submission.kind}: {reason}: ask for less, or have the service's operator raise the limit")
     return found
+
+
+def require_owner(user: User, job: Job) -> None:
+    """Raise Forbidden for another user's job, except to operators."""
+    if user.role != "operator" and job.owner != user.name:
+        raise Forbidden(f"job {job.id} belongs to {job.owner!r}; only its owner or an operator may do that")
 
 
 def require_project(user: User, project: str, limits: Limits) -> None:

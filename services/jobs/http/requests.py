@@ -10,14 +10,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from services.common.auth import Role
+from services.jobs.queue.arrays import MOST_JOBS
+from services.jobs.queue.dependencies import MOST_NEEDED, After
 from services.jobs.queue.limits import ProjectName
-from services.jobs.queue.records import LATEST_S
+from services.jobs.queue.records import LATEST_S, MOST_NAME
 from services.jobs.queue.resources import MOST
 from services.jobs.queue.states import Kind, State
+from services.jobs.queue.targets import MOST_TARGETS, Notify
 from zsbir.base.config import Config
 
 LARGEST_ID = 2**31 - 1
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+FieldPath = Annotated[str, Field(max_length=200, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?$")]
+Values = Annotated[list[str | bool | int | float | None], Field(min_length=1, max_length=MOST_JOBS)]
 UnfinishedState = Literal["queued", "starting", "running"]
 
 
@@ -33,6 +38,19 @@ class Submission(Config, strict=True):
     start_by_s: float | None = Field(None, ge=0, le=LATEST_S, description="seconds since 1970 by which it must have started")
     start_within_s: float | None = Field(None, ge=0, le=LATEST_S, description="the same as seconds from now, by the store's clock")
     time_limit_s: float | None = Field(None, gt=0, le=LATEST_S, description="seconds that an attempt may run")
+    name: str = Field(
+        "",
+        max_length=MOST_NAME,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="what people call it; none: the recipe and what differs",
+    )
+    each: dict[FieldPath, Values] = Field(
+        {},
+        max_length=10,
+        description="an array: values of fields by their paths (seed; train.seed in a pipeline); every combination is a job",
+    )
+    after: list[After] = Field([], max_length=MOST_NEEDED, description="jobs that must have ended before it starts")
+    notify: list[Notify] = Field([], max_length=MOST_TARGETS, description="targets that are told of its end")
 
 
 class NewToken(Config, strict=True):
@@ -68,4 +86,6 @@ class Filter(Config):
     project: str = Field("", pattern=r"^([a-z0-9][a-z0-9_-]{0,62})?$")
     owner: str = Field("", max_length=100, pattern=r"^[^\x00]*$")
     before: Id | None = None
+    array: Id | None = Field(None, description="only the jobs of this array: the number of its first job")
+    collapse: bool = Field(False, description="one entry for each array: its newest job that matches, with `array` in it")
     limit: int = Field(100, ge=1, le=500)

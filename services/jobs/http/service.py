@@ -5,32 +5,43 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from services.common.auth import User
 from services.common.credentials import split_login
-from services.common.errors import Conflict, Forbidden, NotFound
+from services.common.errors import Conflict, NotFound
 from services.jobs.http.patience import Patience
-from services.jobs.http.quotas import held_resources, require_project
+from services.jobs.http.permissions import PERMISSIONS, Permissions
+from services.jobs.http.quotas import require_owner
 from services.jobs.http.requests import LARGEST_ID, Filter, Selection, Submission
-from services.jobs.http.views import Cancellations, Curve, JobDetails, JobPage, JobView, LogPart, QueueView, StepState, StepView
+from services.jobs.http.standing import array_view, best_of, score_of
+from services.jobs.http.submissions import Submissions
+from services.jobs.http.views import (
+    ArrayView,
+    Cancellations,
+    Curve,
+    JobDetails,
+    JobPage,
+    JobView,
+    LogPart,
+    QueueView,
+    StepState,
+    StepView,
+)
+from services.jobs.queue.arrays import Array
 from services.jobs.queue.limits import Limits, Usage
 from services.jobs.queue.order import LOOK_AHEAD
-from services.jobs.queue.records import Attempt, Job, JobRequest
+from services.jobs.queue.records import Attempt, Job
 from services.jobs.queue.resources import LABELS
 from services.jobs.queue.states import LIVE, TERMINAL, State
 from services.jobs.queue.store import Store
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.attempt_dir import LOG_PIECE, AttemptDir, attempt_dir_of
-from services.jobs.runs.model_inputs import check_models, has_models
+from services.jobs.runs.names import recipe_of, seed_of
 from services.jobs.runs.steps import steps_of
-from services.jobs.runs.validation import check_config
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
-
-MLFLOW_S, MOST_WITH_MLFLOW = 50.0, 4
-"""Seconds that a submission waits for MLflow to say what a registered model is, less than clients wait for an answer; and how many
-submissions may. Its library is loaded with the first one, which takes long on a busy machine."""
 
 NEWEST_ATTEMPTS = 3
 """How many of a job's newest attempts are searched for a curve and for links."""
@@ -39,61 +50,47 @@ NEWEST_ATTEMPTS = 3
 class JobService:
     """The queue as its users see it. Changes take the user who asks. RunError if the store or the storage does not answer."""
 
-    def __init__(self, store: Store, root: str, allowed: AllowedPaths, mlflow_url: str = ""):
+    def __init__(
+        self, store: Store, root: str, allowed: AllowedPaths, mlflow_url: str = "", permissions: Permissions = PERMISSIONS
+    ):
         self._store, self._root, self._allowed = store, root, allowed
         self._mlflow_url = split_login(mlflow_url).address.rstrip("/")
         self._patience = Patience()
-        self._patience_with_mlflow = Patience(MLFLOW_S, MOST_WITH_MLFLOW, what="MLflow's model registry")
+        self._submissions = Submissions(store, root, allowed, self._patience, permissions)
 
     # --- what changes something
 
     def submit(self, user: User, submission: Submission, key: str | None = None) -> tuple[JobView, bool]:
-        """Submit a job; return it and whether it is new: it is not where its owner has used that key for the same job before.
+        """Submit a job or an array; return it, or the array's first job, and whether it is new.
 
-        InputError for what cannot run; KeyTaken for a key that stands for another job.
+        It is not new where its owner has used that key for the same one before. InputError for what cannot run; KeyTaken for a key
+        that stands for another job.
         """
-        return self._submit(user, submission, key, None)
+        jobs, is_new = self._submissions.submit(user, submission, key)
+        return (self._entries(jobs[:1]) if len(jobs) > 1 else self._views(jobs))[0], is_new
 
     def retry(self, user: User, job_id: int) -> JobView:
-        """Submit a job that goes on with the work of one that has ended without success. Conflict for other jobs."""
-        user.require_role("submitter")
-        job = self._job(job_id)
-        _require_owner(user, job)
-        if job.state not in TERMINAL or job.state == "succeeded":
-            raise Conflict(f"job {job_id} is {job.state}: only one that has failed, timed out or was cancelled can be tried again")
-        retries = self._store.jobs(retry_of=job_id, limit=LOOK_AHEAD)
-        unfinished = next((retry.id for retry in retries if retry.state not in TERMINAL), None)
-        if unfinished:
-            raise Conflict(f"job {unfinished} goes on with the work of job {job_id} already")
-        submission = Submission.of({name: getattr(job, name) for name in Submission.model_fields if not name.startswith("start_")})
-        # A second click at the same moment finds the job of the first one. No client's own key begins with a blank.
-        return self._submit(user, submission, f" retry {len(retries) + 1} of {job_id}", job_id)[0]
+        """Submit a job that goes on with the work of one that has ended without success. Conflict for other jobs.
 
-    def _submit(self, user: User, submission: Submission, key: str | None, retry_of: int | None) -> tuple[JobView, bool]:
-        user.require_role("submitter")
-        limits = self._store.limits()
-        require_project(user, submission.project, limits)
-        try:
-            config = self._patience.call(lambda: check_config(submission.kind, submission.config, self._allowed))
-            if has_models(submission.kind, config):
-                self._patience_with_mlflow.call(lambda: check_models(submission.kind, config, self._root, self._allowed))
-        except (OSError, RuntimeError) as error:  # a name too long for a file, a loop of links
-            if isinstance(error, RunError):
-                raise
-            raise InputError(f"{submission.kind}: an address cannot be looked up ({error})") from error
-        values = submission.model_dump(exclude={"start_within_s"})
-        values |= {"config": config, "owner": user.name, "idempotency_key": key, "retry_of": retry_of}
-        if submission.start_within_s is not None:
-            start_by_s = self._store.now() + submission.start_within_s
-            values["start_by_s"] = min(start_by_s, submission.start_by_s or start_by_s)
-        request = JobRequest.of(values | held_resources(user, submission, config, limits), where=submission.kind)
-        job, is_new = self._store.submit_or_find(request)
-        return self._views([job])[0], is_new
+        The jobs that were cancelled because it did not succeed are submitted again with it.
+        """
+        return self._views([self._submissions.retry(user, self._job(job_id))])[0]
+
+    def retry_array(self, user: User, array_id: int) -> list[JobView]:
+        """Do as `retry` for each job of an array that has ended without success. Conflict where there is none."""
+        ids = [member.id for member in self._array(array_id).members]
+        jobs = list(reversed(self._store.jobs(ids=ids, limit=len(ids))))
+        return self._views(self._submissions.retry_array(user, array_id, jobs))
+
+    def cancel_array(self, user: User, array_id: int) -> Cancellations:
+        """Cancel the jobs of an array that have not ended, as far as the user may."""
+        ids = [member.id for member in self._array(array_id).members if member.state not in TERMINAL]
+        return self.cancel_many(user, Selection(ids=ids)) if ids else Cancellations([], {})
 
     def cancel(self, user: User, job_id: int) -> JobView:
         """Cancel a job; one that has ended stays as it is."""
         user.require_role("submitter")
-        _require_owner(user, self._job(job_id))
+        require_owner(user, self._job(job_id))
         return self._views([self._store.cancel(job_id, user.name)])[0]
 
     def cancel_many(self, user: User, selection: Selection) -> Cancellations:
@@ -138,10 +135,20 @@ class JobService:
 
     def jobs(self, wanted: Filter) -> JobPage:
         """Return a page of jobs, the newest first."""
-        given = wanted.model_dump(include={"project", "owner", "before"})
+        given = wanted.model_dump(include={"project", "owner", "before"}) | {"array_of": wanted.array}
+        given |= {"one_of_each_array": wanted.collapse}
         found = self._store.jobs(states=wanted.state, kind=wanted.kind or "", limit=wanted.limit + 1, **given)
         shown = found[: wanted.limit]
-        return JobPage(self._views(shown), shown[-1].id if len(found) > wanted.limit else None)
+        views = self._entries(shown) if wanted.collapse else self._views(shown)
+        return JobPage(views, shown[-1].id if len(found) > wanted.limit else None)
+
+    def array(self, array_id: int) -> tuple[ArrayView, list[JobView]]:
+        """Return an array and its jobs in order, also those that were tried again. NotFound where there is none of this id."""
+        self._array(array_id)
+        jobs = list(reversed(self._store.jobs(array_of=array_id, limit=LARGEST_ID)))
+        entry = self._entries(jobs[:1])[0].array
+        assert entry is not None
+        return entry, self._views(jobs)
 
     def explain(self, job_id: int) -> JobDetails:
         """Return all that is known of a job."""
@@ -246,8 +253,35 @@ class JobService:
             attempts, started_s = counts.get(job.id, (0, None))
             turn = turns.get(job.id) if job.state == "queued" else None
             reason = turn.reason if turn else f"more than {LOOK_AHEAD} jobs are before it" if job.state == "queued" else ""
-            found.append(JobView(job, attempts, started_s, turn.position if turn else None, reason))
+            found.append(
+                JobView(
+                    job,
+                    attempts,
+                    started_s,
+                    turn.position if turn else None,
+                    reason,
+                    recipe_of(job.kind, job.config),
+                    seed_of(job.kind, job.config),
+                    score_of(job.progress),
+                )
+            )
         return found
+
+    def _entries(self, jobs: Sequence[Job]) -> list[JobView]:
+        """Return the views of jobs, with the array of each one that belongs to one."""
+        arrays = self._store.arrays([job.array_of for job in jobs if job.array_of])
+        waiting = {turn.job.id: turn.reason for turn in self._store.turns(self._store.limits())} if arrays else {}
+        best = {array_id: best_of(array) for array_id, array in arrays.items()}
+        ids = [each.id for each in best.values() if each]
+        jobs_of_best = {job.id: job for job in (self._store.jobs(ids=ids, limit=len(ids)) if ids else [])}
+        views = {array_id: array_view(array, best[array_id], jobs_of_best, waiting) for array_id, array in arrays.items()}
+        return [replace(view, array=views.get(view.job.array_of or 0)) for view in self._views(jobs)]
+
+    def _array(self, array_id: int) -> Array:
+        found = self._store.arrays([array_id])
+        if not found:
+            raise NotFound(f"there is no array {array_id}; see the list of jobs")
+        return found[array_id]
 
     def _steps(self, job: Job, attempts: Sequence[Attempt]) -> list[StepView]:
         """Return the job's commands and how far each is. The job's progress names the one that it is at."""
@@ -299,12 +333,6 @@ class JobService:
                 if re.fullmatch(r"\w+", run) and re.fullmatch(r"\w+", experiment):
                     return f"{self._mlflow_url}/#/experiments/{experiment}/runs/{run}"
         return ""
-
-
-def _require_owner(user: User, job: Job) -> None:
-    """Raise Forbidden for another user's job, except to operators."""
-    if user.role != "operator" and job.owner != user.name:
-        raise Forbidden(f"job {job.id} belongs to {job.owner!r}; only its owner or an operator may do that")
 
 
 def _read_log(attempt_dir: AttemptDir, start: int) -> bytes:

@@ -6,17 +6,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from services.jobs.queue.arrays import Array
 from services.jobs.queue.limits import Limits, Turn, Usage
 from services.jobs.queue.records import Attempt, Job
 
-StepState = Literal["waiting", "running", "done", "failed"]
+StepState = Literal["waiting", "running", "done", "found", "failed", "cancelled", "timed_out"]
+"""found: its result was there already, and nothing was made. cancelled, timed_out: the job ended so while it was at this step."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good what a job made is. metric: such as map_all. on: the dev classes, or the unseen ones of an evaluation.
+
+    step: the optimiser step of the encoder that is kept; None for an evaluation.
+    """
+
+    value: float
+    metric: str
+    on: Literal["dev", "unseen"]
+    step: int | None
+
+
+@dataclass(frozen=True)
+class ArrayView:
+    """An array and where it stands. best: the job of the highest score, and that score. reason: why its first waiting job waits."""
+
+    array: Array
+    best: tuple[Job, Score] | None
+    frac: float
+    left_s: float | None
+    reason: str
 
 
 @dataclass(frozen=True)
 class JobView:
     """A job and where it stands. position, reason: its place in the queue from 1, and why it waits; None and "" if it does not.
 
-    attempts: how many there were. started_s: when the first of them started, in seconds since 1970.
+    attempts: how many there were. started_s: when the first of them started, in seconds since 1970. recipe, seed: of its training;
+    "" and None where it does not train. array: in a list of entries, the array that this job stands for.
     """
 
     job: Job
@@ -24,6 +51,10 @@ class JobView:
     started_s: float | None
     position: int | None
     reason: str
+    recipe: str = ""
+    seed: int | None = None
+    score: Score | None = None
+    array: ArrayView | None = None
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from services.jobs.queue.dependencies import waits_for
 from services.jobs.queue.resources import LABELS, MOST, ResourceLimits, Resources
+from services.jobs.queue.states import State
 
 ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
@@ -43,6 +45,8 @@ class WaitingJob(Resources):
     kind: str = ""
     owner: str = ""
     priority: int = 0
+    name: str = ""
+    after: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass
@@ -79,12 +83,21 @@ class Turn:
 
 
 def turns(
-    queue: Sequence[WaitingJob], live: Iterable[WaitingJob], spent: dict[str, float], limits: Limits, *, now_s: float
+    queue: Sequence[WaitingJob],
+    live: Iterable[WaitingJob],
+    spent: dict[str, float],
+    limits: Limits,
+    *,
+    now_s: float,
+    states: Mapping[int, State] | None = None,
 ) -> list[Turn]:
     """Return the turn of each queued job. queue: by priority, then first come. spent: GPU-hours by project.
 
-    A job that its project's limits hold back is passed over, and so is one that asks for more than there is. A job that waits for
-    shared resources is not passed over: otherwise a large job would wait forever behind small ones (this project's choice).
+    states: those of the jobs that others wait for, as `services.jobs.queue.needs.states_of` reads them.
+
+    A job that waits for the end of another one is passed over, and so is one that its project's limits hold back, or that asks for
+    more than there is. A job that waits for shared resources is not passed over: otherwise a large job would wait forever behind
+    small ones (this project's choice).
     """
     everybody = Usage()
     projects: dict[str, Usage] = {}
@@ -96,7 +109,7 @@ def turns(
     for position, job in enumerate(queue, start=1):
         own = projects.setdefault(job.project, Usage())
         own.gpu_hours = spent.get(job.project, 0.0)
-        reason, blocks = _own_reason(job, own, limits, now_s), False
+        reason, blocks = waits_for(job.after, states or {}) or _own_reason(job, own, limits, now_s), False
         if not reason and blocked_by:
             reason = f"job {blocked_by} is first in line, and waits for room"
         elif not reason:
@@ -114,18 +127,25 @@ def _own_reason(job: WaitingJob, own: Usage, limits: Limits, now_s: float) -> st
     """Return what holds back this job or its project, and nobody else; empty for nothing."""
     if job.not_before_s > now_s:
         return f"tried again in {job.not_before_s - now_s:.0f} s"
+    if reason := beyond_limits(job, job.project, limits):
+        return reason
     project = limits.projects.get(job.project, ProjectLimits())
     if project.gpu_hours is not None and job.gpus and own.gpu_hours >= project.gpu_hours:
         return f"project {job.project} has spent {own.gpu_hours:.1f} of its {project.gpu_hours:g} GPU-hours"
     for name, limit in project.limits().items():
         asked, held = job.amount(name), own.held[name]
-        if asked > limit:
-            return f"asks for {asked:g} {LABELS[name]}, project {job.project} may use {limit:g}"
         if held + asked > limit:
             return f"{held:g} of {limit:g} {LABELS[name]} of project {job.project} are in use by {own.names()}"
-    for name, limit in limits.limits().items():
-        if job.amount(name) > limit:
-            return f"asks for {job.amount(name):g} {LABELS[name]}, the queue may use {limit:g}"
+    return ""
+
+
+def beyond_limits(resources: Resources, project: str, limits: Limits) -> str:
+    """Return why a job of a project can never start under these limits, whatever else runs; empty where it can."""
+    own = limits.projects.get(project, ProjectLimits()).limits()
+    for whose, allowed in ((f"project {project}", own), ("the queue", limits.limits())):
+        for name, limit in allowed.items():
+            if resources.amount(name) > limit:
+                return f"asks for {resources.amount(name):g} {LABELS[name]}, {whose} may use {limit:g}"
     return ""
 
 

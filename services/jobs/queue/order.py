@@ -8,6 +8,7 @@ from dataclasses import fields
 from sqlalchemy import Connection, func, select
 
 from services.jobs.queue.limits import Limits, Turn, WaitingJob, turns
+from services.jobs.queue.needs import states_of
 from services.jobs.queue.tables import ATTEMPTS, JOBS, LIVE_STATES
 
 LOOK_AHEAD = 1000
@@ -31,7 +32,8 @@ def waiting_turns(database: Connection, limits: Limits, now_s: float, most: int 
     live = select(*columns).where(JOBS.c.state.in_(LIVE_STATES)).order_by(JOBS.c.id)
     queue, running = ([WaitingJob(**row._mapping) for row in database.execute(query)] for query in (waiting, live))
     budgeted = [name for name, own in limits.projects.items() if own.gpu_hours is not None]
-    return turns(queue, running, _spent_gpu_hours(database, budgeted, now_s), limits, now_s=now_s)
+    states = states_of(database, (each["job"] for job in queue for each in job.after))
+    return turns(queue, running, _spent_gpu_hours(database, budgeted, now_s), limits, now_s=now_s, states=states)
 
 
 def _spent_gpu_hours(database: Connection, projects: Sequence[str], now_s: float) -> dict[str, float]:

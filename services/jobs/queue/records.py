@@ -9,9 +9,13 @@ from pydantic import Field
 from sqlalchemy import Row
 
 from services.common.auth import Role
+from services.jobs.queue.dependencies import MOST_NEEDED, After
 from services.jobs.queue.limits import ProjectName
 from services.jobs.queue.resources import ResourceRequest, Resources
 from services.jobs.queue.states import Cause, Kind, State, StopReason
+
+MOST_NAME = 100
+"""Characters of a job's name."""
 
 LATEST_S = 1e11
 """The largest point in time and the longest duration that are taken, in seconds: 3000 years."""
@@ -33,6 +37,10 @@ class JobRequest(ResourceRequest):
         None, min_length=1, max_length=200, description="the same key of the same owner: the same job"
     )
     retry_of: int | None = Field(None, description="the job whose work this one goes on with")
+    name: str = Field("", max_length=MOST_NAME, description="what people call it")
+    array_of: int | None = Field(None, description="the first job of the array that it belongs to")
+    after: list[After] = Field([], max_length=MOST_NEEDED, description="the jobs that must have ended before it starts")
+    notify: list[Any] = Field([], max_length=100, description="who is told of its end")
 
 
 class _FromRow:
@@ -64,6 +72,11 @@ class Job(Resources, _FromRow):
     start_by_s: float | None
     time_limit_s: float | None
     ended_s: float | None
+    name: str
+    array_of: int | None
+    after: list[dict[str, Any]]
+    notify: list[Any]
+    notified_s: float | None
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,39 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Text,
+    and_,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
+from services.jobs.queue.arrays import Array, newest_of_each, read_arrays
 from services.jobs.queue.database import Database, first_line, storable
+from services.jobs.queue.dependencies import cannot_start
 from services.jobs.queue.limits import Limits, Turn
+from services.jobs.queue.needs import require_known, states_of, waiting_for_others
 from services.jobs.queue.order import next_job, waiting_turns
 from services.jobs.queue.records import Attempt, Job, JobRequest, Lease
 from services.jobs.queue.resources import LABELS
+from services.jobs.queue.retries import AttemptEnd, retry_after
 from services.jobs.queue.schema import upgrade
 from services.jobs.queue.states import LIVE, TERMINAL, TRANSITIONS, Cause, State, StopReason, next_state
 from services.jobs.queue.tables import ATTEMPTS, EVENTS, JOBS, LEASE, META
@@ -30,14 +51,17 @@ TOO_LATE = "did not start by its deadline"
 MODELS_RESOLVED = "models resolved"
 """The event that records which artifacts the registered models in a job's configuration stand for."""
 
+GIVEN_UP_AFTER = "given up after another job"
 NOBODY = ""
 """The holder of a lease that was given up."""
 
-BACKOFF_S: Mapping[Cause, float] = {"lost": 1.0, "node_lost": 1.0, "busy": 5.0, "out_of_memory": 15.0, "unknown": 15.0}
-"""Seconds before a job is tried again after an attempt ended by each cause; they double with each further one, up to an hour."""
-
-SAME_JOB = ("kind", "config", "project", "priority", *LABELS)
+SAME_JOB = ("kind", "config", "project", "priority", "after", *LABELS)
 """Fields in which two requests of one idempotency key must agree."""
+
+
+def _same(job: Job, request: JobRequest, name: str) -> bool:
+    asked = [each.model_dump() for each in request.after] if name == "after" else getattr(request, name)
+    return bool(getattr(job, name) == asked)
 
 
 class StaleLease(RunError):  # noqa: N818 - it says what the lease is
@@ -64,21 +88,40 @@ class Store:
 
     def submit(self, request: JobRequest) -> Job:
         """Return a new job, or the job that was submitted with this idempotency key. KeyTaken where that job is a different one."""
-        return self.submit_or_find(request)[0]
+        return self.submit_or_find([request])[0][0]
 
-    def submit_or_find(self, request: JobRequest) -> tuple[Job, bool]:
-        """Do as `submit`; also return whether the job is new."""
+    def submit_or_find(self, requests: Sequence[JobRequest]) -> tuple[list[Job], bool]:
+        """Return new jobs, all or none of them, or those that were submitted with the first one's idempotency key; and which it is.
+
+        Several are an array. InputError where a job that one of them is to start after does not exist.
+        """
         try:
             with self.writing() as database:
-                found = self._find_by_key(database, request)
-                return (found, False) if found else (self._insert(database, request), True)
+                found = self._find_by_key(database, requests)
+                return (found, False) if found else (self._insert_all(database, requests), True)
         except IntegrityError:  # another process came first with the same key
             with self.writing() as database:
-                found = self._find_by_key(database, request)
-            assert found is not None
+                found = self._find_by_key(database, requests)
+            assert found
             return found, False
 
-    def _find_by_key(self, database: Connection, request: JobRequest) -> Job | None:
+    def _find_by_key(self, database: Connection, requests: Sequence[JobRequest]) -> list[Job]:
+        """Return the jobs of an earlier submission with the same key; none where there was none."""
+        first = self._find_first_by_key(database, requests[0])
+        if first is None:
+            return []
+        if first.retry_of is not None or (len(requests) == 1 and first.array_of is None):
+            return [first]
+        query = select(JOBS).where((JOBS.c.array_of == first.id) & JOBS.c.retry_of.is_(None)).order_by(JOBS.c.id)
+        found = [Job.of(row) for row in database.execute(query)]
+        same = len(found) == len(requests) and all(
+            all(_same(job, request, name) for name in SAME_JOB) for job, request in zip(found, requests, strict=True)
+        )
+        if not same:
+            raise KeyTaken(f"the idempotency key {requests[0].idempotency_key!r} stands for other jobs, from job {first.id} on")
+        return found
+
+    def _find_first_by_key(self, database: Connection, request: JobRequest) -> Job | None:
         if request.idempotency_key is None:
             return None
         same = (JOBS.c.owner == request.owner) & (JOBS.c.idempotency_key == request.idempotency_key)
@@ -86,9 +129,18 @@ class Store:
         if row is None:
             return None
         job = Job.of(row)
-        if any(getattr(job, name) != getattr(request, name) for name in SAME_JOB):
+        if not all(_same(job, request, name) for name in SAME_JOB):
             raise KeyTaken(f"the idempotency key {request.idempotency_key!r} stands for job {job.id}, which is another one")
         return job
+
+    def _insert_all(self, database: Connection, requests: Sequence[JobRequest]) -> list[Job]:
+        require_known(database, [each for request in requests for each in request.after])
+        jobs = [self._insert(database, request) for request in requests]
+        if len(jobs) > 1 and requests[0].retry_of is None:
+            array = JOBS.c.id.in_([job.id for job in jobs])
+            database.execute(update(JOBS).where(array).values(array_of=jobs[0].id))
+            jobs = [replace(job, array_of=jobs[0].id) for job in jobs]
+        return jobs
 
     def _insert(self, database: Connection, request: JobRequest) -> Job:
         values = {**request.model_dump(), "state": "queued", "cancelling": False, "progress": {}}
@@ -124,23 +176,38 @@ class Store:
         project: str = "",
         owner: str = "",
         retry_of: int | None = None,
+        array_of: int | None = None,
         before: int | None = None,
         limit: int = 100,
+        one_of_each_array: bool = False,
     ) -> list[Job]:
-        """Return jobs that match all that is given, the newest first. before: an id, for the next page."""
-        query = select(JOBS).order_by(JOBS.c.id.desc()).limit(limit)
-        for wanted, clause in (
-            (ids, JOBS.c.id.in_(ids)),
-            (states, JOBS.c.state.in_(states)),
-            (kind, JOBS.c.kind == kind),
-            (project, JOBS.c.project == project),
-            (owner, JOBS.c.owner == owner),
-            (retry_of, JOBS.c.retry_of == retry_of),
-            (before, JOBS.c.id < (before or 0)),
-        ):
-            query = query.where(clause) if wanted else query
+        """Return jobs that match all that is given, the newest first. before: an id, for the next page.
+
+        one_of_each_array: of an array, only the newest job that matches.
+        """
+
+        def matches(jobs: FromClause) -> ColumnElement[bool]:
+            wanted = (
+                (ids, jobs.c.id.in_(ids)),
+                (states, jobs.c.state.in_(states)),
+                (kind, jobs.c.kind == kind),
+                (project, jobs.c.project == project),
+                (owner, jobs.c.owner == owner),
+                (retry_of, jobs.c.retry_of == retry_of),
+                (array_of, jobs.c.array_of == array_of),
+            )
+            return and_(true(), *[clause for given, clause in wanted if given])
+
+        query = select(JOBS).where(matches(JOBS)).order_by(JOBS.c.id.desc()).limit(limit)
+        query = query.where(JOBS.c.id < before) if before else query
+        query = newest_of_each(query, matches) if one_of_each_array else query
         with self.reading() as database:
             return [Job.of(row) for row in database.execute(query)]
+
+    def arrays(self, ids: Sequence[int]) -> dict[int, Array]:
+        """Return the arrays of these ids, the ids of their first jobs; those that do not exist are left out."""
+        with self.reading() as database:
+            return read_arrays(database, ids)
 
     def attempts(self, job_id: int) -> list[Attempt]:
         """Return a job's attempts, the first one first."""
@@ -329,10 +396,12 @@ class Store:
             ended_s = min(max(ended_s or now, started_s or attempt.claimed_s), now)
             values = {"started_s": started_s, "ended_s": ended_s, "cause": cause, "message": message, "untidy": True}
             database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**values))
-            ends = self._count_ends(database, job.id)
-            state = next_state(cause, ends, cancelling=job.cancelling)
-            wait_s = min(3600.0, BACKOFF_S.get(cause, 0.0) * 2 ** (ends[cause] - 1))
-            changes: dict[str, Any] = {"not_before_s": now + wait_s} if state == "queued" else {}
+            ends = self._ends(database, job.id)
+            retry = retry_after(ends)
+            state = next_state(cause, Counter(end.cause for end in ends), cancelling=job.cancelling, gives_up=retry.gives_up)
+            if retry.gives_up and state == "failed":
+                message = storable(f"{message} (tried for {retry.outage_s / 60:.0f} minutes)")
+            changes: dict[str, Any] = {"not_before_s": now + retry.pause_s} if state == "queued" else {}
             changes |= {"ended_s": ended_s} if state in TERMINAL else {}
             self._set_state(
                 database, job, state, message=message, **changes, **({"result": result} if state == "succeeded" else {})
@@ -340,6 +409,27 @@ class Store:
             detail = {"number": attempt.number, "cause": cause, "message": message}
             self.note(database, lease.holder, "attempt ended", job.id, detail)
             return state
+
+    def unnotified(self, from_id: int, limit: int) -> tuple[list[Job], int]:
+        """Return ended jobs, from an id on, whose targets have not all been told; and from which id on to ask next time.
+
+        Jobs before that id have nobody to tell, so that the question stays cheap however many jobs there were.
+        """
+        waiting = JOBS.c.notified_s.is_(None) & (cast(JOBS.c.notify, Text) != "[]") & (JOBS.c.id >= from_id)
+        with self.reading() as database:
+            newest = database.execute(select(func.max(JOBS.c.id))).scalar_one() or 0
+            first = database.execute(select(func.min(JOBS.c.id)).where(waiting)).scalar_one()
+            ended = select(JOBS).where(waiting & JOBS.c.state.in_(sorted(TERMINAL))).order_by(JOBS.c.id).limit(limit)
+            return [Job.of(row) for row in database.execute(ended)], newest + 1 if first is None else first
+
+    def mark_notified(self, lease: Lease, job_id: int, told: Sequence[str], failed: Mapping[str, str]) -> None:
+        """Record that no target of an ended job is left to tell. failed: why each of the others was not told."""
+        with self._holding_lease(lease) as database:
+            database.execute(update(JOBS).where(JOBS.c.id == job_id).values(notified_s=self.time_in(database)))
+            if told:
+                self.note(database, lease.holder, "told", job_id, {"targets": ", ".join(told)})
+            for name, reason in failed.items():
+                self.note(database, lease.holder, "not told", job_id, {"target": name, "why": reason})
 
     def ask_stop(self, lease: Lease, attempt: Attempt, reason: StopReason) -> Attempt:
         """Record since when and why an attempt is to save its work and end; the first reason stays. Return the attempt."""
@@ -374,6 +464,38 @@ class Store:
                 self._set_state(database, job, "timed_out", message=TOO_LATE)
                 self.note(database, lease.holder, "given up", job.id, {})
             return [job.id for job in found]
+
+    def give_up_dependents(self, lease: Lease) -> list[int]:
+        """Cancel queued jobs that were to start after the success of a job which has ended without; and those that wait for them.
+
+        Return their ids.
+        """
+        found: list[int] = []
+        with self._holding_lease(lease) as database:
+            waiting = waiting_for_others(database)
+            while waiting:
+                states = states_of(database, (each["job"] for _, after in waiting for each in after))
+                given_up = [(job_id, *cannot_start(after, states)) for job_id, after in waiting]
+                given_up = [each for each in given_up if each[1]]
+                if not given_up:
+                    break
+                for job_id, needed, message in given_up:
+                    self._set_state(database, self._lock_job(database, job_id), "cancelled", message=message)
+                    self.note(database, lease.holder, GIVEN_UP_AFTER, job_id, {"job": needed})
+                found += [job_id for job_id, _, _ in given_up]
+                waiting = [each for each in waiting if each[0] not in found]
+        return found
+
+    def given_up_after(self, job_id: int) -> list[int]:
+        """Return the jobs that were cancelled because a job did not succeed, those that were cancelled for them included."""
+        found: list[int] = []
+        with self.reading() as database:
+            ended = (EVENTS.c.what == GIVEN_UP_AFTER) & (EVENTS.c.job_id > job_id)
+            rows = database.execute(select(EVENTS.c.job_id, EVENTS.c.detail).where(ended).order_by(EVENTS.c.job_id))
+            for row in rows:
+                if row.detail.get("job") in (job_id, *found):
+                    found.append(row.job_id)
+        return found
 
     # --- inside
 
@@ -422,13 +544,11 @@ class Store:
     def _fetch_attempt(self, database: Connection, attempt: Attempt) -> Attempt:
         return Attempt.of(database.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id)).one())
 
-    def _count_ends(self, database: Connection, job_id: int) -> dict[str, int]:
-        rows = database.execute(
-            select(ATTEMPTS.c.cause, func.count())
-            .where((ATTEMPTS.c.job_id == job_id) & ATTEMPTS.c.ended_s.is_not(None))
-            .group_by(ATTEMPTS.c.cause)
-        )
-        return {row[0]: row[1] for row in rows}
+    def _ends(self, database: Connection, job_id: int) -> list[AttemptEnd]:
+        """Return how a job's attempts have ended, the first one first."""
+        own = (ATTEMPTS.c.job_id == job_id) & ATTEMPTS.c.ended_s.is_not(None)
+        rows = database.execute(select(ATTEMPTS).where(own).order_by(ATTEMPTS.c.number))
+        return [AttemptEnd(row.cause, row.ended_s - (row.started_s or row.ended_s), row.ended_s) for row in rows]
 
     def note(self, database: Connection, actor: str, what: str, job_id: int | None, detail: Mapping[str, Any]) -> None:
         """Record who did what, in the transaction that does it."""

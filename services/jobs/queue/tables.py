@@ -50,15 +50,25 @@ JOBS = Table(
     Column("start_by_s", Float),
     Column("time_limit_s", Float),
     Column("ended_s", Float),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("array_of", Integer),
+    Column("after", JSON_VALUE, nullable=False, server_default="[]"),
+    Column("notify", JSON_VALUE, nullable=False, server_default="[]"),
+    Column("notified_s", Float),
     sqlite_autoincrement=True,
 )
 """message: why the job waits or how it ended, for people. result: URI of what it made. start_by_s: deadline for its first start.
+name: what people call it. array_of: the first job of the array that it belongs to, also on that job itself. after: the jobs that
+must have ended before it starts, [{"job": 12, "on": "success"}] (`services.jobs.queue.dependencies`). notify: who is told of its
+end, and notified_s: when they were told.
 
 The columns of `services.jobs.queue.resources` say what it holds while it runs.
 """
 
 Index("ix_jobs_turn", JOBS.c.state, JOBS.c.priority.desc(), JOBS.c.id)
 Index("ix_jobs_state", JOBS.c.state, JOBS.c.id)
+Index("ix_jobs_array_of", JOBS.c.array_of, JOBS.c.id)
+Index("ix_jobs_retry_of", JOBS.c.retry_of)
 Index("uq_jobs_owner_key", JOBS.c.owner, JOBS.c.idempotency_key, unique=True)
 
 ATTEMPTS = Table(

@@ -104,6 +104,7 @@ class Dispatcher:
         if lease is None:
             return
         self.store.give_up_late(lease)
+        self.store.give_up_dependents(lease)
         live = self.store.live()
         kept = self._observations
         self._observations = {attempt.id: kept.get(attempt.id) or _Observation(self._clock()) for _, attempt in live}

@@ -15,6 +15,7 @@ class DispatcherSettings(Config):
     places: tuple[str, ...] = Field(
         (), description="what jobs may read besides the root, as `serve` has it: for addresses of registered models"
     )
+    page_url: str = Field("", description="address of the page, for the links in notifications; none: they have none")
     poll_s: float = Field(1.0, gt=0, description="seconds between two rounds")
     lease_s: float = Field(15.0, gt=0, description="seconds of another dispatcher's silence before its lease is taken")
     patience_s: float = Field(20.0, gt=0, description="seconds of an attempt's silence before it may be lost")

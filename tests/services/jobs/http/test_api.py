@@ -42,8 +42,14 @@ LEAST_ROLE = {
     "POST /api/jobs/{job_id}/cancel": "submitter",
     "POST /api/jobs/{job_id}/retry": "submitter",
     "POST /api/cancel": "submitter",
+    "GET /api/arrays/{array_id}": "viewer",
+    "POST /api/arrays/{array_id}/cancel": "submitter",
+    "POST /api/arrays/{array_id}/retry": "submitter",
     "GET /api/queue": "viewer",
     "PUT /api/limits": "operator",
+    "GET /api/notify-targets": "operator",
+    "PUT /api/notify-targets": "operator",
+    "POST /api/notify-targets/{name}/test": "operator",
     "GET /api/audit": "operator",
     "GET /metrics": "viewer",
     "GET /healthz": "",
@@ -83,7 +89,12 @@ def test_each_role_may_use_the_endpoints_of_the_table_and_no_route_is_missing_fr
     assert sorted(routes_of(served.app)) == sorted(LEAST_ROLE)
     for endpoint, least in LEAST_ROLE.items():
         method, path = endpoint.split()
-        path = re.sub(r"\{job_id(:int)?\}", "1", path).replace("{name}", "app.js").replace("{token_id}", "999")
+        path = (
+            re.sub(r"\{job_id(:int)?\}", "1", path)
+            .replace("{name}", "app.js")
+            .replace("{token_id}", "999")
+            .replace("{array_id}", "999")
+        )
         for token in ("", "zsbir_wrong", "revoked", *ROLES):
             code = served.client(token).request(method, path).status_code
             if not least:
@@ -504,7 +515,7 @@ def test_the_queue_is_shown_as_a_whole(served):
     assert shown["counts"] == {"queued": 1, "running": 1}
     [waiting] = shown["line"]
     assert waiting == {
-        "id": 2, "kind": "ingest", "project": "vision", "owner": "submitter", "priority": 0, "place": 1,
+        "id": 2, "name": "toy", "kind": "ingest", "project": "vision", "owner": "submitter", "priority": 0, "place": 1,
         "reason": "1 of 1 jobs are running: job 1",
     }  # fmt: skip
     assert (shown["dispatcher"]["holder"], shown["dispatcher"]["epoch"]) == ("dispatcher", 1)

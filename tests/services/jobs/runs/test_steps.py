@@ -173,7 +173,7 @@ WHOLE = {step: {} for step in PIPELINE} | {"train": {"recipe": "toy"}, "sweep": 
 @pytest.mark.parametrize("kind", SINGLE)
 def test_a_single_kind_is_one_step_without_inputs(kind):
     assert steps_of(kind, {"seed": 1}) == [Step(kind, {"seed": 1})]
-    assert {*SINGLE, "pipeline"} == set(KINDS)
+    assert {*SINGLE, "pipeline"} <= set(KINDS)
 
 
 def test_a_pipelines_steps_come_in_its_order_whatever_the_order_of_its_sections():

@@ -1,0 +1,149 @@
+"""Submitting jobs, alone and as arrays, and trying them again: checks first, then one transaction for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from services.common.auth import User
+from services.common.errors import Conflict
+from services.jobs.http.patience import Patience
+from services.jobs.http.permissions import Permissions
+from services.jobs.http.quotas import held_resources, require_owner, require_project
+from services.jobs.http.requests import Submission
+from services.jobs.queue.limits import Limits
+from services.jobs.queue.order import LOOK_AHEAD
+from services.jobs.queue.records import Job, JobRequest
+from services.jobs.queue.states import TERMINAL
+from services.jobs.queue.store import Store
+from services.jobs.queue.targets import Notify, read_targets
+from services.jobs.runs.allowed_paths import AllowedPaths
+from services.jobs.runs.model_inputs import check_models, has_models
+from services.jobs.runs.names import default_name, members_of, shortened
+from services.jobs.runs.validation import check_config
+from zsbir.base.config import unknown_name
+from zsbir.base.errors import InputError, RunError
+
+MLFLOW_S, MOST_WITH_MLFLOW = 50.0, 4
+"""Seconds that a submission waits for MLflow to say what a registered model is, less than clients wait for an answer; and how many
+submissions may. Its library is loaded with the first one, which takes long on a busy machine."""
+
+
+class Submissions:
+    """What makes new jobs in a store. InputError for what cannot run."""
+
+    def __init__(self, store: Store, root: str, allowed: AllowedPaths, patience: Patience, permissions: Permissions):
+        self._store, self._root, self._allowed, self._permissions = store, root, allowed, permissions
+        self._patience = patience
+        self._patience_with_mlflow = Patience(MLFLOW_S, MOST_WITH_MLFLOW, what="MLflow's model registry")
+
+    def submit(self, user: User, submission: Submission, key: str | None) -> tuple[list[Job], bool]:
+        """Submit a job, or with `each` an array; return the jobs and whether they are new.
+
+        They are not new where their owner has used that key for the same ones before. KeyTaken for a key that stands for others.
+        """
+        user.require_role("submitter")
+        limits = self._store.limits()
+        require_project(user, submission.project, limits)
+        requests = [self._request(user, each, limits) for each in _each_job(submission)]
+        return self._store.submit_or_find([requests[0].replace(idempotency_key=key), *requests[1:]])
+
+    def retry(self, user: User, job: Job) -> Job:
+        """Submit a job that goes on with the work of one that has ended without success; return it. Conflict for other jobs.
+
+        The jobs that were cancelled because it did not succeed are submitted again with it, as far as they are the user's.
+        """
+        user.require_role("submitter")
+        require_owner(user, job)
+        if job.state not in TERMINAL or job.state == "succeeded":
+            raise Conflict(f"job {job.id} is {job.state}: only one that has failed, timed out or was cancelled can be tried again")
+        unfinished = next((retry.id for retry in self._retries(job) if retry.state not in TERMINAL), None)
+        if unfinished:
+            raise Conflict(f"job {unfinished} goes on with the work of job {job.id} already")
+        return self._retry_all(user, [job])[0]
+
+    def retry_array(self, user: User, array_id: int, jobs: Sequence[Job]) -> list[Job]:
+        """Do as `retry` for the jobs of an array that have ended without success; return the new ones.
+
+        Conflict where there are none. jobs: the newest retry of each job of the array.
+        """
+        user.require_role("submitter")
+        for job in jobs:
+            require_owner(user, job)
+        wanted = [job for job in jobs if job.state in TERMINAL and job.state != "succeeded"]
+        if not wanted:
+            raise Conflict(f"no job of array {array_id} has failed, timed out or was cancelled")
+        return self._retry_all(user, wanted)
+
+    # --- how
+
+    def _retry_all(self, user: User, jobs: Sequence[Job]) -> list[Job]:
+        ids = [job.id for job in jobs]
+        dependents = [job for each in ids for job in self._dependents(user, each) if job.id not in ids]
+        again = {job.id: job for job in [*jobs, *dependents]}
+        limits = self._store.limits()
+        requests = []
+        for job in again.values():
+            fields = [
+                name for name in Submission.model_fields if name in job.__dataclass_fields__ and not name.startswith("start_")
+            ]
+            submission = Submission.of({name: getattr(job, name) for name in fields})
+            require_project(user, submission.project, limits)
+            # A second click at the same moment finds the job of the first one. No client's own key begins with a blank.
+            key = f" retry {len(self._retries(job)) + 1} of {job.id}"
+            request = self._request(user, submission, limits)
+            requests.append(request.replace(idempotency_key=key, retry_of=job.id, array_of=job.array_of))
+        made, _ = self._store.submit_or_find(requests)
+        return made[: len(jobs)]
+
+    def _dependents(self, user: User, job_id: int) -> list[Job]:
+        """Return the user's jobs that were cancelled because this one did not succeed, and have not been tried again."""
+        ids = self._store.given_up_after(job_id)
+        found = self._store.jobs(ids=ids, limit=len(ids)) if ids else []
+        mine = [job for job in reversed(found) if user.role == "operator" or job.owner == user.name]
+        return [job for job in mine if not self._retries(job)]
+
+    def _retries(self, job: Job) -> list[Job]:
+        return self._store.jobs(retry_of=job.id, limit=LOOK_AHEAD)
+
+    def _request(self, user: User, submission: Submission, limits: Limits) -> JobRequest:
+        """Return the checked request of one job."""
+        self._permissions.require_kind(user, submission.kind, submission.config)
+        config = self._checked_config(submission)
+        self._require_targets(submission.notify)
+        values = submission.model_dump(exclude={"start_within_s", "each"})
+        values |= {"config": config, "owner": user.name}
+        values["name"] = shortened(submission.name) or default_name(submission.kind, config)
+        if submission.start_within_s is not None:
+            start_by_s = self._store.now() + submission.start_within_s
+            values["start_by_s"] = min(start_by_s, submission.start_by_s or start_by_s)
+        return JobRequest.of(values | held_resources(user, submission, config, limits), where=submission.kind)
+
+    def _require_targets(self, notify: Sequence[Notify]) -> None:
+        """Raise InputError for the name of a target that the operator has not set."""
+        known = read_targets(self._store) if notify else {}
+        unknown = next((each.to for each in notify if each.to not in known), None)
+        if unknown is not None:
+            way = unknown_name("target", unknown, known) if known else f"unknown target {unknown!r}: no target is set"
+            raise InputError(f"notify: {way}; its operator sets targets with: python -m services.jobs notify --set FILE")
+
+    def _checked_config(self, submission: Submission) -> Mapping[str, Any]:
+        try:
+            config = self._patience.call(lambda: check_config(submission.kind, submission.config, self._allowed))
+            if has_models(submission.kind, config):
+                self._patience_with_mlflow.call(lambda: check_models(submission.kind, config, self._root, self._allowed))
+        except (OSError, RuntimeError) as error:  # a name too long for a file, a loop of links
+            if isinstance(error, RunError):
+                raise
+            raise InputError(f"{submission.kind}: an address cannot be looked up ({error})") from error
+        return config
+
+
+def _each_job(submission: Submission) -> Iterator[Submission]:
+    """Yield a submission for each job of an array; the submission itself where it is none."""
+    if not submission.each:
+        yield submission
+        return
+    for config, differs in members_of(submission.config, submission.each):
+        name = shortened(submission.name, differs) if submission.name else ""
+        yield submission.replace(config=config, name=name, each={})
