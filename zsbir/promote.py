@@ -157,11 +157,9 @@ def _comparison(
     the reason if the promotion is forced, else InputError.
     """
     named = named_for([release.tags for release in opponents], request.champion_reports)
-    found = [
-        _compare_with(candidate, opponent, request, config, settings, named=reports)
-        for opponent, reports in zip(opponents or [None], named, strict=True)
-    ]
-    return hardest(found)
+    rivals: list[Release | None] = [*opponents] or [None]
+    pairs = zip(rivals, named, strict=True)
+    return hardest([_compare_with(candidate, rival, request, config, settings, named=reports) for rival, reports in pairs])
 
 
 def _compare_with(
