@@ -37,7 +37,7 @@ VERBS = {
     "ingest": "ingest",
     "pretrain": "pretrain",
     "teacher": "teach",
-    "train": "train",
+    "train": "fit",
     "evaluate": "evaluate",
     "index": "build_index",
     "search": "read_drawing",
