@@ -102,6 +102,14 @@ def recipe(name: str) -> TrainConfig:
     return RECIPES[name]()
 
 
+def changed_recipe(name: str, changes: Mapping[str, Any]) -> TrainConfig:
+    """Return a recipe with fields changed. Raises InputError for an unknown recipe or field, or a bad value."""
+    changes = dict(changes)
+    if "epochs" in changes:
+        changes.setdefault("steps", 0)  # a user who gives epochs does not want the recipe's steps
+    return recipe(name).replace(**changes)
+
+
 class MeasuredSpread(NamedTuple):
     """The standard deviation of a metric's mean over this many seeds, and the page that says how it was measured.
 

@@ -19,10 +19,10 @@ from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import RunError
 from zsbir.base.lease import alone
 from zsbir.base.storage import open_folder
-from zsbir.recipes import RECIPES
+from zsbir.recipes import RECIPES, changed_recipe
 from zsbir.training.config import TrainConfig
 from zsbir.training_run.delivery import deliver_again
-from zsbir.training_run.fitting import configured
+from zsbir.training_run.fitting import fit
 from zsbir.training_run.plan import InputUris, Job, Settings, resolve
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def _parse(argv: Sequence[str]) -> str:
     parsed, values = parser.values(argv)
     changes, uris, settings = cli.split_fields(values, TrainConfig, InputUris, Settings)
     name, inputs, where = parsed.recipe or changes.pop("recipe", "custom"), InputUris.of(uris), Settings.of(settings)
-    return train(configured(name, changes, inputs, where), inputs, where).uri
+    config = changed_recipe(name, changes)
+    return train(fit(config, changes, inputs, where), inputs, where).uri
 
 
 if __name__ == "__main__":

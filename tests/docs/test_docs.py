@@ -39,7 +39,7 @@ VERBS = {
     "ingest": "ingest",
     "pretrain": "pretrain",
     "teacher": "teach",
-    "train": "train",
+    "train": "fit",
     "evaluate": "evaluate",
     "index": "build_index",
     "search": "read_drawing",

@@ -119,3 +119,15 @@ def test_a_lost_terminal_leaves_a_checkpoint_of_a_training_on_a_ray_of_its_own(d
     psutil.wait_procs(children, timeout=60)
     (manifest,) = tmp_path.glob("runs/*/checkpoints/step-*/manifest.json")
     assert int(re.fullmatch(r"step-(\d+)", manifest.parent.name)[1]) > 0
+
+
+def test_a_ray_of_our_own_writes_no_token_to_the_users_home_and_does_not_talk_of_it(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    clean = {name: value for name, value in environment(HOME=str(home)).items() if name != "RAY_AUTH_MODE"}
+    words = [sys.executable, *INGEST, "--root", str(tmp_path / "root"), "--num-workers", "1"]
+    done = subprocess.run(words, env=clean, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (home / ".ray").exists()
+    assert "oken authentication" not in done.stderr
+    assert "\x1b[" not in done.stderr

@@ -11,12 +11,11 @@ from typing import Any
 
 from zsbir.base import events
 from zsbir.base.artifact import Artifact
-from zsbir.recipes import recipe
 from zsbir.training.config import TrainConfig
 from zsbir.training_run.plan import InputUris, Settings
 
 FITTED = ("folder",)
-"""Recipes of which `fitted` chooses fields."""
+"""Recipes of which `fit` chooses fields."""
 
 EPOCHS = 12
 """How often a small collection is shown. Larger ones are shown as often as MOST_STEPS allow."""
@@ -31,30 +30,26 @@ EVALUATIONS = 4
 """Evaluations on the dev classes, and checkpoints, of a training."""
 
 
-def configured(
-    name: str, changes: Mapping[str, Any], uris: InputUris, settings: Settings, *, gpu: bool | None = None
+def fit(
+    config: TrainConfig, given: Collection[str], uris: InputUris, settings: Settings, *, gpu: bool | None = None
 ) -> TrainConfig:
-    """Return a recipe with changes, its open fields chosen for the data set where the recipe leaves some open.
+    """Return a configuration with the fields that its recipe leaves open chosen for the data set; other recipes stay as they are.
 
-    gpu: whether a GPU computes; None: as `settings` and this machine say. Raises InputError for an unknown recipe, bad changes, or
-    an address that is no data set.
+    given: fields that are not to be chosen. gpu: whether a GPU computes; None: as `settings` and this machine say. Without a data
+    set nothing is chosen. Raises InputError for an address that is none.
     """
-    changes = dict(changes)
-    if "epochs" in changes:
-        changes.setdefault("steps", 0)  # a user who gives epochs does not want the recipe's steps
-    config = recipe(name).replace(**changes)
-    if name not in FITTED or not uris.dataset:
+    if config.recipe not in FITTED or not uris.dataset:
         return config
     counts = Artifact(uris.dataset, "dataset").manifest.counts
     gpu = _computes_on_gpu(settings) if gpu is None else gpu
-    chosen = fitted(config, changes, counts, gpu=gpu, knowledge=bool(uris.knowledge))
-    shown = ", ".join(f"{field} {value}" for field, value in chosen.items())
-    if shown:
-        events.say(f"{name}: chosen for this data set and a {'GPU' if gpu else 'CPU'}: {shown}")
+    chosen = choose(config, given, counts, gpu=gpu, knowledge=bool(uris.knowledge))
+    if chosen:
+        shown = ", ".join(f"{field} {value}" for field, value in chosen.items())
+        events.say(f"{config.recipe}: chosen for this data set and a {'GPU' if gpu else 'CPU'}: {shown}")
     return config.replace(**chosen)
 
 
-def fitted(config: TrainConfig, given: Collection[str], counts: Mapping[str, int], *, gpu: bool, knowledge: bool) -> dict[str, Any]:
+def choose(config: TrainConfig, given: Collection[str], counts: Mapping[str, int], *, gpu: bool, knowledge: bool) -> dict[str, Any]:
     """Return the fields that were not given, chosen for a data set with these counts (of its manifest)."""
     device = "gpu" if gpu else "cpu"
     splits = ("train", "dev") if config.train_on_dev else ("train",)

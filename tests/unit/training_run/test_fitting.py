@@ -7,12 +7,17 @@ import pytest
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.data.samples import load_samples
-from zsbir.recipes import recipe
+from zsbir.recipes import changed_recipe, recipe
 from zsbir.training.loop import plan_training
-from zsbir.training_run.fitting import CLASSES, LEAST_STEPS, MOST_STEPS, configured, fitted
+from zsbir.training_run.fitting import CLASSES, LEAST_STEPS, MOST_STEPS, choose, fit
 from zsbir.training_run.plan import InputUris, Settings
 
 FOLDER = recipe("folder")
+
+
+def fitted(name, changes, inputs, settings, **options):
+    """Do as the commands do with a recipe and its changes."""
+    return fit(changed_recipe(name, changes), changes, inputs, settings, **options)
 
 
 def counts(classes, images, dev=0):
@@ -27,7 +32,7 @@ def counts(classes, images, dev=0):
 
 
 def chosen(classes=8, images=400, *, given=(), gpu=False, knowledge=False, **changes):
-    return fitted(FOLDER.replace(**changes), {*given, *changes}, counts(classes, images, dev=3), gpu=gpu, knowledge=knowledge)
+    return choose(FOLDER.replace(**changes), {*given, *changes}, counts(classes, images, dev=3), gpu=gpu, knowledge=knowledge)
 
 
 def test_a_batch_has_no_more_classes_than_the_training_split():
@@ -61,26 +66,26 @@ def test_without_knowledge_there_is_no_preservation():
 
 def test_the_choice_can_be_trained_and_is_the_same_each_time(dataset, capsys):
     inputs = InputUris(dataset=dataset)
-    config = configured("folder", {}, inputs, Settings(), gpu=False)
+    config = fitted("folder", {}, inputs, Settings(), gpu=False)
     assert "folder: chosen for this data set and a CPU: image_px 128, " in capsys.readouterr().err
-    assert configured("folder", {}, inputs, Settings(), gpu=False) == config
+    assert fitted("folder", {}, inputs, Settings(), gpu=False) == config
     assert len(plan_training(config, load_samples(Artifact(dataset, "dataset")), 1)) == config.steps
-    assert configured("folder", config.model_dump(exclude={"recipe"}), inputs, Settings(), gpu=True) == config, "a YAML file wins"
+    assert fitted("folder", config.model_dump(exclude={"recipe"}), inputs, Settings(), gpu=True) == config, "a YAML file wins"
 
 
 def test_data_parallel_workers_compute_on_the_gpus_they_hold(dataset):
     inputs = InputUris(dataset=dataset)
-    assert configured("folder", {}, inputs, Settings(num_workers=2)).image_px == 128
-    assert configured("folder", {}, inputs, Settings(num_workers=2, gpus_per_worker=1)).image_px == 224
+    assert fitted("folder", {}, inputs, Settings(num_workers=2)).image_px == 128
+    assert fitted("folder", {}, inputs, Settings(num_workers=2, gpus_per_worker=1)).image_px == 224
 
 
 def test_other_recipes_are_as_they_are(dataset, capsys):
-    config = configured("toy", {"epochs": 3}, InputUris(dataset=dataset), Settings())
+    config = fitted("toy", {"epochs": 3}, InputUris(dataset=dataset), Settings())
     assert config == recipe("toy").replace(epochs=3, steps=0)
     assert capsys.readouterr().err == ""
 
 
 def test_an_address_that_is_no_data_set_is_an_error_and_none_is_left_to_the_training(run):
     with pytest.raises(InputError, match="run"):
-        configured("folder", {}, InputUris(dataset=run), Settings())
-    assert configured("folder", {}, InputUris(), Settings()) == FOLDER
+        fitted("folder", {}, InputUris(dataset=run), Settings())
+    assert fitted("folder", {}, InputUris(), Settings()) == FOLDER
