@@ -271,7 +271,8 @@ def judge(night: Night) -> None:
     for each in night.wanted:
         job, attempts = jobs[each.id], night.queue.store.attempts(each.id)
         ends = [attempt.cause for attempt in attempts]
-        about = f"job {each.id}: {each.job}\n{[(attempt.cause, attempt.message) for attempt in attempts]}\n{night.queue.log(each.id)[-2000:]}"
+        told = [(attempt.cause, attempt.message) for attempt in attempts]
+        about = f"job {each.id}: {each.job}\n{told}\n{night.queue.log(each.id)[-2000:]}"
         seen.update(ends)
         assert job["state"] == each.state, about
         assert each.state in lines[each.id], about
