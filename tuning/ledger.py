@@ -17,7 +17,7 @@ from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError
 from zsbir.base.parquet import read_numbers
 from zsbir.training.forecast import shown_minutes
-from zsbir.training.loop import DEV_SCORE
+from zsbir.training.loop import DEV_METRIC, DEV_SCORE
 from zsbir.training_run.plan import resolve
 
 
@@ -148,6 +148,9 @@ class Ledger:
             if trial.score is not None:
                 scores = {DEV_SCORE: trial.score} | ({f"{DEV_SCORE}_best": best.score} if best and best.score is not None else {})
                 watch.record_metrics(trial.number, scores, keep=True)
+        best = leader(trials)
+        if best and best.score is not None:
+            watch.record_score(best.score, DEV_METRIC, "dev")
 
     def left(self, number: int) -> None:
         """Note that a trial is no longer training."""

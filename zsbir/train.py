@@ -45,9 +45,12 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings, context: Loc
     watch.record_facts(run=job.run)
     if exists(job.run):
         events.say(f"already trained: {job.run}")
-        events.say(kept(Artifact(job.run, "run")))
+        watch.record_found(job.run)
+        run = Artifact(job.run, "run")
+        _record_best(run)
+        events.say(kept(run))
         deliver_again(job)
-        return Artifact(job.run, "run")
+        return run
     with alone(job.run):
         open_folder(layout.checkpoints_uri(job.run)).check_writable()
         _run(job, context)
@@ -64,6 +67,13 @@ def kept(run: Artifact) -> str:
     if isinstance(score, int | float):
         return f"kept: step {step}, dev/map_all {score:.3f}"
     return f"kept: step {step}, the last one, since no dev classes were held out to score the steps"
+
+
+def _record_best(run: Artifact) -> None:
+    """Tell who follows this process how good a run's encoder is on the dev classes, where it was scored."""
+    score, step = run.manifest.facts.get("best_dev_map_all"), run.manifest.counts.get("best_step")
+    if isinstance(score, int | float):
+        watch.record_score(float(score), "map_all", "dev", step)
 
 
 def _run(job: Job, context: LocalContext | None) -> None:

@@ -19,12 +19,15 @@ from services.common.credentials import has_secret
 from services.jobs.queue.leader import Leadership
 from services.jobs.queue.records import Attempt, Job
 from services.jobs.queue.resources import LABELS, Resources
+from services.jobs.queue.retries import OutagePolicy
 from services.jobs.queue.states import StopReason
 from services.jobs.queue.store import TOO_LATE, StaleLease, Store
 from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
+from services.jobs.runs.durations import LAST_JOBS, expected_durations
 from services.jobs.runs.executor import Executor, ExecutorStatus, ExecutorUnavailable, Rejected, Task
 from services.jobs.runs.model_inputs import has_models
-from services.jobs.runs.progress import StepStatus, as_finished, read_status
+from services.jobs.runs.names import recipe_of
+from services.jobs.runs.progress import StepStatus, as_finished, read_status, stages_of
 from services.jobs.runs.settings import DispatcherSettings
 from services.jobs.runs.steps import computes_in_one_process, resources_of, steps_of
 from zsbir.base import events
@@ -59,6 +62,7 @@ class _Observation:
     exiting_since_s: float = float("inf")
     models_recorded: bool = False
     reported: dict[str, Any] = field(default_factory=dict)
+    expected_s: dict[str, float] | None = None
 
     def update_silence_s(self, heartbeat_version: str | None, now_s: float, most_s: float) -> float:
         """Take note of a check, and return the seconds without a heartbeat.
@@ -191,7 +195,9 @@ class Dispatcher:
         """Check an attempt whose process has begun. Return its end where it is lost, None as long as it is alive."""
         patience_s = self.settings.patience_s
         if seen.update_silence_s(attempt_dir.heartbeat_version(), self._clock(), most_s=patience_s / 4) <= patience_s:
-            self._report(attempt, read_status(attempt_dir), seen)
+            if seen.expected_s is None:
+                seen.expected_s = self._expected_s(job)
+            self._report(attempt, read_status(attempt_dir, seen.expected_s), seen)
             self._record_models(job, attempt, attempt_dir, seen)
         else:
             status = self.executor.get_status(attempt.submission_id)
@@ -303,6 +309,13 @@ class Dispatcher:
             self.store.record_models(self.leadership.held, attempt, models)
             seen.models_recorded = True
 
+    def _expected_s(self, job: Job) -> dict[str, float]:
+        """Return the seconds that each stage took in earlier jobs of the same kind and recipe."""
+        recipe = recipe_of(job.kind, job.config)
+        earlier = self.store.jobs(states=["succeeded"], kind=job.kind, limit=10 * LAST_JOBS)
+        alike = [stages_of(each.progress) for each in earlier if recipe_of(each.kind, each.config) == recipe]
+        return expected_durations(alike[:LAST_JOBS])
+
     def _record_end(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, end: End) -> None:
         """Record how far the attempt came, and how it ended."""
         status = read_status(attempt_dir)
@@ -311,7 +324,9 @@ class Dispatcher:
             resumed_from = str(status.facts.get("resumed_from", ""))
             self.store.report(self.leadership.held, attempt, progress, resumed_from=resumed_from)
         times = {"began_s": end.began_s, "ended_s": end.ended_s, "ran_s": end.ran_s}
-        state = self.store.end(self.leadership.held, attempt, end.cause, message=end.message, result=end.result, **times)
+        words = {"message": end.message, "result": end.result}
+        outages = OutagePolicy(self.settings.outage_pause_s, give_up_s=self.settings.outage_s)
+        state = self.store.end(self.leadership.held, attempt, end.cause, **words, **times, outages=outages)
         message = f": {end.message}" if end.message else ""
         events.say(f"job {job.id}: attempt {attempt.number} {end.cause}{message}; the job is {state}")
 
