@@ -10,7 +10,7 @@ import tuning.config
 import tuning.sweep
 from services.jobs.queue.states import KINDS, Kind
 from services.jobs.runs.allowed_paths import AllowedPaths
-from services.jobs.runs.steps import PIPELINE, SINGLE, steps_of
+from services.jobs.runs.steps import PIPELINE, PIPELINE_INPUTS, SINGLE, steps_of
 from tuning.space import SPACES
 from zsbir import evaluate, index, ingest, pretrain, teacher, train
 from zsbir.base.artifact import Artifact, exists
@@ -69,6 +69,11 @@ class Schema:
         """Return each field that may be submitted, with its class."""
         return {name: part for part in self.parts for name in part.model_fields if name not in NOT_SUBMITTED}
 
+
+CONDITIONS: Mapping[str, Mapping[str, Any]] = {
+    "ingest": {"if": {"properties": {"layout": {"const": "toy"}}}, "else": {"required": ["path"]}},
+}
+"""What a command requires depending on its other fields, as parts of its JSON schema."""
 
 RECIPE = ("recipe", f"starting point: {', '.join(RECIPES)}")
 SCHEMAS: Mapping[str, Schema] = {
@@ -213,7 +218,11 @@ def _is_there(uri: str, role: str) -> bool:
 
 
 def describe_kinds() -> dict[str, Any]:
-    """Return the JSON schema of every kind, for forms and command lines, and the values of each recipe."""
+    """Return the JSON schema of every kind, for forms and command lines, and what holds for fields that are left out.
+
+    recipes: the values of a training by recipe. starts: what a pipeline of a recipe begins with, by step. inputs: for each step of
+    a pipeline, the step that gives each of its fields.
+    """
     kinds = {kind: _describe_kind(kind) for kind in SINGLE}
     kinds["pipeline"] = {
         "type": "object",
@@ -231,6 +240,8 @@ def describe_kinds() -> dict[str, Any]:
         "recipes": recipes,
         "about_recipes": about,
         "order": list(PIPELINE),
+        "starts": STARTS,
+        "inputs": {step: {name: each.step for name, each in inputs.items()} for step, inputs in PIPELINE_INPUTS.items()},
     }
 
 
@@ -246,6 +257,7 @@ def _describe_kind(kind: str) -> dict[str, Any]:
         "description": _summary_of(kind),
         "properties": {**extra, **properties},
         "required": list(schema.required),
+        **CONDITIONS.get(kind, {}),
         "additionalProperties": False,
     }
 

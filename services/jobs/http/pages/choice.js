@@ -1,0 +1,43 @@
+// What one may want of the queue: a pipeline of a recipe, one for pictures of one's own, or a single step.
+
+import { h } from "./dom.js";
+
+/** Recipes for pictures of one's own, the best one first. */
+const FOR_OWN_PICTURES = ["folder", "custom"];
+
+/** The recipe that a form for somebody's own pictures begins with. */
+export const ownRecipe = ({ recipes }) => FOR_OWN_PICTURES.find((name) => name in recipes);
+
+/** The choice as a node. Each of its links opens the form for one thing. */
+export function choice(schemas) {
+  const { kinds, recipes, starts } = schemas;
+  const own = ownRecipe(schemas);
+  const names = Object.keys(recipes).filter((name) => name !== own);
+  const needsNothing = (name) => Boolean(starts[name]?.ingest?.layout);
+  const cards = [
+    ...names.filter(needsNothing).map((name) => recipeCard(name, schemas, "It draws its own pictures.")),
+    card("/submit?pictures", "My own pictures", h("p", {}, "Folders of photos and sketches by class: you say where they are."), facts(recipes[own], own)),
+    ...names.filter((name) => !needsNothing(name)).map((name) => recipeCard(name, schemas, "You say where its pictures are.")),
+  ];
+  const single = Object.keys(kinds).filter((kind) => kind !== "pipeline");
+  return [
+    h("h1", {}, "Submit a job"),
+    h("section", { "aria-labelledby": "whole" }, h("h2", { id: "whole" }, "The whole way, from pictures to a model that searches"),
+      h("ul", { class: "choice" }, cards)),
+    h("section", { "aria-labelledby": "single" }, h("h2", { id: "single" }, "One step alone"),
+      h("ul", { class: "single" }, single.map((kind) =>
+        h("li", {}, h("a", { href: `/submit?kind=${encodeURIComponent(kind)}` }, h("b", {}, kind)), h("span", { class: "quiet" }, kinds[kind].description))))),
+  ];
+}
+
+const recipeCard = (name, { recipes, about_recipes }, needs) =>
+  card(`/submit?recipe=${encodeURIComponent(name)}`, name, h("p", {}, withCode(about_recipes[name] ?? "")), facts(recipes[name], needs));
+
+const card = (href, title, ...content) =>
+  h("li", {}, h("a", { class: "panel card", href }, h("b", { class: "card-title" }, title), content));
+
+const facts = ({ backbone, image_px, steps, epochs }, more) =>
+  h("p", { class: "quiet" }, [backbone, `${image_px} px`, steps ? `${steps} steps` : `${epochs} epochs`, more].join(" · "));
+
+/** A text whose `code` is set as code. */
+export const withCode = (text) => text.split("`").map((part, index) => (index % 2 ? h("code", {}, part) : part));
