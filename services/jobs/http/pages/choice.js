@@ -15,9 +15,10 @@ export function choice(schemas) {
   const names = Object.keys(recipes).filter((name) => name !== own);
   const needsNothing = (name) => Boolean(starts[name]?.ingest?.layout);
   const cards = [
-    ...names.filter(needsNothing).map((name) => recipeCard(name, schemas, "It draws its own pictures.")),
-    card("/submit?pictures", "My own pictures", h("p", {}, "Folders of photos and sketches by class: you say where they are."), facts(recipes[own], own)),
-    ...names.filter((name) => !needsNothing(name)).map((name) => recipeCard(name, schemas, "You say where its pictures are.")),
+    ...names.filter(needsNothing).map((name) => recipeCard(name, schemas, "draws its own pictures")),
+    card("/submit?pictures", "My own pictures", h("p", {}, "Folders of photos and sketches by class. You say where they are; the other settings are there to be changed, not to be filled in."),
+      facts(recipes[own], `recipe ${own}`)),
+    ...names.filter((name) => !needsNothing(name)).map((name) => recipeCard(name, schemas, "needs its pictures")),
   ];
   const single = Object.keys(kinds).filter((kind) => kind !== "pipeline");
   return [
@@ -36,8 +37,7 @@ const recipeCard = (name, { recipes, about_recipes }, needs) =>
 const card = (href, title, ...content) =>
   h("li", {}, h("a", { class: "panel card", href }, h("b", { class: "card-title" }, title), content));
 
-const facts = ({ backbone, image_px, steps, epochs }, more) =>
-  h("p", { class: "quiet" }, [backbone, `${image_px} px`, steps ? `${steps} steps` : `${epochs} epochs`, more].join(" · "));
+const facts = ({ steps, epochs }, more) => h("p", { class: "quiet" }, [steps ? `${steps} steps` : `${epochs} epochs`, more].join(" · "));
 
 /** A text whose `code` is set as code. */
 export const withCode = (text) => text.split("`").map((part, index) => (index % 2 ? h("code", {}, part) : part));

@@ -18,7 +18,7 @@ class Single {
     const schema = schemas.kinds[kind];
     const conditional = schema.else?.required ?? [];
     const outside = ["recipe", ...(schema.required ?? []), ...conditional].filter((name) => name in schema.properties);
-    this.section = new Section("", schema, { outside });
+    this.section = new Section("", schema, { title: "All others", outside });
     this.first = this.section.outside;
     this.recipe = this.section.field("recipe");
     this.rest = this.section.node;

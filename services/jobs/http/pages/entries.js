@@ -81,13 +81,13 @@ export function running(queue) {
 export const keyOf = (job) => (job.array ? `array ${job.array.id}` : job.id);
 
 function jobCard(queue, job) {
-  const { frac, metrics } = job.progress;
+  const { frac } = job.progress;
   return [
     h("div", { class: "row" }, box(queue, job), nameOf(job), stateOf(job.cancelling ? "cancelling" : job.state), whose(job),
       h("span", { class: "end" }, scoreOf(job.score), h("b", {}, isKnown(frac) ? percent(frac) : ""), mayCancel(queue.me, job) && button("cancel", job, "Cancel"))),
     bar(frac, `Progress of job ${job.id}`),
     h("p", { class: "quiet" }, progressWords(job.progress) || "no progress reported yet"),
-    h("p", { class: "metrics" }, metricWords(metrics).map((each) => h("span", {}, each))),
+    h("p", { class: "metrics" }, metricWords(job).map((each) => h("span", {}, each))),
   ];
 }
 
@@ -96,9 +96,9 @@ function arrayCard(queue, job) {
   const words = [isKnown(array.left_s) && `${duration(array.left_s)} left`, array.counts.queued && array.reason].filter(Boolean).join(" · ");
   return [
     h("div", { class: "row" }, arrayName(queue, job), countsOf(array), whose(job),
-      h("span", { class: "end" }, bestOf(array), h("b", {}, percent(array.frac)), arrayActions(queue, job))),
+      h("span", { class: "end" }, h("b", {}, percent(array.frac)), arrayActions(queue, job))),
     bar(array.frac, `Progress of array ${array.id}`),
-    h("p", { class: "quiet" }, words),
+    h("p", { class: "quiet row" }, bestOf(array), words && h("span", {}, words)),
     isOpen(queue, array) && memberTable(queue, array),
   ];
 }
@@ -126,13 +126,16 @@ export function ended(queue, most) {
   if (!queue.ended.length) return nothing("No job that has ended matches.");
   const rows = queue.ended.flatMap((job) => rowsOf(queue, job, job.array ? endedArray(queue, job) : endedJob(queue, job)));
   const all = queue.endedShown >= most && nothing(`The newest ${most}; filter to see older ones.`);
-  return [table("Jobs that have ended", ["job", "state", "score", "project · owner", "ended", "took", "message", hidden("actions")], rows),
+  return [table("Jobs that have ended", ["job", "state", "score", "project · owner", "ended", "message", hidden("actions")], rows),
     queue.endedMore ? moreOf("endedShown", "Show more") : all];
 }
 
-const endedJob = (queue, job) => [nameOf(job), stateOf(job.state), scoreOf(job.score), whose(job), ago(job.ended_s),
-  duration(job.ended_s - (job.started_s ?? job.ended_s)),
-  h("span", { class: "message" }, job.state === "succeeded" && !job.score ? metricWords(job.progress.metrics).slice(0, 2).join(" · ") : sayOf(job)),
+const endedJob = (queue, job) => [nameOf(job), stateOf(job.state), scoreOf(job.score), whose(job), endOf(job),
+  h("span", { class: "message" }, job.state === "succeeded" && !job.score ? metricWords(job).slice(0, 2).join(" · ") : sayOf(job)),
   mayRetry(queue.me, job) && button("retry", job, "Retry")];
 
-const endedArray = (queue, job) => [arrayName(queue, job), countsOf(job.array), bestOf(job.array), whose(job), ago(job.ended_s), "", "", arrayActions(queue, job)];
+/** When a job ended, and how long it took. */
+const endOf = ({ started_s, ended_s }) =>
+  h("span", { class: "named" }, ago(ended_s), started_s && h("span", { class: "quiet" }, `took ${duration(ended_s - started_s)}`));
+
+const endedArray = (queue, job) => [arrayName(queue, job), countsOf(job.array), bestOf(job.array), whose(job), ago(job.ended_s), "", arrayActions(queue, job)];

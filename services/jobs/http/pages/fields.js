@@ -48,7 +48,7 @@ export class Field {
 
   /** Shows whether the field is required, or what it changes. */
   refresh() {
-    const isMarked = this.marked && this.differs;
+    const isMarked = this.marked && this.differs && !this.needed;
     this.node.classList.toggle("differs", isMarked);
     const before = this.stands.text ?? shown(this.stands.value);
     this.mark.textContent = this.needed ? " required" : isMarked ? ` ${this.stands.from ?? "default"}: ${before}` : "";

@@ -6,6 +6,7 @@ import { choice, ownRecipe, withCode } from "./choice.js";
 import { commandLine } from "./command.js";
 import { configurationOf } from "./configuration.js";
 import { copied, h, show } from "./dom.js";
+import { suggest } from "./suggestions.js";
 import { givenBy, termsOf } from "./template.js";
 import { Terms } from "./terms.js";
 
@@ -79,7 +80,7 @@ class Form {
       h("div", { class: "form-fields" },
         this.configuration.first.length > 0 && h("div", { class: "fields first" }, this.configuration.first.map((field) => field.node)),
         this.terms.node,
-        h("section", {}, h("h2", {}, kind === "pipeline" ? "Its steps" : "More of it"), this.configuration.rest)),
+        h("section", {}, h("h2", {}, kind === "pipeline" ? "Its steps" : "Its other settings"), this.configuration.rest)),
       h("aside", { class: "panel", "aria-label": "What will be submitted" }, h("h2", {}, "What will be submitted"), this.command, this.lacking, this.problem, this.send));
   }
 
@@ -87,6 +88,7 @@ class Form {
   put(main) {
     main.replaceChildren(this.node);
     this.refresh();
+    if (this.kind !== "pipeline") suggest(this.configuration.fields, this.node); // a pipeline's steps take what earlier ones make
     (this.#lacking()[0] ?? this.send).control?.focus();
   }
 

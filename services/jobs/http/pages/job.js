@@ -68,7 +68,7 @@ function drawAll(page, job, me) {
 }
 
 function headOf(job, me) {
-  const { frac, metrics } = job.progress;
+  const { frac } = job.progress;
   const state = job.cancelling && !isOver(job) ? "cancelling" : job.state;
   const waits = job.state === "queued" && [job.place && `${ordinal(job.place)} in line`, job.reason || (job.place ? "it starts next" : "")].filter(Boolean).join(": ");
   return [
@@ -84,7 +84,7 @@ function headOf(job, me) {
       h("div", { class: "row" }, h("span", { class: "quiet" }, progressWords(job.progress) || "no progress reported yet"), h("b", { class: "end" }, isKnown(frac) ? percent(frac) : "")),
       bar(frac, `Progress of job ${job.id}`)),
     job.score && h("p", { class: "kept" }, h("b", {}, number(job.score.value)), ` ${job.score.metric} on the ${job.score.on} classes`, isKnown(job.score.step) && h("span", { class: "quiet" }, ` kept from step ${job.score.step}`)),
-    h("p", { class: "metrics" }, LIVE.includes(job.state) && metricWords(metrics).map((each) => h("span", {}, each))),
+    h("p", { class: "metrics" }, LIVE.includes(job.state) && metricWords(job).map((each) => h("span", {}, each))),
   ];
 }
 
@@ -135,7 +135,7 @@ const short = (uri) => h("span", { class: "message", title: uri || null }, uri.s
 function stepsOf(job) {
   if (job.kind !== "pipeline" || !job.steps?.length) return [];
   return section("Steps", h("ol", { class: "flow" }, job.steps.map((step) =>
-    h("li", { "data-key": step.name }, h("b", {}, step.name), stateOf(step.state), step.made && copied(step.made, `the address of ${step.name}`)))));
+    h("li", { "data-key": step.name }, h("b", {}, step.name), stateOf(isOver(job) && step.state === "waiting" ? "not_reached" : step.state), step.made && copied(step.made, `the address of ${step.name}`)))));
 }
 
 function attemptsOf(job) {

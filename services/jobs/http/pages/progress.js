@@ -16,10 +16,10 @@ export function progressWords(progress) {
   ].filter(Boolean).join(" · ");
 }
 
-/** The most telling of the last metrics: the loss and the dev scores; without these, the first few. */
-export function metricWords(metrics) {
+/** The most telling of the last metrics: the loss, and the dev scores unless a kept one is shown; without these, the first few. */
+export function metricWords({ progress: { metrics }, score }) {
   const all = Object.entries(metrics ?? {}).filter(([name, value]) => name !== "step" && value !== null);
-  const main = all.filter(([name]) => name === "train/loss" || name.startsWith("dev/"));
+  const main = all.filter(([name]) => name === "train/loss" || (name.startsWith("dev/") && !score));
   return (main.length ? main : all.slice(0, 4))
     .map(([name, value]) => `${name} ${number(value)}`);
 }

@@ -39,7 +39,7 @@ export class Terms {
     this.changes = h("span", { class: "changes" });
     this.node = h("section", { "aria-labelledby": "terms" }, h("h2", { id: "terms" }, "The job"),
       h("div", { class: "fields" }, open.map((field) => field.node)),
-      h("details", { class: "fold" }, h("summary", {}, h("b", {}, "More of it: several values, resources, time limits"), this.changes), h("div", { class: "fields" }, folded.map((field) => field.node))));
+      h("details", { class: "fold" }, h("summary", {}, h("b", {}, "Several values, resources, time limits"), this.changes), h("div", { class: "fields" }, folded.map((field) => field.node))));
     for (const field of this.fields) if (field.schema.default === undefined) field.stand({ text: "" });
     const { project, priority, time_limit_s, notify } = given;
     const values = { project: project === "default" ? null : project, priority: priority || null, notify: notify?.length ? notify : null, ...held(given), time_limit_min: time_limit_s ? time_limit_s / 60 : null };

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from servers.job_pages import Queue
+from servers.job_pages import PIPELINE, Queue
 
 from services.jobs.cli.client import Client
 from services.jobs.queue.records import Job
@@ -125,7 +125,7 @@ def test_lists_and_whole_numbers_arrive_as_what_they_are(queue: Queue, visit) ->
     page = there.open("/submit?kind=ingest")
     page.get_by_label("layout").select_option("toy")
     expect(page.get_by_label("path")).to_be_hidden()
-    page.locator("summary", has_text="Settings").click()
+    page.locator("summary", has_text="All others").click()
     page.locator("#unseen_classes").fill("cat, dog ,")
     page.locator("#seed").fill("7")
     submit(page, 1)
@@ -251,7 +251,7 @@ def test_seeds_and_values_make_an_array_that_starts_after_another_job(queue: Que
     page.get_by_role("button", name="Submit the job").click()
     expect(page.locator(".field", has=page.locator("#job-after")).get_by_role("alert")).to_contain_text("whole numbers")
     page.locator("#job-after").fill("1")
-    page.get_by_text("several values").first.click()
+    page.get_by_text("Several values").first.click()
     page.get_by_label("several values").fill("train.lr=0.001,0.002")
     page.get_by_role("button", name="Submit the job").click()
     page.wait_for_url("**/?array=2")
@@ -260,4 +260,19 @@ def test_seeds_and_values_make_an_array_that_starts_after_another_job(queue: Que
     assert trained == [{"recipe": "toy", "seed": seed, "lr": lr} for seed in (0, 1) for lr in (0.001, 0.002)]
     assert queue.store.job(5).name.startswith("the night's")
     assert queue.store.job(5).after == [{"job": 1, "on": "success"}]
+    there.check()
+
+
+def test_fields_that_take_an_address_offer_what_jobs_have_made(queue: Queue, visit) -> None:
+    queue.submit("ingest", {"layout": "toy"}, name="drawn")
+    queue.end(queue.start(), "succeeded", result="/data/drawn")
+    queue.submit("pipeline", PIPELINE)
+    queue.end(queue.start(*PIPELINE), "succeeded", made={"ingest": "/data/other", "teacher": "/knowledge/other"})
+    there = visit(queue)
+    page = there.open("/submit?kind=train")
+    expect(page.locator("#made-dataset option")).to_have_count(2)
+    expect(page.locator("#made-dataset option").first).to_have_attribute("value", "/data/drawn")
+    expect(page.locator("#made-knowledge option")).to_have_attribute("value", "/knowledge/other")
+    expect(page.get_by_label("dataset")).to_have_attribute("list", "made-dataset")
+    expect(page.locator("#weights")).not_to_have_attribute("list", "made-weights")
     there.check()
