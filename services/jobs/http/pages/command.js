@@ -1,5 +1,7 @@
 // A submission as the command line that does the same.
 
+import { quoted } from "./words.js";
+
 /** The steps that a pipeline has whether or not anybody asks for them. Any other one needs to be named. */
 const ALWAYS = ["ingest", "teacher", "train", "evaluate", "index"];
 
@@ -8,10 +10,12 @@ export const held = ({ cpus, gpus }) => (cpus === 1 && gpus === 0 ? {} : { cpus,
 
 /** The command line of a submission, in the words of the API. A step without any field has no flag, so it is given in a file. */
 export function commandLine({ kind, config, ...terms }) {
+  const { words = [], ...fields } = kind === "command" ? { cwd: "", ...config } : config;
   const bare = kind === "pipeline" ? Object.keys(config).filter((step) => !ALWAYS.includes(step) && isEmpty(config[step])) : [];
   const file = bare.length ? ` <<'YAML'\n${bare.map((step) => `${step}: {}`).join("\n")}\nYAML` : "";
-  const words = [`python -m services.jobs submit ${kind}`, ...(bare.length ? ["--config=/dev/stdin"] : []), ...flags(config), ...options(terms)];
-  return words.join(" \\\n  ") + file;
+  const own = words.length ? [`-- ${words.map(quoted).join(" ")}`] : [];
+  const parts = [`python -m services.jobs submit ${kind}`, ...(bare.length ? ["--config=/dev/stdin"] : []), ...flags(fields), ...options(terms), ...own];
+  return parts.join(" \\\n  ") + file;
 }
 
 const isEmpty = (values) => isMapping(values) && !Object.keys(values).length;
@@ -25,7 +29,8 @@ const flags = (config, step = "") => Object.entries(config).flatMap(([name, valu
 function options({ name, each, after, notify, project, priority, cpus, gpus, time_limit_s, start_by_s }) {
   const needed = (on) => (after ?? []).filter((one) => one.on === on).map((one) => one.job).join(",");
   const given = {
-    name, after: needed("success"), "after-any": needed("end"), notify: (notify ?? []).join(","),
+    name, after: needed("success"), "after-any": needed("end"),
+    notify: (notify ?? []).map(({ to }) => to).join(","), "notify-on": notify?.some(({ on }) => on === "failure") ? "failure" : "",
     project: project === "default" ? "" : project, priority: priority || "", ...held({ cpus, gpus }),
     "time-limit": time_limit_s ? `${time_limit_s}s` : "", "start-by": start_by_s ? new Date(start_by_s * 1000).toISOString() : "",
   };
@@ -40,6 +45,3 @@ function flag(name, value) {
 }
 
 const valueText = (value) => (value === null ? "none" : String(value));
-
-/** A text as one word of a shell. */
-export const quoted = (text) => (/^[\w./:,@%+-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);

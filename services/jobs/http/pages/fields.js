@@ -1,6 +1,7 @@
 // A control for each field of a schema. An empty one is not sent; its placeholder is the value that holds then.
 
 import { h } from "./dom.js";
+import { isCut, quoted, wordsOf } from "./words.js";
 
 const NONE = "none";
 const isNone = (value) => value === null || value === undefined || value === "" || (Array.isArray(value) && !value.length);
@@ -28,6 +29,11 @@ export class Field {
     this.node = h("div", { class: "field" }, h("label", { for: this.id }, label, this.mark), this.control,
       h("p", { class: "quiet", id: `${this.id}-about` }, given.description ?? ""), this.problem);
     this.stand(this.stands);
+  }
+
+  /** Whether its parts are the words of a command, which may have commas and spaces. */
+  get isWords() {
+    return this.name === "words" && this.schema.type === "array";
   }
 
   /** Shows what holds where nothing is given: {value, from}, where from names its origin, or {text} where only words tell it. */
@@ -72,13 +78,14 @@ export class Field {
     if (text === NONE && this.canBeNone) return null;
     if (this.schema.type === "boolean") return text === "yes";
     if (isNumeric(this.schema)) return Number(text);
+    if (this.isWords) return wordsOf(text);
     if (this.schema.type === "array") return text.split(",").map((each) => each.trim()).filter(Boolean);
     return text;
   }
 
   set value(value) {
     if (value === NONE && this.canBeNone) value = null;
-    this.#kept = value === undefined ? null : { text: shown(value), value };
+    this.#kept = value === undefined ? null : { text: this.isWords ? value.map(quoted).join(" ") : shown(value), value };
     this.control.value = this.#kept?.text ?? "";
     this.refresh();
   }
@@ -87,6 +94,7 @@ export class Field {
   get fault() {
     if (this.value === undefined && !this.control.validity.badInput) return this.needed ? `${this.label} is required` : "";
     if (isNumeric(this.schema) && Number.isNaN(this.value)) return `must be a number${this.canBeNone ? `, or ${NONE}` : ""}`;
+    if (this.isWords && isCut(this.control.value)) return "a quote is not closed";
     if (this.schema.says && !this.schema.pattern.test(this.control.value)) return this.schema.says;
     return this.control.validity.valueMissing ? "" : this.control.validationMessage;
   }
@@ -116,6 +124,7 @@ function controlOf(schema, canBeNone, attributes) {
     return h("select", attributes, h("option", { value: "" }), options.map((each) => h("option", { value: each }, String(each))));
   }
   const common = { autocomplete: "off", spellcheck: "false" };
+  if (schema.type === "array" && attributes.name === "words") return h("textarea", { rows: 3, ...common, ...attributes });
   if (!isNumeric(schema) || canBeNone) return h("input", { type: "text", inputmode: isNumeric(schema) && "decimal", ...common, ...attributes });
   const bounds = { min: schema.minimum ?? schema.exclusiveMinimum, max: schema.maximum ?? schema.exclusiveMaximum };
   return h("input", { type: "number", ...bounds, step: schema.type === "integer" ? 1 : "any", ...common, ...attributes });

@@ -17,13 +17,14 @@ const OPEN = {
 };
 const FOLDED = {
   each: { type: "string", description: "a job for each value, or each combination: lr=0.001,0.003; steps=100,200", ...PAIRS },
+  notify_on: { type: "string", enum: ["end", "failure"], default: "end", description: "which ends they are told of: each, or those without success" },
   after_any: { type: "string", description: "14: it starts once these jobs have ended, however they end", ...NUMBERS },
   cpus: { type: "number", minimum: 0, description: "CPUs that it holds; none: what its configuration takes" },
   gpus: { type: "number", minimum: 0, description: "GPUs that it holds; none: what its configuration takes" },
   time_limit_min: { type: "number", exclusiveMinimum: 0, description: "minutes that an attempt may run" },
   start_by: { type: "string", description: "the time by which it must have started, else it is given up" },
 };
-const LABELS = { each: "several values", after_any: "after any end", time_limit_min: "time limit", start_by: "start by" };
+const LABELS = { each: "several values", after_any: "after any end", notify_on: "notify on", time_limit_min: "time limit", start_by: "start by" };
 const TYPES = { start_by: "datetime-local" };
 const TRAINS = { train: "seed", sweep: "seed", pipeline: "train.seed" };
 
@@ -42,7 +43,7 @@ export class Terms {
       h("details", { class: "fold" }, h("summary", {}, h("b", {}, "Several values, resources, time limits"), this.changes), h("div", { class: "fields" }, folded.map((field) => field.node))));
     for (const field of this.fields) if (field.schema.default === undefined) field.stand({ text: "" });
     const { project, priority, time_limit_s, notify } = given;
-    const values = { project: project === "default" ? null : project, priority: priority || null, notify: notify?.length ? notify : null, ...held(given), time_limit_min: time_limit_s ? time_limit_s / 60 : null };
+    const values = { project: project === "default" ? null : project, priority: priority || null, ...toldOf(notify ?? []), ...held(given), time_limit_min: time_limit_s ? time_limit_s / 60 : null };
     for (const field of this.fields) field.value = values[field.name] ?? undefined;
   }
 
@@ -53,18 +54,22 @@ export class Terms {
 
   /** The values in the words of the API. */
   get values() {
-    const { seeds, each, after, after_any, time_limit_min, start_by, ...plain } = Object.fromEntries(this.fields.map((field) => [field.name, field.value]).filter(([, value]) => value !== undefined));
+    const { seeds, each, after, after_any, notify, notify_on, time_limit_min, start_by, ...plain } = Object.fromEntries(this.fields.map((field) => [field.name, field.value]).filter(([, value]) => value !== undefined));
     const several = { ...(seeds ? { [this.seed]: listed(seeds).map(valueOf) } : {}), ...pairs(each) };
     const needed = [...needs(after, "success"), ...needs(after_any, "end")];
     return {
       ...plain,
       ...(Object.keys(several).length ? { each: several } : {}),
+      ...(notify ? { notify: notify.map((to) => ({ to, on: notify_on ?? "end" })) } : {}),
       ...(needed.length ? { after: needed } : {}),
       ...(time_limit_min ? { time_limit_s: 60 * time_limit_min } : {}),
       ...(start_by ? { start_by_s: new Date(start_by).getTime() / 1000 } : {}),
     };
   }
 }
+
+/** The fields for a list of {to, on}. */
+const toldOf = (notify) => ({ notify: notify.length ? notify.map(({ to }) => to) : null, notify_on: notify.some(({ on }) => on === "failure") ? "failure" : null });
 
 const listed = (text) => text.split(",").map((each) => each.trim()).filter(Boolean);
 const needs = (text, on) => listed(text ?? "").map((job) => ({ job: /^\d+$/.test(job) ? Number(job) : job, on }));
