@@ -18,12 +18,14 @@ ROLES: tuple[Role, ...] = get_args(Role)
 class User:
     """The user who sends a request. Their name is the owner of what they submit.
 
-    projects: the only ones for which they may submit; empty: their token names none.
+    projects: the only ones for which they may submit; empty: their token names none. by_token: the request itself has a token, as a
+    program's has; False for a browser's session, and where the service asks for no tokens.
     """
 
     name: str
     role: Role
     projects: tuple[str, ...] = ()
+    by_token: bool = False
 
     def require_role(self, role: Role) -> None:
         """Raise Forbidden unless the user's role is at least this one."""

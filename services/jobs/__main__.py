@@ -58,6 +58,12 @@ class ServeSettings(Config):
     hosts: tuple[str, ...] = Field((), description="further host names under which browsers may open the page")
     places: tuple[str, ...] = Field((), description="further folders and s3:// prefixes that jobs may read, besides the root")
     mlflow_url: str = Field("", description="address of MLflow's pages, to which the page links")
+    allow_commands: bool = Field(False, description="operators with a token may submit any program as a job")
+    promotion: str = Field(
+        "operators",
+        pattern="^(operators|submitters)$",
+        description="who may submit jobs that promote a model: operators, submitters",
+    )
 
 
 class RayDispatch(Config):
@@ -161,6 +167,7 @@ def _dispatch(argv: Sequence[str]) -> None:
     from services.jobs.queue.store import open_store  # the database takes long to load, and the help needs none
     from services.jobs.runs.dispatcher import Dispatcher
     from services.jobs.runs.mlflow_cleanup import MlflowCleanup
+    from services.jobs.runs.notifications import Notifier
 
     tracking_uri = _tracking_uri(config.tracking_uri)
     config = config.replace(tracking_uri=tracking_uri)
@@ -169,6 +176,8 @@ def _dispatch(argv: Sequence[str]) -> None:
     dispatcher = Dispatcher(store, _executor(RayDispatch.of(executor)), config)
     stop = threading.Event()
     on_signals(lambda _: stop.set())
+    notifier = Notifier(store, lambda: dispatcher.leadership.lease, config.page_url)
+    threading.Thread(target=notifier.run, args=(stop,), daemon=True, name="notifications").start()
     cleanup = MlflowCleanup(store, config.tracking_uri, lambda: dispatcher.leadership.lease)
     threading.Thread(target=cleanup.run, args=(stop,), daemon=True, name="mlflow-cleanup").start()
     dispatcher.run(stop)
@@ -222,7 +231,7 @@ SERVICE_COMMANDS: dict[str, Command] = {
 }
 
 
-OPERATOR_COMMANDS = ("limits", "tokens")
+OPERATOR_COMMANDS = ("limits", "tokens", "notify")
 """Client commands that may be told the address of a job store."""
 
 

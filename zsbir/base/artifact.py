@@ -26,9 +26,9 @@ from zsbir.base import limits
 from zsbir.base.cache import cache_name, cached
 from zsbir.base.code import package_sha256
 from zsbir.base.config import Config
-from zsbir.base.errors import DataError, InputError, RunError
+from zsbir.base.errors import DataError, DiskFull, InputError, RunError
 from zsbir.base.events import Progress, say
-from zsbir.base.files import sha256_file, write_failure
+from zsbir.base.files import is_full, sha256_file, write_failure
 from zsbir.base.folder import TooLarge
 from zsbir.base.layout import WEIGHT_FILE, below_root, root_of
 from zsbir.base.manifest import (
@@ -342,21 +342,26 @@ SHOWN_FROM_MB = 50
 def draft(uri: str | Path, kind: Kind, name: str, *, quiet: bool = False) -> Iterator[Draft]:
     """Open a Draft of the artifact that will be at `uri`. quiet: large uploads show no progress.
 
-    Raises RunError when the folder cannot be written or the disk is full. Other errors of what makes the files pass unchanged.
+    Raises RunError when the folder cannot be written, DiskFull when there is no room. Other errors of what makes the files pass
+    unchanged.
     """
     folder = open_folder(uri)
     with ExitStack() as stack:
         try:
             path = stack.enter_context(folder.workspace())
         except OSError as error:
-            raise RunError(f"cannot write the {kind} at {folder.uri}: {error.strerror or error}") from error
+            raise _write_error(error)(f"cannot write the {kind} at {folder.uri}: {error.strerror or error}") from error
         try:
             yield Draft(folder, path, kind, name, quiet=quiet)
         except (OSError, SafetensorError) as error:
             reason = write_failure(error, path, folder.uri)
             if not reason:
                 raise
-            raise RunError(f"cannot write the {kind} at {folder.uri}: {reason}") from error
+            raise _write_error(error)(f"cannot write the {kind} at {folder.uri}: {reason}") from error
+
+
+def _write_error(error: Exception) -> type[RunError]:
+    return DiskFull if is_full(error) else RunError
 
 
 def remove(uri: str | Path) -> None:

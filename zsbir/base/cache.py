@@ -17,8 +17,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from zsbir.base.errors import InputError, RunError
-from zsbir.base.files import make_shared, write_failure
+from zsbir.base.errors import DiskFull, InputError, RunError
+from zsbir.base.files import is_full, make_shared, write_failure
 
 DEFAULT_GB = 100.0
 IN_USE_S = 60.0
@@ -109,7 +109,8 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
         reason = write_failure(error, cache_dir())
         if not reason:
             raise
-        raise RunError(f"cannot write the cache {cache_dir()}: {reason}; set ZSBIR_CACHE to a larger disk") from error
+        kind = DiskFull if is_full(error) else RunError
+        raise kind(f"cannot write the cache {cache_dir()}: {reason}; set ZSBIR_CACHE to a larger disk") from error
     finally:
         Path(part).unlink(missing_ok=True)
 

@@ -21,6 +21,7 @@ from zsbir.base import streams, watch
 from zsbir.base.config import Config, read_yaml, unknown_name
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.events import say
+from zsbir.base.outages import reported_name
 from zsbir.base.signals import interrupt_on_signals
 from zsbir.base.text import clean_lines
 
@@ -68,11 +69,11 @@ def _exit_code(run: Callable[[Sequence[str]], str | None], argv: Sequence[str]) 
         if os.environ.get("ZSBIR_TRACEBACK"):
             raise
         code, line = _exit_code_and_line(error)
-        watch.record_facts(error=type(error).__name__)
+        watch.report_error(reported_name(error))
         say(line)
         return code
     except Exception as error:
-        watch.record_facts(error=type(error).__name__)
+        watch.report_error(reported_name(error))
         raise
     return DONE
 

@@ -23,6 +23,10 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ROOM_TEXT = re.compile(rf"\d+ requested and \d+ written|(?:os error|errno) (?:{'|'.join(map(str, _NO_ROOM))})\b", re.IGNORECASE)
 """How NumPy, and libraries written in Rust or C++, report a full disk where they pass on no error number."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a disk that has no room, and of a quota that is used up."""
+_FULL_TEXT = re.compile(rf"\d+ requested and \d+ written|(?:os error|errno) (?:{'|'.join(map(str, FULL))})\b", re.IGNORECASE)
+
 
 def open_regular(path: str | Path) -> BufferedReader:
     """Open a file for reading bytes. Raises OSError for anything but a regular file: a named pipe or a device may never answer."""
@@ -65,6 +69,16 @@ def write_failure(error: BaseException, *folders: str | Path) -> str:
         if error.errno in _NO_ROOM:
             return error.strerror or str(error)
     return f"{error} (is the disk full?)" if _NO_ROOM_TEXT.search(str(error)) else ""
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error of a write says that a disk is full or a quota used up.
+
+    Libraries that pass on no error number are understood by their words, so ask only about errors of writing. A file that has grown
+    larger than a limit allows is not one of these: waiting makes no room for it.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    return number in FULL if number is not None else bool(_FULL_TEXT.search(str(error)))
 
 
 def write_atomic(path: Path, data: bytes) -> None:

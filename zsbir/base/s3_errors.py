@@ -21,7 +21,8 @@ from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import RetriesExceededError
 from urllib3.exceptions import HTTPError
 
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import DiskFull, InputError, RunError, Unreachable
+from zsbir.base.outages import is_passing_status
 
 
 class DamagedError(BotoCoreError):  # type: ignore[misc, unused-ignore]  # botocore has no types
@@ -68,7 +69,10 @@ _FULL = (
 
 
 def explain(error: Exception, where: str) -> Exception:
-    """Return the error to raise instead: FileNotFoundError, InputError for what the user can correct, RunError for the rest."""
+    """Return the error to raise instead: FileNotFoundError, InputError for what the user can correct, RunError for the rest.
+
+    Of the latter, Unreachable says that the store does not answer, and DiskFull that it has no room.
+    """
     error = _root(error)
     code = code_of(error)
     if code in _MISSING:
@@ -76,11 +80,13 @@ def explain(error: Exception, where: str) -> Exception:
     if code in _USERS:
         return InputError(f"{where}: {_USERS[code]} ({code})")
     if code in _FULL:
-        return RunError(f"{where}: the store is full, or its quota used up ({code}): make room and run the same command again")
+        return DiskFull(f"{where}: the store is full, or its quota used up ({code}): make room and run the same command again")
     line = _line(error)
     if isinstance(error, SSLError) and "CERTIFICATE" not in line:
         return InputError(f"{where}: no TLS with the store ({line}): check AWS_ENDPOINT_URL: https:// or http://?")
     kind, text = next((kind, text) for types, kind, text in _BY_TYPE if isinstance(error, types))
+    if isinstance(error, ClientError) and is_passing_status(_status_of(error)):
+        kind = Unreachable
     return kind(f"{where}: {text.format(line=line, code=code)}")
 
 
@@ -90,7 +96,7 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[Except
     (SSLError, InputError, "the certificate is not trusted ({line}): give your CA's file as AWS_CA_BUNDLE"),
     (
         (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError),
-        RunError,
+        Unreachable,
         "the store does not answer ({line}): check AWS_ENDPOINT_URL and the network",
     ),
     (
@@ -103,7 +109,7 @@ _BY_TYPE: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[Except
     (ClientError, RunError, "the store answered {code} each time it was asked ({line}): try again later"),
     (
         (HTTPClientError, HTTPError, RetriesExceededError),
-        RunError,
+        Unreachable,
         "the connection to the store broke off ({line}): run the same command again",
     ),
     (Exception, InputError, "{line}"),
@@ -114,6 +120,11 @@ def code_of(error: Exception) -> str:
     """Return the store's error code ("NoSuchKey"), or the HTTP status where the answer had no body; "" for other errors."""
     error = _root(error)
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def _status_of(error: ClientError) -> int:
+    """Return the HTTP status of the store's answer; 0 where it is not known."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) or 0)
 
 
 def _root(error: Exception) -> Exception:

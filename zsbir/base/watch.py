@@ -6,6 +6,9 @@ They are written to the folder that `ZSBIR_WATCH` names, a path or `s3://bucket/
     curve.json                 {"rows": [{"step": 10, "train/loss": 1.2}, ...]}
 
 Each process writes its own file, a few seconds after something has changed. A folder that cannot be written stops no work.
+
+The class of the error that a command ends with is a fact as well. It is also written to the pipe that `ZSBIR_ERROR_PIPE` names, a
+file descriptor: where the disk is full or the store is away, the folder does not get it.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from zsbir.base import events
@@ -23,6 +28,7 @@ from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import open_folder
 
 WATCH = "ZSBIR_WATCH"
+ERROR_PIPE = "ZSBIR_ERROR_PIPE"
 EVERY_S = 2.0
 """Seconds between two writes."""
 
@@ -85,6 +91,7 @@ class _Recorder:
 
 _recorder: _Recorder | None = None
 _started = False
+_error_pipe: int | None = None
 
 
 def start() -> None:
@@ -93,6 +100,7 @@ def start() -> None:
     InputError for an address that cannot be one of a folder; then nothing is recorded.
     """
     if not _started:
+        _take_error_pipe()
         uri = os.environ.get(WATCH, "")
         _use(None)
         _use(_Recorder(uri, "driver") if uri else None)
@@ -124,6 +132,24 @@ def record_facts(**values: Any) -> None:
     """Record what is known by now: the run's address, the step it resumed at, its MLflow run, the error it ended with."""
     if recorder := _current():
         recorder.record("facts", values)
+
+
+def report_error(name: str) -> None:
+    """Record the class of the error that this command ends with, and tell it to the program that started the command."""
+    record_facts(error=name)
+    if _error_pipe is not None:
+        with suppress(OSError):  # nobody reads any more
+            os.write(_error_pipe, name.encode())
+
+
+def _take_error_pipe() -> None:
+    """Keep the pipe's descriptor, and have no process that this one starts take the same number for a pipe of its own."""
+    global _error_pipe  # noqa: PLW0603 - a process has one
+    text = os.environ.pop(ERROR_PIPE, "")
+    with suppress(OSError, OverflowError):
+        if text.isdecimal() and stat.S_ISFIFO(os.fstat(int(text)).st_mode):
+            _error_pipe = int(text)
+            os.set_inheritable(_error_pipe, False)
 
 
 def flush() -> None:

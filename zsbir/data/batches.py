@@ -11,6 +11,7 @@ from jaxtyping import Int, Int32
 from zsbir.base.errors import InputError
 from zsbir.base.seeds import stream
 from zsbir.data.domains import DOMAINS
+from zsbir.data.requirements import check_batch_classes
 from zsbir.data.samples import Samples
 
 BatchPlan = Int32[np.ndarray, "steps classes domains per_class"]
@@ -33,11 +34,7 @@ def plan_batches(
     unless the class has too few images. Raises InputError when there are too few classes, or one has an empty domain.
     """
     class_ids = np.unique(samples.class_id[positions])
-    if len(class_ids) < classes_per_batch or classes_per_batch < 2:
-        raise InputError(
-            f"classes_per_batch is {classes_per_batch}, the training split has {len(class_ids)} classes; "
-            f"choose a number from 2 to {len(class_ids)}"
-        )
+    check_batch_classes(len(class_ids), classes_per_batch)
     chosen = draw_groups(class_ids, steps, classes_per_batch, stream("order of classes", seed))
     plan = np.empty((steps, classes_per_batch, len(DOMAINS), per_class), np.int32)
     for class_id in class_ids:

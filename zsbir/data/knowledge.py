@@ -12,6 +12,7 @@ from jaxtyping import Float
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.base.parquet import read_table
+from zsbir.data.requirements import check_knowledge
 
 TOP_LABELS = 5
 _ROUNDING = 1e-3
@@ -59,12 +60,7 @@ def load_knowledge(knowledge: Artifact, dataset: Artifact) -> dict[int, Float[np
 
     Raises InputError when it was made from another data set, or holds no probabilities.
     """
-    made_from = knowledge.manifest.inputs.get("dataset", {}).get("digest")
-    if made_from != dataset.digest:
-        raise InputError(
-            f"{knowledge.uri} is knowledge of another data set ({str(made_from)[:12]}, this one is {dataset.digest[:12]}); "
-            f"run python -m zsbir.teacher {dataset.uri}"
-        )
+    check_knowledge(knowledge, dataset)
     where = knowledge.address("knowledge.parquet")
     columns = {name: KNOWLEDGE_SCHEMA.field(name).type for name in ("class_id", "distribution")}
     table = read_table(knowledge.file("knowledge.parquet"), columns, where)

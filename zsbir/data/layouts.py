@@ -190,6 +190,25 @@ def _from_folders(layout: str, tree: Tree, passed: PassedOver, drawings_per_clas
     return found, empty
 
 
+def class_names(layout: str, tree: Tree) -> list[str] | None:
+    """Return the classes that have a folder of photos and one of sketches, by the names of the folders; sorted.
+
+    None where only a scan tells: in lists, and in QuickDraw's files of drawings. Raises InputError, as `scan` does, where folders
+    are missing.
+    """
+    if not tree.has_folder(""):
+        raise InputError(f"no folder at {tree.folder.uri!r}: give the folder that holds the data set")
+    if layout not in _FOLDERS or layout == "quickdraw":
+        return None
+    found: list[set[str]] = []
+    for domain, folders in _FOLDERS[layout].items():
+        present = [place for names in folders if (place := _first(tree, names, PassedOver()))]
+        if not present:
+            raise InputError(f"no {domain} folder in {tree.folder.uri!r}: layout {layout!r} expects {_expected(tree, folders[0])}")
+        found.append({class_name_of(folder.rpartition("/")[2]) for place in present for folder in tree.folders(place)})
+    return sorted(set.intersection(*found))
+
+
 def _first(tree: Tree, names: Sequence[str], passed: PassedOver) -> str | None:
     """Return the first of alternative folders that exists; others beside it are passed over."""
     present = [name for name in names if tree.has_folder(name)]

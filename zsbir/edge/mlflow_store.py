@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.store.db.utils
+import requests
 from filelock import FileLock
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import InterfaceError, OperationalError
 
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import InputError, RunError, Unreachable
 from zsbir.base.layout import mlflow_artifacts, mlflow_database
+from zsbir.base.outages import is_passing_status, outage_of
 from zsbir.base.urls import redacted, sqlite_file, sqlite_url
 from zsbir.edge.moved_root import has_moved, local_path_of, relocate
 
@@ -30,6 +34,9 @@ CALL_S = 60.0
 
 UPLOAD_S = 1800.0
 """Seconds that a call may take which sends files."""
+
+_DATABASE_AWAY = (OperationalError, InterfaceError)
+"""What the driver of a database server raises that cannot be reached. Of a file they say that it is no database, or locked."""
 
 _stuck: dict[str, threading.Thread] = {}
 """The call to each store that has not come back in time."""
@@ -115,13 +122,31 @@ def bounded(uri: str, action: Callable[[], Any], limit_s: float = CALL_S) -> Non
 
 @contextmanager
 def answering(uri: str, what: str = "MLflow") -> Iterator[None]:
-    """Put a RunError of one line, without passwords and with the way out, in the place of any error of MLflow inside."""
+    """Put a RunError of one line, without passwords and with the way out, in the place of any error of MLflow inside.
+
+    It is Unreachable or DiskFull where the error says so.
+    """
     try:
         yield
     except (InputError, RunError):
         raise
     except Exception as error:
-        raise RunError(f"{what} at {redacted(uri)} does not answer ({error_line(error)}): {way_out(uri)}") from error
+        outage = _outage(uri, error)
+        kind = RunError if outage is None else outage
+        raise kind(f"{what} at {redacted(uri)} does not answer ({error_line(error)}): {way_out(uri)}") from error
+
+
+def _outage(uri: str, error: Exception) -> type[RunError] | None:
+    """Return Unreachable or DiskFull where an error of MLflow says that its server or its database is away, or has no room."""
+    chain: list[BaseException] = [error]
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
+        chain.append(inner)
+    answers = [each.get_http_status_code() for each in chain if isinstance(each, MlflowException)]
+    away = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, *(() if sqlite_file(uri) else _DATABASE_AWAY))
+    if any(isinstance(each, away) for each in chain):
+        return Unreachable
+    is_server = uri.startswith(("http://", "https://"))
+    return Unreachable if is_server and any(map(is_passing_status, answers)) else outage_of(error)
 
 
 def error_line(error: Exception) -> str:

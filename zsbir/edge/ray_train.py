@@ -24,6 +24,7 @@ from torch import nn
 from zsbir.base import code, events
 from zsbir.base.arrow import arrow_filesystem
 from zsbir.base.errors import ClusterError, InputError, Interrupted, PermanentError, RunError
+from zsbir.base.outages import outage_of
 from zsbir.base.storage import Folder, open_folder
 from zsbir.edge.ray_cluster import connected, variable
 from zsbir.edge.ray_room import Need, Waiting, workers_alive
@@ -288,7 +289,7 @@ def _first_error(error: Exception, job: Any) -> RunError:
         return ClusterError(f"nodes were lost more often than --max-failures allows ({_last_line(lost)}); {_way_on(job)}")
     for failure in failures:
         cause = getattr(failure, "cause", None) or failure
-        return RunError(f"a worker failed: {type(cause).__name__}: {_last_line(cause)}")
+        return (outage_of(cause) or RunError)(f"a worker failed: {type(cause).__name__}: {_last_line(cause)}")
     return RunError(_last_line(error))
 
 

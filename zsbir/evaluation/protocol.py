@@ -25,6 +25,7 @@ from pydantic import Field
 from zsbir.base.config import Config, unknown_name
 from zsbir.base.errors import InputError
 from zsbir.data.domains import DOMAINS, SPLITS
+from zsbir.data.requirements import missing_side
 
 SEM_PCYC_SHARE = 0.2
 """Seen samples added for each unseen one, rounded down (SEM-PCYC's code)."""
@@ -99,9 +100,7 @@ def select(samples: SampleTable, protocol: Protocol) -> tuple[Int64[np.ndarray, 
     queries, gallery = np.flatnonzero(own & sketch), np.flatnonzero(own & photo)
     for side, found in (("sketch", queries), ("photo", gallery)):
         if not len(found):
-            raise InputError(
-                f"protocol {protocol.label()} needs the split {protocol.split!r}, and the data set has no {side} in it"
-            )
+            raise InputError(missing_side(f"protocol {protocol.label()}", protocol.split, side))
     # `unseen` never counts as seen, and neither does the split asked about: a dev protocol does not open the unseen classes.
     seen = samples.split < SPLITS.index(protocol.split)
     if protocol.setting == "generalised_all":

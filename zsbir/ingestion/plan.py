@@ -115,6 +115,18 @@ def plan_dataset(config: IngestConfig, tree: Tree) -> Plan:
     return Plan(config, tree.folder.uri, sources, split_of, _cut(config, sources, sizes), fingerprint, passed)
 
 
+def planned_splits(config: IngestConfig, tree: Tree) -> dict[str, str] | None:
+    """Return the split of each class as far as the names of folders tell it, without listing images; None where they do not.
+
+    With `skip_incomplete` some of these classes may be left out. Raises InputError for a bad layout, split or folder.
+    """
+    config = _completed(config, tree.folder.uri)
+    if config.layout == "toy":
+        return _split(config, _sources(config.replace(toy_photos_per_class=2, toy_sketches_per_class=2), tree, PassedOver()))
+    names = layouts.class_names(config.layout, tree)
+    return None if names is None else _split(config, [layouts.Source("", DOMAINS[0], name) for name in names])
+
+
 def _fingerprint(config: IngestConfig, sources: Sequence[Source], tree: Tree) -> tuple[str, np.ndarray]:
     """Return the fingerprint, and the size of each source in bytes, 0 where it is not known without opening the source."""
     sizes = array("q")

@@ -14,6 +14,7 @@ import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import URLError
 
@@ -24,10 +25,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from zsbir.base import layout
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import DiskFull, InputError, RunError, Unreachable
 from zsbir.base.fetch import fetch
-from zsbir.base.files import sha256_file
+from zsbir.base.files import is_full, sha256_file
 from zsbir.base.filetypes import HEAD_BYTES, what_is
+from zsbir.base.outages import outage_of
 from zsbir.base.storage import join, open_folder
 
 TORCHVISION = {"imagenet": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}
@@ -74,8 +76,8 @@ def load_weights(source: str, *, backbone: str, root: str | Path, sha256: str = 
 
     source: "imagenet" or "imagenet_v2" (torchvision downloads them), a path or `s3://` URI of a state dict (`.pth`, read with
     weights_only, or `.safetensors`; float16 is converted). `sha256`, where given, must be the file's.
-    Raises InputError when there is no file or network, the checksum differs, the file holds another network, or numbers in it are
-    not finite.
+    Raises InputError when there is no file, the checksum differs, the file holds another network, or numbers in it are not finite;
+    Unreachable when a download fails for want of a network or an answer, DiskFull when there is no room for it.
     """
     state, labels = _from_torchvision(source, backbone) if source in TORCHVISION else _from_file(source, backbone, sha256)
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
@@ -100,17 +102,26 @@ def _from_torchvision(name: str, backbone: str) -> tuple[dict[str, Tensor], tupl
     if TORCHVISION[name] not in weights.__members__:
         raise InputError(f"torchvision has no weights {name!r} for {backbone}; use 'imagenet'")
     entry = weights[TORCHVISION[name]]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
     try:
         state = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (URLError, OSError) as error:
-        raise InputError(
+    except (URLError, OSError, HTTPException) as error:
+        raise _download_error(error)(
             f"cannot download torchvision's {backbone} weights ({error}); without network pass --weights FILE, "
             f"a state dict of torchvision's {backbone} (.pth or .safetensors)"
-        ) from None
+        ) from error
     except _UNREADABLE as error:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+        if not file.exists():  # torch removes a download whose checksum is wrong
+            raise Unreachable(
+                f"torchvision's {backbone} weights did not arrive whole ({_reason(error)}): try again later"
+            ) from error
         raise InputError(f"torchvision's {backbone} weights are damaged ({_reason(error)}); remove {file}") from None
     return state, tuple(entry.meta["categories"])
+
+
+def _download_error(error: Exception) -> type[Exception]:
+    """Return the class of the error for a failed download: one that passes by itself, or one that the user must correct."""
+    return outage_of(error) or InputError
 
 
 def _from_file(source: str, backbone: str, sha256: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -203,5 +214,6 @@ def save_weights(state: dict[str, Tensor], *, backbone: str, labels: tuple[str, 
         if folder.size(name) is None:
             folder.create(name, data)
     except OSError as error:
-        raise RunError(f"cannot write the weights {join(folder.uri, name)}: {error.strerror}") from error
+        kind = DiskFull if is_full(error) else RunError
+        raise kind(f"cannot write the weights {join(folder.uri, name)}: {error.strerror}") from error
     return join(folder.uri, name), sha256

@@ -33,6 +33,7 @@ from zsbir.training.failures import diverged
 from zsbir.training.gather import any_worker, gather
 from zsbir.training.optimiser import build_optimiser, rate, set_rate
 from zsbir.training.precision import autocast
+from zsbir.training.requirements import check_shares
 
 DEV_METRIC = "map_all"
 DEV_SCORE = f"dev/{DEV_METRIC}"
@@ -64,11 +65,7 @@ def train_positions(config: TrainConfig, samples: Samples) -> Int[np.ndarray, "n
 
 def plan_training(config: TrainConfig, samples: Samples, workers: int) -> BatchPlan:
     """Plan all batches of a training. Raises InputError when there are too few classes, or the workers cannot share a batch."""
-    if config.batch_images % workers:
-        raise InputError(
-            f"a batch of {config.batch_images} images cannot be dealt to {workers} workers; "
-            "change classes_per_batch, per_class or the number of workers"
-        )
+    check_shares(config, workers)
     positions = train_positions(config, samples)
     return plan_batches(
         samples,

@@ -14,6 +14,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.layout import run_uri
 from zsbir.base.storage import default_root, is_remote, local_path, open_folder
 from zsbir.training.config import TrainConfig
+from zsbir.training.requirements import check_has_knowledge, check_inputs, check_workers
 
 if TYPE_CHECKING:
     from zsbir.model.weights import Weights
@@ -69,14 +70,14 @@ class Job(Config):
 def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     """Check every input and return the job, its run named by what it will compute. Raises InputError for a bad input."""
     _check_launcher()
-    _check_gpus(settings)
+    check_workers(config, settings.num_workers, settings.gpus_per_worker)
     _check_lasting(settings)
     if not uris.dataset:
         raise InputError("no data set: pass --dataset URI, as python -m zsbir.ingest prints it")
     dataset = Artifact(uris.dataset, "dataset")
     knowledge = Artifact(uris.knowledge, "knowledge") if uris.knowledge else None
-    if config.weight_preservation and knowledge is None:
-        raise InputError("no knowledge: pass --knowledge URI, as python -m zsbir.teacher prints it, or --weight-preservation 0")
+    check_has_knowledge(config, given=knowledge is not None)
+    check_inputs(config, dataset, knowledge)
     _check_contents(config, dataset, knowledge, workers=max(1, settings.num_workers))
     weights = _starting_weights(config, uris, knowledge, settings.root)
     identity = [config.identity(), dataset.digest, knowledge.digest if knowledge else "", weights.sha256]
@@ -104,15 +105,6 @@ def _check_launcher() -> None:
             )
 
 
-def _check_gpus(settings: Settings) -> None:
-    """Refuse workers that would share a GPU: NCCL, over which they exchange gradients, does not let them."""
-    if settings.num_workers > 1 and settings.gpus_per_worker % 1:
-        raise InputError(
-            f"gpus_per_worker {settings.gpus_per_worker:g} lets workers share a GPU, which NCCL refuses;"
-            " give each a whole one, or train with one worker"
-        )
-
-
 def _check_lasting(settings: Settings) -> None:
     """Refuse results below a Ray job's working folder, which Ray deletes after the job."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:
@@ -129,7 +121,7 @@ def _check_lasting(settings: Settings) -> None:
 
 
 def _check_contents(config: TrainConfig, dataset: Artifact, knowledge: Artifact | None, workers: int) -> None:
-    """Check that the data set has enough classes for the batches, and that the knowledge is about this data set."""
+    """Check by the tables what the manifests do not say: that each class can be trained on, and that the knowledge is sound."""
     from zsbir.data.knowledge import load_knowledge
     from zsbir.data.samples import load_samples
     from zsbir.training.loop import plan_training  # torch takes seconds to load

@@ -38,7 +38,7 @@ TOKENS_HELP = (
 
 def limits(argv: Sequence[str]) -> str:
     """Show or set what the queue and each project may use."""
-    parser = _parser("limits", LIMITS_HELP)
+    parser = operator_parser("limits", LIMITS_HELP)
     parser.add_argument(
         "--set",
         metavar="FILE",
@@ -46,13 +46,13 @@ def limits(argv: Sequence[str]) -> str:
     )
     parsed, _ = parser.values(argv)
     wanted = read_yaml(parsed.set) if parsed.set else None
-    place = _place(parsed)
+    place = place_of(parsed)
     return _limits_of_service(place, wanted) if isinstance(place, Client) else _limits_in_store(place, wanted)
 
 
 def tokens(argv: Sequence[str]) -> str | None:
     """List, make and revoke API tokens: tokens [list | make NAME --role ROLE | revoke NUMBER]."""
-    parser = _parser("tokens", TOKENS_HELP)
+    parser = operator_parser("tokens", TOKENS_HELP)
     parser.add_argument("action", nargs="?", default="list", choices=["list", "make", "revoke"], help="what to do [list]")
     parser.add_argument("name", nargs="?", default="", help="make: the user's name; revoke: the token's number")
     parser.add_argument("--role", choices=get_args(Role), default="submitter", help="make: what the user may do [submitter]")
@@ -67,17 +67,18 @@ def tokens(argv: Sequence[str]) -> str | None:
     number = _number(parsed.name) if parsed.action == "revoke" else 0
     if parsed.action == "make":
         check_token_name(parsed.name)
-    place = _place(parsed)
+    place = place_of(parsed)
     return _tokens_of_service(place, parsed, number) if isinstance(place, Client) else _tokens_in_store(place, parsed, number)
 
 
-def _parser(name: str, description: str) -> Parser:
+def operator_parser(name: str, description: str) -> Parser:
+    """Return the parser of an operator's command, which may be told the address of a job store."""
     parser = service_parser(name, description)
     parser.add_argument("--store", default="", help=f"job store to open instead of asking the service, also {STORE_VARIABLE}")
     return parser
 
 
-def _place(parsed: argparse.Namespace) -> Client | Store:
+def place_of(parsed: argparse.Namespace) -> Client | Store:
     """Return the job store that is named, else the service, else the store of a root whose service is down. InputError for none."""
     if parsed.store and parsed.server:
         raise InputError("--store opens a job store, --server asks a service: name one of the two")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -189,6 +190,18 @@ class Client:
     def revoke_token(self, token_id: int) -> Json:
         """Revoke a token by its number."""
         return self._json("POST", f"/api/tokens/{token_id}/revoke")
+
+    def targets(self) -> Json:
+        """Return the notification targets, without what may be secret."""
+        return self._json("GET", "/api/notify-targets", has="targets")
+
+    def set_targets(self, targets: Mapping[str, Any]) -> Json:
+        """Replace all notification targets: {"targets": {name: {"webhook": ...} or {"command": [...]}}}."""
+        return self._json("PUT", "/api/notify-targets", json=dict(targets), has="targets")
+
+    def try_target(self, name: str) -> Json:
+        """Tell one notification target that this is a test."""
+        return self._json("POST", f"/api/notify-targets/{quote(name, safe='')}/test")
 
     # --- waiting for a job, also while the service cannot be reached
 

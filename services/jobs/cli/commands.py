@@ -25,6 +25,7 @@ from services.jobs.cli.format import (
     format_submitted,
     format_summary,
 )
+from services.jobs.cli.notify import notify
 from services.jobs.cli.options import client_of, count, interruptible_watch, job_id, service_parser
 from services.jobs.cli.submit import submit
 from services.jobs.queue.states import KINDS, LIVE, STATES, TERMINAL
@@ -170,6 +171,7 @@ COMMANDS: dict[str, Command] = {
     "queue": queue,
     "limits": limits,
     "tokens": tokens,
+    "notify": notify,
 }
 
 

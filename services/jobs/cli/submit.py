@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,28 @@ Schema = Mapping[str, Any]
 REPORT_S = 30.0
 """Seconds between two lines about the same state, where standard error is not a terminal."""
 
+JOB_OPTIONS = ("project", "priority", "cpus", "gpus")
+"""Options of the job itself whose names are those of the fields in the service's errors."""
+
+_FIELD = re.compile(r"\bfield '([\w.]+)'")
+_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
+
+COMMAND = "command"
+"""The kind of job whose configuration is the words of a program, given after `--`."""
+
 FIELD_PREFIX = "field "
 """Prefix of the names under which argparse keeps the job's fields, which no option of the command itself has."""
 
-PATH_FIELDS = frozenset({"path", "dataset", "knowledge", "run", "gallery"})
+PATH_FIELDS = frozenset(
+    {"path", "dataset", "knowledge", "run", "gallery", "report", "index", "other_reports", "champion_reports", "cwd"}
+)
 PATH_OR_NAME_FIELDS = frozenset({"weights", "unseen_classes", "seen_classes", "dev_classes", "space"})
 """Fields whose values may be files of this machine; those of the second set only where they contain a dot or a slash."""
 
 
 def submit(argv: Sequence[str]) -> str:
     """Submit a job: submit KIND [--field value ...]; prints its number, or with --wait its result."""
+    argv, words = _split_words(argv)
     asks_help = not {"-h", "--help"}.isdisjoint(argv)
     description = f"Submit a job. KIND is one of {', '.join(KINDS)}; submit KIND --help lists its fields."
     first = service_parser("submit", description, usage=f"{PROGRAM} submit KIND [--field value ...]")
@@ -48,17 +61,66 @@ def submit(argv: Sequence[str]) -> str:
             first.print_help()
         raise InputError(f"name the kind of job first: {', '.join(KINDS)}; see {PROGRAM} submit --help")
     kind, *arguments = rest
+    if words is not None and kind != COMMAND:
+        raise InputError(f"words after -- are those of a job of kind {COMMAND}: {PROGRAM} submit {COMMAND} -- PROGRAM ...")
+    if asks_help:
+        _submit_parser(kind, _known_kinds(service)).print_help()
     with client_of(service) as client:
         parser = _submit_parser(kind, client.kinds())
-        if asks_help:
-            parser.print_help()
         parsed, from_file = parser.values(arguments)
-        config = _absolute(_merged(from_file, _given(parsed)))
-        job, new = client.submit({"kind": kind, "config": config, **_job_options(parsed)}, parsed.key or uuid.uuid4().hex)
+        own = {"cwd": str(Path.cwd()), **({"words": words} if words else {})} if kind == COMMAND else {}
+        config = _absolute(_merged({**own, **from_file}, _given(parsed)))
+        with flags_named(kind, parser):
+            job, new = client.submit({"kind": kind, "config": config, **_job_options(parsed)}, parsed.key or uuid.uuid4().hex)
         say(format_submitted(job, "" if new or not parsed.key else f"was submitted with the key {parsed.key!r} before"))
         if parsed.wait or parsed.follow:
             return _wait(client, job["id"], follow=parsed.follow)
         return str(job["id"])
+
+
+def _split_words(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """Return the arguments of this command, and the words after `--`, which are those of a job's own; None without `--`."""
+    if "--" not in argv:
+        return list(argv), None
+    at = list(argv).index("--")
+    return list(argv[:at]), list(argv[at + 1 :])
+
+
+def _known_kinds(service: argparse.Namespace) -> Json:
+    """Return what can be submitted: to the service, or where none answers, to one of the version that is installed here."""
+    try:
+        with client_of(service) as client:
+            return client.kinds()
+    except (InputError, RunError) as error:
+        say(f"the fields are those of the version that is installed here: {error}")
+    from services.jobs.runs.validation import describe_kinds  # it loads what the commands load
+
+    return describe_kinds()
+
+
+@contextmanager
+def flags_named(kind: str, parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Have the service's errors inside name fields by the flags of this command line."""
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    try:
+        yield
+    except InputError as error:
+        raise InputError(_with_flags(str(error), flags, in_steps=kind == "pipeline")) from None
+
+
+def _with_flags(line: str, flags: Container[str], *, in_steps: bool) -> str:
+    """Return the service's error with fields named as flags: `train: field 'lr': ...` as `train: --lr: ...`.
+
+    in_steps: a flag's name begins with that of its step, as in `--train.lr`. What is no flag of this command stays as it is.
+    """
+    step = line.partition(": ")[0]
+
+    def flag(found: re.Match[str]) -> str:
+        named = f"--{f'{step}.' if in_steps else ''}{found[1].replace('_', '-')}"
+        return named if named in flags else found[0]
+
+    line = _FLAG.sub(flag, _FIELD.sub(flag, line))
+    return f"--{line}" if f"--{step.replace('_', '-')}" in flags and step in JOB_OPTIONS else line
 
 
 def _submit_parser(kind: str, described: Json) -> Parser:
@@ -84,6 +146,16 @@ def _submit_parser(kind: str, described: Json) -> Parser:
     group.add_argument(
         "--key", type=key, help="submitting again with the same key returns the first job instead of a second one [a new key]"
     )
+    group.add_argument(
+        "--notify",
+        type=lambda text: [part.strip() for part in text.split(",") if part.strip()],
+        default=[],
+        metavar="A,B,...",
+        help="targets of the operator's that are told when the job has ended [none]",
+    )
+    group.add_argument(
+        "--notify-on", choices=["end", "failure"], default="end", help="which ends they are told of: all, or without success [end]"
+    )
     group.add_argument("--wait", action="store_true", help="wait until the job has ended, and print its result")
     group.add_argument("--follow", action="store_true", help="like --wait, with the job's log on standard error")
     _add_flags(parser, schema)
@@ -95,8 +167,9 @@ def _submit_parser(kind: str, described: Json) -> Parser:
 
 def _job_options(parsed: argparse.Namespace) -> Json:
     """Return the given options of the job itself, which are not part of its configuration."""
-    options = {name: getattr(parsed, name) for name in ("project", "priority", "cpus", "gpus")}
+    options = {name: getattr(parsed, name) for name in JOB_OPTIONS}
     options |= {"time_limit_s": parsed.time_limit, **(parsed.start_by or {})}
+    options["notify"] = [{"to": name, "on": parsed.notify_on} for name in parsed.notify] or None
     return {name: value for name, value in options.items() if value is not None}
 
 

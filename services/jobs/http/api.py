@@ -23,7 +23,9 @@ from services.common.routes import GuardedRoute, Operator, Submitter, Viewer
 from services.jobs.http import models
 from services.jobs.http.access import ACCESS
 from services.jobs.http.metrics import DispatcherMonitor, Metrics
+from services.jobs.http.notify import NOTIFY
 from services.jobs.http.patience import HealthProbe
+from services.jobs.http.permissions import Permissions
 from services.jobs.http.requests import LARGEST_ID, Filter, Selection, Submission
 from services.jobs.http.service import JobService
 from services.jobs.http.state import ApiSettings, App, AppState, LocalUser, TokenUsers
@@ -52,10 +54,19 @@ def create_app(settings: ApiSettings) -> FastAPI:
     store = open_store(settings.store)
     monitor = DispatcherMonitor(store)
     allowed = AllowedPaths([settings.root, *settings.places], private=[str(service_dir(settings.root))])
-    service = JobService(store, settings.root, allowed, settings.mlflow_url)
+    permissions = Permissions(settings.allow_commands, settings.promotion == "submitters")
+    service = JobService(store, settings.root, allowed, settings.mlflow_url, permissions)
     tokens = Tokens(store)
     state = AppState(
-        settings, store, service, monitor, Metrics(store, monitor), load_pages(PAGES), tokens, HealthProbe(service.check_store)
+        settings,
+        store,
+        service,
+        monitor,
+        Metrics(store, monitor),
+        load_pages(PAGES),
+        tokens,
+        HealthProbe(service.check_store),
+        permissions,
     )
     app = FastAPI(
         title="zsbir jobs",
@@ -67,10 +78,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.state.jobs = state
     app.state.users = LocalUser() if settings.auth == "off" else TokenUsers(tokens)
-    for router in (ACCESS, ROUTES):
+    for router in (ACCESS, NOTIFY, ROUTES):
         app.include_router(router)
     app.add_middleware(RequestGuard, hosts=(settings.host, *settings.hosts), on_served=state.metrics.served)
-    add_error_handlers(app, [*ACCESS.routes, *ROUTES.routes], ERROR_STATUSES)
+    add_error_handlers(app, [*ACCESS.routes, *NOTIFY.routes, *ROUTES.routes], ERROR_STATUSES)
     return app
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from services.common.auth import User
 from services.common.errors import Forbidden
 from services.jobs.http.requests import Submission
-from services.jobs.queue.limits import Limits
+from services.jobs.queue.limits import Limits, beyond_limits
 from services.jobs.queue.records import Job
-from services.jobs.queue.resources import LABELS, MOST
+from services.jobs.queue.resources import LABELS, MOST, Resources
 from services.jobs.runs.steps import least_of, may_use_gpu, resources_of
 from zsbir.base.errors import InputError
 
@@ -39,6 +39,8 @@ def held_resources(user: User, submission: Submission, config: Mapping[str, Any]
         raise InputError(
             f"{submission.kind}: its workers would hold {found['cpus']:g} CPUs and {found['gpus']:g} GPUs; ask for fewer"
         )
+    if reason := beyond_limits(Resources(**found), submission.project, limits):
+        raise InputError(f"{submission.kind}: {reason}: ask for less, or have the service's operator raise the limit")
     return found
 
 

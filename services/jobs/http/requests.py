@@ -16,6 +16,7 @@ from services.jobs.queue.limits import ProjectName
 from services.jobs.queue.records import LATEST_S, MOST_NAME
 from services.jobs.queue.resources import MOST
 from services.jobs.queue.states import Kind, State
+from services.jobs.queue.targets import MOST_TARGETS, Notify
 from zsbir.base.config import Config
 
 LARGEST_ID = 2**31 - 1
@@ -49,7 +50,7 @@ class Submission(Config, strict=True):
         description="an array: values of fields by their paths (seed; train.seed in a pipeline); every combination is a job",
     )
     after: list[After] = Field([], max_length=MOST_NEEDED, description="jobs that must have ended before it starts")
-    notify: list[Any] = Field([], max_length=100, description="who is told of its end")
+    notify: list[Notify] = Field([], max_length=MOST_TARGETS, description="targets that are told of its end")
 
 
 class NewToken(Config, strict=True):

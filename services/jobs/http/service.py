@@ -12,6 +12,7 @@ from services.common.auth import User
 from services.common.credentials import split_login
 from services.common.errors import Conflict, NotFound
 from services.jobs.http.patience import Patience
+from services.jobs.http.permissions import PERMISSIONS, Permissions
 from services.jobs.http.quotas import require_owner
 from services.jobs.http.requests import LARGEST_ID, Filter, Selection, Submission
 from services.jobs.http.standing import array_view, best_of, score_of
@@ -49,11 +50,13 @@ NEWEST_ATTEMPTS = 3
 class JobService:
     """The queue as its users see it. Changes take the user who asks. RunError if the store or the storage does not answer."""
 
-    def __init__(self, store: Store, root: str, allowed: AllowedPaths, mlflow_url: str = ""):
+    def __init__(
+        self, store: Store, root: str, allowed: AllowedPaths, mlflow_url: str = "", permissions: Permissions = PERMISSIONS
+    ):
         self._store, self._root, self._allowed = store, root, allowed
         self._mlflow_url = split_login(mlflow_url).address.rstrip("/")
         self._patience = Patience()
-        self._submissions = Submissions(store, allowed, self._patience)
+        self._submissions = Submissions(store, allowed, self._patience, permissions)
 
     # --- what changes something
 

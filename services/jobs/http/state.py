@@ -12,6 +12,7 @@ from pydantic import Field
 from services.common.auth import User
 from services.jobs.http.metrics import DispatcherMonitor, Metrics
 from services.jobs.http.patience import HealthProbe
+from services.jobs.http.permissions import Permissions
 from services.jobs.http.service import JobService
 from services.jobs.queue.records import Token
 from services.jobs.queue.store import Store
@@ -29,6 +30,8 @@ class ApiSettings(Config):
     host: str = Field("127.0.0.1", description="the address that it listens on")
     hosts: tuple[str, ...] = Field((), description="names that browsers know it by, besides that one and this machine's own")
     mlflow_url: str = Field("", description="where people see MLflow's pages")
+    allow_commands: bool = Field(False, description="operators may submit any program as a job")
+    promotion: Literal["operators", "submitters"] = Field("operators", description="who may submit jobs that promote a model")
 
 
 class TokenUsers:
@@ -39,15 +42,15 @@ class TokenUsers:
 
     def user_of(self, token: str | None) -> User | None:
         """Return the user whose token this is, or None for one that is unknown or revoked."""
-        return _user(self._tokens.bearer(token)) if token is not None else None
+        return _user(self._tokens.bearer(token), by_token=True) if token is not None else None
 
     def user_of_session(self, secret: str) -> User | None:
         """Return the user for whom a browser's session was opened, or None for one that is unknown or over."""
         return _user(self._tokens.session(secret))
 
 
-def _user(token: Token | None) -> User | None:
-    return User(token.name, token.role, tuple(token.projects or ())) if token else None
+def _user(token: Token | None, *, by_token: bool = False) -> User | None:
+    return User(token.name, token.role, tuple(token.projects or ()), by_token) if token else None
 
 
 class LocalUser:
@@ -74,6 +77,7 @@ class AppState:
     pages: Mapping[str, bytes]
     tokens: Tokens
     health: HealthProbe
+    permissions: Permissions
 
 
 def app_state(request: Request) -> AppState:

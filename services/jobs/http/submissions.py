@@ -8,6 +8,7 @@ from typing import Any
 from services.common.auth import User
 from services.common.errors import Conflict
 from services.jobs.http.patience import Patience
+from services.jobs.http.permissions import Permissions
 from services.jobs.http.quotas import held_resources, require_owner, require_project
 from services.jobs.http.requests import Submission
 from services.jobs.queue.limits import Limits
@@ -15,17 +16,19 @@ from services.jobs.queue.order import LOOK_AHEAD
 from services.jobs.queue.records import Job, JobRequest
 from services.jobs.queue.states import TERMINAL
 from services.jobs.queue.store import Store
+from services.jobs.queue.targets import Notify, read_targets
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.names import default_name, members_of, shortened
 from services.jobs.runs.validation import check_config
+from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError, RunError
 
 
 class Submissions:
     """What makes new jobs in a store. InputError for what cannot run."""
 
-    def __init__(self, store: Store, allowed: AllowedPaths, patience: Patience):
-        self._store, self._allowed, self._patience = store, allowed, patience
+    def __init__(self, store: Store, allowed: AllowedPaths, patience: Patience, permissions: Permissions):
+        self._store, self._allowed, self._patience, self._permissions = store, allowed, patience, permissions
 
     def submit(self, user: User, submission: Submission, key: str | None) -> tuple[list[Job], bool]:
         """Submit a job, or with `each` an array; return the jobs and whether they are new.
@@ -98,7 +101,9 @@ class Submissions:
 
     def _request(self, user: User, submission: Submission, limits: Limits) -> JobRequest:
         """Return the checked request of one job."""
+        self._permissions.require_kind(user, submission.kind, submission.config)
         config = self._checked_config(submission)
+        self._require_targets(submission.notify)
         values = submission.model_dump(exclude={"start_within_s", "each"})
         values |= {"config": config, "owner": user.name}
         values["name"] = shortened(submission.name) or default_name(submission.kind, config)
@@ -106,6 +111,14 @@ class Submissions:
             start_by_s = self._store.now() + submission.start_within_s
             values["start_by_s"] = min(start_by_s, submission.start_by_s or start_by_s)
         return JobRequest.of(values | held_resources(user, submission, config, limits), where=submission.kind)
+
+    def _require_targets(self, notify: Sequence[Notify]) -> None:
+        """Raise InputError for the name of a target that the operator has not set."""
+        known = read_targets(self._store) if notify else {}
+        unknown = next((each.to for each in notify if each.to not in known), None)
+        if unknown is not None:
+            way = unknown_name("target", unknown, known) if known else f"unknown target {unknown!r}: no target is set"
+            raise InputError(f"notify: {way}; its operator sets targets with: python -m services.jobs notify --set FILE")
 
     def _checked_config(self, submission: Submission) -> Mapping[str, Any]:
         try:

@@ -78,7 +78,7 @@ class Machine:
                 "MLFLOW_TRACKING_PASSWORD": self.mlflow_password.read_text(),
             }
         programs = [self._ray(gcs, client, dashboard, agent, {**path, **ray_env, **quiet, **self.tracking}), *own_tracking]
-        programs += [self._dispatcher(ray_address, {**ray_env, **self.tracking}), self._api(port)]
+        programs += [self._dispatcher(ray_address, port, {**ray_env, **self.tracking}), self._api(port)]
         self.summary = {
             "url": self._local_url(port),
             "elsewhere": f"http://{socket.gethostname()}:{port}" if self.settings.host in ANYWHERE else "",
@@ -136,10 +136,11 @@ class Machine:
         address = f"http://127.0.0.1:{port}"
         return Program("mlflow", command, self._log("mlflow"), env, address, f"{address}/health")
 
-    def _dispatcher(self, ray_address: str, env: dict[str, str]) -> Program:
+    def _dispatcher(self, ray_address: str, port: int, env: dict[str, str]) -> Program:
         """Return the dispatcher. MLflow's address is in its environment: it may hold a password."""
         command = python("services.jobs", "dispatch", f"--root={self.root}", f"--ray={ray_address}")
         command += [f"--patience-s={self.settings.patience_s}", f"--grace-s={self.settings.grace_s}"]
+        command += [f"--page-url={self._local_url(port)}"]
         return Program("dispatcher", command, self._log("dispatcher"), {**env, **LOG_TIMES, **self._store_env})
 
     def _api(self, port: int) -> Program:
@@ -147,6 +148,8 @@ class Machine:
         names = [*self.settings.hosts, *(_own_names() if self.settings.host in ANYWHERE else ())]
         command = python("services.jobs", "serve", f"--root={self.root}", f"--places={allowed}")
         command += [f"--hosts={','.join(names)}"] if names else []
+        command += ["--allow-commands" if self.settings.allow_commands else "--no-allow-commands"]
+        command += [f"--promotion={self.settings.promotion}"]
         command += [f"--host={self.settings.host}", f"--port={port}", f"--auth={self.auth}"]
         has_pages = self.tracking_uri.startswith(("http://", "https://")) and not has_secret(self.tracking_uri)
         command += [f"--mlflow-url={self.tracking_uri}"] if has_pages else []

@@ -30,6 +30,12 @@ class UpSettings(Config):
         pattern="^(tokens|off|)$",
         description="tokens, or off: every user of this machine is operator, which only a loopback host allows",
     )
+    allow_commands: bool = Field(True, description="operators with a token may submit any program as a job")
+    promotion: str = Field(
+        "operators",
+        pattern="^(operators|submitters)$",
+        description="who may submit jobs that promote a model: operators, submitters",
+    )
     running: int = Field(0, ge=0, description="jobs that may run at once, unless limits were set before; 0: one for each CPU")
     cpus: int = Field(0, ge=0, description="CPUs that Ray may use; 0: all")
     gpus: int = Field(-1, ge=-1, description="GPUs that Ray may use; -1: all")

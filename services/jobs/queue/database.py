@@ -17,7 +17,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from services.common.credentials import hide_secrets
 from services.common.private import FILE_MODE
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import DiskFull, InputError, RunError
+from zsbir.base.outages import outage_of
 
 WRITER_LOCK = 0x7A736269
 """The key of PostgreSQL's advisory lock for writers: "zsbi" in ASCII, so that no other program in this database uses the same."""
@@ -65,6 +66,8 @@ class Database:
         except IntegrityError:
             raise  # another transaction came first: the store knows what that means
         except DatabaseError as error:
+            if outage_of(error.orig or error) is DiskFull:
+                raise DiskFull(f"the disk of the job store at {self.shown_url} is full; nothing was changed: make room") from error
             raise RunError(f"the job store at {self.shown_url} failed ({first_line(error)}); nothing was changed") from error
         except PoolTimeout:
             raise self._too_many() from None

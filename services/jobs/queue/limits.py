@@ -127,18 +127,25 @@ def _own_reason(job: WaitingJob, own: Usage, limits: Limits, now_s: float) -> st
     """Return what holds back this job or its project, and nobody else; empty for nothing."""
     if job.not_before_s > now_s:
         return f"tried again in {job.not_before_s - now_s:.0f} s"
+    if reason := beyond_limits(job, job.project, limits):
+        return reason
     project = limits.projects.get(job.project, ProjectLimits())
     if project.gpu_hours is not None and job.gpus and own.gpu_hours >= project.gpu_hours:
         return f"project {job.project} has spent {own.gpu_hours:.1f} of its {project.gpu_hours:g} GPU-hours"
     for name, limit in project.limits().items():
         asked, held = job.amount(name), own.held[name]
-        if asked > limit:
-            return f"asks for {asked:g} {LABELS[name]}, project {job.project} may use {limit:g}"
         if held + asked > limit:
             return f"{held:g} of {limit:g} {LABELS[name]} of project {job.project} are in use by {own.names()}"
-    for name, limit in limits.limits().items():
-        if job.amount(name) > limit:
-            return f"asks for {job.amount(name):g} {LABELS[name]}, the queue may use {limit:g}"
+    return ""
+
+
+def beyond_limits(resources: Resources, project: str, limits: Limits) -> str:
+    """Return why a job of a project can never start under these limits, whatever else runs; empty where it can."""
+    own = limits.projects.get(project, ProjectLimits()).limits()
+    for whose, allowed in ((f"project {project}", own), ("the queue", limits.limits())):
+        for name, limit in allowed.items():
+            if resources.amount(name) > limit:
+                return f"asks for {resources.amount(name):g} {LABELS[name]}, {whose} may use {limit:g}"
     return ""
 
 

@@ -36,26 +36,31 @@ Cause = Literal[
     "node_lost",
     "lost",
     "busy",
+    "unreachable",
+    "disk_full",
     "out_of_memory",
     "data_error",
     "user_error",
     "unknown",
 ]
 """How an attempt ended. lost: it was killed, or its cluster has forgotten it. busy: another process does the same work, or the work
-is done and MLflow, which must record it, is away."""
+is done and MLflow, which must record it, is away. unreachable: a server, a store or a name service did not answer."""
 
 RETRY_LIMITS: Mapping[Cause, int] = {
     "preempted": 20,
     "node_lost": 20,
     "lost": 20,
     "busy": 50,
+    "unreachable": 200,
+    "disk_full": 200,
     "out_of_memory": 1,
     "unknown": 2,
     "data_error": 0,
     "user_error": 0,
 }
 """How many attempts of a job may end by each cause and be followed by another one. A job is not to blame for its cluster, so these
-causes have high limits; bad input stays bad."""
+causes have high limits; bad input stays bad. An outage is waited for by time (`services.jobs.queue.retries`), and its number here
+only keeps a job from going on for ever that works for some minutes each time."""
 
 
 StopReason = Literal["cancelled", "timed_out", "preempted"]
@@ -64,8 +69,10 @@ StopReason = Literal["cancelled", "timed_out", "preempted"]
 STOP_REASONS: tuple[StopReason, ...] = get_args(StopReason)
 
 
-def next_state(cause: Cause, ends: Mapping[str, int], *, cancelling: bool) -> State:
+def next_state(cause: Cause, ends: Mapping[str, int], *, cancelling: bool, gives_up: bool = False) -> State:
     """Return the state of a job whose attempt ended by `cause`. ends: attempts that ended by each cause, this one included.
+
+    gives_up: what it waits for has been away for too long, whatever the number of attempts.
 
     An attempt that succeeded made the job's result, also where the job was cancelled too late. Nothing else overrides a
     cancellation.
@@ -76,4 +83,4 @@ def next_state(cause: Cause, ends: Mapping[str, int], *, cancelling: bool) -> St
         return "cancelled"
     if cause == "timed_out":
         return "timed_out"
-    return "queued" if ends.get(cause, 0) <= RETRY_LIMITS[cause] else "failed"
+    return "queued" if not gives_up and ends.get(cause, 0) <= RETRY_LIMITS[cause] else "failed"

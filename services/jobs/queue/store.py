@@ -8,12 +8,28 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Select, and_, delete, exists, func, insert, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Text,
+    and_,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from services.jobs.queue.arrays import Array, newest_of_each, read_arrays
@@ -24,6 +40,7 @@ from services.jobs.queue.needs import require_known, states_of, waiting_for_othe
 from services.jobs.queue.order import next_job, waiting_turns
 from services.jobs.queue.records import Attempt, Job, JobRequest, Lease
 from services.jobs.queue.resources import LABELS
+from services.jobs.queue.retries import AttemptEnd, retry_after
 from services.jobs.queue.schema import upgrade
 from services.jobs.queue.states import LIVE, TERMINAL, TRANSITIONS, Cause, State, StopReason, next_state
 from services.jobs.queue.tables import ATTEMPTS, EVENTS, JOBS, LEASE, META
@@ -34,9 +51,6 @@ TOO_LATE = "did not start by its deadline"
 GIVEN_UP_AFTER = "given up after another job"
 NOBODY = ""
 """The holder of a lease that was given up."""
-
-BACKOFF_S: Mapping[Cause, float] = {"lost": 1.0, "node_lost": 1.0, "busy": 5.0, "out_of_memory": 15.0, "unknown": 15.0}
-"""Seconds before a job is tried again after an attempt ended by each cause; they double with each further one, up to an hour."""
 
 SAME_JOB = ("kind", "config", "project", "priority", "after", *LABELS)
 """Fields in which two requests of one idempotency key must agree."""
@@ -370,10 +384,12 @@ class Store:
             ended_s = min(max(ended_s or now, started_s or attempt.claimed_s), now)
             values = {"started_s": started_s, "ended_s": ended_s, "cause": cause, "message": message, "untidy": True}
             database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**values))
-            ends = self._count_ends(database, job.id)
-            state = next_state(cause, ends, cancelling=job.cancelling)
-            wait_s = min(3600.0, BACKOFF_S.get(cause, 0.0) * 2 ** (ends[cause] - 1))
-            changes: dict[str, Any] = {"not_before_s": now + wait_s} if state == "queued" else {}
+            ends = self._ends(database, job.id)
+            retry = retry_after(ends)
+            state = next_state(cause, Counter(end.cause for end in ends), cancelling=job.cancelling, gives_up=retry.gives_up)
+            if retry.gives_up and state == "failed":
+                message = storable(f"{message} (tried for {retry.outage_s / 60:.0f} minutes)")
+            changes: dict[str, Any] = {"not_before_s": now + retry.pause_s} if state == "queued" else {}
             changes |= {"ended_s": ended_s} if state in TERMINAL else {}
             self._set_state(
                 database, job, state, message=message, **changes, **({"result": result} if state == "succeeded" else {})
@@ -381,6 +397,27 @@ class Store:
             detail = {"number": attempt.number, "cause": cause, "message": message}
             self.note(database, lease.holder, "attempt ended", job.id, detail)
             return state
+
+    def unnotified(self, from_id: int, limit: int) -> tuple[list[Job], int]:
+        """Return ended jobs, from an id on, whose targets have not all been told; and from which id on to ask next time.
+
+        Jobs before that id have nobody to tell, so that the question stays cheap however many jobs there were.
+        """
+        waiting = JOBS.c.notified_s.is_(None) & (cast(JOBS.c.notify, Text) != "[]") & (JOBS.c.id >= from_id)
+        with self.reading() as database:
+            newest = database.execute(select(func.max(JOBS.c.id))).scalar_one() or 0
+            first = database.execute(select(func.min(JOBS.c.id)).where(waiting)).scalar_one()
+            ended = select(JOBS).where(waiting & JOBS.c.state.in_(sorted(TERMINAL))).order_by(JOBS.c.id).limit(limit)
+            return [Job.of(row) for row in database.execute(ended)], newest + 1 if first is None else first
+
+    def mark_notified(self, lease: Lease, job_id: int, told: Sequence[str], failed: Mapping[str, str]) -> None:
+        """Record that no target of an ended job is left to tell. failed: why each of the others was not told."""
+        with self._holding_lease(lease) as database:
+            database.execute(update(JOBS).where(JOBS.c.id == job_id).values(notified_s=self.time_in(database)))
+            if told:
+                self.note(database, lease.holder, "told", job_id, {"targets": ", ".join(told)})
+            for name, reason in failed.items():
+                self.note(database, lease.holder, "not told", job_id, {"target": name, "why": reason})
 
     def ask_stop(self, lease: Lease, attempt: Attempt, reason: StopReason) -> Attempt:
         """Record since when and why an attempt is to save its work and end; the first reason stays. Return the attempt."""
@@ -495,13 +532,11 @@ class Store:
     def _fetch_attempt(self, database: Connection, attempt: Attempt) -> Attempt:
         return Attempt.of(database.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id)).one())
 
-    def _count_ends(self, database: Connection, job_id: int) -> dict[str, int]:
-        rows = database.execute(
-            select(ATTEMPTS.c.cause, func.count())
-            .where((ATTEMPTS.c.job_id == job_id) & ATTEMPTS.c.ended_s.is_not(None))
-            .group_by(ATTEMPTS.c.cause)
-        )
-        return {row[0]: row[1] for row in rows}
+    def _ends(self, database: Connection, job_id: int) -> list[AttemptEnd]:
+        """Return how a job's attempts have ended, the first one first."""
+        own = (ATTEMPTS.c.job_id == job_id) & ATTEMPTS.c.ended_s.is_not(None)
+        rows = database.execute(select(ATTEMPTS).where(own).order_by(ATTEMPTS.c.number))
+        return [AttemptEnd(row.cause, row.ended_s - (row.started_s or row.ended_s), row.ended_s) for row in rows]
 
     def note(self, database: Connection, actor: str, what: str, job_id: int | None, detail: Mapping[str, Any]) -> None:
         """Record who did what, in the transaction that does it."""

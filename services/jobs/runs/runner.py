@@ -7,65 +7,43 @@ the dispatcher learns of it from missing heartbeats.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from services.jobs.queue.states import Cause, StopReason
 from services.jobs.runs.attempt_dir import HEARTBEAT_S, LOG_LIMIT, LOG_PIECE, AttemptDir, End
-from services.jobs.runs.steps import Step, StepInput
+from services.jobs.runs.causes import DECLINED, cause_of, cause_of_program
+from services.jobs.runs.child import Child, Outcome
+from services.jobs.runs.steps import COMMAND, Step, StepInput
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say
-from zsbir.base.signals import STOP_SIGNALS, on_signals
+from zsbir.base.signals import on_signals
 from zsbir.base.storage import join, open_folder
 from zsbir.training_run.delivery import UNDELIVERED
 
 LOG_CUT = f"\n[the log is cut here: it has reached {LOG_LIMIT >> 20} MiB]\n".encode()
+CANNOT_START = 127
+"""The exit code by which shells say that there is no such program."""
+
+LONGEST_ADDRESS = 2000
 DELIVERY_TRIES, DELIVERY_PAUSE_S = 10, 20.0
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 STORAGE_ERRORS = (InputError, RunError, OSError)
 """Errors of storage that does not answer: what is written to the attempt's folder is late, and the work goes on."""
-
-CAUSES_BY_ERROR: Mapping[str, Cause] = {
-    "Busy": "busy",
-    "ClusterError": "node_lost",
-    "DataError": "data_error",
-    "InputError": "user_error",
-    "MemoryError": "out_of_memory",
-    "OutOfMemoryError": "out_of_memory",
-    "PermanentError": "user_error",
-}
-"""What the class of a command's error means, which the command itself reports (zsbir.base.cli)."""
-
-CAUSES_BY_CODE: Mapping[int, Cause] = {
-    2: "user_error",
-    130: "preempted",
-    -signal.SIGINT: "preempted",
-    -signal.SIGTERM: "preempted",
-    -signal.SIGHUP: "preempted",
-    -signal.SIGKILL: "lost",
-}
-"""What a command's exit code means, where the command reported no error."""
-
-OUT_OF_MEMORY_WORDS = ("OutOfMemoryError", "CUDA out of memory", "MemoryError", "Cannot allocate memory")
-"""Words at the end of a log that mean too little memory. Only text tells of a worker of Ray Train, or a library, that runs
-out of memory: the command's own error is then of another class."""
 
 
 class Log:
@@ -119,8 +97,8 @@ class Attempt:
         self.steps = [Step.from_json(step) for step in self.spec["steps"]]
         self.made: dict[str, str] = {}
         self._began_s, self._began_monotonic_s = time.time(), time.monotonic()
-        self._out_of_memory = False
-        self._command: subprocess.Popen[bytes] | None = None
+        self._outcome = Outcome(0)
+        self._command: Child | None = None
         self._stop, self._over = threading.Event(), threading.Event()
         self._stopping = threading.Lock()
         self.stop_reason: StopReason = "preempted"
@@ -134,6 +112,8 @@ class Attempt:
                 code = self._run_step(step)
             except _DeliveryPending as reason:
                 return End("busy", str(reason), made=self.made)
+            if code and self._outcome.error == DECLINED and not self._stop.is_set():
+                return self._end_of_declined(step)
             if code:
                 return self._end_of_failed(step, code)
             with suppress(*STORAGE_ERRORS):
@@ -157,15 +137,18 @@ class Attempt:
                     self.request_stop(reason)
 
     def request_stop(self, reason: StopReason) -> None:
-        """Have the command save its work and end. Only the first call counts: a second signal would end it at once."""
+        """Have the command save its work and end. Only the first call counts: a second signal would end it at once.
+
+        An operator's own program may be deaf to the first one; the second, which comes when its time is up, kills it.
+        """
         with self._stopping:
-            if self._stop.is_set():
+            if not self._stop.is_set():
+                self.stop_reason = reason
+                self._stop.set()
+            elif self._command is None or not self._is_program:
                 return
-            self.stop_reason = reason
-            self._stop.set()
             if self._command is not None:
-                with suppress(ProcessLookupError):
-                    self._command.send_signal(signal.SIGINT)
+                self._command.ask_to_end()
 
     def close(self, end: End) -> None:
         """Write the log and the end, again and again until storage takes them: without the end, the work would be repeated."""
@@ -183,8 +166,7 @@ class Attempt:
         """Exit at once: the dispatcher took this attempt for lost, and another one may be at work."""
         say("the dispatcher took this attempt for lost; it ends")
         if self._command is not None:
-            with suppress(ProcessLookupError):
-                self._command.kill()
+            self._command.kill()
         os._exit(1)
 
     def _run_step(self, step: Step) -> int:
@@ -208,40 +190,35 @@ class Attempt:
         return str(Artifact(uri).file(source.file)) if source.file else uri
 
     def _run_command(self, step: Step, argv: Sequence[str]) -> int:
-        words = [sys.executable, "-m", step.module, *argv]
-        self.log.add_line("$ " + shlex.join(["python", *words[1:]]))
-        self._command = subprocess.Popen(
-            words,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            env=self._environment(step),
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only makes system calls
-        )
-        kills = _oom_kill_count()
+        words = step.command(argv)
+        self.log.add_line("$ " + shlex.join(words if self._is_program else ["python", *words[1:]]))
+        cwd = str(step.values.get("cwd") or "") if self._is_program else ""
+        try:
+            self._command = Child(words, self._environment(step), self.log.add, cwd=cwd, is_program=self._is_program)
+        except OSError as error:
+            self._outcome = Outcome(CANNOT_START, error="InputError")
+            self.log.add_line(f"error: {error.filename or words[0]!r} cannot be started: {error.strerror}")
+            return CANNOT_START
         if self._stop.is_set():  # asked for between two steps
-            self._command.send_signal(signal.SIGINT)
-        result = bytearray()
-        readers = [
-            threading.Thread(target=_copy_stream, args=(self._command.stderr, self.log.add), daemon=True),
-            threading.Thread(target=_copy_stream, args=(self._command.stdout, result.extend), daemon=True),
-        ]
-        for reader in readers:
-            reader.start()
-        code = self._command.wait()
-        for reader in readers:
-            reader.join(5)  # a process that the command left behind may still hold the other end
-        if not code:
-            self.made[step.name] = result.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            self._command.ask_to_end()
+        self._outcome = self._command.wait()
+        if not self._outcome.code:
+            self.made[step.name] = address_in(self._outcome.result) if self._is_program else self._outcome.result
             self.log.add_line(self.made[step.name])
-        self._out_of_memory = code == -signal.SIGKILL and _oom_kill_count() > kills
-        if self._out_of_memory:
+        if self._outcome.out_of_memory:
             self.log.add_line("killed by the kernel: out of memory")
-        return code
+        return self._outcome.code
+
+    @property
+    def _is_program(self) -> bool:
+        """Whether this attempt runs an operator's own program."""
+        return self.steps[0].name == COMMAND
 
     def _environment(self, step: Step) -> dict[str, str]:
         """Return the command's environment. Its error is found by how its line begins, so that lines must not begin with a time."""
         inherited = {name: value for name, value in os.environ.items() if name != "ZSBIR_LOG_TIMES"}
+        if self._is_program:  # `python` is this project's
+            inherited["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)])
         return {**inherited, **self.spec["env"], "ZSBIR_WATCH": join(self.attempt_dir.uri, step.name), "PYTHONUNBUFFERED": "1"}
 
     def _deliver_to_mlflow(self, step: Step, argv: Sequence[str]) -> None:
@@ -260,18 +237,37 @@ class Attempt:
 
     def _end_of_failed(self, step: Step, code: int) -> End:
         """Return the end of an attempt whose step failed, with the command's own error line where it printed one."""
-        lines = [line for line in self.log.tail().splitlines() if line.strip()]
-        line = next((line for line in reversed(lines) if line.startswith(("error:", "interrupted:"))), lines[-1] if lines else "")
+        line = self._last_line()
+        if self._is_program and code > 0 and code != CANNOT_START:
+            line = f"exit code {code}: {line}"
         if code < 0:  # Python dies of a SIGINT that comes before its handler is installed
             line = "interrupted" if code == -signal.SIGINT else f"killed by {signal.Signals(-code).name}"
         message = f"{step.name}: {line}" if len(self.steps) > 1 else line
         if self._stop.is_set():
             return self._end_of_stopped(message)
-        error = ""
-        with suppress(*STORAGE_ERRORS):
-            error = self.attempt_dir.status(step.name)["facts"].get("error", "")
-        cause = "out_of_memory" if self._out_of_memory else cause_of(code, error, self.log.tail())
-        return End(cause, message[:500], made=self.made)
+        return End(self._cause(step, code), message[:500], made=self.made)
+
+    def _cause(self, step: Step, code: int) -> Cause:
+        if self._outcome.out_of_memory:
+            return "out_of_memory"
+        error = self._outcome.error
+        if self._is_program:
+            return cause_of_program(code, error)
+        if not error:
+            with suppress(*STORAGE_ERRORS):
+                error = self.attempt_dir.status(step.name)["facts"].get("error", "")
+        return cause_of(code, error, self.log.tail())
+
+    def _end_of_declined(self, step: Step) -> End:
+        """Return the end of an attempt whose last step has answered no: the question was answered, in the words of its message."""
+        message = self._last_line().removeprefix("error: ")
+        judged = self.made.get("evaluate") or str(step.values.get("report", ""))
+        return End("succeeded", f"{step.name}: {message}"[:500] if len(self.steps) > 1 else message[:500], judged, self.made)
+
+    def _last_line(self) -> str:
+        """Return the command's own error line where it printed one, else the last line of the log."""
+        lines = [line for line in self.log.tail().splitlines() if line.strip()]
+        return next((line for line in reversed(lines) if line.startswith(("error:", "interrupted:"))), lines[-1] if lines else "")
 
     def _end_of_stopped(self, message: str) -> End:
         return End(self.stop_reason, message[:500], made=self.made)
@@ -301,33 +297,15 @@ class _StepCache:
             self._folder.replace(self._key, uri.encode())
 
 
-def cause_of(code: int, error: str, log_tail: str) -> Cause:
-    """Return why a command failed. code: its exit code. error: the class of its error, as it reported; empty where it did not."""
-    if any(word in log_tail for word in OUT_OF_MEMORY_WORDS):
-        return "out_of_memory"
-    return CAUSES_BY_ERROR.get(error) or CAUSES_BY_CODE.get(code, "unknown")
-
-
-def _oom_kill_count() -> int:
-    """Return how often this machine's kernel has killed a process for lack of memory."""
-    with suppress(OSError, ValueError):
-        lines = Path("/proc/vmstat").read_text().splitlines()
-        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-    return 0
-
-
-def _copy_stream(stream: Any, take: Callable[[bytes], None]) -> None:
-    """Pass on all that a pipe delivers, until it closes."""
-    while data := stream.read1(65536):
-        take(data)
-
-
-def _die_with_parent() -> None:
-    """Have the kernel kill the command when this process dies: two attempts must never work at the same time."""
-    if LIBC:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, set(STOP_SIGNALS))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ray ignores it, and a process that it starts inherits that
+def address_in(line: str) -> str:
+    """Return the address of an artifact or a model, where the last line of a program's output is one; empty for any other text."""
+    if re.fullmatch(r"models:/[\w.-]+[/@][\w.-]+", line):
+        return line
+    if not (line.startswith("s3://") or Path(line).is_absolute()) or len(line) > LONGEST_ADDRESS or not line.isprintable():
+        return ""
+    with suppress(*STORAGE_ERRORS, ValueError):
+        return line if exists(line) else ""
+    return ""
 
 
 def _retry(action: Callable[[], None], tries: int = 60, pause_s: float = 5.0) -> None:

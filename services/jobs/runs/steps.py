@@ -1,12 +1,14 @@
 """Kinds of jobs as steps: which module each step runs, with which arguments.
 
-The words are fixed here; the user gives values alone. A flag and its value are one argument (`--steps=5`), and arguments without a
-flag come after `--`: whatever a value begins with, it stays a value. `services.jobs.runs.validation` says what the values may be.
+The words are fixed here, except for an operator's own command; users give values alone. A flag and its value are one argument
+(`--steps=5`), and arguments without a flag come after `--`: whatever a value begins with, it stays a value.
+`services.jobs.runs.validation` says what the values may be.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +16,17 @@ from typing import Any
 from services.jobs.queue.resources import LABELS, Resources
 from services.jobs.queue.states import Kind
 
-SINGLE: tuple[Kind, ...] = ("ingest", "pretrain", "teacher", "train", "evaluate", "sweep", "index")
+COMMAND: Kind = "command"
+"""The kind whose words are the user's own: operators alone may submit it, and it is never a step of a pipeline."""
 
-PIPELINE: tuple[Kind, ...] = ("ingest", "pretrain", "teacher", "sweep", "train", "evaluate", "index")
-"""The order of a pipeline's steps. pretrain and sweep run only where they are asked for."""
+SINGLE: tuple[Kind, ...] = (
+    "ingest", "pretrain", "teacher", "train", "evaluate", "sweep", "index", "promote", "export", COMMAND,
+)  # fmt: skip
 
-MODULES: Mapping[str, str] = {**{kind: f"zsbir.{kind}" for kind in SINGLE}, "sweep": "tuning"}
+PIPELINE: tuple[Kind, ...] = ("ingest", "pretrain", "teacher", "sweep", "train", "evaluate", "index", "promote")
+"""The order of a pipeline's steps. pretrain, sweep and promote run only where they are asked for."""
+
+MODULES: Mapping[str, str] = {**{kind: f"zsbir.{kind}" for kind in SINGLE if kind != COMMAND}, "sweep": "tuning"}
 
 POSITIONAL: Mapping[str, tuple[str, ...]] = {
     "ingest": ("layout", "path"),
@@ -28,8 +35,13 @@ POSITIONAL: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("run",),
     "sweep": ("recipe",),
     "index": ("run",),
+    "promote": ("report", "other_reports"),
+    "export": ("run",),
 }
-"""Fields that the command takes without a flag."""
+"""Fields that the command takes without a flag; the parts of a list are arguments of their own."""
+
+REPEATED: Mapping[str, str] = {"champion_reports": "champion-report"}
+"""Fields whose parts are each given with a flag, by that flag's name. The parts of other lists are one argument, with commas."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ PIPELINE_INPUTS: Mapping[str, Mapping[str, StepInput]] = {
     "train": {"dataset": StepInput("ingest"), "knowledge": StepInput("teacher"), "config": StepInput("sweep", "best.yaml")},
     "evaluate": {"run": StepInput("train")},
     "index": {"run": StepInput("train")},
+    "promote": {"report": StepInput("evaluate"), "index": StepInput("index")},
 }
 """In a pipeline, the step that gives each field, where the user does not set the field and the pipeline has that step."""
 
@@ -60,16 +73,25 @@ class Step:
 
     @property
     def module(self) -> str:
-        """The Python module whose command line does this step, as in `python -m zsbir.train`."""
-        return MODULES[self.name]
+        """The Python module whose command line does this step, as in `python -m zsbir.train`; empty for a command of the user's."""
+        return MODULES.get(self.name, "")
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """Return the words of the process that does this step. argv: as `argv` returns them."""
+        return list(argv) if self.name == COMMAND else [sys.executable, "-m", self.module, *argv]
 
     def argv(self, input_values: Mapping[str, str], root: str) -> list[str]:
         """Return the command's arguments. input_values: what each field of `inputs` turned out to be."""
         values = {**self.values, **input_values}
+        if self.name == COMMAND:
+            return [str(word) for word in values["words"]]
         if self.name == "sweep":  # a sweep that is not told takes the whole cluster, whatever its job holds
             values["at_once"] = _trials(values)
-        bare = [str(values.pop(name)) for name in POSITIONAL.get(self.name, ()) if values.get(name) not in (None, "")]
-        flags = [_flag(name, value) for name, value in values.items() if value is not None]
+        bare = [word for name in POSITIONAL.get(self.name, ()) for word in _bare(values.pop(name, None))]
+        given = {name: value for name, value in values.items() if value is not None}
+        if self.name == "promote":  # its command has no flags that say no, and refuses an empty reason
+            given = {name: value for name, value in given.items() if value not in (False, "")}
+        flags = [flag for name, value in given.items() for flag in _flags(name, value)]
         return [*flags, f"--root={root}", *(["--", *bare] if bare else [])]
 
     def as_json(self) -> dict[str, Any]:
@@ -116,7 +138,7 @@ def resources_of(kind: Kind, config: Mapping[str, Any]) -> StepResources:
     return StepResources(**most, workers=max(step.workers for step in steps))
 
 
-ON_GPU = frozenset({"pretrain", "teacher", "train", "evaluate", "sweep", "index"})
+ON_GPU = frozenset({"pretrain", "teacher", "train", "evaluate", "sweep", "index", "promote", COMMAND})
 """Steps that compute on a GPU where the process sees one."""
 
 
@@ -157,6 +179,18 @@ def _step_resources(values: Mapping[str, Any]) -> StepResources:
     times = max(1, workers) * _trials(values)
     cpus, gpus = float(values.get("cpus_per_worker") or 1), float(values.get("gpus_per_worker") or 0)
     return StepResources(cpus=cpus * times, gpus=gpus * times, workers=workers)
+
+
+def _bare(value: Any) -> list[str]:
+    """Return the arguments that give a value without a flag; none where there is no value."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    return [str(part) for part in parts if part not in (None, "")]
+
+
+def _flags(name: str, value: Any) -> list[str]:
+    if name in REPEATED:
+        return [f"--{REPEATED[name]}={part}" for part in value]
+    return [_flag(name, value)]
 
 
 def _flag(name: str, value: Any) -> str:

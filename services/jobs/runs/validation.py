@@ -10,9 +10,11 @@ import tuning.config
 import tuning.sweep
 from services.jobs.queue.states import KINDS, Kind
 from services.jobs.runs.allowed_paths import AllowedPaths
-from services.jobs.runs.steps import PIPELINE, PIPELINE_INPUTS, SINGLE, steps_of
+from services.jobs.runs.checks import NAMED_WEIGHTS, check_job
+from services.jobs.runs.own_fields import CommandFields, PromotionInputs
+from services.jobs.runs.steps import COMMAND, PIPELINE, PIPELINE_INPUTS, SINGLE, steps_of
 from tuning.space import SPACES
-from zsbir import evaluate, index, ingest, pretrain, teacher, train
+from zsbir import evaluate, export, index, ingest, pretrain, promote, teacher, train
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.artifact import Kind as Made
 from zsbir.base.cli import split_fields
@@ -33,8 +35,11 @@ ADDRESSES: Mapping[str, Mapping[str, Made | None]] = {
     "evaluate": {"run": "run"},
     "sweep": {"dataset": "dataset", "knowledge": "knowledge", "weights": None},
     "index": {"run": "run", "gallery": None},
+    "promote": {"report": "report", "index": "index", "other_reports": "report", "champion_reports": "report"},
+    "export": {"run": "run"},
+    COMMAND: {"cwd": None},
 }
-"""Fields that are addresses, with the kind of artifact at each; None: a file, or a folder of images."""
+"""Fields that are addresses, or lists of them, with the kind of artifact at each; None: a file, or a folder of images."""
 
 NAMES_OR_FILES = ("unseen_classes", "seen_classes", "dev_classes", "space")
 """Fields that are names, or files that hold names; a file must lie in the allowed paths."""
@@ -42,10 +47,13 @@ NAMES_OR_FILES = ("unseen_classes", "seen_classes", "dev_classes", "space")
 FILE_SUFFIXES = (".json", ".txt", ".yaml", ".yml")
 """How names end that the commands take for files in the folder where they run."""
 
-READ_THROUGH: Mapping[str, tuple[str, ...]] = {"run": ("dataset", "weights"), "knowledge": ("weights",)}
+READ_THROUGH: Mapping[str, tuple[str, ...]] = {
+    "run": ("dataset", "weights"),
+    "knowledge": ("weights",),
+    "report": ("run", "dataset"),
+    "index": ("run",),
+}
 """The inputs that commands open of an artifact that they are given: a manifest may name any address for them."""
-
-NAMED_WEIGHTS = frozenset({"imagenet", "imagenet_v2"})
 
 STARTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "toy": {
@@ -92,17 +100,21 @@ SCHEMAS: Mapping[str, Schema] = {
         (RECIPE,),
     ),
     "index": Schema((index.IndexConfig, index.Settings), ("run",), (("run", "URI of a Run artifact, as train makes it"),)),
+    "promote": Schema((PromotionInputs, promote.PromoteConfig, promote.Settings), ("report", "index")),
+    "export": Schema((export.ExportConfig, export.Settings), ("run",), (("run", "URI of a Run artifact, as train makes it"),)),
+    COMMAND: Schema((CommandFields,), ("words",)),
 }
 
 
 def check_config(kind: Kind, config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
     """Return the configuration as it will be stored: only the given fields, their addresses absolute. Raises InputError."""
     if kind == "pipeline":
-        return _pipeline(config, allowed)
-    if kind not in SCHEMAS:
-        raise InputError(f"jobs of kind {kind} cannot be submitted to this service")
-    _check_step(kind, config, inputs=frozenset())
-    return _with_checked_paths(kind, config, allowed)
+        stored = _pipeline(config, allowed)
+    else:
+        _check_step(kind, config, inputs=frozenset())
+        stored = _with_checked_paths(kind, config, allowed)
+    check_job(kind, stored)
+    return stored
 
 
 def _pipeline(config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
@@ -138,7 +150,8 @@ def _check_step(kind: str, config: Mapping[str, Any], inputs: frozenset[str]) ->
             raise InputError(f"{kind}: {unknown_name('field', name, [*fields, *extra])}")
         if name in extra and not isinstance(value, str):
             raise InputError(f"{kind}: field {name!r}: must be text, got {value!r}")
-        _check_list(kind, name, value)
+        if kind != COMMAND:
+            _check_list(kind, name, value)
     missing = next((name for name in schema.required if not config.get(name) and name not in inputs), None)
     if missing is not None:
         raise InputError(f"{kind}: field {missing!r} is required")
@@ -146,7 +159,8 @@ def _check_step(kind: str, config: Mapping[str, Any], inputs: frozenset[str]) ->
     parts = split_fields(values, *schema.parts)
     for part, given in zip(schema.parts, parts, strict=True):
         if part is TrainConfig:
-            recipe(str(config.get("recipe") or "custom")).replace(**given)
+            start = recipe(str(config.get("recipe") or "custom"))
+            TrainConfig.of({**start.model_dump(), **given}, where=kind)
         else:
             part.of(given, where=kind)
     if kind == "ingest" and config["layout"] != "toy" and not config.get("path"):
@@ -166,17 +180,34 @@ def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPa
     for name, what in ADDRESSES.get(kind, {}).items():
         if not values.get(name) or (name == "weights" and values[name] in NAMED_WEIGHTS):
             continue
-        values[name] = allowed.check(f"{kind}: {name}", values[name])
-        if what:
-            _check_inputs(f"{kind}: {name}", Artifact(values[name], what), allowed)
+        where, given = f"{kind}: field {name!r}", values[name]
+        found = [_checked_address(where, uri, what, allowed) for uri in ([given] if isinstance(given, str) else given)]
+        values[name] = found[0] if isinstance(given, str) else found
     for name in NAMES_OR_FILES:
         given = values.get(name) or ()
         checked = [
-            _checked_name(f"{kind}: {name}", name, value, allowed) for value in ([given] if isinstance(given, str) else given)
+            _checked_name(f"{kind}: field {name!r}", name, value, allowed)
+            for value in ([given] if isinstance(given, str) else given)
         ]
         if checked:
             values[name] = checked[0] if isinstance(given, str) else checked
     return values
+
+
+def _checked_address(where: str, uri: str, what: Made | None, allowed: AllowedPaths) -> str:
+    """Return an address in full, after checking that it is allowed and has the right kind of artifact."""
+    address = allowed.check(where, uri)
+    if what:
+        _check_inputs(where, _opened(where, address, what), allowed)
+    return address
+
+
+def _opened(where: str, uri: str, what: Made) -> Artifact:
+    """Open an artifact. InputError that begins with the field where there is none of that kind."""
+    try:
+        return Artifact(uri, what)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _checked_name(where: str, field: str, value: str, allowed: AllowedPaths) -> str:
@@ -265,6 +296,7 @@ def _describe_kind(kind: str) -> dict[str, Any]:
 def _summary_of(kind: str) -> str:
     modules = {
         "ingest": ingest, "pretrain": pretrain, "teacher": teacher, "train": train, "evaluate": evaluate, "index": index,
-        "sweep": tuning.sweep,
+        "sweep": tuning.sweep, "promote": promote, "export": export,
     }  # fmt: skip
-    return (modules[kind].__doc__ or "").strip().split("\n")[0]
+    described = modules[kind].__doc__ if kind in modules else CommandFields.__doc__
+    return (described or "").strip().split("\n")[0]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from itertools import pairwise
 
@@ -205,3 +208,26 @@ def test_an_address_that_is_none_is_one_line_and_nothing_is_recorded(fresh, monk
         cli.main(lambda _: None, [])
     assert left.value.code == 2
     assert capsys.readouterr().err.startswith("error: 'ftp://x'")
+
+
+def test_the_error_reaches_who_started_the_command_also_where_the_folder_cannot_be_written(tmp_path):
+    """And no process that the command starts takes the descriptor's number for its own."""
+    blocked = tmp_path / "a file"
+    blocked.write_bytes(b"")
+    reader, writer = os.pipe()
+    code = "import os; from zsbir.base import watch; watch.start(); print(sorted(os.environ)); watch.report_error('DiskFull')"
+    env = {**os.environ, watch.WATCH: str(blocked / "x"), watch.ERROR_PIPE: str(writer)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, pass_fds=(writer,), capture_output=True, text=True, check=True)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        assert file.read() == b"DiskFull"
+    assert watch.ERROR_PIPE not in done.stdout
+
+
+@pytest.mark.parametrize("text", ["", "x", "99999", "99999999999999999999", "-1"])
+def test_a_number_that_is_no_pipe_is_left_alone(fresh, monkeypatch, text):
+    monkeypatch.setenv(watch.ERROR_PIPE, text)
+    monkeypatch.setattr(watch, "_error_pipe", None)
+    watch.start()
+    watch.report_error("RunError")
+    assert watch._error_pipe is None

@@ -144,12 +144,12 @@ def test_submit_prints_only_the_id_and_reports_the_jobs_place(service):
 
 
 def test_flags_become_values_of_the_schemas_types(service, run_command):
-    flags = "--layout=toy --toy-px 64 --dev-frac 0.25 --dev-classes a,b, --dedup --no-skip-incomplete"
+    flags = "--layout=toy --toy-px 64 --dev-frac 0.25 --dev-classes chair,cup, --dedup --no-skip-incomplete"
     terms = "--project vision --priority -3 --cpus 2 --gpus 0.5 --time-limit 1h30m"
     run_command("submit", "ingest", *flags.split(), *terms.split())
     job = service.store.job(1)
     assert job.config == {
-        "layout": "toy", "toy_px": 64, "dev_frac": 0.25, "dev_classes": ["a", "b"], "dedup": True, "skip_incomplete": False,
+        "layout": "toy", "toy_px": 64, "dev_frac": 0.25, "dev_classes": ["chair", "cup"], "dedup": True, "skip_incomplete": False,
     }  # fmt: skip
     assert (job.project, job.priority, job.cpus, job.gpus, job.time_limit_s) == ("vision", -3, 2, 0.5, 5400)
 
@@ -477,8 +477,17 @@ BAD = [
     (["submit", "ingest", "--seed", "x"], "argument --seed: must be a whole number, got 'x'"),
     (["submit", "train", "--lr", "fast"], "argument --lr: must be a number, got 'fast'"),
     (["submit", "train", "--lr", "nan"], "a request must be JSON"),
-    (["submit", "train", "--lr", "-1", "--dataset=x"], "field 'lr': input should be greater than 0, got -1"),
-    (["submit", "ingest"], "ingest: field 'layout' is required"),
+    (["submit", "train", "--lr", "-1", "--dataset=x"], "train: --lr: input should be greater than 0, got -1"),
+    (["submit", "pipeline", "--train.lr=-1", "--recipe=toy"], "train: --train.lr: input should be greater than 0, got -1"),
+    (["submit", "pipeline"], "ingest: --ingest.layout is required"),
+    (["submit", "pipeline", "--ingest.layout=folder"], "ingest: --ingest.path is required, the folder that holds the data set"),
+    (
+        ["submit", "pipeline", "--recipe=toy", "--train.classes-per-batch=99"],
+        "train: --train.classes-per-batch: classes_per_batch is 99",
+    ),
+    (["submit", "ingest", "--layout=toy", "--notify=team"], "notify: unknown target 'team': no target is set"),
+    (["submit", "ingest", "--layout=toy", "--", "echo"], "words after -- are those of a job of kind command"),
+    (["submit", "ingest"], "ingest: --layout is required"),
     (["submit", "ingest", "--layout=toy", "--project", "A B"], "project: string should match pattern"),
     (["submit", "ingest", "--layout=toy", "--time-limit", "soon"], "must be a time like 90s, 30m, 1h30m or 2d, got 'soon'"),
     (["submit", "ingest", "--layout=toy", "--start-by", "soon"], "must be a time from now like 30m, or a date like 2030"),
@@ -700,3 +709,50 @@ def test_a_terminal_gets_our_own_colours_and_no_commands_of_a_job(service, words
     assert not re.search(r"\x1b(?!\[\d*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x7f-\x9f\u202e]", text), "an order to the terminal"
     assert r"\x1b]0;owned" in text or "\\u001b]0;owned" in text
     assert ("\x1b[31mfailed" in text) == (words in (("list",), ("show", "1")))
+
+
+# --- without a service, commands, notifications
+
+
+def test_the_fields_of_a_kind_are_listed_without_a_service_and_the_line_says_whose_they_are(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("ZSBIR_ROOT", str(tmp_path))
+    for url, why in (("", "no job service"), (f"http://{HOST}:{free_ports(1)[0]}", "no job service answers")):
+        monkeypatch.setenv("ZSBIR_JOBS_URL", url) if url else monkeypatch.delenv("ZSBIR_JOBS_URL", raising=False)
+        monkeypatch.setattr("services.jobs.cli.client.RETRY_PAUSES_S", ())
+        with pytest.raises(cli.HelpAsked, match=r"--classes-per-batch") as asked:
+            COMMANDS["submit"](["train", "--help"])
+        assert "--notify" in str(asked.value)
+        said = capsys.readouterr().err
+        assert said.startswith("the fields are those of the version that is installed here: ")
+        assert why in said
+
+
+def test_the_words_of_a_command_are_kept_as_they_are_with_the_folder_it_was_submitted_in(service, monkeypatch, tmp_path):
+    """As an operator with a token: to a service without tokens nobody submits one."""
+    service.settings = service.settings.replace(auth="tokens", allow_commands=True, places=(str(tmp_path),))
+    service.stop()
+    service.start()
+    token = Tokens(service.store).make("ann", "operator", "test")
+    monkeypatch.chdir(tmp_path)
+    env = {"ZSBIR_JOBS_URL": service.url, "ZSBIR_JOBS_TOKEN": token}
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    number = COMMANDS["submit"](["command", "--cpus", "2", "--", "python", "my.py", "--x", "1", "--help", "a,b"])
+    job = service.store.job(int(number))
+    assert job.config == {"words": ["python", "my.py", "--x", "1", "--help", "a,b"], "cwd": str(tmp_path)}
+    assert job.cpus == 2
+    with pytest.raises(InputError, match=r"command: --words is required"):
+        COMMANDS["submit"](["command"])
+
+
+def test_targets_are_set_listed_and_tried(service, run_command, tmp_path, capsys):
+    file = tmp_path / "targets.yaml"
+    file.write_text("team: {webhook: 'http://127.0.0.1:9/secret'}\n")
+    assert run_command("notify") == "no targets yet; python -m services.jobs notify --set FILE"
+    assert run_command("notify", "--set", str(file)) == run_command("notify", "--list") == "team  http://127.0.0.1:9/***"
+    with pytest.raises(RunError, match=r"its server does not answer"):
+        run_command("notify", "--test", "team")
+    with pytest.raises(InputError, match=r"there is no target 'x'; there are team"):
+        run_command("notify", "--test", "x")
+    number = run_command("submit", "ingest", "--layout=toy", "--notify", "team", "--notify-on", "failure")
+    assert service.store.job(int(number)).notify == [{"to": "team", "on": "failure"}]

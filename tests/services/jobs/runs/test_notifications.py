@@ -1,0 +1,258 @@
+"""Targets are told of ends by a real HTTP server and a real program: at least once, and an event says why one was not."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from services.jobs.queue.limits import Limits
+from services.jobs.queue.records import JobRequest
+from services.jobs.queue.store import open_store
+from services.jobs.queue.targets import Target, Targets, read_targets, set_targets
+from services.jobs.runs import delivery
+from services.jobs.runs.delivery import deliver
+from services.jobs.runs.notifications import GIVE_UP_S, Notifier
+from zsbir.base.errors import InputError, RunError
+
+SECRET = "hooks/T0123/secret"
+
+
+class Hook:
+    """A server that keeps what is posted to it. status: what it answers; others: what was asked of it by other methods or paths."""
+
+    def __init__(self):
+        self.got, self.others, self.status, self.location = [], [], 200, ""
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                (hook.got if self.path == f"/{SECRET}" else hook.others).append(body)
+                self.send_response(hook.status)
+                if hook.location:
+                    self.send_header("Location", hook.location)
+                self.end_headers()
+
+            def do_GET(self):
+                hook.others.append(self.path)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/{SECRET}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def hook():
+    hook = Hook()
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()
+
+
+class World:
+    """A store with targets, a dispatcher's lease, and a notifier by a clock that tests move."""
+
+    def __init__(self, folder, targets):
+        self.now_s = 1000.0
+        self.store = open_store(f"sqlite:///{folder}/jobs.db", clock=lambda: 1e9 + self.now_s)
+        set_targets(self.store, Targets.of({"targets": targets}), "test")
+        self.lease = self.store.take_lease("test", None)
+        self.restart()
+
+    def restart(self):
+        self.notifier = Notifier(self.store, lambda: self.lease, "http://page", clock=lambda: self.now_s)
+
+    def end(self, cause, notify, **fields):
+        job = self.store.submit(JobRequest(kind="ingest", config={}, notify=notify))
+        attempt = self.store.claim(self.lease, Limits(running=9))
+        self.store.end(self.lease, attempt, cause, **fields)
+        return job.id
+
+    def told(self, job_id):
+        return [(event["what"], event["detail"]) for event in self.store.events(job_id) if "told" in event["what"]]
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = []
+
+    def make(**targets):
+        made.append(World(tmp_path, targets))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.store.engine.dispose()
+
+
+def test_a_webhook_is_told_once_of_an_end_in_words_and_as_data(world, hook):
+    there = world(team={"webhook": hook.url})
+    job_id = there.end("user_error", [{"to": "team", "on": "end"}], message="error: no such run")
+    quiet = there.end("succeeded", [], result="/a/b")
+    for _ in range(3):
+        there.notifier.round()
+    (message,) = hook.got
+    assert message["text"] == f"job {job_id} (ingest) has failed: error: no such run"
+    assert {"id": job_id, "kind": "ingest", "state": "failed", "link": f"http://page/jobs/{job_id}"}.items() <= message.items()
+    assert there.told(job_id) == [("told", {"targets": "team"})]
+    assert there.store.job(job_id).notified_s == 1e9 + there.now_s
+    assert there.store.job(quiet).notified_s is None
+
+
+def test_who_wants_to_hear_of_failures_alone_is_not_told_of_success(world, hook):
+    there = world(team={"webhook": hook.url})
+    for cause in ("succeeded", "user_error"):
+        there.end(cause, [{"to": "team", "on": "failure"}])
+        there.notifier.round()
+    assert [message["state"] for message in hook.got] == ["failed"]
+    assert all(there.store.job(number).notified_s for number in (1, 2))
+
+
+def test_a_program_reads_the_message_and_gets_none_of_the_dispatchers_secrets(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZSBIR_JOBS_STORE", "postgresql://zsbir:password@host/db")
+    code = "import os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.stdin.read() + repr(sorted(os.environ)))"
+    deliver(Target(command=(sys.executable, "-c", code, str(tmp_path / "told"))), {"text": "ümlaut", "id": 1})
+    text, _, names = (tmp_path / "told").read_text().partition("\n")
+    assert json.loads(text) == {"text": "ümlaut", "id": 1}
+    assert "ZSBIR_JOBS_STORE" not in names
+    assert "PATH" in names
+
+
+def test_a_target_that_is_away_is_told_when_it_is_back_and_the_others_are_told_once(world, hook):
+    other = Hook()
+    there = world(team={"webhook": hook.url}, boss={"webhook": other.url})
+    hook.status = 503
+    job_id = there.end("succeeded", [{"to": "team", "on": "end"}, {"to": "boss", "on": "end"}])
+    for _ in range(5):
+        there.notifier.round()
+    assert (len(hook.got), len(other.got)) == (1, 1), "with a pause before the next try"
+    there.now_s += 60
+    there.notifier.round()
+    hook.status = 204
+    there.now_s += 600
+    there.notifier.round()
+    there.notifier.round()
+    assert (len(hook.got), len(other.got)) == (3, 1)
+    assert there.told(job_id) == [("told", {"targets": "boss, team"})]
+    other.server.shutdown()
+    other.server.server_close()
+
+
+def test_a_target_that_stays_away_is_given_up_after_an_hour_with_the_reason_and_without_its_address(world, hook):
+    there = world(team={"webhook": hook.url})
+    hook.status = 500
+    job_id = there.end("succeeded", [{"to": "team", "on": "end"}])
+    for _ in range(60):
+        there.notifier.round()
+        there.now_s += 100
+    assert there.told(job_id) == [("not told", {"target": "team", "why": "its server answered 500"})]
+    assert 5 <= len(hook.got) < 20
+    assert there.now_s - 1000 > GIVE_UP_S
+    assert SECRET not in str(there.store.audit())
+
+
+def test_a_dispatcher_that_follows_another_tells_what_was_not_recorded(world, hook):
+    there = world(team={"webhook": hook.url})
+    hook.status = 500
+    job_id = there.end("succeeded", [{"to": "team", "on": "end"}])
+    there.notifier.round()
+    there.restart()
+    hook.status = 200
+    there.notifier.round()
+    assert there.told(job_id) == [("told", {"targets": "team"})]
+    there.restart()
+    there.notifier.round()
+    assert len(hook.got) == 2
+
+
+def test_a_target_that_was_removed_meanwhile_is_named(world):
+    there = world(team={"command": ["true"]})
+    job_id = there.end("succeeded", [{"to": "team", "on": "end"}])
+    set_targets(there.store, Targets(), "test")
+    there.notifier.round()
+    assert there.told(job_id) == [("not told", {"target": "team", "why": "the operator has removed it"})]
+
+
+def test_who_does_not_hold_the_lease_tells_nobody(world, hook):
+    there = world(team={"webhook": hook.url})
+    there.end("succeeded", [{"to": "team", "on": "end"}])
+    there.lease = None
+    there.notifier.round()
+    assert hook.got == []
+
+
+def test_a_redirection_leads_nowhere(hook):
+    hook.status, hook.location = 302, f"http://127.0.0.1:{hook.server.server_port}/elsewhere"
+    with pytest.raises(RunError, match="its server answered 302"):
+        deliver(Target(webhook=hook.url), {"text": "x"})
+    assert hook.others == []
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ({"webhook": "http://127.0.0.1:9/secret"}, r"its server does not answer \(ConnectionError\)"),
+        ({"webhook": "http://nobody.invalid/secret"}, "its server does not answer"),
+        ({"command": ["/no/such/program", "secret"]}, r"its program cannot be started \(No such file or directory\)"),
+        ({"command": ["sh", "-c", "echo why >&2; exit 3", "secret"]}, "its program ended with exit code 3: why"),
+        ({"command": ["sleep", "600"]}, "its program was not done within 0.2 s"),
+    ],
+)
+def test_each_failure_is_a_line_without_what_may_be_secret(monkeypatch, target, line):
+    monkeypatch.setattr(delivery, "TIMEOUT_S", 0.2 if "sleep" in str(target) else 20.0)
+    with pytest.raises(RunError, match=line) as told:
+        deliver(Target.of(target), {"text": "x"})
+    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        ({}, "give either a webhook or a command"),
+        ({"webhook": "http://x", "command": ["y"]}, "give either a webhook or a command"),
+        ({"webhook": "ftp://x/y"}, "must begin with http"),
+        ({"webhook": "file:///etc/passwd"}, "must begin with http"),
+        ({"webhook": "http:///y"}, "name a host"),
+        ({"webhook": "http://x/ y"}, "no blanks"),
+        ({"command": [""]}, "the first one a program"),
+        ({"command": ["a\0b"]}, "words of a command line"),
+    ],
+)
+def test_a_target_is_one_web_address_or_the_words_of_a_program(target, line):
+    with pytest.raises(InputError, match=line):
+        Target.of(target)
+
+
+def test_what_a_target_holds_comes_back_to_the_dispatcher_alone(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/jobs.db")
+    targets = {
+        "a": {"webhook": "https://user:pw@chat.example.org:8443/hooks/secret?key=secret"},
+        "b": {"command": ["mail", "secret"]},
+    }
+    set_targets(store, Targets.of({"targets": targets}), "test")
+    found = read_targets(store)
+    assert found["a"].webhook == targets["a"]["webhook"]
+    shown = Targets(targets=found).shown()
+    assert shown == {"a": {"webhook": "https://chat.example.org:8443/***"}, "b": {"command": ["mail", "***"]}}
+    assert "secret" not in str(store.audit())
+    store.engine.dispose()
+
+
+def test_the_question_for_ended_jobs_stays_small_however_many_there_were(world, hook):
+    there = world(team={"webhook": hook.url})
+    for _ in range(3):
+        there.end("succeeded", [])
+    live = there.store.submit(JobRequest(kind="ingest", config={}, notify=[{"to": "team", "on": "end"}]))
+    assert there.store.unnotified(0, 10) == ([], live.id)
+    attempt = there.store.claim(there.lease, Limits(running=9))
+    there.store.end(there.lease, attempt, "succeeded")
+    there.notifier.round()
+    assert len(hook.got) == 1
+    assert there.store.unnotified(0, 10) == ([], live.id + 1)

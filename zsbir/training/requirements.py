@@ -1,0 +1,57 @@
+"""What must be true of a training's configuration and inputs before it is worth starting, judged without loading torch or data.
+
+The command asks here first, and so does the job queue when a training is submitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from zsbir.base.artifact import Artifact
+from zsbir.base.errors import FieldError
+from zsbir.data.requirements import check_knowledge, check_training_classes
+from zsbir.training.config import TrainConfig
+
+
+def check_workers(config: TrainConfig, num_workers: int, gpus_per_worker: float) -> None:
+    """Raise FieldError where the workers cannot share a batch, or would share a GPU. num_workers: 0: in one process."""
+    check_shares(config, max(1, num_workers))
+    if num_workers > 1 and gpus_per_worker % 1:  # NCCL, over which workers exchange gradients, does not let them share one
+        raise FieldError(
+            "gpus_per_worker",
+            f"gpus_per_worker {gpus_per_worker:g} lets workers share a GPU, which NCCL refuses;"
+            " give each a whole one, or train with one worker",
+        )
+
+
+def check_shares(config: TrainConfig, workers: int) -> None:
+    """Raise FieldError where a batch cannot be dealt to so many workers."""
+    if config.batch_images % workers:
+        raise FieldError(
+            "num_workers",
+            f"a batch of {config.batch_images} images cannot be dealt to {workers} workers; "
+            "change classes_per_batch, per_class or the number of workers",
+        )
+
+
+def check_has_knowledge(config: TrainConfig, *, given: bool) -> None:
+    """Raise FieldError for a training that is to preserve knowledge and gets none."""
+    if config.weight_preservation and not given:
+        raise FieldError(
+            "knowledge", "no knowledge: pass --knowledge URI, as python -m zsbir.teacher prints it, or --weight-preservation 0"
+        )
+
+
+def check_counts(config: TrainConfig, counts: Mapping[str, int]) -> None:
+    """Raise FieldError where a data set of these counts has too few classes for a batch."""
+    check_training_classes(counts, config.classes_per_batch, train_on_dev=config.train_on_dev)
+
+
+def check_inputs(config: TrainConfig, dataset: Artifact, knowledge: Artifact | None, *, must_say: bool = True) -> None:
+    """Raise FieldError where the data set has too few classes, or the knowledge is of another one.
+
+    must_say: also for knowledge that does not say of which data set it is.
+    """
+    check_counts(config, dataset.manifest.counts)
+    if knowledge is not None:
+        check_knowledge(knowledge, dataset, must_say=must_say)
