@@ -8,8 +8,11 @@ const FOR_OWN_PICTURES = ["folder", "custom"];
 /** The recipe that a form for somebody's own pictures begins with. */
 export const ownRecipe = ({ recipes }) => FOR_OWN_PICTURES.find((name) => name in recipes);
 
-/** The choice as a node. Each of its links opens the form for one thing. */
-export function choice(schemas) {
+/** Whether to offer the kind that runs any command. The service decides; it takes them from operators who show a token. */
+const mayCommand = (me) => me.role === "operator" && me.auth === "tokens" && !me.session;
+
+/** The choice as nodes. Each of its links opens the form for one thing. */
+export function choice(schemas, me) {
   const { kinds, recipes, starts } = schemas;
   const own = ownRecipe(schemas);
   const names = Object.keys(recipes).filter((name) => name !== own);
@@ -20,7 +23,7 @@ export function choice(schemas) {
       facts(recipes[own], `recipe ${own}`)),
     ...names.filter((name) => !needsNothing(name)).map((name) => recipeCard(name, schemas, "needs its pictures")),
   ];
-  const single = Object.keys(kinds).filter((kind) => kind !== "pipeline");
+  const single = Object.keys(kinds).filter((kind) => kind !== "pipeline" && (kind !== "command" || mayCommand(me)));
   return [
     h("h1", {}, "Submit a job"),
     h("section", { "aria-labelledby": "whole" }, h("h2", { id: "whole" }, "The whole way, from pictures to a model that searches"),

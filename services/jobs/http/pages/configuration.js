@@ -5,11 +5,12 @@ import { Field } from "./fields.js";
 import { Section, Step } from "./sections.js";
 
 const ASKED_FOR = ["pretrain", "sweep", "promote"];
-const TOLD_FIRST = { ingest: ["layout", "path"] };
+const TOLD_FIRST = ["layout", "path"]; // of ingest: whatever the recipe, somebody has to say which pictures
 const isStep = ([, each]) => each.type === "object" && each.properties;
 
-/** Configuration of any kind. first: fields to be shown open; rest: the node of the others; refresh(): to be called on each change. */
-export const configurationOf = (kind, schemas) => (kind === "pipeline" ? new Pipeline(schemas) : new Single(kind, schemas));
+/** Configuration of any kind. told: more fields of a pipeline's ingest that are to be shown open. Of the result, fields to be shown
+ * open; rest: the node of the others; refresh(): to be called on each change. */
+export const configurationOf = (kind, schemas, told = []) => (kind === "pipeline" ? new Pipeline(schemas, told) : new Single(kind, schemas));
 
 /** The configuration of one command. */
 class Single {
@@ -49,12 +50,12 @@ class Single {
 
 /** The configuration of a pipeline: a recipe, and steps of which each takes what earlier ones make. */
 class Pipeline {
-  constructor(schemas) {
+  constructor(schemas, told) {
     this.schemas = schemas;
     const { properties } = schemas.kinds.pipeline;
     this.recipe = new Field("", "recipe", properties.recipe, { marked: false });
     this.steps = Object.entries(properties).filter(isStep).map(([name, schema]) =>
-      new Step(name, schema, { isAsked: ASKED_FOR.includes(name), outside: TOLD_FIRST[name] ?? [] }));
+      new Step(name, schema, { isAsked: ASKED_FOR.includes(name), outside: name === "ingest" ? [...TOLD_FIRST, ...told] : [] }));
     this.first = [this.recipe, ...this.steps.flatMap((step) => step.section.outside)];
     this.rest = h("ol", { class: "steps" }, this.steps.map((step) => step.node));
     this.refresh();

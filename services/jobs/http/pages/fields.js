@@ -4,7 +4,8 @@ import { h } from "./dom.js";
 import { isCut, quoted, wordsOf } from "./words.js";
 
 const NONE = "none";
-const isNone = (value) => value === null || value === undefined || value === "" || (Array.isArray(value) && !value.length);
+/** Whether a value stands for none. */
+export const isNone = (value) => value === null || value === undefined || value === "" || (Array.isArray(value) && !value.length);
 
 export const shown = (value) => (isNone(value) ? NONE : typeof value === "boolean" ? (value ? "yes" : "no") : Array.isArray(value) ? value.join(", ") : String(value));
 

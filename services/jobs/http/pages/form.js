@@ -45,27 +45,33 @@ export async function formPage({ main, me, poll, say }) {
     asking.stop();
     const wanted = job ? likeJob(job, schemas) : wantedBy(new URLSearchParams(location.search), schemas);
     if (wanted) new Form(wanted, schemas).put(main);
-    else main.replaceChildren(...choice(schemas));
+    else main.replaceChildren(...choice(schemas, me));
   });
   listen(main, { chosen: () => [], say, changed: () => {} });
 }
 
-/** What an address asks for: {kind, title, config, terms}; null where it leaves the choice open. */
+/** What an address asks for: {kind, title, config, terms, told}; null where it leaves the choice open. */
 function wantedBy(query, schemas) {
   const [recipe, kind] = [query.get("recipe"), query.get("kind")];
-  if (query.has("pictures")) return { kind: "pipeline", title: "A pipeline for my own pictures", config: { recipe: ownRecipe(schemas), ingest: { layout: "folder" } } };
+  if (query.has("pictures")) return ownPictures(schemas);
   if (recipe in schemas.recipes) return { kind: "pipeline", title: `A pipeline of the recipe ${recipe}`, config: { recipe } };
   if (kind in schemas.kinds) return { kind, title: `One step: ${kind}`, config: {} };
   return null;
 }
 
+/** A pipeline for somebody's own pictures: a fifth of the classes is kept unseen, to measure on, unless the user says which. */
+const ownPictures = (schemas) => ({
+  kind: "pipeline", title: "A pipeline for my own pictures", told: ["unseen_frac"],
+  config: { recipe: ownRecipe(schemas), ingest: { layout: "folder", unseen_frac: 0.2 } },
+});
+
 const likeJob = (job, schemas) => ({ kind: job.kind, title: `A ${job.kind} like job ${job.id}`, config: givenBy(job, schemas), terms: termsOf(job), like: job.id });
 
 /** The form of one kind of job. */
 class Form {
-  constructor({ kind, title, config, terms = {}, like }, schemas) {
+  constructor({ kind, title, config, terms = {}, told, like }, schemas) {
     this.kind = kind;
-    this.configuration = configurationOf(kind, schemas);
+    this.configuration = configurationOf(kind, schemas, told);
     this.configuration.values = config;
     this.terms = new Terms(kind, terms);
     this.about = (recipe) => [kind === "pipeline" ? "" : schemas.kinds[kind].description, schemas.about_recipes[recipe]].filter(Boolean).join(" ");

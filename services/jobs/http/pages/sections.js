@@ -1,6 +1,6 @@
 // The fields of one command, folded, with a count and what differs; and a step of a pipeline, which has such a section.
 
-import { Field, shown } from "./fields.js";
+import { Field, isNone, shown } from "./fields.js";
 import { h } from "./dom.js";
 import { plural } from "./format.js";
 
@@ -43,7 +43,7 @@ export class Section {
   stand(standing) {
     for (const field of this.fields) field.stand(standing(field.name) ?? { value: field.schema.default });
     const needed = this.#needed();
-    for (const field of this.fields) field.need(needed.includes(field.name) && !field.stands.text && [undefined, null, ""].includes(field.stands.value));
+    for (const field of this.fields) field.need(needed.includes(field.name) && !field.stands.text && isNone(field.stands.value));
     this.refresh();
   }
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pictures import drawing, encoded, picture
 from playwright.sync_api import Locator, Page, expect
-from servers.job_pages import PIPELINE, Queue
+from servers.job_pages import PIPELINE, Queue, opened
 
 from services.jobs.cli.client import Client
 from services.jobs.queue.records import Job
+from services.jobs.queue.targets import Targets, set_targets
 
 pytestmark = pytest.mark.slow
 
@@ -45,8 +49,10 @@ def run_command(queue: Queue, command: str, folder: Path) -> Job:
 def pictures(queue: Queue) -> Path:
     """A folder of pictures that jobs may read."""
     folder = Path(queue.root) / "pictures"
-    for name in ("photo/cat", "sketch/cat"):
-        (folder / name).mkdir(parents=True)
+    for domain, image in (("photo", encoded(picture())), ("sketch", encoded(drawing()))):
+        for number in range(40):
+            (folder / domain / f"class{number}").mkdir(parents=True)
+            (folder / domain / f"class{number}" / "1.png").write_bytes(image)
     return folder
 
 
@@ -81,7 +87,7 @@ def test_one_s_own_pictures_need_their_folder_and_nothing_else(queue: Queue, vis
     expect(page.locator(".field", has=path).get_by_role("alert")).to_be_hidden()
     expect(page.get_by_text("Still needed")).to_be_hidden()
     submit(page, 1)
-    assert queue.store.job(1).config["ingest"] == {"layout": "folder", "path": str(pictures)}
+    assert queue.store.job(1).config["ingest"] == {"layout": "folder", "path": str(pictures), "unseen_frac": 0.2}
     there.check()
 
 
@@ -126,10 +132,10 @@ def test_lists_and_whole_numbers_arrive_as_what_they_are(queue: Queue, visit) ->
     page.get_by_label("layout").select_option("toy")
     expect(page.get_by_label("path")).to_be_hidden()
     page.locator("summary", has_text="All others").click()
-    page.locator("#unseen_classes").fill("cat, dog ,")
+    page.locator("#unseen_classes").fill("castle, cup ,")
     page.locator("#seed").fill("7")
     submit(page, 1)
-    assert queue.store.job(1).config == {"layout": "toy", "unseen_classes": ["cat", "dog"], "seed": 7}
+    assert queue.store.job(1).config == {"layout": "toy", "unseen_classes": ["castle", "cup"], "seed": 7}
     there.check()
 
 
@@ -139,7 +145,7 @@ TEMPLATES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("pipeline", {"recipe": "toy", "ingest": {"seed": 0, "dev_classes": ["cup"]}, "sweep": {"trials": 3}}, {"time_limit_s": 90}),
     ("pipeline", {"recipe": "caltech_qd60_r18", "ingest": {"layout": "toy"}, "sweep": {}}, {"cpus": 3, "priority": -4}),
     ("pipeline", {"ingest": {"layout": "toy"}, "train": {"train_on_dev": False, "experiment": "it's $A"}}, {"project": "vision"}),
-    ("ingest", {"layout": "toy", "seed": 7, "unseen_classes": ["cat", "dog"]}, {"priority": 3}),
+    ("ingest", {"layout": "toy", "seed": 7, "unseen_classes": ["castle", "cup"]}, {"priority": 3}),
     ("pretrain", {}, {}),
 ]
 
@@ -276,3 +282,56 @@ def test_fields_that_take_an_address_offer_what_jobs_have_made(queue: Queue, vis
     expect(page.get_by_label("dataset")).to_have_attribute("list", "made-dataset")
     expect(page.locator("#weights")).not_to_have_attribute("list", "made-weights")
     there.check()
+
+
+@pytest.fixture
+def commanded(tmp_path: Path) -> Iterator[Queue]:
+    """A queue that runs any command of operators."""
+    yield from opened(tmp_path, allow_commands=True)
+
+
+def test_a_command_s_words_stay_words_in_the_form_its_command_line_and_its_template(
+    commanded: Queue, visit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["python", "-c", "print('a, b')", "", "$HOME", "two\nlines"]
+    token = commanded.token("ann", "operator")
+    monkeypatch.setenv("ZSBIR_JOBS_TOKEN", token)
+    there = visit(commanded)
+    page = there.open("/submit")
+    page.get_by_label("Token").fill(token)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("link", name="command").click()
+    expect(page.locator("#words")).to_be_focused()
+    page.locator("#words").fill("python 'it is")
+    page.get_by_role("button", name="Submit the job").click()
+    expect(page.locator(".field", has=page.locator("#words")).get_by_role("alert")).to_have_text("a quote is not closed")
+    page.locator("#words").fill(shlex.join(words))
+    run_command(commanded, command_of(page), tmp_path)
+    submit(page, 2)
+    page.get_by_role("link", name="Use as template").click()
+    expect(page.get_by_role("heading", name="A command like job 2")).to_be_visible()
+    submit(page, 3)
+    assert [commanded.store.job(number).config["words"] for number in (1, 2, 3)] == [words] * 3
+    there.check(refusals=True)
+
+
+def test_commands_are_offered_to_operators_with_a_token_alone(queue: Queue, visit) -> None:
+    page = visit(queue).open("/submit")
+    expect(page.get_by_role("link", name="index")).to_be_visible()
+    expect(page.get_by_role("link", name="command")).to_have_count(0)
+
+
+def test_a_job_names_whom_it_tells_of_which_ends(queue: Queue, visit) -> None:
+    set_targets(queue.store, Targets.of({"targets": {"team": {"webhook": "https://chat.example.org/1"}}}), "test")
+    there = visit(queue)
+    page = there.open("/submit?kind=pretrain")
+    page.locator("#job-notify").fill("tem")
+    page.get_by_role("button", name="Submit the job").click()
+    expect(page.locator(".field", has=page.locator("#job-notify")).get_by_role("alert")).to_contain_text("tem")
+    page.locator("#job-notify").fill("team")
+    page.get_by_text("Several values").first.click()
+    page.get_by_label("notify on").select_option("failure")
+    assert "--notify=team" in command_of(page)
+    submit(page, 1)
+    assert queue.store.job(1).notify == [{"to": "team", "on": "failure"}]
+    there.check(refusals=True)
