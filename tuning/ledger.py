@@ -16,7 +16,7 @@ from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError
 from zsbir.base.parquet import read_numbers
-from zsbir.training.loop import DEV_SCORE
+from zsbir.training.loop import DEV_METRIC, DEV_SCORE
 from zsbir.training_run.plan import resolve
 
 
@@ -137,6 +137,8 @@ class Ledger:
             if trial.score is not None:
                 best = max(best, trial.score)
                 watch.record_metrics(trial.number, {DEV_SCORE: trial.score, f"{DEV_SCORE}_best": best}, keep=True)
+        if best > float("-inf"):
+            watch.record_score(best, DEV_METRIC, "dev")
 
     def left(self, number: int) -> None:
         """Note that a trial is no longer training."""

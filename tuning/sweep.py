@@ -11,7 +11,7 @@ from tuning.config import SweepRequest
 from tuning.outcome import Outcome, table_text
 from tuning.space import Space, as_yaml, open_space
 from tuning.table import TABLE, State, Table, Trial, as_parquet
-from zsbir.base import events
+from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import digest_of
 from zsbir.base.errors import InputError, Interrupted, RunError
@@ -45,6 +45,7 @@ def sweep(request: SweepRequest) -> Artifact:
     found = _resolve(request)
     if exists(found.uri):
         events.say(f"already swept: {found.uri}")
+        watch.record_found(found.uri)
         return Artifact(found.uri, "sweep")
     with alone(found.uri):
         open_folder(found.uri).check_writable()

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
 
-from zsbir.base import cli, events
+from zsbir.base import cli, events, watch
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.layout import report_uri
@@ -88,6 +88,7 @@ def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings) -> Artifa
     digest = digest_of([config.identity(), trial.protocol.identity(), trial.run.digest, trial.dataset.digest])
     uri = report_uri(settings.root, digest)
     if exists(uri):
+        watch.record_found(uri)
         report = Artifact(uri, "report")
     else:
         with draft(uri, "report", trial.run.manifest.name) as work:
@@ -103,6 +104,9 @@ def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings) -> Artifa
                     **{name: values["map_all"] for name, values in summary["models"].items()},
                 },
             )
+    score = report.manifest.facts.get("trained")
+    if isinstance(score, int | float):
+        watch.record_score(float(score), "map_all", "dev" if trial.protocol.split == "dev" else "unseen")
     events.say_lines(table(report))
     if settings.tracking:
         _track(report, trial, settings)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field
 
-from zsbir.base import cli, events, layout
+from zsbir.base import cli, events, layout, watch
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
@@ -64,6 +64,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
     name = config.name or run.manifest.name
     uri = layout.index_uri(settings.root, name, digest)
     if exists(uri):
+        watch.record_found(uri)
         return Artifact(uri, "index")
     with draft(uri, "index", name) as work:
         encoder = Encoder.load(run.verified("encoder.safetensors")).eval()

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from pydantic import Field
 
-from zsbir.base import cli, events, limits
+from zsbir.base import cli, events, limits, watch
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config
 from zsbir.base.errors import PermanentError
@@ -64,6 +64,7 @@ def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
     digest = config.fingerprint()
     uri = pretrained_uri(settings.root, digest)
     if exists(uri):
+        watch.record_found(uri)
         return Artifact(uri, "weights")
     train, test = draw_photos(config, config.photos_per_class, 0), draw_photos(config, config.photos_per_class // 4, 1)
     network = _fit(config, train)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
 
-from zsbir.base import cli, events, limits
+from zsbir.base import cli, events, limits, watch
 from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
@@ -122,6 +122,7 @@ def teach(dataset_uri: str, config: TeacherConfig, settings: Settings) -> Artifa
     digest = digest_of([config.identity(), dataset.digest, weights.sha256])
     uri = knowledge_uri(settings.root, dataset.digest, digest)
     if exists(uri):
+        watch.record_found(uri)
         return Artifact(uri, "knowledge")
     with draft(uri, "knowledge", dataset.manifest.name) as work:
         parts = _all_sums(photo_chunks(samples), dataset, weights, config, settings)

@@ -44,14 +44,24 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings, context: Loc
     watch.record_facts(run=job.run)
     if exists(job.run):
         events.say(f"already trained: {job.run}")
+        watch.record_found(job.run)
+        run = Artifact(job.run, "run")
+        _record_best(run)
         deliver_again(job)
-        return Artifact(job.run, "run")
+        return run
     with alone(job.run):
         open_folder(layout.checkpoints_uri(job.run)).check_writable()
         _run(job, context)
     if not exists(job.run):
         raise RunError(f"training ended without a result in {job.run}")
     return Artifact(job.run, "run")
+
+
+def _record_best(run: Artifact) -> None:
+    """Tell who follows this process how good a run's encoder is on the dev classes, where it was scored."""
+    score, step = run.manifest.facts.get("best_dev_map_all"), run.manifest.counts.get("best_step")
+    if isinstance(score, int | float):
+        watch.record_score(float(score), "map_all", "dev", step)
 
 
 def _run(job: Job, context: LocalContext | None) -> None:

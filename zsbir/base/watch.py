@@ -152,6 +152,20 @@ def _take_error_pipe() -> None:
             os.set_inheritable(_error_pipe, False)
 
 
+def record_found(uri: str) -> None:
+    """Record that the command's result was there already, and that it makes nothing."""
+    record_facts(found=uri)
+
+
+def record_score(value: float, metric: str, on: str, step: int | None = None) -> None:
+    """Record how good the result is, so far or at last; a later score takes the place of an earlier one.
+
+    metric: such as map_all. on: the classes that were scored, "dev" or "unseen". step: the optimiser step of the encoder that was
+    scored, which is the one that is kept; None for an evaluation.
+    """
+    record_facts(score={"value": value, "metric": metric, "on": on, "step": step})
+
+
 def flush() -> None:
     """Write now what would be written soon: for processes that others may end."""
     if recorder := _current():

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from zsbir.base import watch
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say, warn
@@ -51,6 +52,7 @@ def _already_made(datasets: Folder, folder: Folder, plan: Plan) -> Artifact | No
     if _too_many(plan, made.manifest.counts["quarantined"]):
         _fail(datasets, plan, _read_quarantine(made), len(plan.sources))
     say(f"nothing has changed since {made.uri} was made")
+    watch.record_found(made.uri)
     return made
 
 

@@ -176,6 +176,7 @@ class Trainer:
         if self.context.rank == 0:
             events.say(f"resuming at step {done.step} of {self.steps}")
             watch.record_facts(resumed_from=f"step {done.step}")
+            self._record_best(done)
         for row in done.history:
             metrics = {name: value for name, value in row.items() if name != "step"}
             if self.context.rank == 0:
@@ -243,6 +244,12 @@ class Trainer:
         best = done.best.score if done.best else None
         if self.context.rank == 0 and (score is None or best is None or score > best):
             done.best = BestEncoder.of(self.encoder, done.step, score)
+            self._record_best(done)
+
+    def _record_best(self, done: TrainState) -> None:
+        """Tell who follows this process how good the encoder is that is kept, and at which step it was."""
+        if done.best and done.best.score is not None:
+            watch.record_score(done.best.score, DEV_METRIC, "dev", done.best.step)
 
     def dev_score(self) -> float | None:
         """Return mAP@all of dev sketches against dev photos, or None where there are no dev classes to score."""

@@ -15,7 +15,7 @@ from services.jobs.http.patience import Patience
 from services.jobs.http.permissions import PERMISSIONS, Permissions
 from services.jobs.http.quotas import require_owner
 from services.jobs.http.requests import LARGEST_ID, Filter, Selection, Submission
-from services.jobs.http.standing import array_view, best_of, score_of
+from services.jobs.http.standing import array_view, best_of, score_of, step_states
 from services.jobs.http.submissions import Submissions
 from services.jobs.http.views import (
     ArrayView,
@@ -26,7 +26,6 @@ from services.jobs.http.views import (
     JobView,
     LogPart,
     QueueView,
-    StepState,
     StepView,
 )
 from services.jobs.queue.arrays import Array
@@ -284,20 +283,12 @@ class JobService:
         return found[array_id]
 
     def _steps(self, job: Job, attempts: Sequence[Attempt]) -> list[StepView]:
-        """Return the job's commands and how far each is. The job's progress names the one that it is at."""
+        """Return the job's commands and how far each is."""
         steps = steps_of(job.kind, job.config)
         names = [step.name for step in steps]
         made = self._made(job, attempts, names[-1])
-        before = names[: names.index(job.progress["step"])] if job.progress.get("step") in names else []
-        current = next((name for name in names if name not in made and name not in before), "")
-        current_state: StepState = "running" if job.state in LIVE else "waiting"
-        current_state = "failed" if job.state in TERMINAL and attempts else current_state
-
-        def state(name: str) -> StepState:
-            done = job.state == "succeeded" or name in made or name in before
-            return "done" if done else current_state if name == current else "waiting"
-
-        return [StepView(step.name, step.module, made.get(step.name, ""), state(step.name)) for step in steps]
+        states = step_states(job, names, made, was_begun=bool(attempts))
+        return [StepView(step.name, step.module, made.get(step.name, ""), states[step.name]) for step in steps]
 
     def _made(self, job: Job, attempts: Sequence[Attempt], last_step: str) -> dict[str, str]:
         """Return the URIs of what a job has made, by step."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from services.jobs.http.views import ArrayView, Score
+from services.jobs.http.views import ArrayView, Score, StepState
 from services.jobs.queue.arrays import Array, Member
 from services.jobs.queue.records import Job
 from services.jobs.queue.states import LIVE, TERMINAL
+from services.jobs.runs.progress import number_of, stages_of
 from zsbir.base.text import clean
 
 LONGEST_METRIC = 40
@@ -28,10 +28,22 @@ def score_of(progress: Mapping[str, Any]) -> Score | None:
     return Score(value, clean(written.get("metric", ""))[:LONGEST_METRIC], "dev" if on == "dev" else "unseen", whole)
 
 
-def number_of(value: Any) -> float | None:
-    """Return a finite number, or None for anything else."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
+def step_states(job: Job, names: Sequence[str], made: Collection[str], *, was_begun: bool) -> dict[str, StepState]:
+    """Return the state of each of a job's commands. The job's progress names the one that it is at. made: those with a result.
+
+    The command at which a job ended without success has ended as the job has: failed, cancelled or timed out.
+    """
+    before = names[: names.index(job.progress["step"])] if job.progress.get("step") in names else []
+    found = {stage.get("name") for stage in stages_of(job.progress) if stage.get("state") == "found"}
+    current = next((name for name in names if name not in made and name not in before), "")
+    ended: Mapping[str, StepState] = {"failed": "failed", "cancelled": "cancelled", "timed_out": "timed_out"}
+    current_state: StepState = "running" if job.state in LIVE else ended.get(job.state, "waiting") if was_begun else "waiting"
+
+    def state(name: str) -> StepState:
+        is_done = job.state == "succeeded" or name in made or name in before
+        return ("found" if name in found else "done") if is_done else current_state if name == current else "waiting"
+
+    return {name: state(name) for name in names}
 
 
 def best_of(array: Array) -> Member | None:

@@ -8,6 +8,7 @@
         <step>/{driver,worker,curve}.json    how far the step is (see zsbir.base.watch)
         log/000000.txt ...   the log, in pieces of LOG_PIECE bytes
         made.json            what its steps have made so far
+        stages.json          when each of its steps began, and how long it took
         end.json             how the attempt ended; written last
 
 These files outlive the cluster, and the dispatcher believes them before it believes Ray.
@@ -87,6 +88,13 @@ class AttemptDir:
         """Write the URIs of what its steps have made so far, by step."""
         self._folder.replace("made.json", json.dumps(dict(made)).encode())
 
+    def write_stage_times(self, times: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write when each step has begun, and how long it took: {"train": {"began_s": 12.5, "took_s": 60.1, "repeated": false}}.
+
+        began_s: in seconds since the attempt began. repeated: an earlier attempt has made its result.
+        """
+        self._folder.replace("stages.json", json.dumps(dict(times)).encode())
+
     def write_log(self, piece: int, data: bytes) -> None:
         """Write a piece of the log as it is now. All pieces but the last have LOG_PIECE bytes."""
         self._folder.sub("log").replace(_piece_name(piece), data)
@@ -134,6 +142,10 @@ class AttemptDir:
         """Return the URIs of what its steps have made so far, by step."""
         return self._json("made.json")
 
+    def stage_times(self) -> dict[str, dict[str, Any]]:
+        """Return what `write_stage_times` wrote; empty before the first step, and in attempts of earlier versions."""
+        return {name: dict(each) for name, each in self._json("stages.json").items() if isinstance(each, dict)}
+
     def read_end(self) -> End | None:
         """Return how the attempt ended; None as long as it has not."""
         written = self._json("end.json")
@@ -153,9 +165,10 @@ class AttemptDir:
         """
         driver, worker = self._json(f"{step}/driver.json"), self._json(f"{step}/worker.json")
         status: dict[str, Any] = {
-            name: {**driver.get(name, {}), **worker.get(name, {})} for name in ("progress", "facts", "metrics")
+            name: {**_object(driver.get(name)), **_object(worker.get(name))} for name in ("progress", "facts", "metrics")
         }
-        return {**status, "updated_s": max(driver.get("updated_s", 0.0), worker.get("updated_s", 0.0))}
+        times = [each for each in (driver.get("updated_s"), worker.get("updated_s")) if isinstance(each, int | float)]
+        return {**status, "updated_s": max(times, default=0.0)}
 
     def curve(self, step: str) -> list[dict[str, float]]:
         """Return rows of metrics by optimiser step; none where a step has none."""
@@ -185,6 +198,10 @@ class AttemptDir:
 def attempt_dir_of(root: str, submission_id: str) -> AttemptDir:
     """Return the folder of an attempt below a storage root."""
     return AttemptDir(job_attempt_uri(root, submission_id))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, dict) else {}
 
 
 def _piece_name(number: int) -> str:

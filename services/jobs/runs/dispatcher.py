@@ -22,8 +22,10 @@ from services.jobs.queue.resources import LABELS, Resources
 from services.jobs.queue.states import StopReason
 from services.jobs.queue.store import TOO_LATE, StaleLease, Store
 from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
+from services.jobs.runs.durations import LAST_JOBS, expected_durations
 from services.jobs.runs.executor import Executor, ExecutorStatus, ExecutorUnavailable, Rejected, Task
-from services.jobs.runs.progress import StepStatus, as_finished, read_status
+from services.jobs.runs.names import recipe_of
+from services.jobs.runs.progress import StepStatus, as_finished, read_status, stages_of
 from services.jobs.runs.settings import DispatcherSettings
 from services.jobs.runs.steps import computes_in_one_process, resources_of, steps_of
 from zsbir.base import events
@@ -57,6 +59,7 @@ class _Observation:
     stop_sent_s: float = float("-inf")
     exiting_since_s: float = float("inf")
     reported: dict[str, Any] = field(default_factory=dict)
+    expected_s: dict[str, float] | None = None
 
     def update_silence_s(self, heartbeat_version: str | None, now_s: float, most_s: float) -> float:
         """Take note of a check, and return the seconds without a heartbeat.
@@ -187,7 +190,9 @@ class Dispatcher:
         """Check an attempt whose process has begun. Return its end where it is lost, None as long as it is alive."""
         patience_s = self.settings.patience_s
         if seen.update_silence_s(attempt_dir.heartbeat_version(), self._clock(), most_s=patience_s / 4) <= patience_s:
-            self._report(attempt, read_status(attempt_dir), seen)
+            if seen.expected_s is None:
+                seen.expected_s = self._expected_s(job)
+            self._report(attempt, read_status(attempt_dir, seen.expected_s), seen)
         else:
             status = self.executor.get_status(attempt.submission_id)
             if status.status in ("ended", "unknown"):
@@ -289,6 +294,13 @@ class Dispatcher:
             seen.reported = dict(status.progress)
             resumed_from = str(status.facts.get("resumed_from", ""))
             self.store.report(self.leadership.held, attempt, status.progress, resumed_from=resumed_from)
+
+    def _expected_s(self, job: Job) -> dict[str, float]:
+        """Return the seconds that each stage took in earlier jobs of the same kind and recipe."""
+        recipe = recipe_of(job.kind, job.config)
+        earlier = self.store.jobs(states=["succeeded"], kind=job.kind, limit=10 * LAST_JOBS)
+        alike = [stages_of(each.progress) for each in earlier if recipe_of(each.kind, each.config) == recipe]
+        return expected_durations(alike[:LAST_JOBS])
 
     def _record_end(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, end: End) -> None:
         """Record how far the attempt came, and how it ended."""

@@ -96,6 +96,7 @@ class Attempt:
         self.log = Log(attempt_dir)
         self.steps = [Step.from_json(step) for step in self.spec["steps"]]
         self.made: dict[str, str] = {}
+        self._stage_times: dict[str, dict[str, Any]] = {}
         self._began_s, self._began_monotonic_s = time.time(), time.monotonic()
         self._outcome = Outcome(0)
         self._command: Child | None = None
@@ -109,7 +110,7 @@ class Attempt:
             if self._stop.is_set():
                 return self._end_of_stopped("")
             try:
-                code = self._run_step(step)
+                code = self._run_timed(step)
             except _DeliveryPending as reason:
                 return End("busy", str(reason), made=self.made)
             if code and self._outcome.error == DECLINED and not self._stop.is_set():
@@ -169,6 +170,18 @@ class Attempt:
             self._command.kill()
         os._exit(1)
 
+    def _run_timed(self, step: Step) -> int:
+        """Run a step, and write when it began and how long it took."""
+        times = self._stage_times.setdefault(step.name, {"began_s": self._ran_s})
+        with suppress(*STORAGE_ERRORS):
+            self.attempt_dir.write_stage_times(self._stage_times)
+        code = self._run_step(step)
+        if not code:
+            times["took_s"] = self._ran_s - times["began_s"]
+            with suppress(*STORAGE_ERRORS):
+                self.attempt_dir.write_stage_times(self._stage_times)
+        return code
+
     def _run_step(self, step: Step) -> int:
         inputs = {name: self._input_value(source) for name, source in step.inputs.items()}
         argv = step.argv(inputs, self.spec["root"])
@@ -177,6 +190,7 @@ class Attempt:
         if done and len(self.steps) > 1:
             self.log.add_line(f"{step.name}: done before: {done}")
             self.made[step.name] = done
+            self._stage_times[step.name]["repeated"] = True
             self._deliver_to_mlflow(step, argv)
             return 0
         code = self._run_command(step, argv)

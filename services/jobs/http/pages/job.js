@@ -134,8 +134,13 @@ const short = (uri) => h("span", { class: "message", title: uri || null }, uri.s
 
 function stepsOf(job) {
   if (job.kind !== "pipeline" || !job.steps?.length) return [];
-  return section("Steps", h("ol", { class: "flow" }, job.steps.map((step) =>
-    h("li", { "data-key": step.name }, h("b", {}, step.name), stateOf(isOver(job) && step.state === "waiting" ? "not_reached" : step.state), step.made && copied(step.made, `the address of ${step.name}`)))));
+  const stages = new Map((job.progress.stages ?? []).map((stage) => [stage.name, stage]));
+  return section("Steps", h("ol", { class: "flow" }, job.steps.map((step) => {
+    const state = isOver(job) && step.state === "waiting" ? "not_reached" : step.state;
+    const took_s = state === "found" ? null : stages.get(step.name)?.took_s;
+    return h("li", { "data-key": step.name }, h("b", {}, step.name), stateOf(state), h("span", { class: "quiet" }, isKnown(took_s) ? duration(took_s) : ""),
+      step.made && copied(step.made, `the address of ${step.name}`));
+  })));
 }
 
 function attemptsOf(job) {

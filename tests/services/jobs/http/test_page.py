@@ -229,13 +229,21 @@ def test_only_a_failed_job_is_red_and_each_end_has_its_word(queue: Queue, visit,
     there.check()
 
 
-def test_a_step_that_was_found_is_not_said_to_have_been_made(queue: Queue, visit) -> None:
-    config = {"ingest": {"layout": "toy"}, "train": {"recipe": "toy"}}
-    job = queue.submit("pipeline", config)
-    attempt = queue.start(*config)
-    queue.report(attempt, 0.5, found=["ingest"])
-    page = visit(queue).open(f"/jobs/{job.id}")
-    expect(page.locator(".flow li").first).to_contain_text("found, not made again")
+def test_stages_say_which_were_found_and_how_long_the_others_took(queue: Queue, visit) -> None:
+    job = queue.submit("pipeline", PIPELINE)
+    attempt = queue.start(*PIPELINE)
+    states = {"ingest": ("found", 0.4), "teacher": ("done", 75.0), "train": ("running", 30.0), "evaluate": ("waiting", None)}
+    stages = [{"name": name, "state": state, "took_s": took_s} for name, (state, took_s) in states.items()]
+    queue.report(attempt, 0.5, steps="3/5", stages=stages, left_s=95)
+    there = visit(queue)
+    page = there.open(f"/jobs/{job.id}")
+    steps = page.locator(".flow li")
+    expect(steps.nth(0)).to_contain_text("found, not made again")
+    expect(steps.nth(1)).to_contain_text("1 min 15 s")
+    expect(steps.nth(2)).to_contain_text("running")
+    expect(page.locator(".head")).to_contain_text("stage 3 of 5: train")
+    expect(page.locator(".head")).to_contain_text("1 min 35 s left")
+    there.check()
 
 
 def test_the_kept_dev_score_is_marked_on_its_chart_also_when_later_ones_are_lower(queue: Queue, visit) -> None:

@@ -19,6 +19,7 @@ from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import JobRequest
 from services.jobs.queue.states import LIVE, RETRY_LIMITS, STOP_REASONS, TERMINAL
 from services.jobs.queue.store import StaleLease, open_store
+from zsbir.base.errors import InputError
 
 RUNNING = 3
 LIMITS = Limits(running=RUNNING)
@@ -54,6 +55,50 @@ class Jobs(RuleBasedStateMachine):
             )
         )
 
+    @rule(size=st.integers(1, 3), needed=st.integers(1, 8), on=st.sampled_from(["success", "end"]))
+    def submit_after(self, size, needed, on):
+        """A job or an array that starts after another job; where that one does not exist, nothing is submitted."""
+        before = sum(self.store.counts().values())
+        requests = [JobRequest(kind="train", after=[{"job": needed, "on": on}]) for _ in range(size)]
+        try:
+            jobs, _ = self.store.submit_or_find(requests)
+        except InputError:
+            assert needed > before
+            assert sum(self.store.counts().values()) == before
+            return
+        assert needed <= before
+        assert [job.array_of for job in jobs] == ([None] if size == 1 else [jobs[0].id] * size)
+
+    @rule(number=st.integers(1, 8))
+    def retry(self, number):
+        """Once for each job that ended without success, while no other retry of it is under way."""
+        jobs = {job.id: job for job in self.store.jobs(limit=1000)}
+        retries = [job for job in jobs.values() if job.retry_of == number and job.state not in TERMINAL]
+        if number in jobs and jobs[number].state in TERMINAL - {"succeeded"} and not retries:
+            after = [dict(each) for each in jobs[number].after]
+            self.store.submit(JobRequest(kind="train", after=after, retry_of=number, array_of=jobs[number].array_of))
+
+    @rule(lease=leases)
+    def give_up_dependents(self, lease):
+        """What was to start after a success that cannot come is cancelled, and with it all that was to start after that."""
+        given_up = self.guarded(lease, lambda: self.store.give_up_dependents(lease))
+        if given_up is not None:
+            states = self.newest_states()
+            for job in self.store.jobs(states=["queued"], limit=1000):
+                lost = [each for each in job.after if each["on"] == "success" and states[each["job"]] in TERMINAL - {"succeeded"}]
+                assert not lost, "a job that can never start was left in the queue"
+            assert all(self.store.job(number).state == "cancelled" for number in given_up)
+
+    def newest_states(self):
+        """The state of each job's newest retry, by plain loops."""
+        jobs = {job.id: job for job in self.store.jobs(limit=1000)}
+
+        def newest(number):
+            later = [job.id for job in jobs.values() if job.retry_of == number]
+            return newest(max(later)) if later else number
+
+        return {number: jobs[newest(number)].state for number in jobs}
+
     @rule(target=leases, name=st.sampled_from(["x", "y"]))
     def take_over(self, name):
         """A dispatcher starts, for which the one before looks dead; that one is not told."""
@@ -65,7 +110,13 @@ class Jobs(RuleBasedStateMachine):
     @rule(target=attempts, lease=leases)
     def claim(self, lease):
         attempt = self.guarded(lease, lambda: self.store.claim(lease, LIMITS))
-        return multiple() if attempt is None else attempt
+        if attempt is None:
+            return multiple()
+        states = self.newest_states()
+        for each in self.store.job(attempt.job_id).after:
+            assert states[each["job"]] in TERMINAL, "it started before what it was to start after had ended"
+            assert each["on"] == "end" or states[each["job"]] == "succeeded"
+        return attempt
 
     @rule(lease=leases, attempt=attempts)
     def start(self, lease, attempt):

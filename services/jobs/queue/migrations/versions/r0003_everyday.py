@@ -8,6 +8,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 revision, down_revision = "0003", "0002"
 
+KINDS_ALLOWED = "ck_jobs_ck_jobs_kind"
+"""The constraint on kinds, as the tables' convention for names has called it since version 0001."""
+
 PLAIN = sa.JSON().with_variant(JSONB(), "postgresql")
 KINDS_BEFORE = "'ingest', 'pretrain', 'teacher', 'train', 'evaluate', 'sweep', 'index', 'pipeline'"
 KINDS = "'ingest', 'pretrain', 'teacher', 'train', 'evaluate', 'sweep', 'index', 'pipeline', 'promote', 'export', 'command'"
@@ -46,8 +49,8 @@ def _allow_kinds(before: str, now: str) -> None:
     """
     database = op.get_bind()
     if database.dialect.name == "postgresql":
-        op.drop_constraint("ck_jobs_kind", "jobs")
-        op.create_check_constraint("ck_jobs_kind", "jobs", f"kind in ({now})")
+        op.drop_constraint(op.f(KINDS_ALLOWED), "jobs")
+        op.create_check_constraint(op.f(KINDS_ALLOWED), "jobs", f"kind in ({now})")
         return
     version = database.exec_driver_sql("PRAGMA schema_version").scalar_one()
     database.exec_driver_sql("PRAGMA writable_schema = ON")
