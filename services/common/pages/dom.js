@@ -58,13 +58,14 @@ function sameChildren(old, fresh) {
 
 const keyOf = (node) => node.dataset?.key;
 
-/** A table that becomes a list of cards on a phone. heads: texts, or nodes that only a screen reader reads out; rows: [key, cells]. */
+/** A table that becomes a list of cards on a phone. heads: texts, or nodes that only a screen reader reads out; rows: [key, cells], or
+ * [key, [cell], "inside"] for a row of one cell that belongs to the row before it. */
 export function table(caption, heads, rows) {
   const head = heads.map((text) => h("th", { role: "columnheader", scope: "col" }, text));
   const textOf = (head) => (typeof head === "string" ? head : null);
-  const body = rows.map(([key, cells]) =>
-    h("tr", { role: "row", "data-key": key },
-      cells.map((cell, column) => h("td", { role: "cell", "data-head": textOf(heads[column]) }, cell))));
+  const body = rows.map(([key, cells, name]) =>
+    h("tr", { role: "row", "data-key": key, class: name },
+      cells.map((cell, column) => h("td", { role: "cell", ...(name ? { colspan: heads.length } : { "data-head": textOf(heads[column]) }) }, cell))));
   return h("table", { role: "table" },
     h("caption", { class: "hidden" }, caption),
     h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)),

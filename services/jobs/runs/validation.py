@@ -12,7 +12,7 @@ from services.jobs.queue.states import KINDS, Kind
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.checks import NAMED_WEIGHTS, check_job
 from services.jobs.runs.own_fields import CommandFields, PromotionInputs
-from services.jobs.runs.steps import COMMAND, PIPELINE, SINGLE, steps_of
+from services.jobs.runs.steps import COMMAND, PIPELINE, PIPELINE_INPUTS, SINGLE, steps_of
 from tuning.space import SPACES
 from zsbir import evaluate, export, index, ingest, pretrain, promote, teacher, train
 from zsbir.base.artifact import Artifact, exists
@@ -82,6 +82,11 @@ class Schema:
         """Return each field that may be submitted, with its class."""
         return {name: part for part in self.parts for name in part.model_fields if name not in NOT_SUBMITTED}
 
+
+CONDITIONS: Mapping[str, Mapping[str, Any]] = {
+    "ingest": {"if": {"properties": {"layout": {"const": "toy"}}}, "else": {"required": ["path"]}},
+}
+"""What a command requires depending on its other fields, as parts of its JSON schema."""
 
 RECIPE = ("recipe", f"starting point: {', '.join(RECIPES)}")
 SCHEMAS: Mapping[str, Schema] = {
@@ -252,7 +257,11 @@ def _is_there(uri: str, role: str) -> bool:
 
 
 def describe_kinds() -> dict[str, Any]:
-    """Return the JSON schema of every kind, for forms and command lines, and the values of each recipe."""
+    """Return the JSON schema of every kind, for forms and command lines, and what holds for fields that are left out.
+
+    recipes: the values of a training by recipe. starts: what a pipeline of a recipe begins with, by step. inputs: for each step of
+    a pipeline, the step that gives each of its fields.
+    """
     kinds = {kind: _describe_kind(kind) for kind in SINGLE}
     kinds["pipeline"] = {
         "type": "object",
@@ -270,6 +279,8 @@ def describe_kinds() -> dict[str, Any]:
         "recipes": recipes,
         "about_recipes": about,
         "order": list(PIPELINE),
+        "starts": STARTS,
+        "inputs": {step: {name: each.step for name, each in inputs.items()} for step, inputs in PIPELINE_INPUTS.items()},
     }
 
 
@@ -285,6 +296,7 @@ def _describe_kind(kind: str) -> dict[str, Any]:
         "description": _summary_of(kind),
         "properties": {**extra, **properties},
         "required": list(schema.required),
+        **CONDITIONS.get(kind, {}),
         "additionalProperties": False,
     }
 

@@ -1,4 +1,4 @@
-// What a user can do with a job: cancel, retry, copy, use as a template. Buttons name their action (data-act) and one listener
+// What a user can do with a job: cancel, retry, copy. Buttons name their action (data-act) and one listener
 // hears them all, so that a list may be redrawn at any time.
 
 import { ApiError, post } from "./api.js";
@@ -33,8 +33,7 @@ async function cancel(ids) {
     await post(`/jobs/${ids[0]}/cancel`, {});
     return "";
   }
-  const { refused } = await post("/cancel", { ids });
-  return refused.map(({ id, error }) => `job ${id}: ${error}`).join("; ");
+  return refusals(await post("/cancel", { ids }));
 }
 
 async function retry(id) {
@@ -43,6 +42,19 @@ async function retry(id) {
   const job = await post(`/jobs/${id}/retry`, {});
   location.assign(`/jobs/${job.id}`);
 }
+
+async function cancelArray(id) {
+  const text = "Its running jobs save their work first; those that wait leave the queue.";
+  if (!(await confirmed(`Cancel array ${id}?`, text, "Cancel its jobs"))) return "";
+  return refusals(await post(`/arrays/${id}/cancel`, {}));
+}
+
+async function retryArray(id) {
+  const text = "Each of its jobs that did not succeed is submitted again, and goes on with its work.";
+  if (await confirmed(`Retry array ${id}?`, text, "Retry")) await post(`/arrays/${id}/retry`, {});
+}
+
+const refusals = ({ refused }) => refused.map(({ id, error }) => `job ${id}: ${error}`).join("; ");
 
 /** Copies to the clipboard; where the browser offers none (plain http), it selects the text instead. */
 async function copy(button) {
@@ -57,14 +69,15 @@ async function copy(button) {
   setTimeout(() => (button.textContent = "copy"), 1500);
 }
 
-/** Listens to all buttons of a page. page: {chosen(): ids, changed(): asks again, say(text): shows an error, template()}. */
+/** Listens to all buttons of a page. page: {chosen(): ids, changed(): asks again, say(text): shows an error}. */
 export function listen(main, page) {
   const acts = {
     copy: (button) => copy(button),
     cancel: (button) => cancel([Number(button.dataset.id)]),
     retry: (button) => retry(Number(button.dataset.id)),
+    "cancel-array": (button) => cancelArray(Number(button.dataset.id)),
+    "retry-array": (button) => retryArray(Number(button.dataset.id)),
     "cancel-chosen": () => cancel(page.chosen()),
-    template: () => page.template(),
   };
   main.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-act]");

@@ -31,6 +31,7 @@ const isNumber = (value) => typeof value === "number" && isFinite(value);
 export class Chart {
   #rows = [];
   #names = [];
+  #mark = null;
   #at = null; // the index of the row that the user points at
 
   constructor(title, xTitle) {
@@ -48,8 +49,10 @@ export class Chart {
     new ResizeObserver(() => this.#draw()).observe(this.node);
   }
 
-  put(rows, names) {
+  /** rows: values by name, each with its step. mark: a point to be ringed and named, {step, value, text}. */
+  put(rows, names, mark = null) {
     this.#names = names;
+    this.#mark = mark && isNumber(mark.step) && isNumber(mark.value) ? mark : null;
     this.#rows = rows.filter((row) => isNumber(row.step) && names.some((name) => isNumber(row[name])));
     this.node.hidden = !this.#rows.length;
     this.#draw();
@@ -57,8 +60,9 @@ export class Chart {
 
   #scales() {
     const width = Math.max(240, this.drawing.clientWidth);
-    const steps = this.#rows.map((row) => row.step);
-    const values = this.#rows.flatMap((row) => this.#names.map((name) => row[name]).filter(isNumber));
+    const steps = [...(this.#mark ? [this.#mark.step] : []), ...this.#rows.map((row) => row.step)];
+    const marked = this.#mark ? [this.#mark.value] : [];
+    const values = [...marked, ...this.#rows.flatMap((row) => this.#names.map((name) => row[name]).filter(isNumber))];
     const [left, right] = range(steps, 0.02);
     const [low, high] = range(values, 0.08);
     return {
@@ -72,7 +76,7 @@ export class Chart {
     if (!this.#rows.length || !this.drawing.clientWidth) return;
     const scales = this.#scales();
     show(this.drawing, svg("svg", { viewBox: `0 0 ${scales.width} ${HEIGHT}`, width: scales.width, height: HEIGHT, role: "img", "aria-label": this.#label() },
-      this.#axes(scales), this.#names.map((name, index) => this.#line(name, index, scales)), this.#pointer(scales)));
+      this.#axes(scales), this.#names.map((name, index) => this.#line(name, index, scales)), this.#ring(scales), this.#pointer(scales)));
     this.#drawLegend();
   }
 
@@ -93,6 +97,15 @@ export class Chart {
     const path = points.map(([px, py]) => `${px.toFixed(1)},${py.toFixed(1)}`).join(" ");
     const dots = points.length <= DOTS_UP_TO ? points.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.5 })) : [];
     return svg("g", { class: `line-${index % 6}`, "data-name": name, "data-points": points.length }, svg("polyline", { points: path }), dots);
+  }
+
+  /** The marked point, with its text on the side where there is room. */
+  #ring({ x, y, width }) {
+    if (!this.#mark) return null;
+    const [cx, cy] = [x(this.#mark.step), y(this.#mark.value)];
+    const right = cx < width / 2;
+    return svg("g", { class: "ring" }, svg("line", { x1: cx, x2: cx, y1: EDGE.top, y2: HEIGHT - EDGE.bottom }), svg("circle", { cx, cy, r: 5.5 }),
+      svg("text", { x: cx + (right ? 9 : -9), y: HEIGHT - EDGE.bottom - 8, "text-anchor": right ? "start" : "end" }, this.#mark.text));
   }
 
   #pointer({ x, y }) {
@@ -116,7 +129,7 @@ export class Chart {
   #label() {
     const first = this.#rows[0].step;
     const last = this.#rows.at(-1).step;
-    return `${this.title}, ${this.#rows.length} points from ${this.xTitle} ${first} to ${last}`;
+    return `${this.title}, ${this.#rows.length} points from ${this.xTitle} ${first} to ${last}${this.#mark ? `; ${this.#mark.text}` : ""}`;
   }
 
   #pointAtNearest(event) {

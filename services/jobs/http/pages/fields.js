@@ -1,105 +1,132 @@
 // A control for each field of a schema. An empty one is not sent; its placeholder is the value that holds then.
 
 import { h } from "./dom.js";
+import { isCut, quoted, wordsOf } from "./words.js";
 
-const isNone = (value) => value === null || value === undefined || value === "" || (Array.isArray(value) && !value.length);
+const NONE = "none";
+/** Whether a value stands for none. */
+export const isNone = (value) => value === null || value === undefined || value === "" || (Array.isArray(value) && !value.length);
 
-const shown = (value) => (isNone(value) ? "none" : typeof value === "boolean" ? (value ? "yes" : "no") : Array.isArray(value) ? value.join(", ") : String(value));
+export const shown = (value) => (isNone(value) ? NONE : typeof value === "boolean" ? (value ? "yes" : "no") : Array.isArray(value) ? value.join(", ") : String(value));
 
 /** The schema of the value itself: {"anyOf": [{number}, {null}]} is a number that may be left out. */
 const plain = (schema) => ({ ...(schema.anyOf?.find((each) => each.type !== "null") ?? {}), ...schema });
 
+const isNumeric = (schema) => ["integer", "number"].includes(schema.type);
+
 export class Field {
-  /** fed: in a pipeline, an earlier step or the recipe may give it. */
-  constructor(step, name, given, { required = false, fed = false } = {}) {
+  #kept = null; // a value that was put in, with its text: it is sent as it was while its text stands
+
+  /** step: of a pipeline, or "". label: the field's name for people. prefix: of its id, where other fields may have its name.
+   * marked: whether a value that differs is marked. */
+  constructor(step, name, given, { label = name, type = null, prefix = "", marked = true } = {}) {
     const schema = plain(given);
-    Object.assign(this, { step, name, schema, required, fed });
-    this.id = [step, name].filter(Boolean).join("-");
-    this.control = controlOf(schema, { id: this.id, name: this.id, required, "aria-describedby": `${this.id}-about` });
+    const canBeNone = Boolean(given.anyOf?.some((each) => each.type === "null"));
+    this.id = prefix + [step, name].filter(Boolean).join("-");
+    Object.assign(this, { step, name, label, schema, canBeNone, marked, needed: false, stands: { value: schema.default } });
+    this.control = controlOf(schema, canBeNone, { id: this.id, name: this.id, "aria-describedby": `${this.id}-about`, ...(type ? { type } : {}) });
+    this.mark = h("span", { class: "mark" });
     this.problem = h("p", { class: "problem", role: "alert", hidden: true });
-    this.node = h("div", { class: "field" },
-      h("label", { for: this.id }, name, required && h("span", { class: "quiet" }, " required")),
-      this.control,
+    this.node = h("div", { class: "field" }, h("label", { for: this.id }, label, this.mark), this.control,
       h("p", { class: "quiet", id: `${this.id}-about` }, given.description ?? ""), this.problem);
-    this.showDefault(schema.default);
+    this.stand(this.stands);
   }
 
-  /** Shows the value that holds where nothing is given: the schema's default, or the recipe's. */
-  showDefault(value) {
-    const isSelect = this.control.localName === "select";
-    const text = this.required ? (isSelect ? "choose" : "") : this.fed ? "from the recipe, or an earlier step" : shown(value);
-    if (isSelect) this.control.options[0].textContent = this.required || this.fed ? text : `${text} (default)`;
-    else this.control.placeholder = text;
+  /** Whether its parts are the words of a command, which may have commas and spaces. */
+  get isWords() {
+    return this.name === "words" && this.schema.type === "array";
+  }
+
+  /** Shows what holds where nothing is given: {value, from}, where from names its origin, or {text} where only words tell it. */
+  stand(stands) {
+    this.stands = stands;
+    const text = stands.text ?? (this.needed ? "" : shown(stands.value));
+    if (this.control.localName !== "select") this.control.placeholder = text;
+    else this.control.options[0].textContent = this.needed ? "choose" : stands.text ?? `${text} (${stands.from ?? "default"})`;
+    this.refresh();
+  }
+
+  /** Whether nothing holds until the user gives a value. */
+  need(needed) {
+    this.needed = needed;
+    this.control.toggleAttribute("required", needed);
+    this.stand(this.stands);
+  }
+
+  /** Shows whether the field is required, or what it changes. */
+  refresh() {
+    const isMarked = this.marked && this.differs && !this.needed;
+    this.node.classList.toggle("differs", isMarked);
+    const before = this.stands.text ?? shown(this.stands.value);
+    this.mark.textContent = this.needed ? " required" : isMarked ? ` ${this.stands.from ?? "default"}: ${before}` : "";
+  }
+
+  /** Whether a value is given that is not the one that would hold anyway. */
+  get differs() {
+    return this.value !== undefined && JSON.stringify(this.value) !== JSON.stringify(this.stands.value);
+  }
+
+  /** What will hold: the given value, else the standing one. */
+  get effective() {
+    return this.value === undefined ? this.stands.value : this.value;
   }
 
   /** The value as it is to be sent; undefined where the field was left alone. */
   get value() {
+    if (this.#kept && this.control.value === this.#kept.text) return this.#kept.value;
     const text = this.control.value.trim();
     if (text === "") return undefined;
+    if (text === NONE && this.canBeNone) return null;
     if (this.schema.type === "boolean") return text === "yes";
-    if (["integer", "number"].includes(this.schema.type)) return Number(text);
+    if (isNumeric(this.schema)) return Number(text);
+    if (this.isWords) return wordsOf(text);
     if (this.schema.type === "array") return text.split(",").map((each) => each.trim()).filter(Boolean);
     return text;
   }
 
   set value(value) {
-    this.control.value = isNone(value) ? "" : shown(value);
+    if (value === NONE && this.canBeNone) value = null;
+    this.#kept = value === undefined ? null : { text: this.isWords ? value.map(quoted).join(" ") : shown(value), value };
+    this.control.value = this.#kept?.text ?? "";
+    this.refresh();
   }
 
+  /** What is wrong with the text as it stands, in words; "" where nothing is. */
+  get fault() {
+    if (this.value === undefined && !this.control.validity.badInput) return this.needed ? `${this.label} is required` : "";
+    if (isNumeric(this.schema) && Number.isNaN(this.value)) return `must be a number${this.canBeNone ? `, or ${NONE}` : ""}`;
+    if (this.isWords && isCut(this.control.value)) return "a quote is not closed";
+    if (this.schema.says && !this.schema.pattern.test(this.control.value)) return this.schema.says;
+    return this.control.validity.valueMissing ? "" : this.control.validationMessage;
+  }
+
+  /** Shows a text beside the field, or with "" takes it away. */
   complain(text) {
     this.problem.textContent = text;
     this.problem.hidden = !text;
     if (text) this.control.setAttribute("aria-invalid", "true");
     else this.control.removeAttribute("aria-invalid");
-    if (text) this.control.closest("details")?.setAttribute("open", "");
-    if (text) this.control.focus();
+  }
+
+  /** Opens whatever folds the field away, and puts the cursor into it. */
+  visit() {
+    for (let at = this.node; at; at = at.parentElement) {
+      at.hidden = false;
+      if (at.localName === "details") at.open = true;
+    }
+    this.control.focus();
   }
 }
 
-function controlOf(schema, attributes) {
+function controlOf(schema, canBeNone, attributes) {
   const choices = schema.enum ?? (schema.type === "boolean" ? ["yes", "no"] : null);
   if (choices) {
-    return h("select", attributes, h("option", { value: "" }), choices.map((each) => h("option", { value: each }, String(each))));
+    const options = canBeNone ? [...choices, NONE] : choices;
+    return h("select", attributes, h("option", { value: "" }), options.map((each) => h("option", { value: each }, String(each))));
   }
-  const isNumber = ["integer", "number"].includes(schema.type);
+  const common = { autocomplete: "off", spellcheck: "false" };
+  if (schema.type === "array" && attributes.name === "words") return h("textarea", { rows: 3, ...common, ...attributes });
+  if (!isNumeric(schema) || canBeNone) return h("input", { type: "text", inputmode: isNumeric(schema) && "decimal", ...common, ...attributes });
   const bounds = { min: schema.minimum ?? schema.exclusiveMinimum, max: schema.maximum ?? schema.exclusiveMaximum };
-  return h("input", { ...attributes, autocomplete: "off", spellcheck: "false", type: isNumber ? "number" : "text",
-    ...(isNumber ? { ...bounds, step: schema.type === "integer" ? 1 : "any" } : {}) });
-}
-
-/** The fields of one command: required ones open, the others folded, with a filter. A step of a pipeline requires none. */
-export class Section {
-  constructor(step, schema, { isStep = false, title = "All settings" } = {}) {
-    const isRequired = (name) => (schema.required ?? []).includes(name);
-    this.fields = Object.entries(schema.properties).map(([name, each]) =>
-      new Field(step, name, each, isStep ? { fed: isRequired(name) } : { required: isRequired(name) }));
-    const first = this.fields.filter((field) => field.required || (field.name === "recipe" && !isStep));
-    const others = this.fields.filter((field) => !first.includes(field));
-    const count = h("span", { class: "quiet" }, ` ${others.length}`);
-    const search = h("input", { type: "search", placeholder: "Filter by name or meaning", "aria-label": `Filter: ${step || title}`,
-      oninput: () => {
-        for (const field of others) field.node.hidden = !field.node.textContent.toLowerCase().includes(search.value.trim().toLowerCase());
-      },
-      onkeydown: (event) => event.key === "Enter" && event.preventDefault() });
-    this.folded = h("details", {}, h("summary", {}, title, count), search, h("div", { class: "fields" }, others.map((field) => field.node)));
-    this.node = h("div", {}, h("div", { class: "fields" }, first.map((field) => field.node)), others.length ? this.folded : null);
-  }
-
-  field(name) {
-    return this.fields.find((field) => field.name === name);
-  }
-
-  get values() {
-    return Object.fromEntries(this.fields.map((field) => [field.name, field.value]).filter(([, value]) => value !== undefined));
-  }
-
-  set values(values) {
-    for (const field of this.fields) field.value = values[field.name];
-    if (this.fields.some((field) => this.folded.contains(field.node) && field.value !== undefined)) this.folded.open = true;
-  }
-
-  /** recipe: values that it changes. */
-  showDefaults(recipe) {
-    for (const field of this.fields) field.showDefault(recipe?.[field.name] ?? field.schema.default);
-  }
+  return h("input", { type: "number", ...bounds, step: schema.type === "integer" ? 1 : "any", ...common, ...attributes });
 }

@@ -1,100 +1,24 @@
-// The form of a new job, made from the service's schema of each kind. Only fields that were filled in are sent.
+// The page of a new job: first the choice of what is wanted, then its form, which always shows what it would submit.
 
+import { listen } from "./actions.js";
 import { ApiError, get, post } from "./api.js";
-import { h } from "./dom.js";
-import { Section } from "./fields.js";
+import { choice, ownRecipe, withCode } from "./choice.js";
+import { commandLine } from "./command.js";
+import { configurationOf } from "./configuration.js";
+import { copied, h, show } from "./dom.js";
+import { suggest } from "./suggestions.js";
+import { givenBy, termsOf } from "./template.js";
+import { Terms } from "./terms.js";
 
-const TEMPLATE = "zsbir-template";
-export const ASKED_FOR = ["pretrain", "sweep"]; // steps that a pipeline has only where its recipe or its user asks for them
-
-const ABOUT = {
-  project: { type: "string", default: "default", description: "whose limits and budget it counts for" },
-  priority: { type: "integer", minimum: -100, maximum: 100, default: 0, description: "higher ones first" },
-  cpus: { type: "number", minimum: 0, description: "CPUs that it holds; none: what its configuration takes" },
-  gpus: { type: "number", minimum: 0, description: "GPUs that it holds; none: what its configuration takes" },
-  time_limit_min: { type: "number", exclusiveMinimum: 0, description: "minutes that an attempt may run" },
-  start_by: { type: "string", description: "the time by which it must have started, else it is given up" },
-};
-
-/** Remembers a job, so that the next form is filled in like it. */
-export const keepTemplate = ({ kind, config, project, priority, cpus, gpus, time_limit_s }) =>
-  sessionStorage.setItem(TEMPLATE, JSON.stringify({ kind, config, project, priority, ...held({ cpus, gpus }), time_limit_s }));
-
-/** CPUs and GPUs to ask for again; nothing for one CPU alone, which is the default. */
-export const held = ({ cpus, gpus }) => (cpus === 1 && gpus === 0 ? { cpus: "", gpus: "" } : { cpus, gpus });
-
-function takeTemplate() {
-  const kept = sessionStorage.getItem(TEMPLATE);
-  sessionStorage.removeItem(TEMPLATE);
-  return kept ? JSON.parse(kept) : null;
-}
-
-/** The configuration of one kind. */
-class Configuration {
-  constructor(kind, { kinds, recipes, about_recipes }) {
-    Object.assign(this, { kind, recipes });
-    this.aboutRecipe = h("p", { class: "quiet" });
-    const schema = kinds[kind];
-    const isStep = ([, each]) => each.type === "object";
-    const own = Object.entries(schema.properties).filter((entry) => !isStep(entry));
-    this.own = new Section("", { ...schema, properties: Object.fromEntries(own) });
-    this.steps = Object.entries(schema.properties).filter(isStep).map(([name, each]) => new Step(name, each));
-    this.node = h("div", {}, this.own.node, this.aboutRecipe, this.steps.map((step) => step.node));
-    this.recipe = this.own.field("recipe");
-    this.recipe?.control.addEventListener("change", () => this.#follow(about_recipes));
-    this.#follow(about_recipes);
-  }
-
-  #follow(about) {
-    const name = this.recipe?.value ?? "custom";
-    this.aboutRecipe.textContent = (this.recipe && about[name]) ?? "";
-    for (const section of [this.own, ...this.steps.map((step) => step.section)]) {
-      if (section.field("recipe")) section.showDefaults(this.recipes[name]);
-      section.field("recipe")?.showDefault(name);
-    }
-  }
-
-  get fields() {
-    return [...this.own.fields, ...this.steps.flatMap((step) => step.section.fields)];
-  }
-
-  get values() {
-    const steps = this.steps.map((step) => [step.name, step.section.values]).filter(([name, values], index) => Object.keys(values).length || this.steps[index].wanted);
-    return { ...this.own.values, ...Object.fromEntries(steps) };
-  }
-
-  set values(values) {
-    this.own.values = values;
-    for (const step of this.steps) step.fill(values[step.name]);
-    this.recipe?.control.dispatchEvent(new Event("change"));
-  }
-}
-
-/** A step of a pipeline. Its inputs come from the steps before it, so none of its fields is required. */
-class Step {
-  constructor(name, schema) {
-    this.name = name;
-    this.section = new Section(name, schema, { isStep: true, title: "Settings" });
-    this.asked = ASKED_FOR.includes(name) ? h("input", { type: "checkbox", id: `ask-${name}` }) : null;
-    this.node = h("section", { class: "panel" }, h("h2", {}, name), h("p", { class: "quiet" }, schema.description),
-      this.asked && h("label", { class: "check", for: `ask-${name}` }, this.asked, " run this step even where the recipe does not have it"), this.section.node);
-  }
-
-  get wanted() {
-    return Boolean(this.asked?.checked);
-  }
-
-  fill(values) {
-    this.section.values = values ?? {};
-    if (this.asked) this.asked.checked = values !== undefined;
-  }
-}
-
-/** The field that an error line is about: the first one it names. */
+/** The field that an error line is about: the first one it names. A field of a step is named as step.field, or after "step: ". */
 export function fieldOf(message, fields) {
   const step = message.match(/^(\w+): /)?.[1];
-  const inStep = fields.filter((field) => !field.step || field.step === step);
-  const found = inStep.map((field) => [message.search(new RegExp(`(^|[^\\w])${field.name}([^\\w]|$)`)), field]).filter(([at]) => at >= 0);
+  const at = (field) => {
+    const name = field.name.replaceAll("_", "[-_]");
+    const whole = field.step ? message.search(new RegExp(`(^|[^\\w])${field.step}\\.${name}([^\\w]|$)`)) : -1;
+    return whole < 0 && (!field.step || field.step === step) ? message.search(new RegExp(`(^|[^\\w])${name}([^\\w]|$)`)) : whole;
+  };
+  const found = fields.map((field) => [at(field), field]).filter(([place]) => place >= 0);
   return found.sort(([one], [other]) => one - other)[0]?.[1];
 }
 
@@ -109,71 +33,133 @@ function keys() {
   };
 }
 
-export async function formPage({ main, me, poll }) {
+export async function formPage({ main, me, poll, say }) {
   document.title = "Submit a job";
   if (me.role === "viewer") {
     main.append(h("p", { class: "empty" }, "Your token lets you see jobs, not submit them."));
     return;
   }
   const asking = poll(async () => {
-    const schemas = await get("/kinds");
+    const like = Number(new URLSearchParams(location.search).get("like"));
+    const [schemas, job] = await Promise.all([get("/kinds"), like ? get(`/jobs/${like}`) : null]);
     asking.stop();
-    build(main, schemas);
+    const wanted = job ? likeJob(job, schemas) : wantedBy(new URLSearchParams(location.search), schemas);
+    if (wanted) new Form(wanted, schemas).put(main);
+    else main.replaceChildren(...choice(schemas, me));
   });
+  listen(main, { chosen: () => [], say, changed: () => {} });
 }
 
-function build(main, schemas) {
-  const template = takeTemplate();
-  const kind = h("select", { id: "kind" }, Object.keys(schemas.kinds).map((each) => h("option", { value: each }, each)));
-  const about = h("p", { class: "quiet", id: "kind-about" });
-  const configurationNode = h("div");
-  const job = new Section("", { properties: ABOUT }, { title: "Project, priority, resources, time" });
-  job.field("start_by").control.type = "datetime-local";
-  const problem = h("p", { class: "problem", role: "alert", hidden: true });
-  const send = h("button", { class: "main" }, "Submit the job");
-  let configuration;
-  const choose = () => {
-    configuration = new Configuration(kind.value, schemas);
-    about.textContent = schemas.kinds[kind.value].description;
-    configurationNode.replaceChildren(configuration.node);
-  };
-  const form = h("form", { class: "submit" }, h("h1", {}, "Submit a job"),
-    h("div", { class: "field" }, h("label", { for: "kind" }, "Kind"), kind, about), configurationNode, job.node, problem,
-    h("div", { class: "buttons" }, send));
-  const keyOf = keys();
+/** What an address asks for: {kind, title, config, terms, told}; null where it leaves the choice open. */
+function wantedBy(query, schemas) {
+  const [recipe, kind] = [query.get("recipe"), query.get("kind")];
+  if (query.has("pictures")) return ownPictures(schemas);
+  if (recipe in schemas.recipes) return { kind: "pipeline", title: `A pipeline of the recipe ${recipe}`, config: { recipe } };
+  if (kind in schemas.kinds) return { kind, title: `One step: ${kind}`, config: {} };
+  return null;
+}
 
-  kind.addEventListener("change", choose);
-  kind.value = template?.kind ?? "pipeline";
-  choose();
-  if (template) {
-    configuration.values = template.config;
-    job.values = { project: template.project === "default" ? "" : template.project, priority: template.priority || "", cpus: template.cpus, gpus: template.gpus, time_limit_min: template.time_limit_s && template.time_limit_s / 60 };
+/** A pipeline for somebody's own pictures: a fifth of the classes is kept unseen, to measure on, unless the user says which. */
+const ownPictures = (schemas) => ({
+  kind: "pipeline", title: "A pipeline for my own pictures", told: ["unseen_frac"],
+  config: { recipe: ownRecipe(schemas), ingest: { layout: "folder", unseen_frac: 0.2 } },
+});
+
+const likeJob = (job, schemas) => ({ kind: job.kind, title: `A ${job.kind} like job ${job.id}`, config: givenBy(job, schemas), terms: termsOf(job), like: job.id });
+
+/** The form of one kind of job. */
+class Form {
+  constructor({ kind, title, config, terms = {}, told, like }, schemas) {
+    this.kind = kind;
+    this.configuration = configurationOf(kind, schemas, told);
+    this.configuration.values = config;
+    this.terms = new Terms(kind, terms);
+    this.about = (recipe) => [kind === "pipeline" ? "" : schemas.kinds[kind].description, schemas.about_recipes[recipe]].filter(Boolean).join(" ");
+    this.aboutNode = h("p", { class: "quiet" });
+    this.command = h("div");
+    this.lacking = h("p", { class: "lacking" });
+    this.problem = h("p", { class: "problem", role: "alert", hidden: true });
+    this.send = h("button", { class: "main" }, "Submit the job");
+    this.keyOf = keys();
+    this.node = h("form", { class: "submit", novalidate: true, oninput: () => this.refresh(), onchange: () => this.refresh(), onsubmit: (event) => this.#submit(event) },
+      h("header", {}, h("p", {}, h("a", { href: like ? `/jobs/${like}` : "/submit" }, like ? `← Job ${like}` : "← Something else")), h("h1", {}, title), this.aboutNode),
+      h("div", { class: "form-fields" },
+        this.configuration.first.length > 0 && h("div", { class: "fields first" }, this.configuration.first.map((field) => field.node)),
+        this.terms.node,
+        h("section", {}, h("h2", {}, kind === "pipeline" ? "Its steps" : "Its other settings"), this.configuration.rest)),
+      h("aside", { class: "panel", "aria-label": "What will be submitted" }, h("h2", {}, "What will be submitted"), this.command, this.lacking, this.problem, this.send));
   }
-  form.addEventListener("invalid", (event) => event.target.closest("details")?.setAttribute("open", ""), true);
-  form.addEventListener("submit", async (event) => {
+
+  /** Shows the form, with the cursor in the first field that is still needed. */
+  put(main) {
+    main.replaceChildren(this.node);
+    this.refresh();
+    if (this.kind !== "pipeline") suggest(this.configuration.fields, this.node); // a pipeline's steps take what earlier ones make
+    (this.#lacking()[0] ?? this.send).control?.focus();
+  }
+
+  get #fields() {
+    return [...this.configuration.fields, ...this.terms.fields];
+  }
+
+  #lacking() {
+    return this.#fields.filter((field) => field.needed && field.fault);
+  }
+
+  get body() {
+    return { kind: this.kind, config: this.configuration.values, ...this.terms.values };
+  }
+
+  /** Shows what follows from the fields as they are now. */
+  refresh() {
+    this.configuration.refresh();
+    this.terms.refresh();
+    for (const field of this.#fields) if (!field.problem.hidden && !field.fault) field.complain("");
+    show(this.aboutNode, withCode(this.about(this.configuration.recipe?.effective)));
+    show(this.command, copied(commandLine(this.body), "the command line"));
+    const lacking = this.#lacking().map((field) => field.label);
+    this.lacking.textContent = lacking.length ? `Still needed: ${lacking.join(", ")}` : "";
+  }
+
+  /** Shows an error of the whole form, and takes all others away. */
+  #complain(text) {
+    this.problem.textContent = text;
+    this.problem.hidden = !text;
+    for (const field of this.#fields) field.complain("");
+  }
+
+  /** Marks the fields that cannot be sent as they are, and returns whether there are any. */
+  #markFaults() {
+    const wrong = this.#fields.map((field) => [field, field.fault]).filter(([, fault]) => fault);
+    for (const [field, fault] of wrong) field.complain(fault);
+    wrong[0]?.[0].visit();
+    return wrong.length > 0;
+  }
+
+  async #submit(event) {
     event.preventDefault();
-    const fields = [...configuration.fields, ...job.fields];
-    const complain = (text) => {
-      problem.textContent = text;
-      problem.hidden = !text;
-      for (const field of fields) field.complain("");
-      if (text) fieldOf(text, fields)?.complain(text);
-    };
-    complain("");
-    send.disabled = true;
-    const body = { kind: kind.value, config: configuration.values, ...aboutTheJob(job.values) };
+    if (this.send.disabled) return;
+    this.#complain("");
+    if (this.#markFaults()) return;
+    this.send.disabled = true;
     try {
-      const made = await post("/jobs", body, { "Idempotency-Key": keyOf(JSON.stringify(body)) });
-      location.assign(`/jobs/${made.id}`);
+      const body = this.body;
+      const made = await post("/jobs", body, { "Idempotency-Key": this.keyOf(JSON.stringify(body)) });
+      location.assign(made.array ? `/?array=${made.array.id}` : `/jobs/${made.id}`);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      complain(error.status ? error.message : `${error.message}: nothing is lost, submit again`);
+      this.#refused(error);
     }
-    send.disabled = false;
-  });
-  main.replaceChildren(form);
-}
+    this.send.disabled = false;
+  }
 
-function aboutTheJob({ time_limit_min, start_by, ...values }) {
-  return { ...values, ...(time_limit_min ? { time_limit_s: 60 * time_limit_min } : {}), ...(start_by ? { start_by_s: new Date(start_by).getTime() / 1000 } : {}) };
+  /** Shows why the service took no job: at the button, and beside the field that it is about. */
+  #refused({ status, message }) {
+    this.#complain(status === 401 ? "You are no longer signed in. Sign in in another tab; nothing is lost, then submit again."
+      : status ? message : `${message}: nothing is lost, submit again`);
+    const field = status && fieldOf(message, this.#fields);
+    if (!field) return;
+    field.complain(message);
+    field.visit();
+  }
 }

@@ -3,12 +3,14 @@
 import { listen, mayCancel, mayRetry } from "./actions.js";
 import { get, picture } from "./api.js";
 import { Chart } from "./chart.js";
+import { commandLine } from "./command.js";
 import { bar, copied, h, show, table } from "./dom.js";
-import { ASKED_FOR, held, keepTemplate } from "./form.js";
 import { ago, duration, isKnown, number, ordinal, percent, plural } from "./format.js";
 import { Log } from "./log.js";
+import { titleOf } from "./names.js";
 import { metricWords, progressWords } from "./progress.js";
 import { stateOf, WORDS } from "./states.js";
+import { termsOf } from "./template.js";
 
 const LIVE = ["starting", "running"];
 const isOver = (job) => !LIVE.includes(job.state) && job.state !== "queued";
@@ -52,15 +54,11 @@ export function jobPage({ main, me, poll, say }, id) {
     chosen: () => [],
     say,
     changed: () => polling.now(),
-    template: () => {
-      keepTemplate(job);
-      location.assign("/submit");
-    },
   });
 }
 
 function drawAll(page, job, me) {
-  document.title = `${WORDS[job.state] ?? job.state}${LIVE.includes(job.state) && isKnown(job.progress.frac) ? ` ${percent(job.progress.frac)}` : ""} — job ${job.id}, ${job.kind}`;
+  document.title = `${WORDS[job.state] ?? job.state}${LIVE.includes(job.state) && isKnown(job.progress.frac) ? ` ${percent(job.progress.frac)}` : ""} — ${titleOf(job)} (job ${job.id})`;
   show(page.head, headOf(job, me));
   show(page.steps, stepsOf(job));
   show(page.facts, factsOf(job));
@@ -70,22 +68,23 @@ function drawAll(page, job, me) {
 }
 
 function headOf(job, me) {
-  const { frac, metrics } = job.progress;
+  const { frac } = job.progress;
   const state = job.cancelling && !isOver(job) ? "cancelling" : job.state;
   const waits = job.state === "queued" && [job.place && `${ordinal(job.place)} in line`, job.reason || (job.place ? "it starts next" : "")].filter(Boolean).join(": ");
   return [
     h("div", { class: "row title" },
-      h("h1", {}, `Job ${job.id}`), h("span", { class: "kind" }, job.kind), h("span", { "aria-live": "polite" }, stateOf(state)),
+      h("h1", {}, titleOf(job)), h("span", { class: "kind" }, `job ${job.id} · ${job.kind}`), h("span", { "aria-live": "polite" }, stateOf(state)),
       h("span", { class: "end buttons" },
         mayCancel(me, job) && h("button", { type: "button", "data-act": "cancel", "data-id": job.id }, "Cancel"),
         mayRetry(me, job) && h("button", { type: "button", class: "main", "data-act": "retry", "data-id": job.id }, "Retry"),
-        me.role !== "viewer" && h("button", { type: "button", "data-act": "template" }, "Use as template"))),
+        me.role !== "viewer" && h("a", { class: "button", href: `/submit?like=${job.id}` }, "Use as template"))),
     waits && h("p", { class: "reason" }, waits),
-    job.message && h("p", { class: ["failed", "timed_out"].includes(job.state) ? "problem" : "quiet" }, job.message),
+    job.message && h("p", { class: { failed: "problem", timed_out: "banner" }[job.state] ?? "quiet" }, job.message),
     LIVE.includes(job.state) && h("div", { class: "progress" },
       h("div", { class: "row" }, h("span", { class: "quiet" }, progressWords(job.progress) || "no progress reported yet"), h("b", { class: "end" }, isKnown(frac) ? percent(frac) : "")),
       bar(frac, `Progress of job ${job.id}`)),
-    h("p", { class: "metrics" }, metricWords(metrics).map((each) => h("span", {}, each))),
+    job.score && h("p", { class: "kept" }, h("b", {}, number(job.score.value)), ` ${job.score.metric} on the ${job.score.on} classes`, isKnown(job.score.step) && h("span", { class: "quiet" }, ` kept from step ${job.score.step}`)),
+    h("p", { class: "metrics" }, LIVE.includes(job.state) && metricWords(job).map((each) => h("span", {}, each))),
   ];
 }
 
@@ -94,6 +93,7 @@ const section = (title, ...content) => h("section", { "data-key": title }, h("h2
 function factsOf(job) {
   const links = Object.entries(job.links ?? {}).filter(([, url]) => /^https?:\/\//.test(url)); // never javascript: or the like
   const facts = [
+    ["Recipe", job.recipe], ["Seed", isKnown(job.seed) ? String(job.seed) : ""], ["Array", arrayLink(job)], ["After", afterOf(job)],
     ["Project", job.project], ["Owner", job.owner], ["Priority", number(job.priority)],
     ["Holds", `${plural(job.cpus, "CPU")}, ${plural(job.gpus, "GPU")}`],
     ["Submitted", ago(job.submitted_s)], ["Started", ago(job.started_s)], ["Ended", ago(job.ended_s)],
@@ -104,6 +104,14 @@ function factsOf(job) {
     ...links.map(([name, url]) => [name === "mlflow_run" ? "MLflow" : name, h("a", { href: url, rel: "noreferrer" }, name === "mlflow_run" ? "its run" : url)]),
   ];
   return section("Facts", h("dl", {}, facts.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
+}
+
+const arrayLink = ({ array_of }) => (array_of ? h("a", { href: `/?array=${array_of}` }, `all jobs of array ${array_of}`) : "");
+
+/** The jobs that must have ended before this one starts. */
+function afterOf({ after }) {
+  const links = (after ?? []).map(({ job, on }, index) => [index ? ", " : "", h("a", { href: `/jobs/${job}` }, `job ${job}`), on === "end" ? " (any end)" : ""]);
+  return links.length ? h("span", {}, links) : "";
 }
 
 /** The fields that were given; in a pipeline, by step. */
@@ -117,27 +125,8 @@ function configOf(job) {
   const all = job.kind === "pipeline" ? steps : list(job.config);
   return [
     section("Configuration", Object.keys(job.config).length ? all : h("p", { class: "quiet" }, "All defaults.")),
-    section("The same again", copied(commandLine(job), "the command line")),
+    section("The same again", copied(commandLine({ kind: job.kind, config: job.config, ...termsOf(job) }), "the command line")),
   ];
-}
-
-/** The command line that submits the same job. A step without any field has no flag, so it is given in a file. */
-export function commandLine({ kind, config, project, priority, cpus, gpus, time_limit_s }) {
-  const terms = { project: project === "default" ? "" : project, priority: priority || "", ...held({ cpus, gpus }), "time-limit": time_limit_s ? `${time_limit_s}s` : "" };
-  const options = Object.entries(terms).filter(([, value]) => value !== "").map(([name, value]) => flag(name, value));
-  const bare = kind === "pipeline" ? ASKED_FOR.filter((step) => config[step] && !Object.keys(config[step]).length) : [];
-  const file = bare.length ? ` <<'YAML'\n${bare.map((step) => `${step}: {}`).join("\n")}\nYAML` : "";
-  return [`python -m services.jobs submit ${kind}`, ...(bare.length ? ["--config=/dev/stdin"] : []), ...flags(config), ...options].join(" \\\n  ") + file;
-}
-
-/** --lr=0.003, and --train.lr=0.003 for a field of a pipeline's step. */
-const flags = (config, step = "") => Object.entries(config).flatMap(([name, value]) =>
-  value !== null && typeof value === "object" && !Array.isArray(value) ? flags(value, `${name}.`) : flag(`${step}${name}`.replaceAll("_", "-"), value));
-
-function flag(name, value) {
-  if (typeof value === "boolean") return value ? `--${name}` : `--${name.replace(/([^.]*)$/, "no-$1")}`;
-  const text = value === null ? "none" : Array.isArray(value) ? value.join(",") : String(value);
-  return `--${name}=${/^[\w./:,@%+-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`}`;
 }
 
 /** The end of an address, with the whole one as its tooltip. */
@@ -145,8 +134,13 @@ const short = (uri) => h("span", { class: "message", title: uri || null }, uri.s
 
 function stepsOf(job) {
   if (job.kind !== "pipeline" || !job.steps?.length) return [];
-  return section("Steps", h("ol", { class: "flow" }, job.steps.map((step) =>
-    h("li", { "data-key": step.name }, h("b", {}, step.name), stateOf(step.state), step.made && copied(step.made, `the address of ${step.name}`)))));
+  const stages = new Map((job.progress.stages ?? []).map((stage) => [stage.name, stage]));
+  return section("Steps", h("ol", { class: "flow" }, job.steps.map((step) => {
+    const state = isOver(job) && step.state === "waiting" ? "not_reached" : step.state;
+    const took_s = state === "found" ? null : stages.get(step.name)?.took_s;
+    return h("li", { "data-key": step.name }, h("b", {}, step.name), stateOf(state), h("span", { class: "quiet" }, isKnown(took_s) ? duration(took_s) : ""),
+      step.made && copied(step.made, `the address of ${step.name}`));
+  })));
 }
 
 function attemptsOf(job) {
@@ -173,7 +167,15 @@ async function drawCurves(page, job) {
   page.loss.put(rows, names.filter((name) => /(^|\/)loss/.test(name)).sort((a, b) => a.length - b.length)); // the whole before its parts
   const trials = step_name === "sweep"; // a row a trial, not a step
   [page.score.title, page.score.xTitle] = trials ? ["Best dev score of each trial", "trial"] : ["Score on the dev classes", "step"];
-  page.score.put(rows, names.filter((name) => name.startsWith("dev/")));
+  page.score.put(rows, names.filter((name) => name.startsWith("dev/")), trials ? null : keptOf(job, rows));
+}
+
+/** The dev score of the encoder that is kept, as a point of the chart. */
+function keptOf({ score }, rows) {
+  const name = `dev/${score?.on === "dev" ? score.metric : "map_all"}`;
+  const scored = rows.filter((row) => typeof row[name] === "number");
+  const best = score?.on === "dev" && isKnown(score.step) ? { step: score.step, [name]: score.value } : scored.reduce((one, row) => (one && one[name] >= row[name] ? one : row), null);
+  return best && { step: best.step, value: best[name], text: `kept: ${number(best[name])} at step ${best.step}` };
 }
 
 async function drawLog(page, job) {

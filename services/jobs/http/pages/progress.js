@@ -2,13 +2,13 @@
 
 import { duration, isKnown, number } from "./format.js";
 
-/** A job's progress in words: "train · 120 of 200 steps · 41.2 steps/s · 2 s left". */
+/** A job's progress in words: "stage 3 of 5: train · 120 of 200 steps · 41.2 steps/s · 2 s left". */
 export function progressWords(progress) {
   const { step, steps, label, done, total, unit, per_s, left_s } = progress;
   const units = !unit || unit === unit.toUpperCase() || unit.endsWith("s") ? unit ?? "" : `${unit}s`; // 3 images, 3 MB
   const counted = !isKnown(done) ? "" : total ? `${number(done)} of ${number(total)} ${units}` : `${number(done)} ${units}`;
   return [
-    steps ? `${step}, step ${steps.replace("/", " of ")}` : "",
+    steps ? `stage ${steps.replace("/", " of ")}: ${step}` : "",
     label && label !== step ? label : "",
     counted.trim(),
     per_s ? `${number(per_s)} ${units}/s` : "",
@@ -16,10 +16,10 @@ export function progressWords(progress) {
   ].filter(Boolean).join(" · ");
 }
 
-/** The most telling of the last metrics: the loss and the dev scores; without these, the first few. */
-export function metricWords(metrics) {
+/** The most telling of the last metrics: the loss, and the dev scores unless a kept one is shown; without these, the first few. */
+export function metricWords({ progress: { metrics }, score }) {
   const all = Object.entries(metrics ?? {}).filter(([name, value]) => name !== "step" && value !== null);
-  const main = all.filter(([name]) => name === "train/loss" || name.startsWith("dev/"));
+  const main = all.filter(([name]) => name === "train/loss" || (name.startsWith("dev/") && !score));
   return (main.length ? main : all.slice(0, 4))
     .map(([name, value]) => `${name} ${number(value)}`);
 }

@@ -1,15 +1,13 @@
 // The queue: running jobs, waiting jobs and why they wait, jobs that have ended.
 
-import { listen, mayCancel, mayRetry } from "./actions.js";
+import { listen } from "./actions.js";
 import { get, query } from "./api.js";
-import { bar, h, show, table } from "./dom.js";
-import { ago, duration, isKnown, number, percent, plural } from "./format.js";
-import { metricWords, progressWords } from "./progress.js";
-import { stateOf, WORDS } from "./states.js";
+import { h, show } from "./dom.js";
+import { ended, running, waiting } from "./entries.js";
+import { duration, isKnown, number, plural } from "./format.js";
+import { ENDED, LIVE, stateOf, WORDS } from "./states.js";
 
-const LIVE = ["running", "starting"];
-const ENDED = ["succeeded", "failed", "cancelled", "timed_out"];
-const KINDS = ["pipeline", "ingest", "pretrain", "teacher", "sweep", "train", "evaluate", "index"];
+const KINDS = ["pipeline", "ingest", "pretrain", "teacher", "sweep", "train", "evaluate", "index", "promote", "export", "command"];
 const PAGE = 25;
 const MOST = 500;
 
@@ -18,26 +16,53 @@ class Queue {
   constructor({ main, me, say }) {
     Object.assign(this, { main, me, say, chosen: new Set(), ended: [], endedMore: false, endedShown: PAGE, lineShown: PAGE });
     const wanted = new URLSearchParams(location.search);
-    this.filter = Object.fromEntries(["state", "kind", "project", "owner"].map((name) => [name, wanted.get(name) ?? ""]));
+    this.filter = Object.fromEntries(["state", "kind", "project", "owner", "array"].map((name) => [name, wanted.get(name) ?? ""]));
+    if (!/^\d+$/.test(this.filter.array)) this.filter.array = "";
+    this.opened = new Set(this.filter.array ? [Number(this.filter.array)] : []); // arrays whose jobs are shown
+    this.members = new Map(); // the jobs of these arrays
   }
 
   async ask() {
     const { state, ...whose } = this.filter;
-    const [queue, live] = await Promise.all([get("/queue"), get(`/jobs${query({ state: LIVE, ...whose, limit: MOST })}`)]);
-    this.queue = queue;
-    this.live = live.jobs;
-    const states = ENDED.includes(state) ? [state] : ENDED;
-    // Jobs that have ended do not change: they are asked for again only where there are more of them, or the filter is another.
-    const wanted = JSON.stringify([states, whose, this.endedShown, states.map((each) => queue.counts[each])]);
-    if (wanted === this.endedWanted) return;
-    const { jobs, next } = await get(`/jobs${query({ state: states, ...whose, limit: this.endedShown })}`);
-    Object.assign(this, { ended: jobs, endedMore: next !== null && this.endedShown < MOST, endedWanted: wanted });
+    const asked = { ...whose, collapse: "true" };
+    const [queue, live, waiting] = await Promise.all([
+      get("/queue"), get(`/jobs${query({ state: LIVE, ...asked, limit: MOST })}`), get(`/jobs${query({ state: ["queued"], ...asked, limit: MOST })}`)]);
+    Object.assign(this, { queue, live: live.jobs, waiting: waiting.jobs });
+    await this.#askEnded(queue, ENDED.includes(state) ? [state] : ENDED, asked);
+    await Promise.all([...this.opened].map((id) => this.#askMembers(id)));
   }
 
-  /** The waiting jobs that match the filter. */
+  /** Jobs that have ended do not change: they are asked for again only where there are more of them, or the filter is another. */
+  async #askEnded(queue, states, asked) {
+    const wanted = JSON.stringify([states, asked, this.endedShown, queue.counts]);
+    if (wanted === this.endedWanted) return;
+    const { jobs, next } = await get(`/jobs${query({ state: states, ...asked, limit: this.endedShown })}`);
+    const shown = jobs.filter((job) => this.filter.state || !job.array || ENDED.includes(job.array.state)); // the others are above
+    Object.assign(this, { ended: shown, endedMore: next !== null && this.endedShown < MOST, endedWanted: wanted });
+  }
+
+  async #askMembers(id) {
+    try {
+      this.members.set(id, (await get(`/arrays/${id}`)).jobs);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      this.opened.delete(id); // there is no such array
+    }
+  }
+
+  /** The waiting jobs and arrays that match the filter, in the order of their places. An array stands where its first job does. */
   get line() {
-    const { state: _, ...whose } = this.filter;
-    return this.queue.line.filter((job) => Object.entries(whose).every(([name, value]) => !value || job[name] === value));
+    const { state, array: _, ...whose } = this.filter;
+    const entries = new Map(this.waiting.flatMap((job) => (job.array ? job.array.ids.map((id) => [id, job]) : [[job.id, job]])));
+    const placed = [];
+    for (const turn of this.queue.line) {
+      const entry = entries.get(turn.id);
+      if (this.filter.array && !entry) continue;
+      if (!Object.entries(whose).every(([name, value]) => !value || turn[name] === value)) continue;
+      if (entry?.array && (placed.some(({ array }) => array?.id === entry.array.id) || (!state && entry.array.state !== "queued"))) continue;
+      placed.push({ ...turn, ...entry, place: turn.place, state: "queued" });
+    }
+    return placed;
   }
 
   get empty() {
@@ -80,6 +105,12 @@ export function queuePage(context) {
     draw();
   });
   body.addEventListener("click", ({ target }) => {
+    const array = Number(target.closest("[data-open]")?.dataset.open);
+    if (array) {
+      if (!queue.opened.delete(array)) queue.opened.add(array);
+      draw();
+      changed();
+    }
     const more = target.closest("[data-more]")?.dataset.more;
     if (!more) return;
     queue[more] = more === "endedShown" ? Math.min(MOST, queue[more] + PAGE) : queue[more] + 4 * PAGE;
@@ -98,6 +129,7 @@ function filters(queue, changed) {
   const take = (event) => {
     event.preventDefault();
     for (const { name, value } of event.currentTarget.elements) queue.filter[name] = value.trim();
+    queue.filter.array = "";
     history.replaceState(null, "", `/${query(queue.filter)}`);
     changed();
   };
@@ -113,7 +145,7 @@ function headOf({ queue, filter }) {
   const counter = (name, names = [name]) => {
     const here = state === name;
     const count = names.reduce((sum, each) => sum + (counts[each] ?? 0), 0);
-    return h("a", { class: "count", href: `/${query({ ...whose, state: here ? "" : name })}`, "aria-current": here && "true" },
+    return h("a", { class: count ? "count" : "count none", href: `/${query({ ...whose, state: here ? "" : name })}`, "aria-current": here && "true" },
       h("b", {}, count), stateOf(name));
   };
   return [
@@ -144,66 +176,21 @@ function bodyOf(queue) {
   const { state } = queue.filter;
   const seen = (...names) => !state || names.includes(state);
   return [
+    queue.filter.array && h("p", { "data-key": "one array" }, `Only the jobs of array ${queue.filter.array}. `, h("a", { href: "/" }, "Show all jobs")),
     toolbar(queue),
     seen(...LIVE) && section("Running", running(queue)),
     seen("queued") && section("Waiting", waiting(queue)),
-    seen(...ENDED) && section(state ? `Ended: ${WORDS[state] ?? state}` : "Ended", ended(queue)),
+    seen(...ENDED) && section(state ? `Ended: ${WORDS[state] ?? state}` : "Ended", ended(queue, MOST)),
   ];
 }
 
 const section = (title, content) => h("section", { "data-key": title, "aria-label": title }, h("h2", {}, title), content);
-const nothing = (text) => h("p", { class: "quiet" }, text);
 
 function toolbar({ chosen }) {
   if (!chosen.size) return null;
   return h("div", { class: "toolbar", "data-key": "toolbar", role: "group", "aria-label": "Chosen jobs" },
     `${plural(chosen.size, "job")} chosen`, h("button", { type: "button", "data-act": "cancel-chosen" }, "Cancel them"));
 }
-
-const box = (queue, job) =>
-  mayCancel(queue.me, job) && h("input", { type: "checkbox", value: job.id, "aria-label": `Choose job ${job.id}` });
-const button = (act, job, text) =>
-  h("button", { type: "button", class: "plain", "data-act": act, "data-id": job.id, "aria-label": `${text} job ${job.id}` }, text);
-export const nameOf = (job) => h("a", { class: "name", href: `/jobs/${job.id}` }, h("b", {}, job.id), ` ${job.kind}`);
-const whose = (job) => h("span", { class: "whose", title: `project ${job.project}, owner ${job.owner}` }, `${job.project} · ${job.owner}`);
-
-function running(queue) {
-  if (!queue.live.length) return nothing("No job is running.");
-  return h("ul", { class: "cards" }, queue.live.map((job) => {
-    const { frac, metrics } = job.progress;
-    return h("li", { class: "panel", "data-key": job.id },
-      h("div", { class: "row" }, box(queue, job), nameOf(job), stateOf(job.cancelling ? "cancelling" : job.state), whose(job),
-        h("span", { class: "end" }, h("b", {}, isKnown(frac) ? percent(frac) : ""), mayCancel(queue.me, job) && button("cancel", job, "Cancel"))),
-      bar(frac, `Progress of job ${job.id}`),
-      h("p", { class: "quiet" }, progressWords(job.progress) || "no progress reported yet"),
-      h("p", { class: "metrics" }, metricWords(metrics).map((each) => h("span", {}, each))));
-  }));
-}
-
-function waiting(queue) {
-  const line = queue.line;
-  if (!line.length) return nothing("No job is waiting.");
-  const rows = line.slice(0, queue.lineShown).map((job) => {
-    const mine = { ...job, state: "queued" };
-    return [job.id, [box(queue, mine), h("span", { class: "place" }, job.place), nameOf(job), whose(job),
-      h("span", { class: "message" }, job.reason || "it starts next"), job.priority ? number(job.priority) : "", mayCancel(queue.me, mine) && button("cancel", job, "Cancel")]];
-  });
-  const more = line.length > queue.lineShown && moreOf("lineShown", `Show more of ${line.length}`);
-  return [table("Waiting jobs", [hidden("choose"), "place", "job", "project · owner", "why it waits", "priority", hidden("actions")], rows), more];
-}
-
-function ended(queue) {
-  if (!queue.ended.length) return nothing("No job that has ended matches.");
-  const rows = queue.ended.map((job) => [job.id, [nameOf(job), stateOf(job.state), whose(job), ago(job.ended_s),
-    duration(job.ended_s - (job.started_s ?? job.ended_s)), h("span", { class: "message" }, job.state === "succeeded" ? metricWords(job.progress.metrics).slice(0, 2).join(" · ") : job.message),
-    mayRetry(queue.me, job) && button("retry", job, "Retry")]]);
-  const all = queue.endedShown >= MOST && nothing(`The newest ${MOST}; filter to see older ones.`);
-  return [table("Jobs that have ended", ["job", "state", "project · owner", "ended", "took", "message", hidden("actions")], rows),
-    queue.endedMore ? moreOf("endedShown", "Show more") : all];
-}
-
-const hidden = (text) => h("span", { class: "hidden" }, text);
-const moreOf = (what, text) => h("button", { type: "button", class: "more", "data-more": what }, text);
 
 function firstJob(me) {
   return h("div", { class: "empty", "data-key": "empty" },

@@ -7,39 +7,23 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
+from playwright.sync_api import expect
+from servers.job_pages import DESKTOP, PHONE, PIPELINE, Queue
 
 from services.jobs.cli.client import Client
-from services.jobs.http.api import create_app
-from services.jobs.http.state import ApiSettings
-from services.jobs.queue.limits import Limits
-from services.jobs.queue.records import Attempt, Job, JobRequest, Lease
-from services.jobs.queue.store import Store, open_store
 from services.jobs.queue.tokens import Tokens
-from services.jobs.runs.attempt_dir import End, attempt_dir_of
+from services.jobs.runs.attempt_dir import attempt_dir_of
 from zsbir.base.artifact import draft
 from zsbir.base.storage import join, open_folder
 
 pytestmark = pytest.mark.slow
 
-SEEN_MS = 15_000
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 EVIL = "<img src=x onerror='window.cracked=1'><script>window.cracked=1</script>\"'><svg onload=window.cracked=1>"
-WATCHED = """
-    window.violations = [];
-    document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
-"""
 
 TOO_FAINT = """() => {
     const parts = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
@@ -58,149 +42,6 @@ TOO_FAINT = """() => {
     }).filter(([, contrast]) => contrast < 4.5);
 }"""
 """Texts whose contrast to their background is below WCAG's AA."""
-
-
-@dataclass
-class Queue:
-    """A service over a store of its own, with a dispatcher's lease."""
-
-    store: Store
-    root: str
-    address: str = ""
-    lease: Lease = field(init=False)
-
-    def __post_init__(self) -> None:
-        lease = self.store.take_lease("dispatcher on this machine", None)
-        assert lease
-        self.lease = lease
-
-    def submit(self, kind: str = "train", config: dict[str, Any] | None = None, **more: Any) -> Job:
-        given = config if config is not None else {"recipe": "toy", "steps": 200, "lr": 0.003}
-        return self.store.submit(JobRequest.of({"kind": kind, "config": given, **more}))
-
-    def start(self, *steps: str) -> Attempt:
-        """Start an attempt of the next job."""
-        attempt = self.store.claim(self.lease, Limits(running=99))
-        assert attempt
-        job = self.store.job(attempt.job_id)
-        names = steps or (job.kind,)
-        attempt_dir_of(self.root, attempt.submission_id).write_spec(
-            {"steps": [{"name": name, "values": {}, "fed": {}} for name in names]}
-        )
-        self.store.started(self.lease, attempt)
-        return attempt
-
-    def report(self, attempt: Attempt, frac: float, *, resumed_from: str = "", **more: Any) -> None:
-        done = round(200 * frac)
-        metrics = {"step": done, "train/loss": 2.51 - frac, "dev/map_all": 0.312345 + frac / 5}
-        progress = {"step": "train", "steps": "", "label": "train", "done": done, "total": 200, "unit": "steps", "per_s": 4.1234}
-        now = {"left_s": (200 - done) / 4, "frac": frac, "metrics": metrics, "updated_s": time.time()}
-        self.store.report(self.lease, attempt, {**progress, **now, **more}, resumed_from=resumed_from)
-
-    def say(self, attempt: Attempt, text: str) -> None:
-        attempt_dir_of(self.root, attempt.submission_id).write_log(0, text.encode())
-
-    def curve(self, attempt: Attempt, rows: list[dict[str, float | None]], step: str = "train") -> None:
-        there = open_folder(join(attempt_dir_of(self.root, attempt.submission_id).uri, step))
-        there.replace("curve.json", json.dumps({"rows": rows}).encode())
-
-    def end(self, attempt: Attempt, cause: Any, message: str = "", result: str = "", made: dict[str, str] | None = None) -> None:
-        attempt_dir_of(self.root, attempt.submission_id).write_end(End(cause, message, result, made))
-        self.store.end(self.lease, attempt, cause, message=message, result=result)
-
-    def token(self, name: str, role: Any) -> str:
-        return Tokens(self.store).make(name, role, "test")
-
-
-@contextmanager
-def served(settings: ApiSettings) -> Iterator[str]:
-    """Serve from a thread; the address."""
-    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
-
-
-def opened(folder: Path, **more: Any) -> Iterator[Queue]:
-    url, root = f"sqlite:///{folder / 'jobs.db'}", str(folder / "root")
-    Path(root).mkdir()
-    with closing(open_store(url).engine.raw_connection()):
-        queue = Queue(open_store(url), root)
-    with served(ApiSettings.of({"store": url, "root": root, "mlflow_url": "http://mlflow.test", **more})) as address:
-        queue.address = address
-        yield queue
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    """A queue where everybody is operator."""
-    yield from opened(tmp_path, auth="off")
-
-
-@pytest.fixture
-def closed_queue(tmp_path: Path) -> Iterator[Queue]:
-    """A queue that needs tokens."""
-    yield from opened(tmp_path)
-
-
-@dataclass
-class Visit:
-    """A new user's pages, and a record of what must not happen on them."""
-
-    context: BrowserContext
-    address: str
-    outside: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.context.add_init_script(WATCHED)
-        self.context.route("**/*", self._stay)
-
-    def _stay(self, route: Route) -> None:
-        if route.request.url.startswith((f"{self.address}/", "data:")):
-            route.continue_()
-        else:
-            self.outside.append(route.request.url)
-            route.abort()
-
-    def open(self, path: str = "/") -> Page:
-        page = self.context.new_page()
-        page.set_default_timeout(SEEN_MS)
-        page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.goto(self.address + path)
-        return page
-
-    def check(self, *, refusals: bool = False) -> None:
-        """Check that none of it happened. refusals: the browser's own lines about refused requests are expected."""
-        for page in self.context.pages:
-            assert page.evaluate("window.cracked") is None
-            assert page.evaluate("window.violations") == []
-        lines = [line for line in self.complaints if not (refusals and line.startswith("Failed to load resource"))]
-        assert not lines
-        assert not self.outside
-
-
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    """Make visits to an address, and close them."""
-    expect.set_options(timeout=SEEN_MS)
-    made: list[BrowserContext] = []
-
-    def to(queue: Queue, **options: Any) -> Visit:
-        context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", "locale": "en-GB", **options})
-        made.append(context)
-        return Visit(context, queue.address)
-
-    yield to
-    for context in made:
-        context.close()
 
 
 def rows_of(count: int) -> list[dict[str, float | None]]:
@@ -276,6 +117,162 @@ def test_ended_jobs_are_filtered_and_paged(queue: Queue, visit) -> None:
     there.check()
 
 
+def score(value: float, on: str = "dev", step: int | None = 150) -> dict[str, Any]:
+    return {"value": value, "metric": "map_all", "on": on, "step": step}
+
+
+def test_the_list_tells_jobs_apart_by_name_recipe_seed_and_score(queue: Queue, visit) -> None:
+    queue.submit(name="night one", config={"recipe": "toy", "seed": 3})
+    attempt = queue.start()
+    queue.report(attempt, 1.0, score=score(0.849))
+    queue.end(attempt, "succeeded")
+    queue.submit(name="toy lr=0.1", config={"recipe": "toy", "lr": 0.1})
+    there = visit(queue)
+    page = there.open()
+    row = page.get_by_role("region", name="Ended").get_by_role("row").nth(1)
+    expect(row.get_by_role("link", name="night one")).to_have_attribute("href", "/jobs/1")
+    expect(row).to_contain_text("1 train · toy · seed 3")
+    expect(row).to_contain_text("0.849 dev")
+    expect(row.get_by_title("map_all 0.849 on the dev classes, kept from step 150")).to_be_visible()
+    expect(page.get_by_role("region", name="Waiting").get_by_role("link", name="toy lr=0.1")).to_be_visible()
+    there.check()
+
+
+def test_an_array_is_one_entry_that_opens_in_place_also_by_keyboard(queue: Queue, visit) -> None:
+    jobs = queue.submit_array(range(5))
+    first, second = queue.start(), queue.start()
+    queue.report(first, 1.0, score=score(0.7))
+    queue.end(first, "succeeded")
+    queue.report(second, 0.5, score=score(0.6))
+    queue.store.cancel(jobs[4].id, "ann")
+    there = visit(queue)
+    page = there.open()
+    cards = page.get_by_role("region", name="Running").locator("li.panel")
+    expect(cards).to_have_count(1)
+    expect(page.get_by_text("No job is waiting.")).to_be_visible()
+    expect(page.get_by_text("No job that has ended matches.")).to_be_visible()
+    for words in ("toy", "pipeline · 5 jobs", "1 running", "2 waiting", "1 cancelled", "1 succeeded", "best 0.7 dev", "50 %"):
+        expect(cards).to_contain_text(words)
+    expect(cards.get_by_role("link", name="seed 0")).to_have_attribute("href", "/jobs/1")
+    opener = page.get_by_role("button", name="Array 1: toy, 5 jobs")
+    expect(opener).to_have_attribute("aria-expanded", "false")
+    opener.focus()
+    page.keyboard.press("Enter")
+    expect(opener).to_have_attribute("aria-expanded", "true")
+    expect(opener).to_be_focused()
+    rows = page.get_by_role("table", name="Jobs of array 1").get_by_role("row")
+    expect(rows).to_have_count(6)
+    expect(rows.nth(1)).to_contain_text("toy seed=0")
+    expect(rows.nth(2)).to_contain_text("100 of 200 steps")
+    expect(rows.nth(5)).to_contain_text("cancelled")
+    page.wait_for_timeout(2500)  # a poll later it is still open
+    expect(rows).to_have_count(6)
+    page.keyboard.press("Space")
+    expect(rows).to_have_count(0)
+
+    queue.end(second, "user_error", "error: no")
+    for _ in range(2):
+        queue.end(queue.start(), "succeeded")
+    row = page.get_by_role("region", name="Ended").locator("tbody tr")
+    expect(row).to_have_count(1)
+    expect(row).to_contain_text("3 succeeded")
+    page.get_by_role("button", name="Retry array 1").click()
+    page.get_by_role("dialog").get_by_role("button", name="Retry").click()
+    expect(page).to_have_title("0 running, 2 waiting — queue")
+    page.get_by_role("button", name="Cancel array 1").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel its jobs").click()
+    expect(page).to_have_title("0 running, 0 waiting — queue")
+    there.check()
+
+
+def test_a_job_of_an_array_leads_to_the_others(queue: Queue, visit) -> None:
+    queue.submit()
+    jobs = queue.submit_array([0, 1])
+    there = visit(queue)
+    page = there.open(f"/jobs/{jobs[1].id}")
+    page.get_by_role("link", name=f"all jobs of array {jobs[0].id}").click()
+    expect(page.get_by_role("table", name=f"Jobs of array {jobs[0].id}").locator("tbody tr")).to_have_count(2)
+    expect(page.get_by_role("region", name="Waiting").get_by_role("row", name="train", exact=True)).to_have_count(0)
+    page.get_by_role("link", name="Show all jobs").click()
+    expect(page.get_by_role("region", name="Waiting").locator("table").first.locator("> tbody > tr")).to_have_count(2)
+    there.check()
+
+
+REDS = """() => {
+    const red = document.createElement("i");
+    red.style.color = "var(--bad)";
+    document.body.append(red);
+    const wanted = getComputedStyle(red).color;
+    red.remove();
+    return [...document.querySelectorAll("main *")].filter((node) => node.checkVisibility() && node.childElementCount === 0
+        && [getComputedStyle(node).color, getComputedStyle(node).stroke].includes(wanted)).map((node) => node.textContent);
+}"""
+"""What a page shows in the colour of failures."""
+
+
+@pytest.mark.parametrize(
+    ("cause", "word", "is_red"),
+    [("cancelled", "cancelled", False), ("timed_out", "timed out", False), ("user_error", "failed", True)],
+)
+def test_only_a_failed_job_is_red_and_each_end_has_its_word(queue: Queue, visit, cause: str, word: str, is_red: bool) -> None:
+    job = queue.submit("pipeline", PIPELINE)
+    attempt = queue.start(*PIPELINE)
+    queue.report(attempt, 0.5, steps="3/5")
+    queue.end(attempt, cause, "the words of its end")
+    there = visit(queue)
+    for path in ("/", f"/jobs/{job.id}"):
+        page = there.open(path)
+        expect(page.locator("main").get_by_text(word, exact=True).last).to_be_visible()
+        reds = page.evaluate(REDS)
+        assert bool(reds) is is_red, reds
+    expect(page.locator(".flow li").nth(2)).to_contain_text(word)
+    there.check()
+
+
+def test_stages_say_which_were_found_and_how_long_the_others_took(queue: Queue, visit) -> None:
+    job = queue.submit("pipeline", PIPELINE)
+    attempt = queue.start(*PIPELINE)
+    states = {"ingest": ("found", 0.4), "teacher": ("done", 75.0), "train": ("running", 30.0), "evaluate": ("waiting", None)}
+    stages = [{"name": name, "state": state, "took_s": took_s} for name, (state, took_s) in states.items()]
+    queue.report(attempt, 0.5, steps="3/5", stages=stages, left_s=95)
+    there = visit(queue)
+    page = there.open(f"/jobs/{job.id}")
+    steps = page.locator(".flow li")
+    expect(steps.nth(0)).to_contain_text("found, not made again")
+    expect(steps.nth(1)).to_contain_text("1 min 15 s")
+    expect(steps.nth(2)).to_contain_text("running")
+    expect(page.locator(".head")).to_contain_text("stage 3 of 5: train")
+    expect(page.locator(".head")).to_contain_text("1 min 35 s left")
+    there.check()
+
+
+def test_the_kept_dev_score_is_marked_on_its_chart_also_when_later_ones_are_lower(queue: Queue, visit) -> None:
+    job = queue.submit()
+    attempt = queue.start()
+    queue.report(attempt, 1.0, score=score(0.849, step=100))
+    queue.curve(attempt, [{"step": 50 * n, "dev/map_all": value} for n, value in enumerate((0.5, 0.849, 0.834), start=1)])
+    there = visit(queue)
+    page = there.open(f"/jobs/{job.id}")
+    chart = page.locator("figure", has_text="Score on the dev classes")
+    expect(chart.locator(".ring")).to_have_text("kept: 0.849 at step 100")
+    expect(page.locator(".head")).to_contain_text("0.849 map_all on the dev classes kept from step 100")
+    queue.report(attempt, 1.0, score=score(0.612, on="unseen", step=None))
+    expect(page.locator(".head")).to_contain_text("0.612 map_all on the unseen classes")
+    expect(chart.locator(".ring")).to_have_text("kept: 0.849 at step 100")
+    there.check()
+
+
+def test_a_job_says_which_jobs_it_waits_for(queue: Queue, visit) -> None:
+    queue.submit()
+    job = queue.submit(after=[{"job": 1, "on": "success"}])
+    there = visit(queue)
+    page = there.open()
+    expect(page.get_by_role("region", name="Waiting").get_by_role("row").nth(2)).to_contain_text("after job 1")
+    page.goto(f"{queue.address}/jobs/{job.id}")
+    expect(page.locator("aside").get_by_role("link", name="job 1")).to_have_attribute("href", "/jobs/1")
+    there.check()
+
+
 def test_a_job_s_page_shows_its_curve_as_it_grows(queue: Queue, visit) -> None:
     job = queue.submit()
     attempt = queue.start()
@@ -283,7 +280,7 @@ def test_a_job_s_page_shows_its_curve_as_it_grows(queue: Queue, visit) -> None:
     queue.curve(attempt, [{"step": 10, "train/loss": 2.0}])
     there = visit(queue)
     page = there.open(f"/jobs/{job.id}")
-    expect(page).to_have_title(f"running 10 % — job {job.id}, train")
+    expect(page).to_have_title(f"running 10 % — train (job {job.id})")
     loss = page.locator("figure", has_text="Loss").first
     expect(loss.locator("[data-name='train/loss']")).to_have_attribute("data-points", "1")
     expect(page.locator("figure", has_text="Score on the dev classes")).to_be_hidden()
@@ -402,13 +399,6 @@ def test_attempts_events_and_the_command_line_for_the_same_job_are_shown(queue: 
     page.get_by_label("Attempt", exact=True).select_option("1")
     expect(page.get_by_role("log")).to_contain_text("the first attempt's words")
 
-    page.get_by_role("button", name="Use as template").click()
-    expect(page.locator("#lr")).to_have_value("0.003")
-    expect(page.locator("#experiment")).to_have_value("it's")
-    expect(page.locator("#train_on_dev")).to_have_value("no")
-    expect(page.locator("#project")).to_have_value("vision")
-    expect(page.locator("#cpus")).to_have_value("2")
-    expect(page.locator("#gpus")).to_have_value("1")
     there.check()
 
 
@@ -434,9 +424,8 @@ def test_the_command_line_that_is_shown_submits_the_same_job(queue: Queue, visit
 
 
 def test_a_pipeline_s_steps_and_pictures(queue: Queue, visit) -> None:
-    config = {"ingest": {"layout": "toy"}, "teacher": {}, "train": {"recipe": "toy"}, "evaluate": {}, "index": {}}
-    job = queue.submit("pipeline", config)
-    attempt = queue.start(*config)
+    job = queue.submit("pipeline", PIPELINE)
+    attempt = queue.start(*PIPELINE)
     queue.report(attempt, 0.5, steps="3/5")
     queue.curve(attempt, rows_of(3))
     there = visit(queue)
@@ -446,7 +435,7 @@ def test_a_pipeline_s_steps_and_pictures(queue: Queue, visit) -> None:
     expect(steps.nth(1)).to_contain_text("done")
     expect(steps.nth(2)).to_contain_text("running")
     expect(steps.nth(3)).to_contain_text("waiting")
-    expect(page.get_by_text("train, step 3 of 5")).to_be_visible()
+    expect(page.get_by_text("stage 3 of 5: train")).to_be_visible()
     report = artifact_with_a_picture(queue.root)
     queue.end(attempt, "succeeded", result=report, made={"evaluate": report})
     picture = page.get_by_role("img", name="evaluate: grid")
@@ -461,65 +450,6 @@ def artifact_with_a_picture(root: str) -> str:
         Image.new("RGB", (80, 60), "teal").save(work.file("grid.png"))
         work.commit(digest="0" * 64)
     return report
-
-
-def test_a_job_submitted_through_the_form_has_exactly_the_changed_fields(queue: Queue, visit) -> None:
-    there = visit(queue)
-    page = there.open("/submit")
-    expect(page.get_by_role("heading", name="Submit a job")).to_be_visible()
-    page.get_by_label("Kind").select_option("pipeline")
-    page.get_by_label("recipe").first.select_option("toy")
-    train = page.locator("section.panel", has=page.get_by_role("heading", name="train", exact=True))
-    train.get_by_text("Settings").click()
-    expect(page.locator("#train-steps")).to_have_attribute("placeholder", "200")
-    train.get_by_role("searchbox").fill("learning rate")
-    expect(page.locator("#train-steps")).to_be_hidden()
-    page.locator("#train-lr").fill("0.004")
-    train.get_by_role("searchbox").fill("")
-    page.locator("#train-train_on_dev").select_option("yes")
-    page.locator("#train-mining").select_option("all")
-    page.get_by_text("Project, priority, resources, time").click()
-    page.get_by_label("project", exact=True).fill("vision")
-    page.get_by_label("time_limit_min").fill("30")
-    page.get_by_label("cpus", exact=True).fill("1.5")
-    page.get_by_role("button", name="Submit the job").dblclick()
-    page.wait_for_url("**/jobs/1")
-    expect(page.get_by_text("1st in line")).to_be_visible()
-    (job,) = queue.store.jobs()
-    assert (job.kind, job.project, job.priority, job.time_limit_s, job.owner) == ("pipeline", "vision", 0, 1800, "local")
-    assert (job.cpus, job.gpus) == (1.5, 0)
-    assert job.config["train"] == {"recipe": "toy", "lr": 0.004, "train_on_dev": True, "mining": "all"}
-    assert job.config["ingest"] == {"layout": "toy"}
-    there.check()
-
-
-def test_lists_and_whole_numbers_arrive_as_what_they_are(queue: Queue, visit) -> None:
-    there = visit(queue)
-    page = there.open("/submit")
-    page.get_by_label("Kind").select_option("ingest")
-    page.get_by_label("layout").select_option("toy")
-    page.get_by_text("All settings").click()
-    page.locator("#unseen_classes").fill("cat, dog ,")
-    page.locator("#seed").fill("7")
-    page.get_by_role("button", name="Submit the job").click()
-    page.wait_for_url("**/jobs/1")
-    assert queue.store.job(1).config == {"layout": "toy", "unseen_classes": ["cat", "dog"], "seed": 7}
-    there.check()
-
-
-def test_a_refusal_is_shown_at_the_form_and_its_field(queue: Queue, visit) -> None:
-    there = visit(queue)
-    page = there.open("/submit")
-    page.get_by_label("Kind").select_option("train")
-    page.get_by_label("dataset").fill("/etc")
-    page.get_by_role("button", name="Submit the job").click()
-    expect(page.locator(".field", has=page.locator("#dataset")).get_by_role("alert")).to_contain_text(
-        "is outside of what this service reads"
-    )
-    expect(page.locator("#dataset")).to_have_attribute("aria-invalid", "true")
-    expect(page.locator("#dataset")).to_be_focused()
-    assert not queue.store.jobs()
-    there.check(refusals=True)
 
 
 def test_jobs_are_cancelled_through_the_page_one_and_many(queue: Queue, visit) -> None:
@@ -603,7 +533,7 @@ def test_a_token_signs_in_and_its_role_decides_which_buttons_there_are(closed_qu
     expect(page.get_by_role("region", name="Waiting")).to_be_visible()
     assert page.locator("main button, main input[type=checkbox]").count() == 0
     page.goto(f"{queue.address}/jobs/1")
-    expect(page.get_by_role("heading", name="Job 1")).to_be_visible()
+    expect(page.get_by_text("job 1 · train")).to_be_visible()
     assert page.locator("main [data-act]:not([data-act=copy])").count() == 0
     Tokens(queue.store).revoke(2, "test")
     expect(page.get_by_text("unknown here, or was revoked")).to_be_visible()
@@ -674,8 +604,8 @@ def test_text_of_users_is_never_run_as_code(queue: Queue, visit) -> None:
         page = there.open(path)
         expect(page.get_by_text("<script>").first).to_be_visible()
     expect(page.get_by_role("log")).to_contain_text("<script>")
-    page.get_by_role("button", name="Use as template").click()
-    expect(page.get_by_role("heading", name="Submit a job")).to_be_visible()
+    page.get_by_role("link", name="Use as template").click()
+    expect(page.get_by_role("heading", name="A train like job 1")).to_be_visible()
     page.wait_for_timeout(500)
     there.check()
 
@@ -686,13 +616,19 @@ def test_every_page_fits_its_window(queue: Queue, visit, tmp_path: Path, scheme:
     lived_in(queue)
     there = visit(queue, viewport=size, color_scheme=scheme)
     for number, (path, shown) in enumerate(
-        [("/", "Waiting"), ("/jobs/6", "Attempts"), ("/jobs/7", "Steps"), ("/submit", "Submit a job")]
+        [
+            ("/", "Waiting"),
+            ("/jobs/6", "Attempts"),
+            ("/jobs/7", "Steps"),
+            ("/submit", "Submit a job"),
+            ("/submit?pictures", "A pipeline for my own pictures"),
+        ]
     ):
         page = there.open(path)
         expect(page.get_by_role("heading", name=shown)).to_be_visible()
         page.wait_for_timeout(400)
-        if path == "/submit":
-            page.get_by_text("Settings").nth(0).click()
+        if path == "/submit?pictures":
+            page.locator("summary", has_text="teacher").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
         assert page.evaluate(TOO_FAINT) == []
         page.screenshot(path=tmp_path / f"{number}-{name}-{scheme}.png", animations="disabled", full_page=True)
