@@ -72,11 +72,16 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     _check_gpus(settings)
     _check_lasting(settings)
     if not uris.dataset:
-        raise InputError("no data set: pass --dataset URI, as python -m zsbir.ingest prints it")
+        raise InputError(
+            "no dataset given: pass --dataset URI, as python -m zsbir.ingest prints it; if you did, did the command before fail?"
+        )
     dataset = Artifact(uris.dataset, "dataset")
     knowledge = Artifact(uris.knowledge, "knowledge") if uris.knowledge else None
     if config.weight_preservation and knowledge is None:
-        raise InputError("no knowledge: pass --knowledge URI, as python -m zsbir.teacher prints it, or --weight-preservation 0")
+        raise InputError(
+            "no knowledge given: pass --knowledge URI, as python -m zsbir.teacher prints it (if you did, did the command before"
+            " fail?), or --weight-preservation 0"
+        )
     _check_contents(config, dataset, knowledge, workers=max(1, settings.num_workers))
     weights = _starting_weights(config, uris, knowledge, settings.root)
     identity = [config.identity(), dataset.digest, knowledge.digest if knowledge else "", weights.sha256]
