@@ -7,10 +7,10 @@
 
 The model behind the report becomes a version of the registered model zsbir-<backbone>-<dim> in MLflow. It gets the alias champion
 if two checks pass: by the lower bound of an interval over classes and seeds it beats the champion's reports of the same protocol
-and data (the first champion: its own frozen backbone), and a search in its index finds photos and sketches as an exact ranking
-does. Otherwise the model is refused, or undecided where the spread of seeds is not known: it gets the alias challenger, its numbers
-are recorded, and the exit code is 1. Reports of the same training with other seeds make the interval narrower, and show how far
-seeds spread. Prints models:/NAME/VERSION. See docs/promotion.md.
+(the first champion: its own frozen backbone; one of other data: both are measured on both data sets), and a search in its index
+finds photos and sketches as an exact ranking does. Otherwise the model is refused, or undecided where the spread of seeds is not
+known: it gets the alias challenger, its numbers are recorded, and the exit code is 1. Reports of the same training with other seeds
+make the interval narrower, and show how far seeds spread. Prints models:/NAME/VERSION. See docs/promotion.md.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from zsbir.promotion.decision import Candidate, Decision, decide
 from zsbir.promotion.gate import Comparison, GateConfig, compare, protocol_of
 from zsbir.promotion.opponent import champion_reports, earlier_spread
 from zsbir.promotion.seeds import SeedSpread, more_seeds, run_of
+from zsbir.promotion.two_sets import TwoSets, check_own_data, compare_on_both, of_other_data
 from zsbir.recipes import RECIPES, measured_spread, recipe
 from zsbir.storage_admin.tables import table
 from zsbir.training.config import TrainConfig
@@ -83,9 +84,9 @@ def promote(request: PromotionRequest, config: PromoteConfig, settings: Settings
 
     Raises RunError with the numbers for a refusal, InputError where report, index and the champion's report do not belong together.
     """
+    candidate = _open(request)
     from zsbir.edge.releases import Releases, is_of  # MLflow takes seconds to load
 
-    candidate = _open(request)
     releases = Releases(settings.root, settings.experiment, candidate.model)
     champion = releases.champion()
     if champion and is_of(champion, candidate.run):
@@ -105,7 +106,10 @@ def _open(request: PromotionRequest) -> Candidate:
     from zsbir.model.encoder import saved_facts
 
     if not request.index:
-        raise InputError("no index: pass --index URI, as python -m zsbir.index prints it for the report's run")
+        raise InputError(
+            "no index given: pass --index URI, as python -m zsbir.index prints it for the report's run; if you did, did the command"
+            " before fail?"
+        )
     report, index = Artifact(request.report, "report"), Artifact(request.index, "index")
     protocol_of(report)
     run = run_of(report)
@@ -131,26 +135,49 @@ def _check_index(candidate: Candidate, config: PromoteConfig) -> Verdict:
 
 def _comparison(
     candidate: Candidate, champion: Release | None, request: PromotionRequest, config: PromoteConfig, settings: Settings
-) -> tuple[Comparison | None, str]:
+) -> tuple[Comparison | TwoSets | None, str]:
     """Compare candidate and champion; return the numbers and the same in words.
 
     Where they cannot be compared: None and the reason if the promotion is forced, else InputError.
     """
-    name = f"the champion (version {champion.version})" if champion else "its own frozen backbone"
     try:
         named = request.champion_reports
         others = champion_reports(champion.uri, champion.tags, named, root=settings.root) if champion else []
-        recorded = _recorded_spread(candidate, champion, config)
-        comparison = compare(candidate.reports, others, config, opponent=name, recorded=recorded)
+        comparison = _compared(candidate, champion, others, config, settings.root)
     except InputError as error:
         if not request.force_reason or not champion:
             raise
-        return None, f"not compared with {name}: {error}"
+        return None, f"not compared with {_opponent(champion)}: {error}"
     return comparison, comparison.reason()
 
 
-def _recorded_spread(candidate: Candidate, champion: Release | None, config: PromoteConfig) -> SeedSpread | None:
-    """Return the spread of seeds for a comparison with one seed a side.
+def _opponent(champion: Release | None) -> str:
+    return f"the champion (version {champion.version})" if champion else "its own frozen backbone"
+
+
+def _compared(
+    candidate: Candidate, champion: Release | None, others: list[Artifact], config: PromoteConfig, root: str
+) -> Comparison | TwoSets:
+    """Compare a candidate with reports of its opponent: on their common data, or on both data sets where there is none."""
+    for report in (*candidate.reports, *others):
+        check_own_data(report)
+    if not (others and of_other_data(candidate.report, others[0])):
+        recorded = _recorded_spread(candidate, champion, config, candidate.report)
+        return compare(candidate.reports, others, config, opponent=_opponent(champion), recorded=recorded)
+    from zsbir.evaluation_run.several import measure_like
+
+    return compare_on_both(
+        candidate.reports,
+        others,
+        config,
+        opponent=_opponent(champion),
+        measure=measure_like(candidate.report.manifest.config, root),
+        recorded=lambda report: _recorded_spread(candidate, champion, config, report),
+    )
+
+
+def _recorded_spread(candidate: Candidate, champion: Release | None, config: PromoteConfig, report: Artifact) -> SeedSpread | None:
+    """Return the spread of seeds for a comparison with one seed a side, on the data set of a report.
 
     It is what the user gives, else what the champion's seeds had, else what was measured for the recipe; None where there is none.
     """
@@ -158,10 +185,10 @@ def _recorded_spread(candidate: Candidate, champion: Release | None, config: Pro
         return SeedSpread(config.seed_spread, 0, "given as --seed-spread")
     metric = config.metric or protocol_of(candidate.report).primary
     if champion:
-        found = earlier_spread(champion.tags, metric, candidate.report, source=f"as estimated for version {champion.version}")
+        found = earlier_spread(champion.tags, metric, report, source=f"as estimated for version {champion.version}")
         if found:
             return found
-    measured = measured_spread(candidate.run.manifest.config, candidate.run.input("dataset", "dataset").manifest.name, metric)
+    measured = measured_spread(candidate.run.manifest.config, report.input("dataset", "dataset").manifest.name, metric)
     return SeedSpread(measured.sd, measured.seeds, f"as measured for the recipe: {measured.page}") if measured else None
 
 
@@ -300,8 +327,9 @@ def listing(model: str, settings: Settings) -> list[dict[str, str]]:
 
 def _row(release: Release) -> dict[str, str]:
     numbers = json.loads(release.tags.get("gate_numbers") or "{}")
-    gain = f"{numbers['difference']:+.4f} ({numbers['low']:+.4f} to {numbers['high']:+.4f})" if numbers else "-"
-    score = f"{numbers['metric']} {numbers['challenger_mean']:.4f}" if numbers else "-"
+    compared = "difference" in numbers
+    gain = f"{numbers['difference']:+.4f} ({numbers['low']:+.4f} to {numbers['high']:+.4f})" if compared else "-"
+    score = f"{numbers['metric']} {numbers['challenger_mean']:.4f}" if compared else "-"
     tags = release.tags
     return {
         "version": release.uri,

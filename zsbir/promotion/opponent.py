@@ -49,7 +49,10 @@ def earlier_spread(tags: Mapping[str, str], metric: str, report: Artifact, *, so
 
     None where it had one seed a side, or was by another metric or of other data than this report.
     """
-    numbers = json.loads(tags.get("gate_numbers") or "{}")
-    spread = numbers.get("spread") or {}
-    same = numbers.get("metric") == metric and numbers.get("dataset_digest") == report.manifest.inputs["dataset"]["digest"]
-    return SeedSpread(spread["sd"], spread["seeds"], source) if same and spread.get("source") == ESTIMATED else None
+    recorded = json.loads(tags.get("gate_numbers") or "{}")
+    for numbers in (recorded, recorded.get("on_champion_data") or {}):
+        spread = numbers.get("spread") or {}
+        same = numbers.get("metric") == metric and numbers.get("dataset_digest") == report.manifest.inputs["dataset"]["digest"]
+        if same and spread.get("source") == ESTIMATED:
+            return SeedSpread(spread["sd"], spread["seeds"], source)
+    return None
