@@ -22,15 +22,15 @@ RUN=$(python -m zsbir.train toy --dataset "$DATASET" --knowledge "$KNOWLEDGE" --
     --train-on-dev --lr 1e-3 --lr-backbone 3e-4)
 REPORT=$(python -m zsbir.evaluate "$RUN")
 INDEX=$(python -m zsbir.index "$RUN")
-MODEL=$(python -m zsbir.promote "$REPORT" --index "$INDEX")
 if [ "${STORE:-disk}" = s3 ]; then
     python -m zsbir.artifacts list
     python -m zsbir.artifacts verify --all
-    # The server's objects are lost when it ends, so the report and the index are copied to this disk, and verified on the way.
+    # The server's objects are lost when it ends, so the report and the index are copied to this disk, and verified on the way:
+    # commands that use the registry later find them there.
     REPORT=$(python -m zsbir.artifacts copy "$REPORT" "$LOCAL" --no-inputs)
     INDEX=$(python -m zsbir.artifacts copy "$INDEX" "$LOCAL" --no-inputs)
 fi
-python -m zsbir.search "$INDEX" docs/pictures/sketch.png -k 10 --grid "$REPORT-search.png"
+. infra/demo_champion.sh
 
 echo
 echo "dataset    $DATASET"
@@ -38,5 +38,6 @@ echo "knowledge  $KNOWLEDGE"
 echo "run        $RUN"
 echo "report     $REPORT"
 echo "index      $INDEX"
-echo "champion   $MODEL"
+echo "champion   $CHAMPION"
+echo "picture    $REPORT-search.png"
 echo "MLflow     make ui"

@@ -18,7 +18,7 @@ from servers.moto import Moto, moto_server
 from servers.postgres import postgres as postgres_server
 from servers.rgw import Rgw, rgw_server
 
-pytest_plugins = ["tiers", "pipeline"]
+pytest_plugins = ["tiers", "pipeline", "promotable"]
 
 # Before zsbir is imported anywhere: every annotated shape of these packages is checked in every test.
 install_import_hook(["zsbir.losses", "zsbir.model", "zsbir.retrieval", "zsbir.evaluation", "zsbir.data"], "beartype.beartype")

@@ -95,7 +95,9 @@ def show(asked: argparse.Namespace) -> str:
     """Return what an artifact is and what it was made from; or the addresses of its files."""
     if is_weight_file(asked.uri):
         return _show_weights(asked)
-    artifact = Artifact(asked.uri)
+    from zsbir.edge.model_address import artifact_address
+
+    artifact = Artifact(artifact_address(asked.uri, "run", asked.root))
     if asked.files is not None:
         names = fnmatch.filter(artifact.manifest.files, asked.files or "*")
         if not names:
@@ -251,7 +253,7 @@ def _list_flags(parser: cli.Parser) -> None:
 
 
 def _show_flags(parser: cli.Parser) -> None:
-    parser.add_argument("uri", help="an artifact")
+    parser.add_argument("uri", help="an artifact; models:/NAME@champion: the run of that version")
     parser.add_argument(
         "--files", nargs="?", const="", metavar="GLOB", help="instead the address of each file, or of those that match, one a line"
     )

@@ -94,7 +94,7 @@ def _track(report: Artifact, trial: Trial, settings: Settings) -> None:
 
 def _parse(argv: Sequence[str]) -> str:
     parser = cli.Parser("zsbir.evaluate", __doc__ or "")
-    parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it")
+    parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it, or models:/NAME@champion")
     parser.add_argument("--dataset", metavar="URI", help="a Dataset artifact to measure on; default: the run's own")
     parser.add_argument(
         "--unseen-to",
@@ -108,8 +108,11 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_fields(Settings, title="where it is stored and logged")
     parsed, values = parser.values(argv)
     config, settings = cli.split_fields(values, EvaluateConfig, Settings)
-    on = On(parsed.dataset, tuple(parsed.unseen_to))
-    return evaluate(parsed.run, EvaluateConfig.of(config), Settings.of(settings), on).uri
+    from zsbir.edge.model_address import artifact_address
+
+    where = Settings.of(settings)
+    run, *others = (artifact_address(uri, "run", where.root) for uri in (parsed.run, *parsed.unseen_to))
+    return evaluate(run, EvaluateConfig.of(config), where, On(parsed.dataset, tuple(others))).uri
 
 
 if __name__ == "__main__":

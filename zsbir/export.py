@@ -130,13 +130,16 @@ def _checked(work: Draft, form: Format, encoder: Encoder, images: UInt8[np.ndarr
 
 def _parse(argv: Sequence[str]) -> str:
     parser = cli.Parser("zsbir.export", __doc__ or "")
-    parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it")
+    parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it, or models:/NAME@champion")
     parser.add_config_file()
     parser.add_fields(ExportConfig, title="export")
     parser.add_fields(Settings, title="where it is stored")
     parsed, values = parser.values(argv)
     config, settings = cli.split_fields(values, ExportConfig, Settings)
-    return export(parsed.run, ExportConfig.of(config), Settings.of(settings)).uri
+    from zsbir.edge.model_address import artifact_address
+
+    where = Settings.of(settings)
+    return export(artifact_address(parsed.run, "run", where.root), ExportConfig.of(config), where).uri
 
 
 if __name__ == "__main__":

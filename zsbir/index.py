@@ -185,13 +185,16 @@ def _write_passed_over(work: Draft, rows: list[dict[str, str]]) -> None:
 
 def _parse(argv: Sequence[str]) -> str:
     parser = cli.Parser("zsbir.index", __doc__ or "")
-    parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it")
+    parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it, or models:/NAME@champion")
     parser.add_config_file()
     parser.add_fields(IndexConfig, title="index")
     parser.add_fields(Settings, title="where it is stored")
     parsed, values = parser.values(argv)
     config, settings = cli.split_fields(values, IndexConfig, Settings)
-    return build_index(parsed.run, IndexConfig.of(config), Settings.of(settings)).uri
+    from zsbir.edge.model_address import artifact_address
+
+    where = Settings.of(settings)
+    return build_index(artifact_address(parsed.run, "run", where.root), IndexConfig.of(config), where).uri
 
 
 if __name__ == "__main__":

@@ -2,22 +2,22 @@
 
     python -m zsbir.promote artifacts/reports/0123456789abcdef --index artifacts/indexes/toy/0123456789abcdef
     python -m zsbir.promote REPORT REPORT_OF_SEED_1 REPORT_OF_SEED_2 --index INDEX
-    python -m zsbir.promote rollback zsbir-resnet18-128 --reason "misses bicycles"
+    python -m zsbir.promote rollback --reason "misses bicycles"
     python -m zsbir.promote list
 
-The model behind the report becomes a version of the registered model zsbir-<backbone>-<dim> in MLflow. It gets the alias champion
-if two checks pass: by the lower bound of an interval over classes and seeds it beats the champion's reports of the same protocol
-(the first champion: its own frozen backbone; one of other data: both are measured on both data sets), and a search in its index
-finds photos and sketches as an exact ranking does. Otherwise the model is refused, or undecided where the spread of seeds is not
-known: it gets the alias challenger, its numbers are recorded, and the exit code is 1. Reports of the same training with other seeds
-make the interval narrower, and show how far seeds spread. Prints models:/NAME/VERSION. See docs/promotion.md.
+The model behind the report becomes a version of a registered model in MLflow: of `zsbir`, or of the one that --model names, one
+for each application, whatever the backbone. It gets the alias champion if two checks pass: by the lower bound of an interval
+over classes and seeds it beats the champion's reports of the same protocol (the first champion: its own frozen backbone; one of
+other data: both are measured on both data sets), and a search in its index finds photos and sketches as an exact ranking does.
+Otherwise the model is refused, or undecided where the spread of seeds is not known: it gets the alias challenger, its numbers are
+recorded, and the exit code is 1. Reports of the same training with other seeds make the interval narrower, and show how far seeds
+spread. Prints models:/NAME/VERSION, an address that search, index, evaluate and export take, too. See docs/promotion.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,10 +29,12 @@ from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import default_root
+from zsbir.promotion.address import DEFAULT_MODEL, MODEL_PATTERN, is_model_name
 from zsbir.promotion.card import Subject, card, card_text
 from zsbir.promotion.decision import Candidate, Decision, decide
-from zsbir.promotion.gate import Comparison, GateConfig, compare, protocol_of
-from zsbir.promotion.opponent import champion_reports, earlier_spread
+from zsbir.promotion.gate import Comparison, GateConfig, compare, hardest, protocol_of
+from zsbir.promotion.listing import row, shown
+from zsbir.promotion.opponent import champion_reports, earlier_spread, named_for
 from zsbir.promotion.seeds import SeedSpread, more_seeds, run_of
 from zsbir.promotion.two_sets import TwoSets, check_own_data, compare_on_both, of_other_data
 from zsbir.recipes import RECIPES, measured_spread, recipe
@@ -45,8 +47,6 @@ if TYPE_CHECKING:
 
 LONGEST_REASON = 500
 """Characters of a reason that are recorded."""
-
-_MODEL = re.compile(r"zsbir-[a-z0-9]+-[0-9]+")
 
 
 class PromoteConfig(GateConfig):
@@ -62,6 +62,7 @@ class Settings(Config):
 
     root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
     experiment: str = Field("zsbir", description="MLflow experiment of the runs")
+    model: str = Field(DEFAULT_MODEL, pattern=f"^{MODEL_PATTERN}$", description="registered model, one for each application")
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,17 @@ def promote(request: PromotionRequest, config: PromoteConfig, settings: Settings
     candidate = _open(request)
     from zsbir.edge.releases import Releases, is_of  # MLflow takes seconds to load
 
-    releases = Releases(settings.root, settings.experiment, candidate.model)
+    releases = Releases(settings.root, settings.experiment, settings.model)
     champion = releases.champion()
     if champion and is_of(champion, candidate.run):
         return _update_index(releases, champion, candidate, request, config)
-    comparison, why = _comparison(candidate, champion, request, config, settings)
+    opponents = [champion] if champion else _older_champions(candidate, settings)
+    comparison, why = _comparison(candidate, opponents, request, config, settings)
     trial = _check_index(candidate, config)
     decision = decide(comparison, why, trial, min_recall=config.min_recall, force_reason=request.force_reason)
     _say_how_to_decide(candidate, decision, request, config, settings)
     if request.dry_run:
-        return _preview(candidate, champion, decision)
+        return _preview(candidate, champion, decision, settings.model)
     with releases.changing(champion):
         return _carry_out(releases, champion, candidate, decision)
 
@@ -133,45 +135,86 @@ def _check_index(candidate: Candidate, config: PromoteConfig) -> Verdict:
     )
 
 
-def _comparison(
-    candidate: Candidate, champion: Release | None, request: PromotionRequest, config: PromoteConfig, settings: Settings
-) -> tuple[Comparison | TwoSets | None, str]:
-    """Compare candidate and champion; return the numbers and the same in words.
+def _older_champions(candidate: Candidate, settings: Settings) -> list[Release]:
+    """Return whom the first champion of the default model has to beat: those under the names that earlier versions gave.
 
-    Where they cannot be compared: None and the reason if the promotion is forced, else InputError.
+    The candidate itself is none of them, if it is champion under such a name.
     """
+    from zsbir.edge.registered_models import older_champions
+    from zsbir.edge.releases import is_of
+
+    if settings.model != DEFAULT_MODEL:
+        return []
+    found = [release for release in older_champions(settings.root) if not is_of(release, candidate.run)]
+    if found:
+        older = ", ".join(release.uri for release in found)
+        events.say(f"{settings.model} has no champion yet: the champions under older names are the opponents: {older}")
+    return found
+
+
+def _comparison(
+    candidate: Candidate, opponents: Sequence[Release], request: PromotionRequest, config: PromoteConfig, settings: Settings
+) -> tuple[Comparison | TwoSets | None, str]:
+    """Compare a candidate with each opponent, or with its own frozen backbone if there is none.
+
+    Return the numbers against the one that is hardest to beat, and the same in words. Where two models cannot be compared: None and
+    the reason if the promotion is forced, else InputError.
+    """
+    named = named_for([release.tags for release in opponents], request.champion_reports)
+    rivals: list[Release | None] = [*opponents] or [None]
+    pairs = zip(rivals, named, strict=True)
+    return hardest([_compare_with(candidate, rival, request, config, settings, named=reports) for rival, reports in pairs])
+
+
+def _compare_with(
+    candidate: Candidate,
+    champion: Release | None,
+    request: PromotionRequest,
+    config: PromoteConfig,
+    settings: Settings,
+    *,
+    named: Sequence[str],
+) -> tuple[Comparison | TwoSets | None, str]:
+    """Compare a candidate with one champion, or (None) with its own frozen backbone. named: reports to use in place of its own."""
     try:
-        named = request.champion_reports
         others = champion_reports(champion.uri, champion.tags, named, root=settings.root) if champion else []
-        comparison = _compared(candidate, champion, others, config, settings.root)
+        comparison = _compared(candidate, champion, others, config, settings)
     except InputError as error:
         if not request.force_reason or not champion:
             raise
-        return None, f"not compared with {_opponent(champion)}: {error}"
+        return None, f"not compared with {_name_of(champion, settings)}: {error}"
     return comparison, comparison.reason()
 
 
-def _opponent(champion: Release | None) -> str:
-    return f"the champion (version {champion.version})" if champion else "its own frozen backbone"
+def _name_of(champion: Release | None, settings: Settings) -> str:
+    """Return what a verdict calls an opponent."""
+    if champion is None:
+        return "its own frozen backbone"
+    return f"the champion (version {champion.version})" if champion.model == settings.model else f"the champion {champion.uri}"
 
 
 def _compared(
-    candidate: Candidate, champion: Release | None, others: list[Artifact], config: PromoteConfig, root: str
+    candidate: Candidate,
+    champion: Release | None,
+    others: list[Artifact],
+    config: PromoteConfig,
+    settings: Settings,
 ) -> Comparison | TwoSets:
     """Compare a candidate with reports of its opponent: on their common data, or on both data sets where there is none."""
     for report in (*candidate.reports, *others):
         check_own_data(report)
+    name = _name_of(champion, settings)
     if not (others and of_other_data(candidate.report, others[0])):
         recorded = _recorded_spread(candidate, champion, config, candidate.report)
-        return compare(candidate.reports, others, config, opponent=_opponent(champion), recorded=recorded)
+        return compare(candidate.reports, others, config, opponent=name, recorded=recorded)
     from zsbir.evaluation_run.several import measure_like
 
     return compare_on_both(
         candidate.reports,
         others,
         config,
-        opponent=_opponent(champion),
-        measure=measure_like(candidate.report.manifest.config, root),
+        opponent=name,
+        measure=measure_like(candidate.report.manifest.config, settings.root),
         recorded=lambda report: _recorded_spread(candidate, champion, config, report),
     )
 
@@ -208,20 +251,20 @@ def _asked(request: PromotionRequest, config: PromoteConfig, settings: Settings)
     """Return the flags of a promotion that differ from their defaults, for a command that asks the same."""
     usual = PromoteConfig().model_dump()
     changed = {name: value for name, value in config.model_dump().items() if value != usual[name]}
-    if settings.experiment != Settings().experiment:
-        changed["experiment"] = settings.experiment
+    where = {name: getattr(settings, name) for name in ("experiment", "model")}
+    changed |= {name: value for name, value in where.items() if value != Settings.model_fields[name].default}
     words = [word for name, value in changed.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     words += [word for uri in request.champion_reports for word in ("--champion-report", uri)]
     return [*words, *(["--dry-run"] if request.dry_run else [])]
 
 
-def _preview(candidate: Candidate, champion: Release | None, decision: Decision) -> str:
+def _preview(candidate: Candidate, champion: Release | None, decision: Decision, model: str) -> str:
     """Return what a dry run says. Raises RunError where the model would not be promoted."""
     _log_decision(decision)
     if not decision.promotes:
         raise RunError(f"would be {decision.outcome}: {decision.why}")
     rank = f"in place of {champion.uri}" if champion else "as its first champion"
-    return f"would be promoted ({decision.outcome}): {candidate.run.uri} to {candidate.model}, {rank}"
+    return f"would be promoted ({decision.outcome}): {candidate.run.uri} to {model}, {rank}"
 
 
 def _carry_out(releases: Releases, champion: Release | None, candidate: Candidate, decision: Decision) -> str:
@@ -229,7 +272,7 @@ def _carry_out(releases: Releases, champion: Release | None, candidate: Candidat
     from zsbir.edge.releases import stamp
 
     release = releases.registered(candidate.run, _example_image(candidate))
-    subject = Subject(candidate.model, candidate.report, candidate.run, candidate.encoder, _changed_fields(candidate.run))
+    subject = Subject(releases.model, candidate.report, candidate.run, candidate.encoder, _changed_fields(candidate.run))
     facts = {"version": release.uri, "champion": champion.uri if champion else "", **candidate.evidence(), **decision.as_json()}
     files = {"README.md": card(subject), f"gate-{stamp()}.json": json.dumps(facts, indent=1)}
     releases.record(release, _tags(candidate, decision), files=files, description=card_text(subject))
@@ -318,28 +361,12 @@ def rollback(model: str, reason: str, settings: Settings) -> str:
 
 def listing(model: str, settings: Settings) -> list[dict[str, str]]:
     """Return a row for every version of a registered model, or of all models of this project, the oldest first."""
-    from zsbir.edge.releases import Releases, models
+    from zsbir.edge.registered_models import names
+    from zsbir.edge.releases import Releases
 
-    names = [model] if model else models(settings.root)
-    found = [release for name in names for release in Releases(settings.root, settings.experiment, name).all()]
-    return [_row(release) for release in found]
-
-
-def _row(release: Release) -> dict[str, str]:
-    numbers = json.loads(release.tags.get("gate_numbers") or "{}")
-    compared = "difference" in numbers
-    gain = f"{numbers['difference']:+.4f} ({numbers['low']:+.4f} to {numbers['high']:+.4f})" if compared else "-"
-    score = f"{numbers['metric']} {numbers['challenger_mean']:.4f}" if compared else "-"
-    tags = release.tags
-    return {
-        "version": release.uri,
-        "aliases": ",".join(release.aliases) or "-",
-        "run": tags.get("run", "-"),
-        "metric": score,
-        "gain": gain,
-        "gate": tags.get("gate", "-") + (", rolled back" if "rolled_back_utc" in tags else ""),
-        "decided (UTC)": tags.get("decided_utc", "-").removesuffix("+00:00").replace("T", " "),
-    }
+    models = [model] if model else names(settings.root)
+    found = [release for name in models for release in Releases(settings.root, settings.experiment, name).all()]
+    return [row(release.uri, release.aliases, release.tags) for release in found]
 
 
 def _parse_promote(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[str, Any]]:
@@ -381,9 +408,9 @@ def _parse_rollback(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, d
         "zsbir.promote rollback",
         "Give the alias champion back to the version that had it before. The rollback and its reason are recorded.",
     )
-    parser.add_argument("model", help="registered model, zsbir-<backbone>-<dim>")
+    parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help=f"registered model [{DEFAULT_MODEL}]")
     parser.add_argument("--reason", default=None, metavar="TEXT", help="why the champion is rolled back; recorded with the version")
-    parser.add_fields(Settings, title="where models are registered")
+    parser.add_fields(Settings, title="where models are registered", skip=frozenset({"model"}))
     return _do_rollback, *parser.values(argv)
 
 
@@ -393,21 +420,23 @@ def _do_rollback(parsed: argparse.Namespace, values: dict[str, Any]) -> str:
 
 def _parse_list(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[str, Any]]:
     parser = cli.Parser(
-        "zsbir.promote list", "List every version with its aliases, its run, its metric and the result of the checks."
+        "zsbir.promote list",
+        "List every version: its aliases, run, data and metric, the result of the checks, and the index that it is searched with.",
     )
-    parser.add_argument("model", nargs="?", default="", help="list this registered model alone")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
-    parser.add_fields(Settings, title="where models are registered")
+    parser.add_argument("model", nargs="?", default=None, help="list this registered model alone")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line, with whole addresses and digests")
+    parser.add_fields(Settings, title="where models are registered", skip=frozenset({"model"}))
     return _do_list, *parser.values(argv)
 
 
 def _do_list(parsed: argparse.Namespace, values: dict[str, Any]) -> str:
-    rows = listing(_model(parsed.model) if parsed.model else "", Settings.of(values))
+    rows = listing("" if parsed.model is None else _model(parsed.model), Settings.of(values))
     if not rows:
         events.say(f"no version of {parsed.model or 'any model'} is registered")
     if parsed.json or not rows:
         return "\n".join(json.dumps(row) for row in rows)
-    return table(list(rows[0]), [list(row.values()) for row in rows])
+    short = [shown(each) for each in rows]
+    return table(list(short[0]), [list(each.values()) for each in short])
 
 
 Command = Callable[[argparse.Namespace, dict[str, Any]], str]
@@ -420,8 +449,11 @@ def perform(command: Command, parsed: argparse.Namespace, values: dict[str, Any]
 
 
 def _model(name: str) -> str:
-    if not _MODEL.fullmatch(name):
-        raise InputError(f"{name[:80]!r} is not a registered model of this project: their names are zsbir-<backbone>-<dim>")
+    if not is_model_name(name):
+        raise InputError(
+            f"{name[:80]!r} cannot be the name of a registered model: it has small letters, digits, '.', '_' and '-', at most 63;"
+            " see python -m zsbir.promote list"
+        )
     return name
 
 

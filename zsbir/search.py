@@ -1,6 +1,7 @@
 """Find photos by a drawing: Index and image file in, ranked photos out.
 
     python -m zsbir.search artifacts/indexes/toy/0123456789abcdef sketch.png -k 10 --grid found.png
+    python -m zsbir.search models:/zsbir@champion sketch.png                  in the index of the champion
 
 Prints a table: rank, cosine similarity, class where known, path. `--json` prints one JSON object a line instead.
 """
@@ -13,14 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
+from pydantic import Field
 
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact
+from zsbir.base.config import Config
 from zsbir.base.errors import InputError
-from zsbir.base.storage import local_path
+from zsbir.base.storage import default_root, local_path
 from zsbir.base.text import clean
 from zsbir.data.images import BadImage, decode, eval_array, is_blank, is_inverted
 from zsbir.training.config import PRECISIONS, Precision
+
+
+class Settings(Config):
+    """Where the index of a registered model is looked for."""
+
+    root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
 
 
 @dataclass(frozen=True)
@@ -120,16 +129,20 @@ def table(hits: list[Hit]) -> str:
 
 def _parse(argv: Sequence[str]) -> str:
     parser = cli.Parser("zsbir.search", __doc__ or "")
-    parser.add_argument("index", help="URI of an Index artifact, as zsbir.index prints it")
+    parser.add_argument("index", help="URI of an Index artifact, as zsbir.index prints it, or models:/NAME@champion")
     parser.add_argument("drawing", help="image file of the drawing: dark strokes on a light background")
     parser.add_argument("-k", type=int, default=10, help="number of photos to find [10]")
     parser.add_argument("--grid", metavar="FILE", help="write a picture of the drawing and the photos found for it")
     parser.add_argument("--invert", action="store_true", help="the drawing is light strokes on a dark background: turn it over")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
-    parsed, _ = parser.values(argv)
+    parser.add_fields(Settings, title="where a registered model's index is looked for")
+    parsed, values = parser.values(argv)
     if parsed.grid and Path(parsed.grid).suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise InputError(f"--grid {parsed.grid}: a picture's name ends in .png, .jpg or .webp")
-    drawing, searcher = _turned(read_drawing(local_path(parsed.drawing)), invert=parsed.invert), Searcher(parsed.index)
+    drawing = _turned(read_drawing(local_path(parsed.drawing)), invert=parsed.invert)
+    from zsbir.edge.model_address import artifact_address
+
+    searcher = Searcher(artifact_address(parsed.index, "index", Settings.of(values).root))
     hits = searcher.search(drawing, parsed.k)
     if parsed.grid:
         picture(searcher, drawing, hits, f"{Path(parsed.drawing).name} in {searcher.index.manifest.name}").save(parsed.grid)

@@ -33,3 +33,8 @@ def test_all_configurations_together_load_no_heavy_library():
 
 def test_a_heavy_library_that_is_loaded_is_seen():
     assert "pyarrow" in loaded_after_importing("pyarrow") & HEAVY
+
+
+def test_asking_which_version_is_champion_loads_no_torch_and_no_mlflow_before_it_is_asked():
+    assert not loaded_after_importing("zsbir.edge.model_address", "services.jobs.runs.model_inputs") & HEAVY
+    assert not loaded_after_importing("zsbir.edge.registered_models") & {"torch", "torchvision", "ray"}

@@ -186,10 +186,15 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(facts, capsys):
     assert Artifact(run, "run").manifest.counts["steps"] == 16
 
     report, found = evaluate._parse([run, "--root", ROOT]), index._parse([run, "--root", ROOT])
-    with pytest.raises(RunError, match=r"would be .*: map_all .* of the champion \(version 1\), .* interval .* over 7 classes"):
+    with pytest.raises(
+        RunError, match=r"would be .*: map_all .* of the champion models:/zsbir-resnet18-16/1, .* interval .* over 7 classes"
+    ):
         promote._parse([report, "--index", found, "--dry-run", "--root", ROOT])
     force = ["--force", "--reason", "a successor of a champion of the version before"]
-    assert promote._parse([report, "--index", found, *force, "--root", ROOT]) == "models:/zsbir-resnet18-16/2"
+    told = capsys.readouterr().err
+    assert f"zsbir has no champion yet: the champions under older names are the opponents: {facts['model']}" in told
+    old = ["--model", "zsbir-resnet18-16"]
+    assert promote._parse([report, "--index", found, *force, *old, "--root", ROOT]) == "models:/zsbir-resnet18-16/2"
     assert promote._parse(["rollback", "zsbir-resnet18-16", "--reason", "and back", "--root", ROOT]) == facts["model"]
 
 

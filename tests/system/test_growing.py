@@ -26,7 +26,7 @@ from zsbir.model.encoder import Encoder
 
 pytestmark = pytest.mark.slow
 
-MODEL = "zsbir-resnet18-128"
+MODEL = "zsbir"
 SPREAD = ("--seed-spread", "0.01")
 """How far seeds spread: these models have no training whose seeds could be tried."""
 
@@ -179,7 +179,7 @@ def test_a_better_model_of_one_photo_fewer_and_one_corrupt_file_more_is_promoted
     assert numbers["on_champion_data"]["opponent_mean"] == pytest.approx(Artifact(champion.report).manifest.facts["trained"])
 
     reports = set((root / "reports").iterdir())
-    assert promote._parse(["rollback", MODEL, "--reason", "again", "--root", str(root)]) == f"models:/{MODEL}/1"
+    assert promote._parse(["rollback", "--reason", "again", "--root", str(root)]) == f"models:/{MODEL}/1"
     assert do(challenger, root) == f"models:/{MODEL}/2"
     assert "to make" not in capsys.readouterr().err, "the evaluations are found again"
     assert set((root / "reports").iterdir()) == reports
@@ -217,8 +217,8 @@ def test_a_split_that_was_drawn_anew_leaves_too_few_classes_and_the_way_out_work
     assert f"--unseen-classes {','.join(unseen)}) and train again, or promote it with --force --reason" in str(told.value)
     assert "to make" not in capsys.readouterr().err
     assert registry.get_model_version(MODEL, "2").tags["zsbir.gate"] == "undecided"
-    listed = promote._parse(["list", "--root", str(root)])
-    assert [line.split()[3:6] for line in listed.splitlines()[2:]] == [["-", "-", "undecided"]]
+    rows = [json.loads(line) for line in promote._parse(["list", "--json", "--root", str(root)]).splitlines()]
+    assert [(row["gain"], row["gate"]) for row in rows[1:]] == [("-", "undecided")]
 
 
 def test_a_run_is_measured_on_another_data_set_without_what_it_and_another_run_have_seen(

@@ -21,7 +21,7 @@ from zsbir import train
 
 pytestmark = pytest.mark.slow
 
-EXPERIMENT, MODEL = "zsbir", "zsbir-resnet18-128"
+EXPERIMENT, MODEL = "zsbir", "zsbir"
 SEEN_MS = 30_000
 NOT_NEW = """
     localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");

@@ -58,7 +58,7 @@ def test_images_become_a_champion_that_answers_a_sketch(root, weights, tmp_path)
     found = index._parse([run])
     assert np.load(Artifact(found, "index").file("vectors.npy")).shape == (7 * 6, 128)
     model = promote._parse([report, "--index", found, "--force", "--reason", "the story needs a champion"])
-    champion = MlflowClient(tracking).get_model_version_by_alias("zsbir-resnet18-128", "champion")
-    assert model == f"models:/zsbir-resnet18-128/{champion.version}"
-    assert len(search._parse([found, str(SKETCH), "-k", "3"]).splitlines()) == 4
+    champion = MlflowClient(tracking).get_model_version_by_alias("zsbir", "champion")
+    assert model == f"models:/zsbir/{champion.version}"
+    assert len(search._parse(["models:/zsbir@champion", str(SKETCH), "-k", "3"]).splitlines()) == 4
     artifacts._parse(["verify", "--all"])

@@ -29,7 +29,6 @@ from zsbir.base.layout import promotion_uri
 from zsbir.base.lease import alone
 from zsbir.base.urls import redacted
 from zsbir.edge.mlflow_store import answering, is_there, open_client, registry_uri, tracking_uri
-from zsbir.edge.pyfunc import log_model
 from zsbir.edge.registry import versions
 from zsbir.edge.tracking import RUN_TAG, find_run, prepare_store
 
@@ -106,6 +105,8 @@ class Releases:
         found = self.find(run)
         if found:
             return found
+        from zsbir.edge.pyfunc import log_model  # it loads torch, which nobody needs who only looks
+
         prepare_store(self._uri, self._experiment)
         with self._answering():
             mlflow.set_tracking_uri(self._uri)  # otherwise MLflow resolves `models:/` in another store
@@ -275,15 +276,6 @@ def identity(run: Artifact) -> dict[str, str]:
 def is_of(release: Release, run: Artifact) -> bool:
     """Return whether a version was made of this run's encoder."""
     return all(release.tags.get(name) == value for name, value in identity(run).items() if name != "run")
-
-
-def models(root: str) -> list[str]:
-    """Return the names of all registered models of this project. Raises RunError when the store does not answer."""
-    if not is_there(registry_uri(root)):
-        return []
-    releases = Releases(root, "", "")
-    with releases._answering():
-        return sorted({str(version.name) for version in versions(releases._client()) if version.name.startswith("zsbir-")})
 
 
 def now_utc() -> str:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from zsbir.base.artifact import Artifact
-from zsbir.promotion.gate import Comparison, label_of
+from zsbir.promotion.gate import Comparison, label_of, protocol_of
 from zsbir.promotion.two_sets import TwoSets
 
 if TYPE_CHECKING:
     from zsbir.promotion.index_check import Verdict
+
+LONGEST_NAME = 100
+"""Characters of a data set's name that a tag holds."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +34,23 @@ class Candidate:
         """All reports by which it is judged, its own first."""
         return (self.report, *self.others)
 
-    @property
-    def model(self) -> str:
-        """The registered model it is a version of."""
-        return f"zsbir-{self.encoder['backbone']}-{self.encoder['embedding_dim']}"
-
     def evidence(self) -> dict[str, str]:
-        """Return the tags that say by which artifacts a version was promoted or refused."""
+        """Return the tags that say what the model is, and by which artifacts it was promoted or refused."""
+        summary = self.report.read_json("report.json")
+        metric = protocol_of(self.report).primary
         return {
+            "backbone": str(self.encoder["backbone"]),
+            "dimensions": str(self.encoder["embedding_dim"]),
             "run_uri": self.run.uri,
             "report": self.report.uri,
             "report_digest": self.report.digest,
             "seeds": str(len(self.reports)),
             **{f"report_{number}": report.uri for number, report in enumerate(self.others, start=2)},
+            "dataset": str(summary["dataset"])[:LONGEST_NAME],
             "dataset_digest": self.report.manifest.inputs["dataset"]["digest"],
             "protocol": label_of(self.report),
+            "metric": metric,
+            "metric_value": f"{summary['models']['trained'][metric]:.4f}",
             **self.index_evidence(),
         }
 

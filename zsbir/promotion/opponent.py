@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from zsbir.base import events
 from zsbir.base.artifact import Artifact, exists
-from zsbir.base.errors import InputError
-from zsbir.base.layout import below_root
-from zsbir.base.storage import join
+from zsbir.base.errors import InputError, RunError
+from zsbir.base.strict_json import parse_json
+from zsbir.base.text import clean
+from zsbir.promotion.address import artifact_of, places
 from zsbir.promotion.seeds import ESTIMATED, SeedSpread
+
+MOST_SEEDS = 1000
+"""Reports of a champion's seeds that are looked for."""
 
 
 def champion_reports(champion: str, tags: Mapping[str, str], named: Sequence[str], *, root: str) -> list[Artifact]:
@@ -18,16 +22,13 @@ def champion_reports(champion: str, tags: Mapping[str, str], named: Sequence[str
 
     champion: the URI of its version. Raises InputError if its own report is gone, or the first one named is of another run.
     """
-    further = [tags.get(f"report_{number}", "") for number in range(2, int(tags.get("seeds") or 1) + 1)]
+    further = [tags.get(f"report_{number}", "") for number in range(2, _seeds(tags) + 1)]
     uris = [_place(uri, root) for uri in (tags.get("report", ""), *further)]
     if named:
         uris = [uri if exists(uri) else "" for uri in named]
     if not uris[0]:
         known = named[0] if named else tags.get("report") or "any known place"
-        raise InputError(
-            f"the report of {champion} is not at {known}: make one with"
-            f" python -m zsbir.evaluate {tags.get('run_uri', 'RUN')}, and pass what it prints as --champion-report"
-        )
+        raise InputError(clean(f"the report of {champion} is not at {known}: {_way_out(champion, tags, root)}"))
     gone = uris.count("")
     if gone:
         events.warn(f"{gone} of the {len(uris)} reports of the champion's seeds are gone; comparing with those that are there")
@@ -38,21 +39,70 @@ def champion_reports(champion: str, tags: Mapping[str, str], named: Sequence[str
     return reports
 
 
+def _seeds(tags: Mapping[str, str]) -> int:
+    """Return by how many seeds a version was judged; 1 where its tag says nothing that can be true."""
+    text = tags.get("seeds", "")
+    return min(int(text), MOST_SEEDS) if text.isascii() and text.isdigit() and len(text) < len(str(MOST_SEEDS)) + 1 else 1
+
+
+def named_for(opponents: Sequence[Mapping[str, str]], named: Sequence[str]) -> list[Sequence[str]]:
+    """Return, for each opponent, which of the reports that the user names are of its run; an entry without an opponent has all.
+
+    opponents: the tags of each one's version. Raises InputError for a report of none of several opponents.
+    """
+    if len(opponents) < 2 or not named:
+        return [named] * max(len(opponents), 1)
+    digests = [tags.get("run_digest", "") for tags in opponents]
+    of_run = {uri: Artifact(uri, "report").manifest.inputs["run"]["digest"] for uri in named}
+    if strange := next((uri for uri, digest in of_run.items() if digest not in digests), ""):
+        raise InputError(f"{strange} is a report of none of the champions that are the opponents: leave it out")
+    return [[uri for uri in named if of_run[uri] == digest] for digest in digests]
+
+
 def _place(tagged: str, root: str) -> str:
-    """Return where the report of a tag lies, in this root or where it was; "" if it is gone."""
-    uris = [join(root, *below_root(tagged).split("/")), tagged] if tagged else []
-    return next((uri for uri in uris if exists(uri)), "")
+    """Return where the report of a tag lies, in this root or where it was; "" if it is gone. RunError if that cannot be told."""
+    silent: RunError | None = None
+    for uri in places(tagged, "report", root):
+        try:
+            if exists(uri):
+                return uri
+        except RunError as error:
+            silent = error
+    if silent:
+        raise silent
+    return ""
+
+
+def _way_out(champion: str, tags: Mapping[str, str], root: str) -> str:
+    """Return what to do about a champion whose report is gone; what else of it is gone decides."""
+    try:
+        run = artifact_of(champion, tags, "run", root=root)
+    except (InputError, RunError):
+        return (
+            "its run is gone, too, so nothing can be compared with it; bring either back with python -m zsbir.artifacts copy, or"
+            ' replace this champion with --force --reason "..."'
+        )
+    return f"make one with python -m zsbir.evaluate {run.uri}, and pass what it prints as --champion-report"
 
 
 def earlier_spread(tags: Mapping[str, str], metric: str, report: Artifact, *, source: str) -> SeedSpread | None:
     """Return the spread that an earlier comparison estimated from several seeds, by the tags of its version.
 
-    None where it had one seed a side, or was by another metric or of other data than this report.
+    None where it had one seed a side, was by another metric or of other data than this report, or the tag holds something else.
     """
-    recorded = json.loads(tags.get("gate_numbers") or "{}")
-    for numbers in (recorded, recorded.get("on_champion_data") or {}):
-        spread = numbers.get("spread") or {}
-        same = numbers.get("metric") == metric and numbers.get("dataset_digest") == report.manifest.inputs["dataset"]["digest"]
-        if same and spread.get("source") == ESTIMATED:
-            return SeedSpread(spread["sd"], spread["seeds"], source)
-    return None
+    try:
+        recorded = parse_json((tags.get("gate_numbers") or "{}").encode())
+        found = [_estimated(numbers, metric, report, source) for numbers in (recorded, recorded.get("on_champion_data") or {})]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return next((spread for spread in found if spread), None)
+
+
+def _estimated(numbers: Mapping[str, Any], metric: str, report: Artifact, source: str) -> SeedSpread | None:
+    """Return the spread in the numbers of one comparison: None if it was by another metric, on other data, or of single seeds."""
+    spread = numbers.get("spread") or {}
+    same = numbers.get("metric") == metric and numbers.get("dataset_digest") == report.manifest.inputs["dataset"]["digest"]
+    if not same or spread.get("source") != ESTIMATED:
+        return None
+    found = SeedSpread(float(spread["sd"]), int(spread["seeds"]), source)
+    return found if 0 <= found.sd < 1 and found.seeds > 1 else None

@@ -48,19 +48,19 @@ class _Call(threading.Thread):
 
 
 class Patience:
-    """Bounds on the calls of one kind: how long each is waited for, and how many there may be."""
+    """Bounds on the calls of one kind: how long each is waited for, and how many there may be. what: who is waited for."""
 
-    def __init__(self, wait_s: float = READ_S, most: int = MAX_READS):
-        self._wait_s, self._free = wait_s, threading.BoundedSemaphore(most)
+    def __init__(self, wait_s: float = READ_S, most: int = MAX_READS, *, what: str = "the storage"):
+        self._wait_s, self._what, self._free = wait_s, what, threading.BoundedSemaphore(most)
 
     def call(self, action: Callable[[], Answer]) -> Answer:
         """Return what the action returns, or raise what it raises. RunError if that takes too long, or too many wait already."""
         if not self._free.acquire(timeout=min(TURN_S, self._wait_s)):
-            raise RunError("the storage does not answer: too many requests wait for it already")
+            raise RunError(f"{self._what} does not answer: too many requests wait for it already")
         call = _Call(action, self._free.release)
         call.start()
         if not call.over.wait(self._wait_s):
-            raise RunError(f"the storage does not answer within {self._wait_s:g} s")
+            raise RunError(f"{self._what} does not answer within {self._wait_s:g} s")
         if call.error is not None:
             raise call.error
         result: Answer = call.result

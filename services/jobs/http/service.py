@@ -22,10 +22,15 @@ from services.jobs.queue.states import LIVE, TERMINAL, State
 from services.jobs.queue.store import Store
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.attempt_dir import LOG_PIECE, AttemptDir, attempt_dir_of
+from services.jobs.runs.model_inputs import check_models, has_models
 from services.jobs.runs.steps import steps_of
 from services.jobs.runs.validation import check_config
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
+
+MLFLOW_S, MOST_WITH_MLFLOW = 50.0, 4
+"""Seconds that a submission waits for MLflow to say what a registered model is, less than clients wait for an answer; and how many
+submissions may. Its library is loaded with the first one, which takes long on a busy machine."""
 
 NEWEST_ATTEMPTS = 3
 """How many of a job's newest attempts are searched for a curve and for links."""
@@ -38,6 +43,7 @@ class JobService:
         self._store, self._root, self._allowed = store, root, allowed
         self._mlflow_url = split_login(mlflow_url).address.rstrip("/")
         self._patience = Patience()
+        self._patience_with_mlflow = Patience(MLFLOW_S, MOST_WITH_MLFLOW, what="MLflow's model registry")
 
     # --- what changes something
 
@@ -69,6 +75,8 @@ class JobService:
         require_project(user, submission.project, limits)
         try:
             config = self._patience.call(lambda: check_config(submission.kind, submission.config, self._allowed))
+            if has_models(submission.kind, config):
+                self._patience_with_mlflow.call(lambda: check_models(submission.kind, config, self._root, self._allowed))
         except (OSError, RuntimeError) as error:  # a name too long for a file, a loop of links
             if isinstance(error, RunError):
                 raise

@@ -139,19 +139,26 @@ class Machine:
     def _dispatcher(self, ray_address: str, env: dict[str, str]) -> Program:
         """Return the dispatcher. MLflow's address is in its environment: it may hold a password."""
         command = python("services.jobs", "dispatch", f"--root={self.root}", f"--ray={ray_address}")
-        command += [f"--patience-s={self.settings.patience_s}", f"--grace-s={self.settings.grace_s}"]
+        command += [f"--patience-s={self.settings.patience_s}", f"--grace-s={self.settings.grace_s}", f"--places={self._allowed}"]
         return Program("dispatcher", command, self._log("dispatcher"), {**env, **LOG_TIMES, **self._store_env})
 
+    @property
+    def _allowed(self) -> str:
+        """What jobs may read besides the root."""
+        return ",".join([str(Path.cwd()), *self.settings.places])
+
     def _api(self, port: int) -> Program:
-        allowed = ",".join([str(Path.cwd()), *self.settings.places])
+        """Return the API. It asks MLflow what a registered model is when one is named in a job."""
         names = [*self.settings.hosts, *(_own_names() if self.settings.host in ANYWHERE else ())]
-        command = python("services.jobs", "serve", f"--root={self.root}", f"--places={allowed}")
+        command = python("services.jobs", "serve", f"--root={self.root}", f"--places={self._allowed}")
         command += [f"--hosts={','.join(names)}"] if names else []
         command += [f"--host={self.settings.host}", f"--port={port}", f"--auth={self.auth}"]
         has_pages = self.tracking_uri.startswith(("http://", "https://")) and not has_secret(self.tracking_uri)
         command += [f"--mlflow-url={self.tracking_uri}"] if has_pages else []
         address = self._local_url(port)
-        return Program("api", command, self._log("api"), {**self._store_env, **LOG_TIMES}, address, f"{address}/healthz")
+        return Program(
+            "api", command, self._log("api"), {**self._store_env, **self.tracking, **LOG_TIMES}, address, f"{address}/healthz"
+        )
 
     @property
     def _store_env(self) -> dict[str, str]:

@@ -41,8 +41,8 @@ Cause = Literal[
     "user_error",
     "unknown",
 ]
-"""How an attempt ended. lost: it was killed, or its cluster has forgotten it. busy: another process does the same work, or the work
-is done and MLflow, which must record it, is away."""
+"""How an attempt ended. lost: it was killed, or its cluster has forgotten it. busy: another process does the same work, or MLflow,
+which must record it or say what a registered model is, is away."""
 
 RETRY_LIMITS: Mapping[Cause, int] = {
     "preempted": 20,

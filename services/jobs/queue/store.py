@@ -27,6 +27,9 @@ from zsbir.base.errors import InputError, RunError
 
 LEASE_NAME = "dispatcher"
 TOO_LATE = "did not start by its deadline"
+MODELS_RESOLVED = "models resolved"
+"""The event that records which artifacts the registered models in a job's configuration stand for."""
+
 NOBODY = ""
 """The holder of a lease that was given up."""
 
@@ -286,6 +289,15 @@ class Store:
             if resumed_from and resumed_from != attempt.resumed_from:
                 database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(resumed_from=resumed_from))
             return True
+
+    def record_models(self, lease: Lease, attempt: Attempt, models: Mapping[str, str]) -> None:
+        """Record as an event what the registered models in a job's configuration stand for; once, by its first attempt."""
+        with self._holding_lease(lease) as database:
+            self._lock_job(database, attempt.job_id)
+            known = (EVENTS.c.job_id == attempt.job_id) & (EVENTS.c.what == MODELS_RESOLVED)
+            if not database.execute(select(func.count()).where(known)).scalar_one():
+                detail = {storable(name): storable(text) for name, text in models.items()}
+                self.note(database, lease.holder, MODELS_RESOLVED, attempt.job_id, detail)
 
     def end(
         self,

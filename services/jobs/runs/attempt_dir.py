@@ -7,6 +7,7 @@
         stop                 why the attempt is to save its work and end
         <step>/{driver,worker,curve}.json    how far the step is (see zsbir.base.watch)
         log/000000.txt ...   the log, in pieces of LOG_PIECE bytes
+        models.json          what the registered models in its configuration stand for
         made.json            what its steps have made so far
         end.json             how the attempt ended; written last
 
@@ -87,6 +88,10 @@ class AttemptDir:
         """Write the URIs of what its steps have made so far, by step."""
         self._folder.replace("made.json", json.dumps(dict(made)).encode())
 
+    def write_models(self, models: Mapping[str, str]) -> None:
+        """Write which artifact each registered model in its configuration stands for, as a sentence by address."""
+        self._folder.replace("models.json", json.dumps(dict(models)).encode())
+
     def write_log(self, piece: int, data: bytes) -> None:
         """Write a piece of the log as it is now. All pieces but the last have LOG_PIECE bytes."""
         self._folder.sub("log").replace(_piece_name(piece), data)
@@ -133,6 +138,10 @@ class AttemptDir:
     def results(self) -> dict[str, str]:
         """Return the URIs of what its steps have made so far, by step."""
         return self._json("made.json")
+
+    def models(self) -> dict[str, str]:
+        """Return what each registered model in its configuration stands for; none before it has been resolved."""
+        return {str(address): str(sentence) for address, sentence in self._json("models.json").items()}
 
     def read_end(self) -> End | None:
         """Return how the attempt ended; None as long as it has not."""

@@ -23,6 +23,7 @@ from services.jobs.queue.states import StopReason
 from services.jobs.queue.store import TOO_LATE, StaleLease, Store
 from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
 from services.jobs.runs.executor import Executor, ExecutorStatus, ExecutorUnavailable, Rejected, Task
+from services.jobs.runs.model_inputs import has_models
 from services.jobs.runs.progress import StepStatus, as_finished, read_status
 from services.jobs.runs.settings import DispatcherSettings
 from services.jobs.runs.steps import computes_in_one_process, resources_of, steps_of
@@ -56,6 +57,7 @@ class _Observation:
     running_since_s: float | None = None
     stop_sent_s: float = float("-inf")
     exiting_since_s: float = float("inf")
+    models_recorded: bool = False
     reported: dict[str, Any] = field(default_factory=dict)
 
     def update_silence_s(self, heartbeat_version: str | None, now_s: float, most_s: float) -> float:
@@ -135,6 +137,7 @@ class Dispatcher:
             "job": job.id,
             "submission_id": attempt.submission_id,
             "root": self.settings.root,
+            "places": list(self.settings.places),
             "memo": job_steps_uri(self.settings.root, f"{queue}-{self._first_of_retries(job)}"),
             "env": self._confinement(job) if one_process else {},
             "steps": [step.as_json() for step in steps_of(job.kind, job.config)],
@@ -180,6 +183,7 @@ class Dispatcher:
             else:
                 end = self._check_unclaimed(job, attempt, attempt_dir, seen, given_up=bool(claimed_by))
         if end is not None and self._has_exited(attempt, seen, end):
+            self._record_models(job, attempt, attempt_dir, seen)
             self._record_end(job, attempt, attempt_dir, end)
 
     def _check_claimed(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, seen: _Observation) -> End | None:
@@ -187,6 +191,7 @@ class Dispatcher:
         patience_s = self.settings.patience_s
         if seen.update_silence_s(attempt_dir.heartbeat_version(), self._clock(), most_s=patience_s / 4) <= patience_s:
             self._report(attempt, read_status(attempt_dir), seen)
+            self._record_models(job, attempt, attempt_dir, seen)
         else:
             status = self.executor.get_status(attempt.submission_id)
             if status.status in ("ended", "unknown"):
@@ -288,6 +293,14 @@ class Dispatcher:
             seen.reported = dict(status.progress)
             resumed_from = str(status.facts.get("resumed_from", ""))
             self.store.report(self.leadership.held, attempt, status.progress, resumed_from=resumed_from)
+
+    def _record_models(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, seen: _Observation) -> None:
+        """Record, once for each job, which artifacts the registered models in its configuration stand for."""
+        if seen.models_recorded or not has_models(job.kind, job.config):
+            return
+        if models := attempt_dir.models():
+            self.store.record_models(self.leadership.held, attempt, models)
+            seen.models_recorded = True
 
     def _record_end(self, job: Job, attempt: Attempt, attempt_dir: AttemptDir, end: End) -> None:
         """Record how far the attempt came, and how it ended."""

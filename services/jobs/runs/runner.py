@@ -25,11 +25,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from services.jobs.queue.states import Cause, StopReason
+from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.attempt_dir import HEARTBEAT_S, LOG_LIMIT, LOG_PIECE, AttemptDir, End
+from services.jobs.runs.model_inputs import pin_models
 from services.jobs.runs.steps import Step, StepInput
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say
+from zsbir.base.layout import service_dir
 from zsbir.base.signals import STOP_SIGNALS, on_signals
 from zsbir.base.storage import join, open_folder
 from zsbir.training_run.delivery import UNDELIVERED
@@ -127,6 +130,8 @@ class Attempt:
 
     def run(self) -> End:
         """Run the steps in order, until one fails or the attempt is to stop. Return the end; a step's failure is not raised."""
+        if end := self._resolve_models():
+            return end
         for step in self.steps:
             if self._stop.is_set():
                 return self._end_of_stopped("")
@@ -186,6 +191,23 @@ class Attempt:
             with suppress(ProcessLookupError):
                 self._command.kill()
         os._exit(1)
+
+    def _resolve_models(self) -> End | None:
+        """Put artifacts in the place of registered models: those of the first attempt. Return the end where that fails."""
+        root = self.spec["root"]
+        allowed = AllowedPaths([root, *self.spec.get("places", ())], private=[str(service_dir(root))])
+        try:
+            self.steps, found = pin_models(self.steps, root=root, memo=self.spec["memo"], allowed=allowed)
+        except InputError as error:
+            return End("user_error", f"error: {error}"[:500])
+        except (RunError, OSError) as error:
+            return End("busy", f"a registered model cannot be looked up: {error}"[:500])
+        for each in found:
+            self.log.add_line(each.sentence())
+        if found:
+            with suppress(*STORAGE_ERRORS):
+                self.attempt_dir.write_models({f"{each.kind} {each.asked}": each.sentence() for each in found})
+        return None
 
     def _run_step(self, step: Step) -> int:
         inputs = {name: self._input_value(source) for name, source in step.inputs.items()}

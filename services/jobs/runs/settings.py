@@ -12,6 +12,9 @@ class DispatcherSettings(Config):
 
     root: str = Field(description="storage root of all jobs: absolute, and reachable from every node")
     tracking_uri: str = Field("", description="MLflow of all jobs, also MLFLOW_TRACKING_URI; none: a database under the root")
+    places: tuple[str, ...] = Field(
+        (), description="what jobs may read besides the root, as `serve` has it: for addresses of registered models"
+    )
     poll_s: float = Field(1.0, gt=0, description="seconds between two rounds")
     lease_s: float = Field(15.0, gt=0, description="seconds of another dispatcher's silence before its lease is taken")
     patience_s: float = Field(20.0, gt=0, description="seconds of an attempt's silence before it may be lost")

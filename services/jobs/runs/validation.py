@@ -20,6 +20,7 @@ from zsbir.base.config import Config, unknown_name
 from zsbir.base.errors import InputError
 from zsbir.base.layout import below_root, root_of
 from zsbir.base.storage import join, split_file
+from zsbir.promotion.address import is_model_address, parse_address
 from zsbir.recipes import RECIPES, recipe
 from zsbir.training.config import TrainConfig
 
@@ -34,7 +35,10 @@ ADDRESSES: Mapping[str, Mapping[str, Made | None]] = {
     "sweep": {"dataset": "dataset", "knowledge": "knowledge", "weights": None},
     "index": {"run": "run", "gallery": None},
 }
-"""Fields that are addresses, with the kind of artifact at each; None: a file, or a folder of images."""
+"""Fields that are addresses, with the kind of artifact at each; None: a file, or a folder of images.
+
+A run or an index may be given as a registered model, too: see services.jobs.runs.model_inputs.
+"""
 
 NAMES_OR_FILES = ("unseen_classes", "seen_classes", "dev_classes", "space")
 """Fields that are names, or files that hold names; a file must lie in the allowed paths."""
@@ -159,9 +163,12 @@ def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPa
     for name, what in ADDRESSES.get(kind, {}).items():
         if not values.get(name) or (name == "weights" and values[name] in NAMED_WEIGHTS):
             continue
+        if what in ("run", "index") and is_model_address(values[name]):
+            parse_address(values[name])  # services.jobs.runs.model_inputs checks what it stands for
+            continue
         values[name] = allowed.check(f"{kind}: {name}", values[name])
         if what:
-            _check_inputs(f"{kind}: {name}", Artifact(values[name], what), allowed)
+            check_inputs(f"{kind}: {name}", Artifact(values[name], what), allowed)
     for name in NAMES_OR_FILES:
         given = values.get(name) or ()
         checked = [
@@ -184,7 +191,7 @@ def _checked_name(where: str, field: str, value: str, allowed: AllowedPaths) -> 
     return address
 
 
-def _check_inputs(where: str, artifact: Artifact, allowed: AllowedPaths) -> None:
+def check_inputs(where: str, artifact: Artifact, allowed: AllowedPaths) -> None:
     """Check the inputs of an artifact that the commands will open with it. InputError where one lies elsewhere.
 
     Like the commands, look in the artifact's own root first, where a copy of it has its inputs.

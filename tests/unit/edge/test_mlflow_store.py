@@ -18,8 +18,9 @@ from zsbir.edge import mlflow_store
 from zsbir.edge.mlflow_store import answering, bounded, experiment_id, is_there, open_client, tracking_uri
 from zsbir.edge.moved_root import has_moved, relocate
 from zsbir.edge.parents import Parent
+from zsbir.edge.registered_models import names
 from zsbir.edge.registry import registered
-from zsbir.edge.releases import Releases, models
+from zsbir.edge.releases import Releases
 from zsbir.edge.tracking import RETRY_S, Tracker, log_report, prepare_store
 
 SECRET = "s3cretpw"
@@ -63,9 +64,9 @@ def test_a_promotion_and_a_clean_up_are_refused_in_one_line_with_the_way_out(uri
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     calls = [lambda: registered(uri)]
     if is_there(uri):
-        calls += [lambda: Releases(str(tmp_path), "zsbir", "zsbir-toy").all(), lambda: models(str(tmp_path))]
+        calls += [lambda: Releases(str(tmp_path), "zsbir", "zsbir-toy").all(), lambda: names(str(tmp_path))]
     else:  # a store that is a file, and there is no file: there are no models
-        assert Releases(str(tmp_path), "zsbir", "zsbir-toy").all() == models(str(tmp_path)) == []
+        assert Releases(str(tmp_path), "zsbir", "zsbir-toy").all() == names(str(tmp_path)) == []
     for call in calls:
         with pytest.raises(RunError) as refused:
             call()

@@ -93,6 +93,19 @@ def test_a_spread_of_seeds_is_taken_from_the_champion_s_own_comparison(tmp_path)
     assert earlier_spread({}, "map_all", of_data, source="") is None
 
 
+@pytest.mark.parametrize("text", ["[]", "{", "NaN", '{"metric": "map_all", "dataset_digest": "%s", "spread": 3}', "[" * 10_000])
+def test_a_tag_that_holds_something_else_gives_no_spread(tmp_path, text):
+    tags = {"gate_numbers": text.replace("%s", "d" * 64), "seeds": "1"}
+    assert earlier_spread(tags, "map_all", report(tmp_path, "a"), source="") is None
+
+
+@pytest.mark.parametrize("seeds", ["-3", "1e9", "9" * 30, "two", "\u0663"])
+def test_a_number_of_seeds_that_cannot_be_true_counts_as_one(tmp_path, seeds):
+    only = report(tmp_path, "a")
+    tags = {"report": only.uri, "seeds": seeds}
+    assert [found.uri for found in champion_reports("models:/m/1", tags, [], root=str(tmp_path))] == [only.uri]
+
+
 def test_a_recipe_s_measured_spread_holds_for_the_recipe_alone():
     name, data, metric = next(iter(SEED_SPREADS))
     config = recipe(name).replace(seed=7).model_dump(mode="json")
@@ -117,7 +130,7 @@ def test_the_champion_s_reports_are_found_by_its_tags(tmp_path, capsys):
     lacking = {**tags, "report_2": "/gone/reports/c"}
     assert [found.uri for found in champion_reports("m", lacking, [], root=str(tmp_path))] == [first.uri]
     assert "1 of the 2 reports of the champion's seeds are gone" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"is not at /gone/reports/c: make one with .* --champion-report"):
+    with pytest.raises(InputError, match=r"is not at /gone/reports/c: its run is gone, too, .*artifacts copy, or replace"):
         champion_reports("m", tags, ["/gone/reports/c"], root=str(tmp_path))
     with pytest.raises(InputError, match=r"is a report of .*runs/b, not of the champion m"):
         champion_reports("m", tags, [second.uri], root=str(tmp_path))

@@ -12,7 +12,7 @@ from simulations.growing import lower_bounds, passes
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.promotion.decision import decide
-from zsbir.promotion.gate import GateConfig
+from zsbir.promotion.gate import GateConfig, hardest
 from zsbir.promotion.index_check import Verdict
 from zsbir.promotion.opponent import earlier_spread
 from zsbir.promotion.seeds import SeedSpread
@@ -137,6 +137,16 @@ def test_what_helps_depends_on_why_a_comparison_is_undecided(tmp_path, sides):
         'to promote it all the same, add --force --reason "..."',
     )
     assert way_out(Measured(tmp_path / "4", STEADILY_BETTER, STEADILY_BETTER), STEADY)[0] == "passed"
+
+
+def test_of_several_opponents_the_hardest_counts_whatever_data_each_was_trained_on(tmp_path, sides):
+    passed = judged(sides, Measured(tmp_path / "1", STEADILY_BETTER, STEADILY_BETTER))
+    less_clear = judged(sides, Measured(tmp_path / "2", STEADILY_BETTER, 0 * BASE))
+    refused = judged(sides, Measured(tmp_path / "3", 0 * BASE, STEADILY_BETTER))
+    assert hardest([(passed, "a"), (refused, "b"), (less_clear, "c")]) == (refused, "b")
+    assert hardest([(passed, "a"), (less_clear, "c")]) == (less_clear, "c")
+    assert hardest([(passed, "a"), (None, "gone")]) == (None, "gone")
+    assert hardest([(passed, "two data sets"), (refused.mine, "one data set")]) == (refused.mine, "one data set")
 
 
 def test_a_class_that_either_side_was_trained_on_counts_on_neither_set(tmp_path, capsys):

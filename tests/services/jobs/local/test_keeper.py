@@ -228,12 +228,12 @@ def test_a_password_is_on_no_command_line_and_in_no_file(root, tmp_path):
         ("postgresql:///mlflow?host=db&password=hush", ""),
     ],
 )
-def test_the_password_of_an_mlflow_reaches_jobs_and_dispatcher_by_their_environment_alone(root, monkeypatch, given, link):
+def test_the_password_of_an_mlflow_reaches_the_programs_that_ask_it_by_their_environment_alone(root, monkeypatch, given, link):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
     machine = Machine(UpSettings(root=root))
     assert [program.name for program in machine.programs] == ["ray", "dispatcher", "api"]
     assert all("hush" not in " ".join(program.command) for program in machine.programs)
-    assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["ray", "dispatcher"]
+    assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["ray", "dispatcher", "api"]
     assert "hush" not in str(machine.summary)
     shown = [word.partition("=")[2] for word in machine.programs[-1].command if word.startswith("--mlflow-url=")]
     assert shown == ([link] if link else [])

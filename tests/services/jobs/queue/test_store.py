@@ -23,7 +23,7 @@ from services.jobs.queue.order import LOOK_AHEAD
 from services.jobs.queue.records import JobRequest, Lease
 from services.jobs.queue.schema import downgrade, upgrade
 from services.jobs.queue.states import KINDS, RETRY_LIMITS, STATES
-from services.jobs.queue.store import NOBODY, StaleLease, Store, open_store
+from services.jobs.queue.store import MODELS_RESOLVED, NOBODY, StaleLease, Store, open_store
 from services.jobs.queue.tables import JOBS, METADATA
 from zsbir.base.errors import InputError, RunError
 
@@ -119,6 +119,18 @@ def test_a_life_from_submission_to_result(store, lease, clock):
     assert (job.result, job.progress, job.ended_s) == ("artifacts/runs/toy-1", {"step": 5, "of": 10}, clock.now_s)
     assert store.live() == []
     assert [event["what"] for event in store.events(job.id)] == ["submitted", "attempt begun", "attempt ended"]
+
+
+def test_what_the_models_of_a_job_stand_for_is_recorded_once(store, lease, clock):
+    first = running(store, lease)
+    store.record_models(lease, first, {"run models:/zsbir@champion": "version 1\0"})
+    store.end(lease, first, "preempted")
+    second = store.claim(lease, MANY)
+    store.record_models(lease, second, {"run models:/zsbir@champion": "version 2"})
+    recorded = [event["detail"] for event in store.events(first.job_id) if event["what"] == MODELS_RESOLVED]
+    assert recorded == [{"run models:/zsbir@champion": "version 1"}]
+    with pytest.raises(StaleLease):
+        store.record_models(replace(lease, epoch=lease.epoch - 1), second, {"run": "x"})
 
 
 @pytest.mark.parametrize("cause", RETRY_LIMITS)

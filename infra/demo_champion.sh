@@ -1,0 +1,24 @@
+# To be sourced by demo.sh, with REPORT and INDEX set: asks the gate, and searches with the champion. Sets CHAMPION.
+# The demo may be run again and again. The gate may keep the champion of an earlier run: that is an answer, not a failure.
+CHAMPION=models:/zsbir-demo@champion
+STATUS=0
+MODEL=$(python -m zsbir.promote "$REPORT" --index "$INDEX" --model zsbir-demo) || STATUS=$?
+if [ "$STATUS" = 2 ]; then
+    echo "demo: the champion of an earlier demo cannot be compared with, for the reason above; this training takes its place" >&2
+    STATUS=0
+    MODEL=$(python -m zsbir.promote "$REPORT" --index "$INDEX" --model zsbir-demo \
+        --force --reason "the champion of an earlier demo could not be compared with") || STATUS=$?
+fi
+case "$STATUS" in
+0) CHAMPION=$MODEL ;;
+1)
+    echo "demo: the gate did not promote this training; the line above says why, with the numbers. That is what a gate is for: another" >&2
+    echo "demo: number of threads makes another network, and it has to be shown to be better. The search goes on with the champion." >&2
+    ;;
+*) exit "$STATUS" ;;
+esac
+if ! python -m zsbir.search models:/zsbir-demo@champion docs/pictures/sketch.png -k 10 --grid "$REPORT-search.png"; then
+    echo "demo: no champion can be searched with, for the reason above; here is this training's own index" >&2
+    CHAMPION="none that can be searched with"
+    python -m zsbir.search "$INDEX" docs/pictures/sketch.png -k 10 --grid "$REPORT-search.png"
+fi
