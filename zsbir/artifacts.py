@@ -26,10 +26,12 @@ from typing import Any, NoReturn
 from pydantic import Field
 
 from zsbir.base import cli, events
-from zsbir.base.artifact import Artifact
+from zsbir.base.artifact import Artifact, check_address
 from zsbir.base.config import Config, unknown_name
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import default_root, is_remote
+from zsbir.base.text import clean
+from zsbir.data.class_table import class_table, classes_of
 from zsbir.storage_admin.checking import verifiable_uris, verify
 from zsbir.storage_admin.copying import copy
 from zsbir.storage_admin.format import (
@@ -102,7 +104,26 @@ def show(asked: argparse.Namespace) -> str:
             raise InputError(f"{artifact.uri} has no file {asked.files!r}; it has {', '.join(sorted(artifact.manifest.files))}")
         return "\n".join(artifact.address(name) for name in names)
     origin = lineage(artifact)
-    return json.dumps(artifact_json(artifact, origin)) if asked.json else f"{format_artifact(artifact)}\n\n{format_lineage(origin)}"
+    if asked.json:
+        return json.dumps(artifact_json(artifact, origin))
+    return "\n\n".join(part for part in (format_artifact(artifact), _contents(artifact), format_lineage(origin)) if part)
+
+
+def _contents(artifact: Artifact) -> str:
+    """Return the classes of a data set or the metrics of a report, as the command that made it printed them; "" for others.
+
+    What cannot be read is said in place of it: the rest of an artifact can be shown all the same.
+    """
+    try:
+        if artifact.manifest.kind == "dataset":
+            return class_table(classes_of(artifact))
+        if artifact.manifest.kind == "report":
+            from zsbir.evaluation.report_table import table  # numpy takes long to load
+
+            return table(artifact)
+    except (InputError, OSError) as error:
+        return clean(f"not shown: {error}")
+    return ""
 
 
 def _show_weights(asked: argparse.Namespace) -> str:
@@ -117,6 +138,8 @@ def verify_artifacts(asked: argparse.Namespace) -> str:
     """Compare every byte of artifacts, or of all in a root, with their manifests. Raises Unsound when something is wrong."""
     if bool(asked.uris) == asked.all:
         raise InputError("name artifacts, or pass --all for all of a root" + ("; not both" if asked.all else ""))
+    for uri in asked.uris:
+        check_address(uri, "artifact")
     verdicts = verify(verifiable_uris(survey(asked.root)) if asked.all else asked.uris)
     text = _lines([verdict.as_json() for verdict in verdicts]) if asked.json else format_verdicts(verdicts)
     if any(verdict.problems for verdict in verdicts):
@@ -126,6 +149,8 @@ def verify_artifacts(asked: argparse.Namespace) -> str:
 
 def copy_artifact(asked: argparse.Namespace) -> str:
     """Copy an artifact, and what it was made from, to another root. Return its address there."""
+    check_address(asked.uri, "artifact")
+    check_address(asked.target_root, "storage root")
     return copy(asked.uri, asked.target_root, inputs=not asked.no_inputs)
 
 
@@ -133,6 +158,8 @@ def gc(asked: argparse.Namespace) -> str:
     """Return a table of what may be removed, and why; with --delete, remove it."""
     kinds = frozenset(kind.strip() for kind in asked.unnamed.split(",") if kind.strip())
     _check_kinds(kinds)
+    for uri in asked.keep:
+        check_address(uri, "artifact")
     before_s = time.time() - 3600 * asked.older_than
     found = survey(asked.root)
     criteria = Criteria(kinds, before_s, _kept(found, asked.keep))

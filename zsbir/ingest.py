@@ -13,18 +13,20 @@ The images are cut into blocks of about 64 MB. Each block becomes a shard as soo
 workers; the files are the same for any number of workers. After an interruption the same command goes on where it was, and it
 returns at once if nothing has changed. Two CPU cores take about 3,000 photos of 10 kB a second from disk, and 300 a second from
 object storage, where each photo is a request (more workers share them); memory is 200 MB and 1 kB an image. Prints the URI of the
-dataset.
+dataset; on standard error, the classes of each split with their photos and sketches, and what was passed over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zsbir.base import cli
+from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError
 from zsbir.data import layouts
+from zsbir.data.class_table import class_table, classes_of
+from zsbir.data.passed_over import passed_over_text
 from zsbir.data.trees import open_tree
 from zsbir.ingestion.plan import IngestConfig, Settings, plan_dataset
 
@@ -38,7 +40,11 @@ def ingest(config: IngestConfig, images: str, settings: Settings) -> Artifact:
     """
     from zsbir.ingestion.dataset import make_dataset  # pyarrow takes long to load
 
-    return make_dataset(plan_dataset(config, open_tree(images)), settings)
+    dataset = make_dataset(plan_dataset(config, open_tree(images)), settings)
+    events.say_lines(class_table(classes_of(dataset)))
+    if dataset.manifest.facts.get("passed_over"):
+        events.say(f"passed over: {passed_over_text(dataset.manifest.facts['passed_over'])}")
+    return dataset
 
 
 def _parse(argv: Sequence[str]) -> str:

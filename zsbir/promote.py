@@ -7,11 +7,11 @@
 
 The model behind the report becomes a version of a registered model in MLflow: of `zsbir`, or of the one that --model names, one
 for each application, whatever the backbone. It gets the alias champion if two checks pass: by the lower bound of an interval
-over classes and seeds it beats the champion's reports of the same protocol and data (the first champion: its own frozen
-backbone), and a search in its index finds photos and sketches as an exact ranking does. Otherwise the model is refused, or
-undecided where the spread of seeds is not known: it gets the alias challenger, its numbers are recorded, and the exit code is
-1. Reports of the same training with other seeds make the interval narrower, and show how far seeds spread. Prints
-models:/NAME/VERSION, an address that search, index, evaluate and export take, too. See docs/promotion.md.
+over classes and seeds it beats the champion's reports of the same protocol (the first champion: its own frozen backbone; one of
+other data: both are measured on both data sets), and a search in its index finds photos and sketches as an exact ranking does.
+Otherwise the model is refused, or undecided where the spread of seeds is not known: it gets the alias challenger, its numbers are
+recorded, and the exit code is 1. Reports of the same training with other seeds make the interval narrower, and show how far seeds
+spread. Prints models:/NAME/VERSION, an address that search, index, evaluate and export take, too. See docs/promotion.md.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from zsbir.promotion.gate import Comparison, GateConfig, compare, hardest, proto
 from zsbir.promotion.listing import row, shown
 from zsbir.promotion.opponent import champion_reports, earlier_spread, named_for
 from zsbir.promotion.seeds import SeedSpread, more_seeds, run_of
+from zsbir.promotion.two_sets import TwoSets, check_own_data, compare_on_both, of_other_data
 from zsbir.recipes import RECIPES, measured_spread, recipe
 from zsbir.storage_admin.tables import table
 from zsbir.training.config import TrainConfig
@@ -84,9 +85,9 @@ def promote(request: PromotionRequest, config: PromoteConfig, settings: Settings
 
     Raises RunError with the numbers for a refusal, InputError where report, index and the champion's report do not belong together.
     """
+    candidate = _open(request)
     from zsbir.edge.releases import Releases, is_of  # MLflow takes seconds to load
 
-    candidate = _open(request)
     releases = Releases(settings.root, settings.experiment, settings.model)
     champion = releases.champion()
     if champion and is_of(champion, candidate.run):
@@ -107,7 +108,10 @@ def _open(request: PromotionRequest) -> Candidate:
     from zsbir.model.encoder import saved_facts
 
     if not request.index:
-        raise InputError("no index: pass --index URI, as python -m zsbir.index prints it for the report's run")
+        raise InputError(
+            "no index given: pass --index URI, as python -m zsbir.index prints it for the report's run; if you did, did the command"
+            " before fail?"
+        )
     report, index = Artifact(request.report, "report"), Artifact(request.index, "index")
     protocol_of(report)
     run = run_of(report)
@@ -150,7 +154,7 @@ def _older_champions(candidate: Candidate, settings: Settings) -> list[Release]:
 
 def _comparison(
     candidate: Candidate, opponents: Sequence[Release], request: PromotionRequest, config: PromoteConfig, settings: Settings
-) -> tuple[Comparison | None, str]:
+) -> tuple[Comparison | TwoSets | None, str]:
     """Compare a candidate with each opponent, or with its own frozen backbone if there is none.
 
     Return the numbers against the one that is hardest to beat, and the same in words. Where two models cannot be compared: None and
@@ -170,26 +174,53 @@ def _compare_with(
     settings: Settings,
     *,
     named: Sequence[str],
-) -> tuple[Comparison | None, str]:
+) -> tuple[Comparison | TwoSets | None, str]:
     """Compare a candidate with one champion, or (None) with its own frozen backbone. named: reports to use in place of its own."""
-    name = _name_of(champion, settings) if champion else "its own frozen backbone"
     try:
         others = champion_reports(champion.uri, champion.tags, named, root=settings.root) if champion else []
-        recorded = _recorded_spread(candidate, champion, config)
-        comparison = compare(candidate.reports, others, config, opponent=name, recorded=recorded)
+        comparison = _compared(candidate, champion, others, config, settings)
     except InputError as error:
         if not request.force_reason or not champion:
             raise
-        return None, f"not compared with {name}: {error}"
+        return None, f"not compared with {_name_of(champion, settings)}: {error}"
     return comparison, comparison.reason()
 
 
-def _name_of(champion: Release, settings: Settings) -> str:
+def _name_of(champion: Release | None, settings: Settings) -> str:
+    """Return what a verdict calls an opponent."""
+    if champion is None:
+        return "its own frozen backbone"
     return f"the champion (version {champion.version})" if champion.model == settings.model else f"the champion {champion.uri}"
 
 
-def _recorded_spread(candidate: Candidate, champion: Release | None, config: PromoteConfig) -> SeedSpread | None:
-    """Return the spread of seeds for a comparison with one seed a side.
+def _compared(
+    candidate: Candidate,
+    champion: Release | None,
+    others: list[Artifact],
+    config: PromoteConfig,
+    settings: Settings,
+) -> Comparison | TwoSets:
+    """Compare a candidate with reports of its opponent: on their common data, or on both data sets where there is none."""
+    for report in (*candidate.reports, *others):
+        check_own_data(report)
+    name = _name_of(champion, settings)
+    if not (others and of_other_data(candidate.report, others[0])):
+        recorded = _recorded_spread(candidate, champion, config, candidate.report)
+        return compare(candidate.reports, others, config, opponent=name, recorded=recorded)
+    from zsbir.evaluation_run.several import measure_like
+
+    return compare_on_both(
+        candidate.reports,
+        others,
+        config,
+        opponent=name,
+        measure=measure_like(candidate.report.manifest.config, settings.root),
+        recorded=lambda report: _recorded_spread(candidate, champion, config, report),
+    )
+
+
+def _recorded_spread(candidate: Candidate, champion: Release | None, config: PromoteConfig, report: Artifact) -> SeedSpread | None:
+    """Return the spread of seeds for a comparison with one seed a side, on the data set of a report.
 
     It is what the user gives, else what the champion's seeds had, else what was measured for the recipe; None where there is none.
     """
@@ -197,10 +228,10 @@ def _recorded_spread(candidate: Candidate, champion: Release | None, config: Pro
         return SeedSpread(config.seed_spread, 0, "given as --seed-spread")
     metric = config.metric or protocol_of(candidate.report).primary
     if champion:
-        found = earlier_spread(champion.tags, metric, candidate.report, source=f"as estimated for version {champion.version}")
+        found = earlier_spread(champion.tags, metric, report, source=f"as estimated for version {champion.version}")
         if found:
             return found
-    measured = measured_spread(candidate.run.manifest.config, candidate.run.input("dataset", "dataset").manifest.name, metric)
+    measured = measured_spread(candidate.run.manifest.config, report.input("dataset", "dataset").manifest.name, metric)
     return SeedSpread(measured.sd, measured.seeds, f"as measured for the recipe: {measured.page}") if measured else None
 
 

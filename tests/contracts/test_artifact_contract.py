@@ -197,7 +197,7 @@ def test_a_folder_without_a_manifest_is_told_apart_from_a_missing_one(root: str)
     with pytest.raises(InputError, match=r"no run at .*: no such folder"):
         Artifact(f"{root}/runs/i", "run")
     made = write(f"{root}/indexes/made")
-    with pytest.raises(InputError, match="is a index, not a run"):
+    with pytest.raises(InputError, match="is an index, not a run"):
         Artifact(made.uri, "run")
 
 
@@ -224,7 +224,7 @@ def test_an_input_is_found_in_the_own_root_and_else_where_it_was(root: str):
     assert made.input("dataset", "index").uri == dataset.uri
     with pytest.raises(InputError, match="was made from no run"):
         made.input("run", "run")
-    with pytest.raises(InputError, match="is a index, not a dataset"):
+    with pytest.raises(InputError, match="is an index, not a dataset"):
         made.input("dataset", "dataset")
 
     elsewhere = join(root, "elsewhere")

@@ -199,7 +199,7 @@ def test_an_artifact_of_another_kind(fails: Fails, run: str, dataset: str, knowl
     assert fails(train, "toy", "--dataset", run) == f"{run} is a run, not a dataset"
     assert fails(train, "toy", "--dataset", dataset, "--knowledge", dataset) == f"{dataset} is a dataset, not a knowledge"
     assert fails(evaluate, dataset) == f"{dataset} is a dataset, not a run"
-    assert fails(index, knowledge) == f"{knowledge} is a knowledge, not a run"
+    assert fails(index, knowledge) == f"{knowledge} is knowledge, not a run"
 
 
 def test_a_root_that_cannot_be_written(fails: Fails, dataset: str, knowledge: str, weights: str, run: str, tmp_path: Path) -> None:
@@ -268,8 +268,8 @@ def test_an_unknown_recipe(fails: Fails) -> None:
 
 
 def test_a_training_without_data_or_knowledge(fails: Fails, dataset: str) -> None:
-    assert fails(train, "toy").startswith("no data set: pass --dataset URI")
-    assert fails(train, "toy", "--dataset", dataset).startswith("no knowledge: pass --knowledge URI")
+    assert fails(train, "toy").startswith("no dataset given: pass --dataset URI")
+    assert fails(train, "toy", "--dataset", dataset).startswith("no knowledge given: pass --knowledge URI")
 
 
 def test_knowledge_of_another_data_set(fails: Fails, folder: Path, knowledge: str, tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ def test_a_drawing_that_is_none(fails: Fails, made_index: str, tmp_path: Path) -
 
 def test_a_search_that_cannot_be(fails: Fails, made_index: str, run: str, drawing: Path, tmp_path: Path) -> None:
     assert "no index at" in fails(search, tmp_path / "nowhere", drawing)
-    assert fails(search, run, drawing) == f"{run} is a run, not a index"
+    assert fails(search, run, drawing) == f"{run} is a run, not an index"
     assert fails(search, made_index, drawing, "-k", "0") == "k must be at least 1, got 0"
     assert "invalid int value: 'ten'" in fails(search, made_index, drawing, "-k", "ten")
     assert fails(search, made_index, drawing, "--grid", "found.words").endswith("a picture's name ends in .png, .jpg or .webp")

@@ -214,13 +214,13 @@ def test_another_protocol_is_not_compared_until_the_champion_has_that_report_too
 
 def test_a_missing_index_or_one_of_another_run_is_bad_input(root, good, fair):
     before = everything(root)
-    with pytest.raises(InputError, match="no index: pass --index URI"):
+    with pytest.raises(InputError, match="no index given: pass --index URI"):
         promote._parse([good.report, "--root", str(root)])
     with pytest.raises(InputError, match="no index at"):
         do(Made(good.run, good.report, f"{good.index}0"), root)
     with pytest.raises(InputError, match=r"made by .*toy-fair, not by .*toy-good: pass as --index what .* prints"):
         do(Made(good.run, good.report, fair.index), root)
-    with pytest.raises(InputError, match="is a index, not a report"):
+    with pytest.raises(InputError, match="is an index, not a report"):
         do(Made(good.run, good.index, good.report), root)
     assert everything(root) == before
 

@@ -10,6 +10,7 @@ import pytest
 from pictures import drawing
 from PIL import Image, ImageOps
 
+from zsbir import artifacts
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.s3 import S3Folder
@@ -542,3 +543,50 @@ def test_sketches_that_are_light_on_dark_are_found_and_stored_dark_on_light_when
 def test_a_setting_that_is_newer_than_a_data_set_leaves_its_plan_as_it_was(folder):
     plans = [plan_dataset(config(**changes), open_tree(folder)).fingerprint for changes in ({}, {"invert_sketches": False})]
     assert plans[0] == plans[1] != plan_dataset(config(invert_sketches=True), open_tree(folder)).fingerprint
+
+
+def test_the_classes_of_each_split_and_what_was_passed_over_are_printed_at_the_end_and_shown_again(folder, tmp_path, capsys):
+    """Two classes lack a domain, a photo lies in no class's folder and another in a folder too deep."""
+    shutil.rmtree(folder / "sketch/ant")
+    shutil.rmtree(folder / "photo/elk")
+    shutil.copy(folder / "photo/cat/0.jpg", folder / "photo/loose.jpg")
+    (folder / "photo/dog/sub").mkdir()
+    (folder / "photo/dog/0.jpg").rename(folder / "photo/dog/sub/x.jpg")
+    for name in "fg":
+        shutil.copytree(folder / "photo/bee", folder / "photo" / name)
+        shutil.copytree(folder / "sketch/bee", folder / "sketch" / name)
+    words = [str(folder), "--unseen-classes", "cat", "--dev-classes", "bee", "--skip-incomplete", "--root", str(tmp_path / "root")]
+    uri = _parse(["folder", *words])
+    classes = """\
+split     classes     photos   sketches
+train           3         11          9
+dev             1          4          3
+unseen          1          4          3
+all             5         19         15
+unseen: cat
+  dog  train           3          3
+  f    train           4          3
+  g    train           4          3
+  bee  dev             4          3
+  cat  unseen          4          3
+"""
+    told = capsys.readouterr().err
+    passed = "4 a photo of a class without the other domain (--skip-incomplete)"
+    assert f"{classes}passed over: {passed}; 3 a sketch of a class without" in told
+    assert told.endswith("; 1 in a folder within that of its class: move it up; 1 not in the folder of a class\n")
+    assert "photo/loose.jpg" in told
+    assert "photo/dog/sub/x.jpg" in told
+    shown = artifacts._parse(["show", uri])
+    assert classes in f"{shown}\n"
+    assert "4 a photo of a class without the other domain (--skip-incomplete): photo/ant/0.jpg" in shown
+    assert _parse(["folder", *words]) == uri
+    assert classes in capsys.readouterr().err, "also where nothing has changed"
+
+
+def test_a_damaged_list_of_classes_hides_nothing_else_of_a_data_set(folder, tmp_path):
+    dataset = run(folder, tmp_path / "root")
+    dataset.file("classes.json").write_text("[]")
+    shown = artifacts._parse(["show", dataset.uri])
+    assert "not shown: " in shown
+    assert "classes.json differs from its manifest" in shown
+    assert "source fingerprint" in shown

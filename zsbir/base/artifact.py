@@ -44,6 +44,7 @@ from zsbir.base.manifest import (
 )
 from zsbir.base.storage import Folder, folder_name, is_remote, join, open_folder, split_file
 from zsbir.base.strict_json import parse_json
+from zsbir.base.text import with_article
 
 __all__ = ["MANIFEST", "SCHEMA_VERSION", "SHOWN_FROM_MB", "Artifact", "Draft", "FileEntry", "Kind", "Manifest", "draft", "exists"]
 
@@ -55,6 +56,7 @@ class Artifact:
     """
 
     def __init__(self, uri: str | Path, kind: Kind | None = None):
+        check_address(uri, kind or "artifact")
         self.folder = open_folder(uri)
         self.uri = self.folder.uri
         self.manifest = _read_manifest(self.folder, kind)
@@ -211,6 +213,15 @@ class Artifact:
         return f"Artifact({self.manifest.kind} {self.manifest.name} {self.digest[:12]} at {self.uri})"
 
 
+def check_address(uri: str | Path, what: str) -> None:
+    """Raise InputError for an empty address, as `"$(python -m zsbir.train ...)"` leaves it when that command fails.
+
+    An empty path would mean the working directory.
+    """
+    if isinstance(uri, str) and not uri.strip():
+        raise InputError(f"no {what} given: an empty address; did the command before fail?")
+
+
 def exists(uri: str | Path) -> bool:
     """Return whether a whole artifact lies at `uri`."""
     return open_folder(uri).size(MANIFEST) is not None
@@ -228,7 +239,7 @@ def _read_manifest(folder: Folder, kind: Kind | None) -> Manifest:
         found = "the folder exists, but has no manifest.json" if folder.names() else "no such folder"
         raise InputError(f"no {kind or 'artifact'} at {folder.uri!r}: {found}") from None
     if kind and manifest.kind != kind:
-        raise InputError(f"{folder.uri} is a {manifest.kind}, not a {kind}")
+        raise InputError(f"{folder.uri} is {with_article(manifest.kind)}, not {with_article(kind)}")
     return manifest
 
 

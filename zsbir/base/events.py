@@ -140,7 +140,7 @@ class Progress:
         share = f"{self._done}/{self._total}" if self._total else f"{self._done}"
         left = f", {tqdm.format_interval((self._total - self._done) / rate)} left" if self._total and rate else ""
         tail = f", {self._suffix}" if self._suffix else ""
-        _print_line(f"{self._label} {share} {self._units}, {rate:.1f}/s{left}{tail}", self._stream)
+        _print_line(f"{self._label} {share} {self._units}, {rate:.1f} {self._units}/s{left}{tail}", self._stream)
 
     def close(self) -> None:
         """Remove the bar, and print one line that says how much was done and how fast."""
@@ -150,7 +150,7 @@ class Progress:
         if self._done > self._start and not self._quiet:
             elapsed_s = time.monotonic() - self._began
             done = self._done - self._start
-            line = f"{self._label}: {done} {self._units} in {elapsed_s:.1f} s ({done / max(elapsed_s, 1e-9):.1f}/s)"
+            line = f"{self._label}: {done} {self._units} in {elapsed_s:.1f} s ({done / max(elapsed_s, 1e-9):.1f} {self._units}/s)"
             _print_line(line, self._stream)
 
     def __enter__(self) -> Self:

@@ -35,6 +35,16 @@ def clean_lines(text: object) -> str:
     return "\n".join(map(clean, str(text).split("\n")))
 
 
+_UNCOUNTED = frozenset({"knowledge", "weights"})
+
+
+def with_article(noun: str) -> str:
+    """Return the name of a kind of artifact with its indefinite article: "an index", "a run"; "knowledge" has none."""
+    if noun in _UNCOUNTED:
+        return noun
+    return f"{'an' if noun[:1].lower() in set('aeio') else 'a'} {noun}"
+
+
 def _visible(character: str) -> str:
     if unicodedata.category(character) not in _HIDDEN or character in _JOINERS:
         return character

@@ -64,6 +64,12 @@ class PassedOver:
         return sorted(self._paths.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
+def passed_over_text(facts: list[dict[str, Any]]) -> str:
+    """Return `PassedOver.facts` in one line: how many for which reason."""
+    shown = [f"{fact['count']:,} {fact['reason']}" for fact in facts[:_REASONS_SHOWN]]
+    return "; ".join([*shown, "..."] if len(facts) > len(shown) else shown)
+
+
 def format_facts(facts: list[dict[str, Any]]) -> str:
     """Return `PassedOver.facts`, as a manifest records them, as lines of a table: count, reason, and paths as examples."""
     shown = facts[:_REASONS_SHOWN]

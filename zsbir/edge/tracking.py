@@ -233,9 +233,19 @@ def _log_files(client: MlflowClient, run_id: str, files: Mapping[str, Path], sub
 
 
 def log_report(
-    uri: str, experiment: str, run_key: str, *, metrics: Mapping[str, float], files: Mapping[str, Path], step: int
+    uri: str,
+    experiment: str,
+    run_key: str,
+    *,
+    metrics: Mapping[str, float],
+    files: Mapping[str, Path],
+    step: int,
+    folder: str = "report",
 ) -> None:
-    """Log a report's metrics and files to the MLflow run of its training; create a run of that key if there is none."""
+    """Log a report's metrics and files to the MLflow run of its training; create a run of that key if there is none.
+
+    folder: of the files, among the run's artifacts.
+    """
 
     def log() -> None:
         client = open_client(uri)
@@ -247,7 +257,7 @@ def log_report(
             client.set_terminated(run_id)
         now_ms = int(time.time() * 1000)
         client.log_batch(run_id, [Metric(name, float(value), now_ms, step) for name, value in metrics.items()])
-        _log_files(client, run_id, files, "report")
+        _log_files(client, run_id, files, folder)
 
     prepare_store(uri, experiment)
     try:

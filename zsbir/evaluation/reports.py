@@ -6,6 +6,7 @@ whoever shows an interval makes it anew of these.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,18 @@ def report_interval(report: Artifact, model: str, metric: str) -> Interval | Non
     return interval_over_classes(values_of(report, model, metric), labels_of(report))
 
 
+def relevant_of(report: Artifact) -> dict[int, int]:
+    """Return how many queries have how many relevant photos: {photos: queries}; empty for a report without a table by class."""
+    if "per_class.parquet" not in report.manifest.files:
+        return {}
+    table = _columns(report, ("model", "queries", "relevant"), "per_class.parquet")
+    counts: Counter[int] = Counter()
+    for model, queries, relevant in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+        if model == TRAINED and isinstance(queries, int) and isinstance(relevant, int) and queries > 0 <= relevant:
+            counts[relevant] += queries
+    return dict(counts)
+
+
 def interval_text(interval: Interval | None, classes: int) -> str:
     """Return an interval for people, within [0, 1], with what it is over; where there is none, why."""
     if interval is None:
@@ -54,7 +67,7 @@ def interval_text(interval: Interval | None, classes: int) -> str:
     return f"95 % interval over {classes} classes {max(interval.low, 0):.3f} to {min(interval.high, 1):.3f}"
 
 
-def _columns(report: Artifact, names: tuple[str, ...]) -> Any:
+def _columns(report: Artifact, names: tuple[str, ...], file: str = "per_query.parquet") -> Any:
     from zsbir.base.parquet import read_table  # loaded here: command lines that open no report read this module's callers
 
-    return read_table(report.verified("per_query.parquet"), dict.fromkeys(names), report.address("per_query.parquet"))
+    return read_table(report.verified(file), dict.fromkeys(names), report.address(file))

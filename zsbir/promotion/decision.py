@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from zsbir.base.artifact import Artifact
 from zsbir.promotion.gate import Comparison, label_of, protocol_of
+from zsbir.promotion.two_sets import TwoSets
 
 if TYPE_CHECKING:
     from zsbir.promotion.index_check import Verdict
@@ -64,7 +65,7 @@ class Decision:
 
     outcome: Literal["passed", "refused", "undecided", "forced"]
     why: str
-    comparison: Comparison | None
+    comparison: Comparison | TwoSets | None
     trial: Verdict
     force_reason: str = ""
 
@@ -84,12 +85,14 @@ class Decision:
             return "make its index again with python -m zsbir.index"
         if self.outcome == "undecided":
             if self.comparison and self.comparison.classes < 2:
-                return "evaluate on a data set with more unseen classes"
+                return self.comparison.more_classes()
+            if self.comparison and self.comparison.spread_known:
+                return "train more seeds by the commands above, or allow a larger loss on the champion's data with --max-loss"
             return "train more seeds by the commands above, or pass the standard deviation over seeds as --seed-spread"
         return 'to promote it all the same, add --force --reason "..."'
 
 
-def decide(comparison: Comparison | None, why: str, trial: Verdict, *, min_recall: float, force_reason: str) -> Decision:
+def decide(comparison: Comparison | TwoSets | None, why: str, trial: Verdict, *, min_recall: float, force_reason: str) -> Decision:
     """Decide by the comparison and the recall check. Forcing overrides the comparison alone: an index can be made again."""
     if not trial.passed(min_recall):
         why = f"the index failed its recall check: {trial.reason()}; at least {min_recall:g} is asked for. {why}"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, runtime_checkable
+from typing import Protocol as Interface
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -34,6 +35,12 @@ class GateConfig(Config):
         "", description=f"one of {', '.join(METRICS)}; with /macro after it: the mean over classes; none: the protocol's own"
     )
     margin: float = Field(0.0, ge=0, lt=1, description="gain above which the interval's lower bound must lie")
+    max_loss: float = Field(
+        0.03,
+        ge=0,
+        lt=1,
+        description="where the champion was trained on other data: loss on its data that the interval must exclude",
+    )
     level: float = Field(0.95, gt=0, lt=1, description="of the interval of the gain, over classes and seeds")
     seed_spread: float | None = Field(
         None,
@@ -83,11 +90,24 @@ class Comparison:
 
     def reason(self) -> str:
         """Return the verdict in one sentence, with its numbers."""
+        return f"{self.numbers()}; {self._conclusion()}"
+
+    def numbers(self) -> str:
+        """Return means, gain and interval in one sentence, without a verdict."""
         means = f"{self.metric} {self.challenger_mean:.4f} against {self.opponent_mean:.4f} of {self.opponent}"
         interval = f"{100 * self.level:g} % interval {self.low:+.4f} to {self.high:+.4f} over {_count(self.classes, 'class', 'es')}"
         other = f" against {self.opponent_seeds}" if self.opponent_seeds else ""
         seeds = f"{_count(self.seeds, 'seed', 's')}{other}; {self.spread.text() if self.spread else 'spread of seeds not known'}"
-        return f"{means}, gain {self.difference:+.4f}, {interval} ({self.protocol}; {seeds}); {self._conclusion()}"
+        return f"{means}, gain {self.difference:+.4f}, {interval} ({self.protocol}; {seeds})"
+
+    @property
+    def spread_known(self) -> bool:
+        """Whether the interval holds how far seeds spread."""
+        return self.spread is not None
+
+    def more_classes(self) -> str:
+        """Return what the user can do where there are too few classes to compare."""
+        return "evaluate on a data set with more unseen classes"
 
     def as_json(self) -> dict[str, Any]:
         """Return all numbers and the verdict as plain values."""
@@ -151,7 +171,23 @@ def compare(
     )
 
 
-def hardest(found: Sequence[tuple[Comparison | None, str]]) -> tuple[Comparison | None, str]:
+@runtime_checkable
+class Judged(Interface):
+    """What came of a comparison, on one data set or on two."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the challenger passes."""
+
+    @property
+    def low(self) -> float:
+        """The lower bound of its gain."""
+
+
+Result = TypeVar("Result", bound=Judged)
+
+
+def hardest(found: Sequence[tuple[Result | None, str]]) -> tuple[Result | None, str]:
     """Return, of comparisons with several opponents, the one against which a challenger does worst: it has to beat each of them.
 
     found: each with its reason in words; None for an opponent that it cannot be compared with, which comes first.
@@ -221,11 +257,10 @@ def check_comparable(challenger: Artifact, champion: Artifact, *, whose: str = "
             f" and pass what it prints {'as --champion-report' if whose == 'champion' else 'in its place'}"
         )
     mine, other = (report.manifest.inputs["dataset"]["digest"] for report in (challenger, champion))
-    if mine != other:
-        # `evaluate` measures a run only on the data set that it was trained on, so no command compares these two.
+    if mine != other:  # a champion of other data is compared by `zsbir.promotion.two_sets`
         raise InputError(
-            f"the challenger was measured on data {mine[:16]}, the {whose} on {other[:16]}: their queries differ; train the"
-            f" challenger on {champion.manifest.inputs['dataset']['uri']}, or promote it with --force --reason"
+            f"the challenger was measured on data {mine[:16]}, the {whose} on {other[:16]}: their queries differ; pass reports of"
+            " one data set for all seeds of a side"
         )
     if queries_of(challenger) != queries_of(champion):
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from zsbir.base import events
 from zsbir.base.artifact import Artifact, exists
@@ -90,12 +91,18 @@ def earlier_spread(tags: Mapping[str, str], metric: str, report: Artifact, *, so
     None where it had one seed a side, was by another metric or of other data than this report, or the tag holds something else.
     """
     try:
-        numbers = parse_json((tags.get("gate_numbers") or "{}").encode())
-        spread = numbers.get("spread") or {}
-        same = numbers.get("metric") == metric and numbers.get("dataset_digest") == report.manifest.inputs["dataset"]["digest"]
-        if not same or spread.get("source") != ESTIMATED:
-            return None
-        found = SeedSpread(float(spread["sd"]), int(spread["seeds"]), source)
+        recorded = parse_json((tags.get("gate_numbers") or "{}").encode())
+        found = [_estimated(numbers, metric, report, source) for numbers in (recorded, recorded.get("on_champion_data") or {})]
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+    return next((spread for spread in found if spread), None)
+
+
+def _estimated(numbers: Mapping[str, Any], metric: str, report: Artifact, source: str) -> SeedSpread | None:
+    """Return the spread in the numbers of one comparison: None if it was by another metric, on other data, or of single seeds."""
+    spread = numbers.get("spread") or {}
+    same = numbers.get("metric") == metric and numbers.get("dataset_digest") == report.manifest.inputs["dataset"]["digest"]
+    if not same or spread.get("source") != ESTIMATED:
+        return None
+    found = SeedSpread(float(spread["sd"]), int(spread["seeds"]), source)
     return found if 0 <= found.sd < 1 and found.seeds > 1 else None

@@ -38,7 +38,9 @@ def check_has_knowledge(config: TrainConfig, *, given: bool) -> None:
     """Raise FieldError for a training that is to preserve knowledge and gets none."""
     if config.weight_preservation and not given:
         raise FieldError(
-            "knowledge", "no knowledge: pass --knowledge URI, as python -m zsbir.teacher prints it, or --weight-preservation 0"
+            "knowledge",
+            "no knowledge given: pass --knowledge URI, as python -m zsbir.teacher prints it (if you did, did the command before"
+            " fail?), or --weight-preservation 0",
         )
 
 

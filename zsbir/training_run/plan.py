@@ -74,7 +74,9 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     check_workers(config, settings.num_workers, settings.gpus_per_worker)
     _check_lasting(settings)
     if not uris.dataset:
-        raise InputError("no data set: pass --dataset URI, as python -m zsbir.ingest prints it")
+        raise InputError(
+            "no dataset given: pass --dataset URI, as python -m zsbir.ingest prints it; if you did, did the command before fail?"
+        )
     dataset = Artifact(uris.dataset, "dataset")
     knowledge = Artifact(uris.knowledge, "knowledge") if uris.knowledge else None
     check_has_knowledge(config, given=knowledge is not None)

@@ -359,7 +359,7 @@ def test_what_a_newer_version_wrote_is_refused_and_the_way_out_is_named(tmp_path
 
 def test_an_artifact_of_another_kind_is_refused_by_both_names(tmp_path):
     made = write(tmp_path)
-    with pytest.raises(InputError, match=r"abc is a index, not a run"):
+    with pytest.raises(InputError, match=r"abc is an index, not a run"):
         Artifact(made.uri, "run")
 
 

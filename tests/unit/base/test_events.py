@@ -35,8 +35,8 @@ def test_without_a_terminal_progress_is_plain_lines_with_rate_and_time_left(monk
     *lines, last = stream.getvalue().splitlines()
     assert len(lines) == 3
     for line in lines:
-        assert re.fullmatch(r"embed \d+/300 images, \d+\.\d/s, \d\d:\d\d left, loss 0\.5", line), line
-    assert re.fullmatch(r"embed: 150 images in 0\.\d s \(\d+\.\d/s\)", last), last
+        assert re.fullmatch(r"embed \d+/300 images, \d+\.\d images/s, \d\d:\d\d left, loss 0\.5", line), line
+    assert re.fullmatch(r"embed: 150 images in 0\.\d s \(\d+\.\d images/s\)", last), last
     assert "\r" not in stream.getvalue()
 
 
@@ -46,7 +46,7 @@ def test_time_left_is_what_the_rate_says(monkeypatch):
     progress = Progress("train", total=1000, unit="step", stream=stream)
     time.sleep(0.2)
     progress.advance(1)
-    found = re.fullmatch(r"train 1/1000 steps, (\d+\.\d)/s, (\d+):(\d\d) left\n", stream.getvalue())
+    found = re.fullmatch(r"train 1/1000 steps, (\d+\.\d) steps/s, (\d+):(\d\d) left\n", stream.getvalue())
     rate, left_s = float(found[1]), 60 * int(found[2]) + int(found[3])
     assert 0 < rate <= 5.0
     assert left_s >= 999 * 0.2 - 1
@@ -60,7 +60,7 @@ def test_a_resumed_count_starts_where_it_was_and_its_rate_counts_only_what_was_d
         progress.advance(1)
     first, last = stream.getvalue().splitlines()
     assert first.startswith("train 90001/100000 steps, ")
-    assert float(re.search(r"(\d+\.\d)/s", first)[1]) <= 10
+    assert float(re.search(r"(\d+\.\d) \w+/s", first)[1]) <= 10
     assert last.startswith("train: 1 steps in ")
 
 
@@ -112,7 +112,7 @@ def test_plain_lines_can_be_asked_for_on_a_terminal(terminal, monkeypatch):
     stream, shown = terminal
     with Progress("embed", total=4, unit="image", stream=stream) as progress:
         progress.advance(4)
-    assert re.fullmatch(r"embed: 4 images in \d+\.\d s \(\d+\.\d/s\)\r\n", shown())
+    assert re.fullmatch(r"embed: 4 images in \d+\.\d s \(\d+\.\d images/s\)\r\n", shown())
 
 
 def test_track_gives_the_items_and_counts_them(capsys):
@@ -157,3 +157,10 @@ def test_a_process_that_does_a_part_of_anothers_work_prints_its_warnings_alone_w
         progress.advance(3)
     warn("not all of this run reached MLflow")
     assert capsys.readouterr().err == "warning: trial 3: not all of this run reached MLflow\n"
+
+
+def test_a_rate_has_its_unit():
+    stream = io.StringIO()
+    with Progress("upload", total=345, unit="MB", stream=stream) as progress:
+        progress.advance(345)
+    assert re.fullmatch(r"upload: 345 MB in \d+\.\d s \(\d+\.\d MB/s\)\n", stream.getvalue())

@@ -1,12 +1,14 @@
 """Text from elsewhere is printed without giving orders to the terminal."""
 
 import unicodedata
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsbir.base.text import clean, clean_lines
+from zsbir.base.manifest import Kind
+from zsbir.base.text import clean, clean_lines, with_article
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,9 @@ def test_no_cleaned_text_holds_a_control_and_all_can_be_encoded(text: str):
     }
     shown.encode()
     assert clean(shown) == shown
+
+
+def test_each_kind_of_artifact_has_its_article():
+    kinds = get_args(Kind)
+    assert [with_article(kind) for kind in kinds if kind[0] in "aeiou"] == ["an index", "an export"]
+    assert (with_article("run"), with_article("knowledge"), with_article("weights")) == ("a run", "knowledge", "weights")

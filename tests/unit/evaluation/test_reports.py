@@ -7,12 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from zsbir import evaluate
 from zsbir.base.artifact import draft
 from zsbir.base.errors import InputError
 from zsbir.evaluation.intervals import Interval, interval_over_classes
 from zsbir.evaluation.metrics import METRICS, evaluate_embeddings
+from zsbir.evaluation.report_table import table
 from zsbir.evaluation.reports import interval_text, labels_of, queries_of, report_interval, values_of
+from zsbir.evaluation_run.report import figures
+from zsbir.evaluation_run.trial import Subject
 
 LABELS = np.repeat(np.arange(4), 10)
 VALUES = np.repeat([0.2, 0.4, 0.5, 0.9], 10)
@@ -44,22 +46,22 @@ def test_the_table_of_an_old_report_has_intervals_over_classes(tmp_path):
     report, expected = old_report(tmp_path), interval_over_classes(VALUES, LABELS)
     assert report_interval(report, "trained", "map_all") == expected
     assert expected.high - expected.low > 2 * (0.58 - 0.42), "what report.json says is too narrow"
-    lines = evaluate.table(report).splitlines()
+    lines = table(report).splitlines()
     assert f"trained: map_all 0.500, 95 % interval over 4 classes {max(expected.low, 0):.3f} to {expected.high:.3f}" in lines
-    assert lines[1].split() == ["map_all", "map_all_voc", "map_at_200_min", "map_at_200_min_voc", "p_at_100", "p_at_200"]
+    assert lines[1].split() == ["map_all", "map_all_voc", "map_at_200_min†", "map_at_200_min_voc†", "p_at_100†", "p_at_200†"]
 
 
 def test_a_single_class_has_no_interval_and_the_table_says_so(tmp_path):
     report = old_report(tmp_path, labels=np.full(10, 3), values=np.linspace(0.1, 0.9, 10))
     assert report_interval(report, "trained", "map_all") is None
-    assert "trained: map_all 0.500, no interval: one class says nothing about others" in evaluate.table(report)
+    assert "trained: map_all 0.500, no interval: one class says nothing about others" in table(report)
 
 
 def test_report_json_has_an_interval_of_every_mean():
     random = np.random.default_rng(0)
     labels = np.arange(30) % 5
     result = evaluate_embeddings(random.normal(size=(30, 8)), labels, random.normal(size=(60, 8)), np.arange(60) % 5)
-    found = evaluate._figures(evaluate.Subject("trained", np.zeros((30, 8)), np.zeros((60, 8)), result))
+    found = figures(Subject("trained", np.zeros((30, 8)), np.zeros((60, 8)), result))
     for name in result.summary():
         assert found[f"{name}_low95"] - 1e-12 < found[name] < found[f"{name}_high95"] + 1e-12
         assert found[f"{name}_low95"] == result.interval(name).low
@@ -69,7 +71,7 @@ def test_report_json_has_an_interval_of_every_mean():
 
 def test_report_json_of_a_single_class_has_null_for_its_bounds():
     result = evaluate_embeddings(np.eye(3), np.zeros(3, int), np.eye(3), np.array([0, 0, 1]))
-    found = evaluate._figures(evaluate.Subject("trained", np.zeros((3, 3)), np.zeros((3, 3)), result))
+    found = figures(Subject("trained", np.zeros((3, 3)), np.zeros((3, 3)), result))
     assert found["map_all_low95"] is None
     json.dumps(found, allow_nan=False)
 

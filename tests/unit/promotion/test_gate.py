@@ -5,68 +5,21 @@ import math
 import statistics
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from made_up import BASE, CLASSES, QUERIES, class_gains, report
 
 from zsbir.base.artifact import draft
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError
-from zsbir.evaluation.metrics import METRICS
 from zsbir.promotion.gate import GateConfig, compare
 from zsbir.promotion.seeds import SeedSpread
 
-QUERIES, CLASSES = 60, 5
 ALIKE = SeedSpread(0.0, 0, "given")
-BASE = np.random.default_rng(7).uniform(0.2, 0.8, QUERIES)
-
-
-class Asked(Config):
-    protocol: str
-
-
-def report(
-    folder,
-    name,
-    trained,
-    *,
-    frozen=BASE,
-    label="zero_shot v1",
-    protocol="zero_shot",
-    data="d" * 64,
-    paths=None,
-    labels=None,
-    run=None,
-):
-    """A Report artifact with those values of every metric."""
-    columns = {
-        "path": paths or [f"sketch/{number:03}" for number in range(len(trained))],
-        "class_id": labels or [number % CLASSES for number in range(len(trained))],
-        "sha256": [f"{number:064x}" for number in range(len(trained))],
-    }
-    columns |= {f"{model}/{metric}": values for model, values in (("trained", trained), ("frozen", frozen)) for metric in METRICS}
-    with draft(folder / "reports" / name, "report", name) as work:
-        pq.write_table(pa.table(columns), work.file("per_query.parquet"))
-        return work.commit(
-            digest=name * 8,
-            config=Asked(protocol=protocol),
-            inputs={"run": run or {"uri": f"runs/{name}", "digest": name}, "dataset": {"uri": "datasets/toy/1", "digest": data}},
-            facts={"protocol": label},
-        )
 
 
 def judged(challenger, champion, *, recorded=ALIKE, **config):
     """The comparison of one report a side; recorded: how far seeds spread."""
     return compare([challenger], [champion], GateConfig.of(config), opponent="the champion", recorded=recorded)
-
-
-def class_gains(gains, seed=0, spread=0.02):
-    """A gain for each query: its class's own, and noise that averages out in each class."""
-    random = np.random.default_rng(seed)
-    noise = random.normal(0, spread, QUERIES)
-    labels = np.arange(QUERIES) % CLASSES
-    means = np.bincount(labels, weights=noise) / np.bincount(labels)
-    return np.asarray(gains)[labels] + noise - means[labels]
 
 
 def test_the_interval_is_student_s_over_the_gains_of_classes(tmp_path):

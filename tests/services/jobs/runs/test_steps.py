@@ -29,7 +29,7 @@ WORKS = {
     "pretrain": ("zsbir.pretrain", "pretrain", ("config", "settings")),
     "teacher": ("zsbir.teacher", "teach", ("dataset", "config", "settings")),
     "train": ("zsbir.train", "train", ("config", "uris", "settings")),
-    "evaluate": ("zsbir.evaluate", "evaluate", ("run", "config", "settings")),
+    "evaluate": ("zsbir.evaluate", "evaluate", ("run", "config", "settings", "on")),
     "index": ("zsbir.index", "build_index", ("run", "config", "settings")),
     "sweep": ("tuning.__main__", "sweep", ("request",)),
 }
