@@ -163,7 +163,9 @@ def _comparison(
     named = named_for([release.tags for release in opponents], request.champion_reports)
     rivals: list[Release | None] = [*opponents] or [None]
     pairs = zip(rivals, named, strict=True)
-    found = [_compare_with(candidate, rival, request, config, settings, named=reports) for rival, reports in pairs]
+    found: list[tuple[Comparison | TwoSets | None, str]] = [
+        _compare_with(candidate, rival, request, config, settings, named=reports) for rival, reports in pairs
+    ]
     return hardest(found)
 
 

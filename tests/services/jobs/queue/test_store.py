@@ -134,7 +134,6 @@ def test_what_the_models_of_a_job_stand_for_is_recorded_once(store, lease, clock
         store.record_models(replace(lease, epoch=lease.epoch - 1), second, {"run": "x"})
 
 
-@pytest.mark.parametrize("cause", RETRY_LIMITS)
 @pytest.mark.parametrize("cause", sorted(set(RETRY_LIMITS) - OUTAGES))
 def test_an_attempt_is_tried_again_as_often_as_its_cause_allows(store, lease, clock, cause):
     job = submit(store)
