@@ -32,11 +32,11 @@ from zsbir.base.storage import default_root
 from zsbir.promotion.address import DEFAULT_MODEL, MODEL_PATTERN, is_model_name
 from zsbir.promotion.card import Subject, card, card_text
 from zsbir.promotion.decision import Candidate, Decision, decide
-from zsbir.promotion.gate import Comparison, GateConfig, compare, hardest, protocol_of
+from zsbir.promotion.gate import Comparison, GateConfig, compare, protocol_of
 from zsbir.promotion.listing import row, shown
 from zsbir.promotion.opponent import champion_reports, earlier_spread, named_for
 from zsbir.promotion.seeds import SeedSpread, more_seeds, run_of
-from zsbir.promotion.two_sets import TwoSets, check_own_data, compare_on_both, of_other_data
+from zsbir.promotion.two_sets import TwoSets, check_own_data, compare_on_both, hardest, of_other_data
 from zsbir.recipes import RECIPES, measured_spread, recipe
 from zsbir.storage_admin.tables import table
 from zsbir.training.config import TrainConfig

@@ -264,3 +264,12 @@ def _set_json(part: EvaluationSet) -> dict[str, Any]:
         "gallery": len(left.gallery),
         "left_out": left.out.as_json(),
     }
+
+
+def hardest(found: Sequence[tuple[Comparison | TwoSets | None, str]]) -> tuple[Comparison | TwoSets | None, str]:
+    """Return, of comparisons with several opponents, the one against which a challenger does worst: it has to beat each of them.
+
+    found: each with its reason in words; None for an opponent that it cannot be compared with, which comes first.
+    """
+    order: tuple[Verdict, ...] = ("refused", "undecided", "passed")
+    return min(found, key=lambda each: (order.index(each[0].verdict), each[0].low) if each[0] else (-1, 0.0))
