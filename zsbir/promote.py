@@ -32,11 +32,11 @@ from zsbir.base.storage import default_root
 from zsbir.promotion.address import DEFAULT_MODEL, MODEL_PATTERN, is_model_name
 from zsbir.promotion.card import Subject, card, card_text
 from zsbir.promotion.decision import Candidate, Decision, decide
-from zsbir.promotion.gate import Comparison, GateConfig, compare, hardest, protocol_of
+from zsbir.promotion.gate import GateConfig, compare, protocol_of
 from zsbir.promotion.listing import row, shown
 from zsbir.promotion.opponent import champion_reports, earlier_spread, named_for
 from zsbir.promotion.seeds import SeedSpread, more_seeds, run_of
-from zsbir.promotion.two_sets import TwoSets, check_own_data, compare_on_both, of_other_data
+from zsbir.promotion.two_sets import Outcome, check_own_data, compare_on_both, hardest, of_other_data
 from zsbir.recipes import RECIPES, measured_spread, recipe
 from zsbir.storage_admin.tables import table
 from zsbir.training.config import TrainConfig
@@ -154,7 +154,7 @@ def _older_champions(candidate: Candidate, settings: Settings) -> list[Release]:
 
 def _comparison(
     candidate: Candidate, opponents: Sequence[Release], request: PromotionRequest, config: PromoteConfig, settings: Settings
-) -> tuple[Comparison | TwoSets | None, str]:
+) -> tuple[Outcome | None, str]:
     """Compare a candidate with each opponent, or with its own frozen backbone if there is none.
 
     Return the numbers against the one that is hardest to beat, and the same in words. Where two models cannot be compared: None and
@@ -174,7 +174,7 @@ def _compare_with(
     settings: Settings,
     *,
     named: Sequence[str],
-) -> tuple[Comparison | TwoSets | None, str]:
+) -> tuple[Outcome | None, str]:
     """Compare a candidate with one champion, or (None) with its own frozen backbone. named: reports to use in place of its own."""
     try:
         others = champion_reports(champion.uri, champion.tags, named, root=settings.root) if champion else []
@@ -199,7 +199,7 @@ def _compared(
     others: list[Artifact],
     config: PromoteConfig,
     settings: Settings,
-) -> Comparison | TwoSets:
+) -> Outcome:
     """Compare a candidate with reports of its opponent: on their common data, or on both data sets where there is none."""
     for report in (*candidate.reports, *others):
         check_own_data(report)

@@ -46,7 +46,7 @@ class Trial:
     @property
     def foreign(self) -> bool:
         """Whether the data set is not the one that the run was trained on."""
-        return self.dataset.digest != self.run.manifest.inputs["dataset"]["digest"]
+        return bool(self.dataset.digest != self.run.manifest.inputs["dataset"]["digest"])
 
     @property
     def restricted(self) -> bool:

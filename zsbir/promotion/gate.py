@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, runtime_checkable
-from typing import Protocol as Interface
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -169,31 +168,6 @@ def compare(
         level=config.level,
         margin=config.margin,
     )
-
-
-@runtime_checkable
-class Judged(Interface):
-    """What came of a comparison, on one data set or on two."""
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the challenger passes."""
-
-    @property
-    def low(self) -> float:
-        """The lower bound of its gain."""
-
-
-Result = TypeVar("Result", bound=Judged)
-
-
-def hardest(found: Sequence[tuple[Result | None, str]]) -> tuple[Result | None, str]:
-    """Return, of comparisons with several opponents, the one against which a challenger does worst: it has to beat each of them.
-
-    found: each with its reason in words; None for an opponent that it cannot be compared with, which comes first.
-    """
-    order: tuple[Verdict, ...] = ("refused", "undecided", "passed")
-    return min(found, key=lambda each: (order.index(each[0].verdict), each[0].low) if each[0] else (-1, 0.0))
 
 
 def _gain(

@@ -12,11 +12,11 @@ from simulations.growing import lower_bounds, passes
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.promotion.decision import decide
-from zsbir.promotion.gate import GateConfig, hardest
+from zsbir.promotion.gate import GateConfig
 from zsbir.promotion.index_check import Verdict
 from zsbir.promotion.opponent import earlier_spread
 from zsbir.promotion.seeds import SeedSpread
-from zsbir.promotion.two_sets import compare_on_both
+from zsbir.promotion.two_sets import compare_on_both, hardest
 
 UNSEEN = ("bat", "cup", "fan", "hat", "jug")
 STEADY = SeedSpread(0.0, 0, "given")
