@@ -27,16 +27,16 @@ from pydantic import Field
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config
-from zsbir.base.errors import Declined, InputError, RunError
+from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import default_root
 from zsbir.promotion.address import DEFAULT_MODEL, MODEL_PATTERN, is_model_name
 from zsbir.promotion.card import Subject, card, card_text
 from zsbir.promotion.decision import Candidate, Decision, decide
-from zsbir.promotion.gate import Comparison, GateConfig, compare, protocol_of
+from zsbir.promotion.gate import GateConfig, compare, protocol_of
 from zsbir.promotion.listing import row, shown
 from zsbir.promotion.opponent import champion_reports, earlier_spread, named_for
 from zsbir.promotion.seeds import SeedSpread, more_seeds, run_of
-from zsbir.promotion.two_sets import TwoSets, check_own_data, compare_on_both, hardest, of_other_data
+from zsbir.promotion.two_sets import Outcome, check_own_data, compare_on_both, hardest, of_other_data
 from zsbir.recipes import RECIPES, measured_spread, recipe
 from zsbir.storage_admin.tables import table
 from zsbir.training.config import TrainConfig
@@ -154,7 +154,7 @@ def _older_champions(candidate: Candidate, settings: Settings) -> list[Release]:
 
 def _comparison(
     candidate: Candidate, opponents: Sequence[Release], request: PromotionRequest, config: PromoteConfig, settings: Settings
-) -> tuple[Comparison | TwoSets | None, str]:
+) -> tuple[Outcome | None, str]:
     """Compare a candidate with each opponent, or with its own frozen backbone if there is none.
 
     Return the numbers against the one that is hardest to beat, and the same in words. Where two models cannot be compared: None and
@@ -163,10 +163,7 @@ def _comparison(
     named = named_for([release.tags for release in opponents], request.champion_reports)
     rivals: list[Release | None] = [*opponents] or [None]
     pairs = zip(rivals, named, strict=True)
-    found: list[tuple[Comparison | TwoSets | None, str]] = [
-        _compare_with(candidate, rival, request, config, settings, named=reports) for rival, reports in pairs
-    ]
-    return hardest(found)
+    return hardest([_compare_with(candidate, rival, request, config, settings, named=reports) for rival, reports in pairs])
 
 
 def _compare_with(
@@ -177,7 +174,7 @@ def _compare_with(
     settings: Settings,
     *,
     named: Sequence[str],
-) -> tuple[Comparison | TwoSets | None, str]:
+) -> tuple[Outcome | None, str]:
     """Compare a candidate with one champion, or (None) with its own frozen backbone. named: reports to use in place of its own."""
     try:
         others = champion_reports(champion.uri, champion.tags, named, root=settings.root) if champion else []
@@ -202,7 +199,7 @@ def _compared(
     others: list[Artifact],
     config: PromoteConfig,
     settings: Settings,
-) -> Comparison | TwoSets:
+) -> Outcome:
     """Compare a candidate with reports of its opponent: on their common data, or on both data sets where there is none."""
     for report in (*candidate.reports, *others):
         check_own_data(report)
@@ -265,7 +262,7 @@ def _preview(candidate: Candidate, champion: Release | None, decision: Decision,
     """Return what a dry run says. Raises RunError where the model would not be promoted."""
     _log_decision(decision)
     if not decision.promotes:
-        raise Declined(f"would be {decision.outcome}: {decision.why}")
+        raise RunError(f"would be {decision.outcome}: {decision.why}")
     rank = f"in place of {champion.uri}" if champion else "as its first champion"
     return f"would be promoted ({decision.outcome}): {candidate.run.uri} to {model}, {rank}"
 
@@ -282,7 +279,7 @@ def _carry_out(releases: Releases, champion: Release | None, candidate: Candidat
     _log_decision(decision)
     if not decision.promotes:
         releases.set_challenger(release)
-        raise Declined(f"{decision.outcome}: {decision.why}. {release.uri} is recorded as challenger; {decision.way_out()}")
+        raise RunError(f"{decision.outcome}: {decision.why}. {release.uri} is recorded as challenger; {decision.way_out()}")
     releases.set_champion(release, champion)
     events.say(f"{release.uri} is champion now" + (f", in place of {champion.uri}" if champion else ""))
     return release.uri
@@ -322,7 +319,7 @@ def _update_index(
         return champion.uri
     trial = _check_index(candidate, config)
     if not trial.passed(config.min_recall):
-        raise Declined(
+        raise RunError(
             f"refused: the new index failed its recall check: {trial.reason()}; make it again with python -m zsbir.index"
         )
     if request.dry_run:

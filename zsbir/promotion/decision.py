@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from zsbir.base.artifact import Artifact
-from zsbir.promotion.gate import Comparison, label_of, protocol_of
-from zsbir.promotion.two_sets import TwoSets
+from zsbir.promotion.gate import label_of, protocol_of
+from zsbir.promotion.two_sets import Outcome
 
 if TYPE_CHECKING:
     from zsbir.promotion.index_check import Verdict
@@ -65,7 +65,7 @@ class Decision:
 
     outcome: Literal["passed", "refused", "undecided", "forced"]
     why: str
-    comparison: Comparison | TwoSets | None
+    comparison: Outcome | None
     trial: Verdict
     force_reason: str = ""
 
@@ -92,7 +92,7 @@ class Decision:
         return 'to promote it all the same, add --force --reason "..."'
 
 
-def decide(comparison: Comparison | TwoSets | None, why: str, trial: Verdict, *, min_recall: float, force_reason: str) -> Decision:
+def decide(comparison: Outcome | None, why: str, trial: Verdict, *, min_recall: float, force_reason: str) -> Decision:
     """Decide by the comparison and the recall check. Forcing overrides the comparison alone: an index can be made again."""
     if not trial.passed(min_recall):
         why = f"the index failed its recall check: {trial.reason()}; at least {min_recall:g} is asked for. {why}"

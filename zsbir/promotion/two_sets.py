@@ -149,6 +149,19 @@ class TwoSets:
         return f"a loss of {self.max_loss:g} or more there is not excluded"
 
 
+Outcome = Comparison | TwoSets
+"""What comes of comparing two trainings, on common data or on the data of either."""
+
+
+def hardest(found: Sequence[tuple[Outcome | None, str]]) -> tuple[Outcome | None, str]:
+    """Return, of comparisons with several opponents, the one against which a challenger does worst: it has to beat each of them.
+
+    found: each with its reason in words; None for an opponent that it cannot be compared with, which comes first.
+    """
+    order: tuple[Verdict, ...] = ("refused", "undecided", "passed")
+    return min(found, key=lambda each: (order.index(each[0].verdict), each[0].low) if each[0] else (-1, 0.0))
+
+
 def not_worse(found: Comparison, max_loss: float) -> Verdict:
     """Return whether a model is shown not to lose `max_loss` or more, is shown to lose it (refused), or neither."""
     if found.classes >= LEAST_CLASSES and found.high <= -max_loss:
@@ -264,12 +277,3 @@ def _set_json(part: EvaluationSet) -> dict[str, Any]:
         "gallery": len(left.gallery),
         "left_out": left.out.as_json(),
     }
-
-
-def hardest(found: Sequence[tuple[Comparison | TwoSets | None, str]]) -> tuple[Comparison | TwoSets | None, str]:
-    """Return, of comparisons with several opponents, the one against which a challenger does worst: it has to beat each of them.
-
-    found: each with its reason in words; None for an opponent that it cannot be compared with, which comes first.
-    """
-    order: tuple[Verdict, ...] = ("refused", "undecided", "passed")
-    return min(found, key=lambda each: (order.index(each[0].verdict), each[0].low) if each[0] else (-1, 0.0))
