@@ -37,6 +37,7 @@ from zsbir.training_run.delivery import UNDELIVERED
 LOG_CUT = f"\n[the log is cut here: it has reached {LOG_LIMIT >> 20} MiB]\n".encode()
 DELIVERY_TRIES, DELIVERY_PAUSE_S = 10, 20.0
 PR_SET_PDEATHSIG = 1
+MESSAGE_LENGTH = 480
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 STORAGE_ERRORS = (InputError, RunError, OSError)
@@ -278,17 +279,17 @@ class Attempt:
         line = next((line for line in reversed(lines) if line.startswith(("error:", "interrupted:"))), lines[-1] if lines else "")
         if code < 0:  # Python dies of a SIGINT that comes before its handler is installed
             line = "interrupted" if code == -signal.SIGINT else f"killed by {signal.Signals(-code).name}"
-        message = f"{step.name}: {line}" if len(self.steps) > 1 else line
+        message = f"{line[:MESSAGE_LENGTH]} (in {step.name})" if len(self.steps) > 1 else line[:MESSAGE_LENGTH]
         if self._stop.is_set():
             return self._end_of_stopped(message)
         error = ""
         with suppress(*STORAGE_ERRORS):
             error = self.attempt_dir.status(step.name)["facts"].get("error", "")
         cause = "out_of_memory" if self._out_of_memory else cause_of(code, error, self.log.tail())
-        return End(cause, message[:500], made=self.made)
+        return End(cause, message, made=self.made)
 
     def _end_of_stopped(self, message: str) -> End:
-        return End(self.stop_reason, message[:500], made=self.made)
+        return End(self.stop_reason, message, made=self.made)
 
 
 class _DeliveryPending(Exception):  # noqa: N818 - it says what MLflow is
