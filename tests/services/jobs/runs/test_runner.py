@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -137,7 +138,7 @@ def test_a_later_attempt_does_not_repeat_the_steps_of_an_earlier_one(attempt, ru
     first, second = attempt(*steps), attempt(*steps)
     run_here(first)
     made = first.read_end().made
-    assert first.read_end().message.startswith("evaluate: error: ")
+    assert re.fullmatch(r"error: .* \(in evaluate\)", first.read_end().message)
     assert list(made) == ["ingest"]
     run_here(second)
     assert log_of(second).splitlines()[0] == f"ingest: done before: {made['ingest']}"
