@@ -155,7 +155,9 @@ def _counts(step: Step, planned: Counts) -> Counts:
     if not step.values.get("run"):
         return planned
     run = Artifact(step.values["run"], "run")
-    return run.input("dataset", "dataset").manifest.counts if "dataset" in run.manifest.inputs else {}
+    reference = run.manifest.inputs.get("dataset")
+    is_named = isinstance(reference, Mapping) and isinstance(reference.get("uri"), str)
+    return run.input("dataset", "dataset").manifest.counts if is_named else {}
 
 
 def _run_of(uri: str, kind: Made) -> str | None:

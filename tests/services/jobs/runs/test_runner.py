@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
+from servers.night import small_disk
 
 from services.jobs.runs import attempt_dir as attempt_dirs
 from services.jobs.runs import runner
@@ -301,6 +303,43 @@ def test_a_full_disk_under_rays_own_log_does_not_stop_the_work(attempt):
     assert log_of(attempt_dir).splitlines()[-1] == "succeeded"
 
 
+def test_a_disk_that_is_full_is_the_cause_also_where_the_command_could_not_note_it(attempt, run_here, tmp_path):
+    """The command removes what it has written, and the attempt's own signs find room again."""
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(small_disk(tmp_path / "disk", 1))
+        except PermissionError as reason:
+            pytest.skip(str(reason))
+        attempt_dir = attempt(Step("ingest", {**QUICK, "toy_photos_per_class": 40, "toy_px": 128}), root=str(disk / "root"))
+        assert run_here(attempt_dir) == 1
+        end = attempt_dir.read_end()
+        assert end.cause == "disk_full"
+        assert "No space left on device" in end.message
+
+
+def answers(monkeypatch, name):
+    """Have each step be a command that ends with an error of this class."""
+    code = f"from zsbir.base import cli, errors\ndef f(_): raise errors.{name}('no: .655 against .682')\ncli.main(f)"
+    monkeypatch.setattr(Step, "command", lambda _step, _argv: [sys.executable, "-c", code])
+
+
+def test_a_promotion_that_is_declined_has_succeeded_with_the_gates_words_and_the_report(attempt, run_here, monkeypatch):
+    answers(monkeypatch, "Declined")
+    attempt_dir = attempt(Step("promote", {"report": "/a/report", "index": "/an/index"}))
+    assert run_here(attempt_dir) == 0
+    end = attempt_dir.read_end()
+    assert (end.cause, end.message, end.result) == ("succeeded", "no: .655 against .682", "/a/report")
+
+
+@pytest.mark.parametrize(("name", "cause"), [("Unreachable", "unreachable"), ("DiskFull", "disk_full"), ("Busy", "busy")])
+def test_the_class_of_an_error_is_known_also_where_the_attempts_folder_takes_no_facts(attempt, run_here, monkeypatch, name, cause):
+    answers(monkeypatch, name)
+    attempt_dir = attempt(Step("evaluate", {"run": "x"}))
+    Path(attempt_dir.uri, "evaluate").write_bytes(b"in the way of the folder of facts")
+    assert run_here(attempt_dir) == 1
+    assert attempt_dir.read_end().cause == cause
+
+
 def test_an_attempt_works_the_same_in_object_storage(attempt, run_here, s3_root):
     attempt_dir = attempt(Step("ingest", QUICK), root=s3_root)
     assert run_here(attempt_dir) == 0
@@ -315,6 +354,9 @@ def test_an_attempt_works_the_same_in_object_storage(attempt, run_here, s3_root)
         (2, "", "usage", "user_error"),
         (2, "DataError", "", "data_error"),
         (1, "Busy", "", "busy"),
+        (1, "Unreachable", "", "unreachable"),
+        (1, "DiskFull", "", "disk_full"),
+        (2, "FieldError", "", "user_error"),
         (1, "RunError", "", "unknown"),
         (1, "", "", "unknown"),
         (130, "KeyboardInterrupt", "", "preempted"),
