@@ -258,7 +258,7 @@ def test_seeds_and_values_make_an_array_that_starts_after_another_job(queue: Que
     expect(page.locator(".field", has=page.locator("#job-after")).get_by_role("alert")).to_contain_text("whole numbers")
     page.locator("#job-after").fill("1")
     page.get_by_text("Several values").first.click()
-    page.get_by_label("several values").fill("train.lr=0.001,0.002")
+    page.get_by_label("several values").fill("lr=0.001,0.002")
     page.get_by_role("button", name="Submit the job").click()
     page.wait_for_url("**/?array=2")
     expect(page.get_by_role("table", name="Jobs of array 2").locator("tbody tr")).to_have_count(4)
