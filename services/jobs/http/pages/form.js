@@ -42,15 +42,26 @@ export async function formPage({ main, me, poll, say }) {
     main.append(h("p", { class: "empty" }, "Your token lets you see jobs, not submit them."));
     return;
   }
+  const query = new URLSearchParams(location.search);
   const asking = poll(async () => {
-    const like = Number(new URLSearchParams(location.search).get("like"));
-    const [schemas, job] = await Promise.all([get("/kinds"), like ? get(`/jobs/${like}`) : null]);
+    const [schemas, job] = await Promise.all([get("/kinds"), query.has("like") ? jobOrNone(query.get("like")) : null]);
     asking.stop();
-    const wanted = job ? likeJob(job, schemas) : wantedBy(new URLSearchParams(location.search), schemas);
+    const wanted = job ? likeJob(job, schemas) : wantedBy(query, schemas);
     if (wanted) new Form(wanted, schemas).put(main);
     else main.replaceChildren(...choice(schemas, me));
+    if (query.has("like") && !job) main.prepend(h("p", { class: "problem", role: "alert" }, "The job to be taken as a template is not there."));
   });
   listen(main, { chosen: () => [], say, changed: () => {} });
+}
+
+/** The job of that number; null where there is none. */
+async function jobOrNone(number) {
+  try {
+    return await get(`/jobs/${encodeURIComponent(number)}`);
+  } catch (error) {
+    if (![404, 422].includes(error.status)) throw error;
+    return null;
+  }
 }
 
 /** What an address asks for: {kind, title, config, terms, told}; null where it leaves the choice open. */
