@@ -25,11 +25,11 @@ const isMapping = (value) => value !== null && typeof value === "object" && !Arr
 const flags = (config, step = "") => Object.entries(config).flatMap(([name, value]) =>
   isMapping(value) ? flags(value, `${name}.`) : flag(`${step}${name}`.replaceAll("_", "-"), value));
 
-/** The options of the job itself: --name, --priority and so on; nothing for those that are as they would be anyway. */
+/** The options of the job itself: --job-name, --priority and so on; nothing for those that are as they would be anyway. */
 function options({ name, each, after, notify, project, priority, cpus, gpus, time_limit_s, start_by_s }) {
   const needed = (on) => (after ?? []).filter((one) => one.on === on).map((one) => one.job).join(",");
   const given = {
-    name, after: needed("success"), "after-any": needed("end"),
+    "job-name": name, after: needed("success"), "after-any": needed("end"),
     notify: (notify ?? []).map(({ to }) => to).join(","), "notify-on": notify?.some(({ on }) => on === "failure") ? "failure" : "",
     project: project === "default" ? "" : project, priority: priority || "", ...held({ cpus, gpus }),
     "time-limit": time_limit_s ? `${time_limit_s}s` : "", "start-by": start_by_s ? new Date(start_by_s * 1000).toISOString() : "",

@@ -75,10 +75,14 @@ export class Field {
   get value() {
     if (this.#kept && this.control.value === this.#kept.text) return this.#kept.value;
     const text = this.control.value.trim();
-    if (text === "") return undefined;
+    return text === "" ? undefined : this.parsed(text);
+  }
+
+  /** The value of a text that is not empty. */
+  parsed(text) {
     if (text === NONE && this.canBeNone) return null;
-    if (this.schema.type === "boolean") return text === "yes";
-    if (isNumeric(this.schema)) return Number(text);
+    if (this.schema.type === "boolean") return ["yes", "true"].includes(text);
+    if (isNumeric(this.schema)) return Number.isNaN(Number(text)) ? text : Number(text); // what is no number is refused with its text
     if (this.isWords) return wordsOf(text);
     if (this.schema.type === "array") return text.split(",").map((each) => each.trim()).filter(Boolean);
     return text;
@@ -94,7 +98,7 @@ export class Field {
   /** What is wrong with the text as it stands, in words; "" where nothing is. */
   get fault() {
     if (this.value === undefined && !this.control.validity.badInput) return this.needed ? `${this.label} is required` : "";
-    if (isNumeric(this.schema) && Number.isNaN(this.value)) return `must be a number${this.canBeNone ? `, or ${NONE}` : ""}`;
+    if (isNumeric(this.schema) && typeof this.value === "string") return `must be a number${this.canBeNone ? `, or ${NONE}` : ""}`;
     if (this.isWords && isCut(this.control.value)) return "a quote is not closed";
     if (this.schema.says && !this.schema.pattern.test(this.control.value)) return this.schema.says;
     return this.control.validity.valueMissing ? "" : this.control.validationMessage;

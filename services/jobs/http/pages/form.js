@@ -10,15 +10,18 @@ import { suggest } from "./suggestions.js";
 import { givenBy, termsOf } from "./template.js";
 import { Terms } from "./terms.js";
 
-/** The field that an error line is about: the first one it names. A field of a step is named as step.field, or after "step: ". */
+/** The field that an error line is about: the one it names as "field 'x'", else the first that it names at all. A field of a step is
+ * named as step.field, or after "step: ". */
 export function fieldOf(message, fields) {
   const step = message.match(/^(\w+): /)?.[1];
+  const said = message.match(/\bfield '([\w.]+)'/)?.[1].split(".").at(-1);
   const at = (field) => {
     const name = field.name.replaceAll("_", "[-_]");
     const whole = field.step ? message.search(new RegExp(`(^|[^\\w])${field.step}\\.${name}([^\\w]|$)`)) : -1;
     return whole < 0 && (!field.step || field.step === step) ? message.search(new RegExp(`(^|[^\\w])${name}([^\\w]|$)`)) : whole;
   };
-  const found = fields.map((field) => [at(field), field]).filter(([place]) => place >= 0);
+  const named = fields.filter((field) => !said || field.name === said);
+  const found = named.map((field) => [at(field), field]).filter(([place]) => place >= 0);
   return found.sort(([one], [other]) => one - other)[0]?.[1];
 }
 
@@ -39,15 +42,26 @@ export async function formPage({ main, me, poll, say }) {
     main.append(h("p", { class: "empty" }, "Your token lets you see jobs, not submit them."));
     return;
   }
+  const query = new URLSearchParams(location.search);
   const asking = poll(async () => {
-    const like = Number(new URLSearchParams(location.search).get("like"));
-    const [schemas, job] = await Promise.all([get("/kinds"), like ? get(`/jobs/${like}`) : null]);
+    const [schemas, job] = await Promise.all([get("/kinds"), query.has("like") ? jobOrNone(query.get("like")) : null]);
     asking.stop();
-    const wanted = job ? likeJob(job, schemas) : wantedBy(new URLSearchParams(location.search), schemas);
+    const wanted = job ? likeJob(job, schemas) : wantedBy(query, schemas);
     if (wanted) new Form(wanted, schemas).put(main);
     else main.replaceChildren(...choice(schemas, me));
+    if (query.has("like") && !job) main.prepend(h("p", { class: "problem", role: "alert" }, "The job to be taken as a template is not there."));
   });
   listen(main, { chosen: () => [], say, changed: () => {} });
+}
+
+/** The job of that number; null where there is none. */
+async function jobOrNone(number) {
+  try {
+    return await get(`/jobs/${encodeURIComponent(number)}`);
+  } catch (error) {
+    if (![404, 422].includes(error.status)) throw error;
+    return null;
+  }
 }
 
 /** What an address asks for: {kind, title, config, terms, told}; null where it leaves the choice open. */
@@ -73,7 +87,7 @@ class Form {
     this.kind = kind;
     this.configuration = configurationOf(kind, schemas, told);
     this.configuration.values = config;
-    this.terms = new Terms(kind, terms);
+    this.terms = new Terms(kind, terms, (path) => this.configuration.fields.find((field) => [field.step, field.name].filter(Boolean).join(".") === path));
     this.about = (recipe) => [kind === "pipeline" ? "" : schemas.kinds[kind].description, schemas.about_recipes[recipe]].filter(Boolean).join(" ");
     this.aboutNode = h("p", { class: "quiet" });
     this.command = h("div");

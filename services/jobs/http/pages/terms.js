@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 import { Field, shown } from "./fields.js";
 
 const NUMBERS = { pattern: /^\s*\d+(\s*,\s*\d+)*\s*,?\s*$/, says: "must be whole numbers with commas between them: 0, 1, 2" };
-const PAIRS = { pattern: /^\s*[\w.]+\s*=[^=;]+(;\s*[\w.]+\s*=[^=;]+)*;?\s*$/, says: "must be fields with values: lr=0.001,0.003; steps=100,200" };
+const PAIRS = { pattern: /^\s*[\w.-]+\s*=[^=;]+(;\s*[\w.-]+\s*=[^=;]+)*;?\s*$/, says: "must be fields with values: lr=0.001,0.003; steps=100,200" };
 
 const OPEN = {
   name: { type: "string", description: "what people call it; none: the recipe and what differs" },
@@ -29,9 +29,10 @@ const TYPES = { start_by: "datetime-local" };
 const TRAINS = { train: "seed", sweep: "seed", pipeline: "train.seed" };
 
 export class Terms {
-  /** kind: of the job. given: the terms to begin with, in the words of the API. */
-  constructor(kind, given = {}) {
+  /** kind: of the job. given: the terms to begin with, in the words of the API. fieldAt: the field of its configuration at a path. */
+  constructor(kind, given, fieldAt) {
     this.seed = TRAINS[kind]; // the path of its seed, where it has one
+    this.fieldAt = fieldAt;
     const made = (schemas) => Object.entries(schemas).filter(([name]) => name !== "seeds" || this.seed)
       .map(([name, schema]) => new Field("", name, schema, { label: LABELS[name] ?? name, type: TYPES[name], prefix: "job-", marked: false }));
     const [open, folded] = [made(OPEN), made(FOLDED)];
@@ -55,7 +56,7 @@ export class Terms {
   /** The values in the words of the API. */
   get values() {
     const { seeds, each, after, after_any, notify, notify_on, time_limit_min, start_by, ...plain } = Object.fromEntries(this.fields.map((field) => [field.name, field.value]).filter(([, value]) => value !== undefined));
-    const several = { ...(seeds ? { [this.seed]: listed(seeds).map(valueOf) } : {}), ...pairs(each) };
+    const several = { ...(seeds ? { [this.seed]: listed(seeds).map(numberOf) } : {}), ...this.#several(each) };
     const needed = [...needs(after, "success"), ...needs(after_any, "end")];
     return {
       ...plain,
@@ -66,19 +67,23 @@ export class Terms {
       ...(start_by ? { start_by_s: new Date(start_by).getTime() / 1000 } : {}),
     };
   }
+
+  /** "lr=0.1,0.2; steps=5" -> {lr: [0.1, 0.2], steps: [5]}; in a pipeline, a name without a step is one of the training. */
+  #several(text) {
+    const step = this.seed?.includes(".") ? "train." : "";
+    return Object.fromEntries((text ?? "").split(";").filter((part) => part.includes("=")).map((part) => {
+      const [given, values] = part.split("=");
+      const name = given.trim().replaceAll("-", "_");
+      const path = name.includes(".") ? name : `${step}${name}`;
+      const field = this.fieldAt(path);
+      return [path, listed(values).map((value) => (field ? field.parsed(value) : value))];
+    }));
+  }
 }
 
 /** The fields for a list of {to, on}. */
 const toldOf = (notify) => ({ notify: notify.length ? notify.map(({ to }) => to) : null, notify_on: notify.some(({ on }) => on === "failure") ? "failure" : null });
 
 const listed = (text) => text.split(",").map((each) => each.trim()).filter(Boolean);
-const needs = (text, on) => listed(text ?? "").map((job) => ({ job: /^\d+$/.test(job) ? Number(job) : job, on }));
-
-/** "lr=0.1,0.2; steps=5" -> {lr: [0.1, 0.2], steps: [5]} */
-const pairs = (text) => Object.fromEntries((text ?? "").split(";").filter((part) => part.includes("=")).map((part) => {
-  const [name, values] = part.split("=");
-  return [name.trim().replaceAll("-", "_"), listed(values).map(valueOf)];
-}));
-
-const WORDS = { yes: true, true: true, no: false, false: false, none: null };
-const valueOf = (text) => (text in WORDS ? WORDS[text] : Number.isNaN(Number(text)) ? text : Number(text));
+const needs = (text, on) => listed(text ?? "").map((job) => ({ job: numberOf(job), on }));
+const numberOf = (text) => (/^\d+$/.test(text) ? Number(text) : text);

@@ -44,6 +44,19 @@ TOO_FAINT = """() => {
 """Texts whose contrast to their background is below WCAG's AA."""
 
 
+UNUSABLE = """() => {
+    const ids = [...document.querySelectorAll("[id]")].map((node) => node.id);
+    const twice = ids.filter((id, place) => ids.indexOf(id) !== place);
+    const unnamed = [...document.querySelectorAll("input, select, textarea, button, a[href], summary, progress")].filter((node) =>
+        node.checkVisibility() && !node.getAttribute("aria-label") && !node.labels?.length && !node.textContent.trim());
+    const told = ["aria-describedby", "aria-labelledby"];
+    const lost = [...document.querySelectorAll(told.map((name) => `[${name}]`))].filter((node) =>
+        told.map((name) => node.getAttribute(name)).some((id) => id && !document.getElementById(id)));
+    return [...twice, ...unnamed.map((node) => node.outerHTML), ...lost.map((node) => node.outerHTML)];
+}"""
+"""What a screen reader stumbles over: ids of two nodes, controls without a name, references to nodes that are not there."""
+
+
 def rows_of(count: int) -> list[dict[str, float | None]]:
     rows: list[dict[str, float | None]] = [
         {"step": 10 * n, "train/loss": 2 / n, "train/loss_quadruplet": 1 / n, "train/lr": 0.1} for n in range(1, count + 1)
@@ -627,10 +640,14 @@ def test_every_page_fits_its_window(queue: Queue, visit, tmp_path: Path, scheme:
         page = there.open(path)
         expect(page.get_by_role("heading", name=shown)).to_be_visible()
         page.wait_for_timeout(400)
+        if path == "/":
+            page.get_by_role("button", name="Array 8:").click()
+            expect(page.get_by_role("table", name="Jobs of array 8")).to_be_visible()
         if path == "/submit?pictures":
             page.locator("summary", has_text="teacher").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
         assert page.evaluate(TOO_FAINT) == []
+        assert page.evaluate(UNUSABLE) == []
         page.screenshot(path=tmp_path / f"{number}-{name}-{scheme}.png", animations="disabled", full_page=True)
     there.check()
 
@@ -675,6 +692,11 @@ def lived_in(queue: Queue) -> None:
     queue.report(attempt, 0.61, steps="4/6")
     queue.curve(attempt, _lively(20))
     queue.say(attempt, "ingest: 480 images\n")
+    queue.submit_array(range(4), owner="ann", project="vision", priority=50)
+    first = queue.start()
+    queue.report(first, 1.0, score=score(0.71))
+    queue.end(first, "succeeded")
+    queue.report(queue.start(), 0.5, score=score(0.66))
     for number in range(5):
         queue.submit(owner=("ann", "bob")[number % 2], project="vision", priority=10 * (number == 0))
 

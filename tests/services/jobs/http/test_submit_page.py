@@ -18,6 +18,7 @@ from servers.job_pages import PIPELINE, Queue, opened
 from services.jobs.cli.client import Client
 from services.jobs.queue.records import Job
 from services.jobs.queue.targets import Targets, set_targets
+from services.jobs.queue.tokens import Tokens
 
 pytestmark = pytest.mark.slow
 
@@ -258,7 +259,7 @@ def test_seeds_and_values_make_an_array_that_starts_after_another_job(queue: Que
     expect(page.locator(".field", has=page.locator("#job-after")).get_by_role("alert")).to_contain_text("whole numbers")
     page.locator("#job-after").fill("1")
     page.get_by_text("Several values").first.click()
-    page.get_by_label("several values").fill("train.lr=0.001,0.002")
+    page.get_by_label("several values").fill("lr=0.001,0.002")
     page.get_by_role("button", name="Submit the job").click()
     page.wait_for_url("**/?array=2")
     expect(page.get_by_role("table", name="Jobs of array 2").locator("tbody tr")).to_have_count(4)
@@ -334,4 +335,26 @@ def test_a_job_names_whom_it_tells_of_which_ends(queue: Queue, visit) -> None:
     assert "--notify=team" in command_of(page)
     submit(page, 1)
     assert queue.store.job(1).notify == [{"to": "team", "on": "failure"}]
+    there.check(refusals=True)
+
+
+def test_who_is_no_longer_signed_in_loses_nothing_that_was_filled_in(closed_queue: Queue, visit) -> None:
+    there = visit(closed_queue)
+    page = there.open("/submit?recipe=toy")
+    page.get_by_label("Token").fill(closed_queue.token("ann", "submitter"))
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_label("priority").fill("7")
+    Tokens(closed_queue.store).revoke(1, "test")
+    page.get_by_role("button", name="Submit the job").click()
+    expect(page.get_by_text("You are no longer signed in.")).to_be_visible()
+    expect(page.get_by_label("priority")).to_have_value("7")
+    there.check(refusals=True)
+
+
+@pytest.mark.parametrize("number", ["99", "x", "../queue"])
+def test_a_template_that_is_not_there_leaves_the_choice(queue: Queue, visit, number: str) -> None:
+    there = visit(queue)
+    page = there.open(f"/submit?like={number}")
+    expect(page.get_by_text("The job to be taken as a template is not there.")).to_be_visible()
+    expect(page.get_by_role("link", name="toy")).to_be_visible()
     there.check(refusals=True)
