@@ -173,7 +173,11 @@ class Ledger:
     def _still_to_come(self) -> str:
         """Return how many trials have ended and are running, and how long the rest takes as far as one can tell."""
         ended = sum(trial.ended for trial in self.table.trials)
-        return f"{ended} of {self.most} trials ended, {len(self._running)} running{self._time_left()}"
+        return f"{ended} of {self.most} trials ended, {len(self._still_running())} running{self._time_left()}"
+
+    def _still_running(self) -> list[Trial]:
+        """Return the trials that train; one that was just stopped has ended, though its process may not have."""
+        return [trial for number in self._running if not (trial := self.table.trial(number)).ended]
 
     def _time_left(self) -> str:
         """Return the time that is left, as far as speed and length of the trials so far tell; empty where they do not."""
@@ -183,7 +187,7 @@ class Ledger:
             return ""
         lengths = [trial.scores[-1][0] for trial in self.table.trials if trial.ended and trial.scores]
         usual = sum(lengths) / len(lengths) if lengths else self.plan.steps
-        running = [self.table.trial(number) for number in self._running if not self.table.trial(number).ended]
+        running = self._still_running()
         to_come = sum(max(0.0, usual - (trial.scores[-1][0] if trial.scores else 0)) for trial in running)
         to_come += usual * max(0, self.most - len(self.table))
         left_s = to_come * seconds / steps / max(1, len(running))

@@ -199,7 +199,7 @@ def _sign(found: Resolved, request: SweepRequest, outcome: Outcome, parent: Pare
 
 def next_steps(made: Artifact, found: Resolved, request: SweepRequest) -> str:
     """Return the best run, the commands that go on from it, each complete, and where the pictures are, a line each."""
-    run, settings = str(made.manifest.facts["best_run"]), request.settings
+    run, settings = str(made.manifest.facts.get("best_run", "")), request.settings
     evaluate = ["python", "-m", "zsbir.evaluate", run, f"--root={settings.root}"]
     train = ["python", "-m", "zsbir.train", f"--config={made.address('best.yaml')}", f"--root={settings.root}"]
     inputs = {"dataset": found.dataset, "knowledge": found.knowledge, "weights": found.weights}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from zsbir.model.encoder import Encoder
 from zsbir.model.heads import Heads
 from zsbir.training.batchnorm import prepare_batch_norm, set_train_mode
 from zsbir.training.context import data_parallel
+from zsbir.training.forecast import seconds_per_image
 from zsbir.training.gather import any_worker, gather
 
 CLASSES, PER_CLASS, LABELS = 4, 2, 6
@@ -44,11 +46,13 @@ def one_step(mode: str, place: str) -> dict[str, torch.Tensor]:
     heads = Heads(feature_dim=512, embedding_dim=8, classes=CLASSES, teacher_labels=LABELS, place=place)
     knowledge = torch.rand(CLASSES, LABELS).softmax(dim=1)
     prepare_batch_norm(encoder, mode, torch.device("cpu"))
-    set_train_mode(encoder, mode)
     device = torch.device("cpu")
     network = data_parallel(encoder, device)
-    objective = Objective(ObjectiveConfig(preservation_place=place), data_parallel(heads, device), torch.arange(CLASSES), knowledge)
     images, class_id, domain = (part.chunk(workers)[rank] for part in global_batch())
+    if rank == 0:  # the first worker alone measures how long training will take, before the first step
+        seconds_per_image(encoder, images, nullcontext())
+    set_train_mode(encoder, mode)
+    objective = Objective(ObjectiveConfig(preservation_place=place), data_parallel(heads, device), torch.arange(CLASSES), knowledge)
     embeddings, features = network(images)
     loss, _ = objective(gather(embeddings), gather(features), gather(class_id), gather(domain))
     loss.backward()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,17 @@ SKETCH = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "sketch.png
 def options(dataset: str, knowledge: str, root: str | Path) -> list[str]:
     inputs = ["--dataset", dataset, "--knowledge", knowledge, "--root", str(root)]
     return ["toy", *inputs, *SMALL, *EVERY, "--steps", str(STEPS)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_threads() -> Iterator[None]:
+    """Every training of this file has one thread, whatever else the machine does: the bits depend on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +88,8 @@ def test_the_whole_pipeline_gives_the_same_bits_as_on_disk(remote: tuple[str, st
 
 
 def start(*words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # bits depend on it; on_disk runs in this process
     command = [sys.executable, "-m", "zsbir.train", *words]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_killed_mid_epoch_and_started_again_it_ends_with_the_same_bits(remote: tuple[str, str], on_disk, s3_root):

@@ -51,7 +51,7 @@ def test_the_best_is_one_evaluation_and_not_the_trial_that_it_belongs_to(ledger,
 
 def test_a_trial_that_is_stopped_is_no_longer_the_best(ledger, capsys):
     ledger.scored(1, 40, 0.9, stopped=True)
-    assert "0.900 (best 0.667, trial 0 at step 80), stopped early; 2 of 16 trials ended" in line(capsys)
+    assert "0.900 (best 0.667, trial 0 at step 80), stopped early; 2 of 16 trials ended, 1 running" in line(capsys)
     assert leader(ledger.table.trials).number == 0
 
 
