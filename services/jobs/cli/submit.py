@@ -15,9 +15,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from services.jobs.cli.arrays import each_of, format_submitted_array, wait_for_all
 from services.jobs.cli.client import Client
-from services.jobs.cli.format import PROGRAM, format_log, format_submitted, format_summary
-from services.jobs.cli.options import client_of, deadline, duration_s, interruptible_watch, key, service_parser
+from services.jobs.cli.format import PROGRAM, format_submitted, format_summary
+from services.jobs.cli.options import client_of, deadline, duration_s, interruptible_watch, job_ids, key, service_parser
+from services.jobs.cli.style import format_log
 from services.jobs.queue.states import KINDS, TERMINAL
 from zsbir.base.cli import Parser
 from zsbir.base.config import unknown_name
@@ -70,9 +72,19 @@ def submit(argv: Sequence[str]) -> str:
         parsed, from_file = parser.values(arguments)
         own = {"cwd": str(Path.cwd()), **({"words": words} if words else {})} if kind == COMMAND else {}
         config = _absolute(_merged({**own, **from_file}, _given(parsed)))
+        each = each_of(client.kinds()["kinds"][kind], parsed.seeds, parsed.each, read_value)
+        if each and parsed.follow:
+            raise InputError("--follow shows the log of one job; with an array use --wait, and logs -f ID")
+        request = {"kind": kind, "config": config, **({"each": _absolute(each)} if each else {}), **_job_options(parsed)}
         with flags_named(kind, parser):
-            job, new = client.submit({"kind": kind, "config": config, **_job_options(parsed)}, parsed.key or uuid.uuid4().hex)
-        say(format_submitted(job, "" if new or not parsed.key else f"was submitted with the key {parsed.key!r} before"))
+            job, new = client.submit(request, parsed.key or uuid.uuid4().hex)
+        remark = "" if new or not parsed.key else f"was submitted with the key {parsed.key!r} before"
+        if array := job.get("array"):
+            say(format_submitted_array(array, remark))
+            if parsed.wait:
+                return wait_for_all(client, array["ids"], _watch)
+            return f"{array['ids'][0]}-{array['ids'][-1]}"
+        say(format_submitted(job, remark))
         if parsed.wait or parsed.follow:
             return _wait(client, job["id"], follow=parsed.follow)
         return str(job["id"])
@@ -130,6 +142,25 @@ def _submit_parser(kind: str, described: Json) -> Parser:
     parser = service_parser(f"submit {kind}", schema.get("description", ""), usage=f"{PROGRAM} submit {kind} [--field value ...]")
     parser.add_config_file()
     group = parser.add_argument_group("job")
+    # --name of ingest and index is the name of what they make, and by default the job's as well.
+    own = [] if "name" in schema.get("properties", {}) else ["--name"]
+    help_text = "what to call the job in lists [the recipe and what differs from it]"
+    group.add_argument(*own, "--job-name", dest="job_name", metavar="TEXT", help=help_text)
+    group.add_argument(
+        "--seeds", metavar="N,N,...", help="submit an array of jobs, one for each of these seeds; in a pipeline, of the training"
+    )
+    group.add_argument(
+        "--each",
+        action="append",
+        default=[],
+        metavar="FIELD=V,V,...",
+        help="submit an array of jobs, one for each of these values of a field (margin_cross=0.1,0.2; in a pipeline "
+        "train.margin_cross=...); several --each: one for each combination",
+    )
+    group.add_argument(
+        "--after", type=job_ids, default=[], metavar="JOB,...", help="start only after these jobs have succeeded: 12, or 12-14"
+    )
+    group.add_argument("--after-any", type=job_ids, default=[], metavar="JOB,...", help="start after these have ended in any way")
     group.add_argument("--project", help="project whose limits and GPU-hours the job counts towards [default]")
     group.add_argument("--priority", type=int, metavar="N", help="jobs of higher priority start first, -100 to 100 [0]")
     group.add_argument("--cpus", type=float, metavar="X", help="CPUs to reserve while it runs [what its configuration uses]")
@@ -167,7 +198,9 @@ def _submit_parser(kind: str, described: Json) -> Parser:
 
 def _job_options(parsed: argparse.Namespace) -> Json:
     """Return the given options of the job itself, which are not part of its configuration."""
-    options = {name: getattr(parsed, name) for name in JOB_OPTIONS}
+    options: Json = {name: getattr(parsed, name) for name in JOB_OPTIONS}
+    after = [{"job": job, "on": on} for on, jobs in (("success", parsed.after), ("end", parsed.after_any)) for job in jobs]
+    options |= {"name": parsed.job_name, "after": after or None}
     options |= {"time_limit_s": parsed.time_limit, **(parsed.start_by or {})}
     options["notify"] = [{"to": name, "on": parsed.notify_on} for name in parsed.notify] or None
     return {name: value for name, value in options.items() if value is not None}
@@ -234,6 +267,14 @@ def _add_flag(group: argparse._ArgumentGroup, path: Sequence[str], field: Schema
         group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, action=argparse.BooleanOptionalAction)
     else:
         group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, metavar=_metavar(field), type=_reader(field))
+
+
+def read_value(field: Schema, text: str) -> Any:
+    """Return the text of one value as the field's type has it. InputError where it cannot be one."""
+    try:
+        return _reader(_without_null(field))(text)
+    except argparse.ArgumentTypeError as error:
+        raise InputError(str(error)) from None
 
 
 def _without_null(field: Schema) -> Schema:

@@ -41,6 +41,7 @@ CANNOT_START = 127
 
 LONGEST_ADDRESS = 2000
 DELIVERY_TRIES, DELIVERY_PAUSE_S = 10, 20.0
+MESSAGE_LENGTH = 480
 
 STORAGE_ERRORS = (InputError, RunError, OSError)
 """Errors of storage that does not answer: what is written to the attempt's folder is late, and the work goes on."""
@@ -256,10 +257,10 @@ class Attempt:
             line = f"exit code {code}: {line}"
         if code < 0:  # Python dies of a SIGINT that comes before its handler is installed
             line = "interrupted" if code == -signal.SIGINT else f"killed by {signal.Signals(-code).name}"
-        message = f"{step.name}: {line}" if len(self.steps) > 1 else line
+        message = self._in_step(step, line)
         if self._stop.is_set():
             return self._end_of_stopped(message)
-        return End(self._cause(step, code), message[:500], made=self.made)
+        return End(self._cause(step, code), message, made=self.made)
 
     def _cause(self, step: Step, code: int) -> Cause:
         if self._outcome.out_of_memory:
@@ -276,7 +277,11 @@ class Attempt:
         """Return the end of an attempt whose last step has answered no: the question was answered, in the words of its message."""
         message = self._last_line().removeprefix("error: ")
         judged = self.made.get("evaluate") or str(step.values.get("report", ""))
-        return End("succeeded", f"{step.name}: {message}"[:500] if len(self.steps) > 1 else message[:500], judged, self.made)
+        return End("succeeded", self._in_step(step, message), judged, self.made)
+
+    def _in_step(self, step: Step, line: str) -> str:
+        """Return a line as the message of an end: of several steps, which one printed it."""
+        return f"{line[:MESSAGE_LENGTH]} (in {step.name})" if len(self.steps) > 1 else line[:MESSAGE_LENGTH]
 
     def _last_line(self) -> str:
         """Return the command's own error line where it printed one, else the last line of the log."""
@@ -284,7 +289,7 @@ class Attempt:
         return next((line for line in reversed(lines) if line.startswith(("error:", "interrupted:"))), lines[-1] if lines else "")
 
     def _end_of_stopped(self, message: str) -> End:
-        return End(self.stop_reason, message[:500], made=self.made)
+        return End(self.stop_reason, message, made=self.made)
 
 
 class _DeliveryPending(Exception):  # noqa: N818 - it says what MLflow is
