@@ -18,6 +18,7 @@ from servers.night import small_disk
 from services.jobs.runs import attempt_dir as attempt_dirs
 from services.jobs.runs import runner
 from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
+from services.jobs.runs.progress import read_status
 from services.jobs.runs.runner import cause_of
 from services.jobs.runs.steps import Step
 from zsbir.base.artifact import MANIFEST, Artifact
@@ -119,6 +120,22 @@ def test_a_step_that_ends_well_leaves_its_result_its_log_and_its_status(attempt,
     assert attempt_dir.status("ingest")["progress"]["label"] == "ingest"
     assert attempt_dir.heartbeat_version() is not None
     assert attempt_dir.claimed_by().endswith(tuple("0123456789"))
+
+
+def test_an_attempt_writes_how_long_its_stages_took_and_which_it_found_or_had_made_before(attempt, run_here):
+    first = attempt(Step("ingest", QUICK))
+    run_here(first)
+    assert 0 < first.stage_times()["ingest"]["took_s"] <= first.read_end().ran_s
+    assert [stage["state"] for stage in read_status(first).progress["stages"]] == ["done"]
+    again = attempt(Step("ingest", QUICK))
+    run_here(again)
+    assert [stage["state"] for stage in read_status(again).progress["stages"]] == ["found"]
+    later = attempt(Step("ingest", QUICK), BAD)
+    run_here(later)
+    assert later.stage_times()["ingest"]["repeated"]
+    assert "took_s" not in later.stage_times()["evaluate"]
+    told = [(stage["name"], stage["state"], stage["took_s"] is None) for stage in read_status(later).progress["stages"]]
+    assert told == [("ingest", "done", True), ("evaluate", "running", False)]
 
 
 @pytest.mark.parametrize("times", ["", "1"])
