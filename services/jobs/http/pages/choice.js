@@ -19,7 +19,8 @@ export function choice(schemas, me) {
   const needsNothing = (name) => Boolean(starts[name]?.ingest?.layout);
   const cards = [
     ...names.filter(needsNothing).map((name) => recipeCard(name, schemas, "draws its own pictures")),
-    card("/submit?pictures", "My own pictures", h("p", {}, "Folders of photos and sketches by class. You say where they are; the other settings are there to be changed, not to be filled in."),
+    card("/submit?pictures", "My own pictures",
+      h("p", {}, "Folders of photos and sketches by class. You say where they are; the other settings may be changed, and need not be."),
       facts(recipes[own], `recipe ${own}`)),
     ...names.filter((name) => !needsNothing(name)).map((name) => recipeCard(name, schemas, "needs its pictures")),
   ];
@@ -30,7 +31,8 @@ export function choice(schemas, me) {
       h("ul", { class: "choice" }, cards)),
     h("section", { "aria-labelledby": "single" }, h("h2", { id: "single" }, "One step alone"),
       h("ul", { class: "single" }, single.map((kind) =>
-        h("li", {}, h("a", { href: `/submit?kind=${encodeURIComponent(kind)}` }, h("b", {}, kind)), h("span", { class: "quiet" }, kinds[kind].description))))),
+        h("li", {}, h("a", { href: `/submit?kind=${encodeURIComponent(kind)}` }, h("b", {}, kind)),
+          h("span", { class: "quiet" }, kinds[kind].description))))),
   ];
 }
 

@@ -83,7 +83,8 @@ function headOf(job, me) {
     LIVE.includes(job.state) && h("div", { class: "progress" },
       h("div", { class: "row" }, h("span", { class: "quiet" }, progressWords(job.progress) || "no progress reported yet"), h("b", { class: "end" }, isKnown(frac) ? percent(frac) : "")),
       bar(frac, `Progress of job ${job.id}`)),
-    job.score && h("p", { class: "kept" }, h("b", {}, number(job.score.value)), ` ${job.score.metric} on the ${job.score.on} classes`, isKnown(job.score.step) && h("span", { class: "quiet" }, ` kept from step ${job.score.step}`)),
+    job.score && h("p", { class: "kept" }, h("b", {}, number(job.score.value)), ` ${job.score.metric} on the ${job.score.on} classes`,
+      isKnown(job.score.step) && h("span", { class: "quiet" }, ` kept from step ${job.score.step}`)),
     h("p", { class: "metrics" }, LIVE.includes(job.state) && metricWords(job).map((each) => h("span", {}, each))),
   ];
 }
@@ -112,7 +113,8 @@ const arrayLink = ({ array_of }) => (array_of ? h("a", { href: `/?array=${array_
 
 /** The jobs that must have ended before this one starts. */
 function afterOf({ after }) {
-  const links = (after ?? []).map(({ job, on }, index) => [index ? ", " : "", h("a", { href: `/jobs/${job}` }, `job ${job}`), on === "end" ? " (any end)" : ""]);
+  const links = (after ?? []).map(({ job, on }, index) =>
+    [index ? ", " : "", h("a", { href: `/jobs/${job}` }, `job ${job}`), on === "end" ? " (any end)" : ""]);
   return links.length ? h("span", {}, links) : "";
 }
 
@@ -176,7 +178,8 @@ async function drawCurves(page, job) {
 function keptOf({ score }, rows) {
   const name = `dev/${score?.on === "dev" ? score.metric : "map_all"}`;
   const scored = rows.filter((row) => typeof row[name] === "number");
-  const best = score?.on === "dev" && isKnown(score.step) ? { step: score.step, [name]: score.value } : scored.reduce((one, row) => (one && one[name] >= row[name] ? one : row), null);
+  const kept = score?.on === "dev" && isKnown(score.step) ? { step: score.step, [name]: score.value } : null;
+  const best = kept ?? scored.reduce((one, row) => (one && one[name] >= row[name] ? one : row), null);
   return best && { step: best.step, value: best[name], text: `kept: ${number(best[name])} at step ${best.step}` };
 }
 
