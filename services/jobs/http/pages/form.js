@@ -74,10 +74,11 @@ function wantedBy(query, schemas) {
 }
 
 /** A pipeline for somebody's own pictures: a fifth of the classes is kept unseen, to measure on, unless the user says which. */
-const ownPictures = (schemas) => ({
-  kind: "pipeline", title: "A pipeline for my own pictures", told: ["unseen_frac"],
-  config: { recipe: ownRecipe(schemas), ingest: { layout: "folder", unseen_frac: 0.2 } },
-});
+function ownPictures(schemas) {
+  const recipe = ownRecipe(schemas);
+  const layout = schemas.starts[recipe]?.ingest?.layout ? {} : { layout: "folder" };
+  return { kind: "pipeline", title: "A pipeline for my own pictures", told: ["unseen_frac"], config: { recipe, ingest: { ...layout, unseen_frac: 0.2 } } };
+}
 
 const likeJob = (job, schemas) => ({
   kind: job.kind, title: `A ${job.kind} like job ${job.id}`, config: givenBy(job, schemas), terms: termsOf(job), like: job.id,

@@ -91,7 +91,8 @@ function headOf(job, me) {
 
 const section = (title, ...content) => h("section", { "data-key": title }, h("h2", {}, title), content);
 
-const LINKS = { mlflow_run: ["MLflow", "its run"], mlflow_runs: ["Runs in MLflow", "all of them"] };
+/** What the job's links lead to, by name. */
+const LINKS = { mlflow_run: "its run", mlflow_runs: "all runs" };
 
 function factsOf(job) {
   const links = Object.entries(job.links ?? {}).filter(([, url]) => /^https?:\/\//.test(url)); // never javascript: or the like
@@ -104,7 +105,7 @@ function factsOf(job) {
     ["Starts by", ago(job.start_by_s)], ["Time limit", duration(job.time_limit_s)],
     ["Goes on with", job.retry_of ? h("a", { href: `/jobs/${job.retry_of}` }, `job ${job.retry_of}`) : ""],
     ["Result", job.result ? copied(job.result, "the result's address") : ""],
-    ...links.map(([name, url]) => [LINKS[name]?.[0] ?? name, h("a", { href: url, rel: "noreferrer" }, LINKS[name]?.[1] ?? url)]),
+    ["MLflow", links.length ? links.map(([name, url], place) => [place ? ", " : "", h("a", { href: url, rel: "noreferrer" }, LINKS[name] ?? name)]) : ""],
   ];
   return section("Facts", h("dl", {}, facts.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
 }
