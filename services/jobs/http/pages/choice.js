@@ -13,14 +13,15 @@ const mayCommand = (me) => me.role === "operator" && me.auth === "tokens" && !me
 
 /** The choice as nodes. Each of its links opens the form for one thing. */
 export function choice(schemas, me) {
-  const { kinds, recipes, starts } = schemas;
+  const { kinds, recipes, starts, about_recipes } = schemas;
   const own = ownRecipe(schemas);
   const names = Object.keys(recipes).filter((name) => name !== own);
-  const needsNothing = (name) => Boolean(starts[name]?.ingest?.layout);
+  const needsNothing = (name) => starts[name]?.ingest?.layout === "toy";
   const cards = [
     ...names.filter(needsNothing).map((name) => recipeCard(name, schemas, "draws its own pictures")),
-    card("/submit?pictures", "My own pictures", h("p", {}, "Folders of photos and sketches by class. You say where they are; the other settings are there to be changed, not to be filled in."),
-      facts(recipes[own], `recipe ${own}`)),
+    card("/submit?pictures", "My own pictures",
+      h("p", {}, "Folders of photos and sketches by class. You say where they are; the other settings may be changed, and need not be."),
+      h("p", { class: "quiet" }, `Recipe ${own}: `, withCode(about_recipes[own]))),
     ...names.filter((name) => !needsNothing(name)).map((name) => recipeCard(name, schemas, "needs its pictures")),
   ];
   const single = Object.keys(kinds).filter((kind) => kind !== "pipeline" && (kind !== "command" || mayCommand(me)));
@@ -30,7 +31,8 @@ export function choice(schemas, me) {
       h("ul", { class: "choice" }, cards)),
     h("section", { "aria-labelledby": "single" }, h("h2", { id: "single" }, "One step alone"),
       h("ul", { class: "single" }, single.map((kind) =>
-        h("li", {}, h("a", { href: `/submit?kind=${encodeURIComponent(kind)}` }, h("b", {}, kind)), h("span", { class: "quiet" }, kinds[kind].description))))),
+        h("li", {}, h("a", { href: `/submit?kind=${encodeURIComponent(kind)}` }, h("b", {}, kind)),
+          h("span", { class: "quiet" }, kinds[kind].description))))),
   ];
 }
 

@@ -36,7 +36,8 @@ function options({ name, each, after, notify, project, priority, cpus, gpus, tim
   };
   const several = Object.entries(each ?? {}).map(([path, values]) =>
     /^(train\.)?seed$/.test(path) ? flag("seeds", values) : flag("each", `${path}=${values.map(valueText).join(",")}`));
-  return [...several, ...Object.entries(given).filter(([, value]) => value !== "" && value !== undefined && value !== null).map(([option, value]) => flag(option, value))];
+  const isGiven = ([, value]) => value !== "" && value !== undefined && value !== null;
+  return [...several, ...Object.entries(given).filter(isGiven).map(([option, value]) => flag(option, value))];
 }
 
 function flag(name, value) {

@@ -27,7 +27,8 @@ function arrayName(queue, { array, kind }) {
   const ids = [...array.ids].sort((one, other) => one - other);
   const numbers = ids.length > 1 ? `${ids[0]}–${ids.at(-1)}` : ids[0];
   return h("span", { class: "named" },
-    h("button", { type: "button", class: "plain name opener", "data-open": array.id, "aria-expanded": String(open), "aria-label": `Array ${array.id}: ${array.name || kind}, ${plural(ids.length, "job")}` },
+    h("button", { type: "button", class: "plain name opener", "data-open": array.id, "aria-expanded": String(open),
+      "aria-label": `Array ${array.id}: ${array.name || kind}, ${plural(ids.length, "job")}` },
       h("span", { class: "arrow", "aria-hidden": "true" }, open ? "▾" : "▸"), ` ${array.name || kind} ×${ids.length}`),
     h("span", { class: "quiet" }, `${numbers} ${kind} · ${plural(ids.length, "job")}`));
 }
@@ -37,7 +38,8 @@ const countsOf = (array) => h("span", { class: "states" }, Object.entries(array.
 /** The best score of an array, and which job has it. */
 function bestOf({ best }) {
   if (!best) return null;
-  return h("span", { class: "best" }, "best ", scoreOf(best.score), " ", h("a", { href: `/jobs/${best.id}` }, isKnown(best.seed) ? `seed ${best.seed}` : `job ${best.id}`));
+  const which = isKnown(best.seed) ? `seed ${best.seed}` : `job ${best.id}`;
+  return h("span", { class: "best" }, "best ", scoreOf(best.score), " ", h("a", { href: `/jobs/${best.id}` }, which));
 }
 
 const arrayActions = (queue, job) => [
@@ -59,7 +61,8 @@ function memberTable(queue, array) {
 }
 
 const memberRow = (queue, job) => [job.id, [
-  nameOf(job), stateOf(job.cancelling && !ENDED.includes(job.state) ? "cancelling" : job.state), scoreOf(job.score), h("span", { class: "message" }, sayOf(job)), actionOf(queue, job)]];
+  nameOf(job), stateOf(job.cancelling && !ENDED.includes(job.state) ? "cancelling" : job.state), scoreOf(job.score),
+  h("span", { class: "message" }, sayOf(job)), actionOf(queue, job)]];
 
 const actionOf = (queue, job) => (mayCancel(queue.me, job) ? button("cancel", job, "Cancel") : mayRetry(queue.me, job) && button("retry", job, "Retry"));
 
@@ -75,7 +78,8 @@ function sayOf(job) {
 /** Jobs and arrays that run, as cards. */
 export function running(queue) {
   if (!queue.live.length) return nothing("No job is running.");
-  return h("ul", { class: "cards" }, queue.live.map((job) => h("li", { class: "panel", "data-key": keyOf(job) }, job.array ? arrayCard(queue, job) : jobCard(queue, job))));
+  return h("ul", { class: "cards" }, queue.live.map((job) =>
+    h("li", { class: "panel", "data-key": keyOf(job) }, job.array ? arrayCard(queue, job) : jobCard(queue, job))));
 }
 
 export const keyOf = (job) => (job.array ? `array ${job.array.id}` : job.id);

@@ -68,18 +68,21 @@ async function jobOrNone(number) {
 function wantedBy(query, schemas) {
   const [recipe, kind] = [query.get("recipe"), query.get("kind")];
   if (query.has("pictures")) return ownPictures(schemas);
-  if (recipe in schemas.recipes) return { kind: "pipeline", title: `A pipeline of the recipe ${recipe}`, config: { recipe } };
-  if (kind in schemas.kinds) return { kind, title: `One step: ${kind}`, config: {} };
+  if (Object.hasOwn(schemas.recipes, recipe)) return { kind: "pipeline", title: `A pipeline of the recipe ${recipe}`, config: { recipe } };
+  if (Object.hasOwn(schemas.kinds, kind)) return { kind, title: `One step: ${kind}`, config: {} };
   return null;
 }
 
 /** A pipeline for somebody's own pictures: a fifth of the classes is kept unseen, to measure on, unless the user says which. */
-const ownPictures = (schemas) => ({
-  kind: "pipeline", title: "A pipeline for my own pictures", told: ["unseen_frac"],
-  config: { recipe: ownRecipe(schemas), ingest: { layout: "folder", unseen_frac: 0.2 } },
-});
+function ownPictures(schemas) {
+  const recipe = ownRecipe(schemas);
+  const layout = schemas.starts[recipe]?.ingest?.layout ? {} : { layout: "folder" };
+  return { kind: "pipeline", title: "A pipeline for my own pictures", told: ["unseen_frac"], config: { recipe, ingest: { ...layout, unseen_frac: 0.2 } } };
+}
 
-const likeJob = (job, schemas) => ({ kind: job.kind, title: `A ${job.kind} like job ${job.id}`, config: givenBy(job, schemas), terms: termsOf(job), like: job.id });
+const likeJob = (job, schemas) => ({
+  kind: job.kind, title: `A ${job.kind} like job ${job.id}`, config: givenBy(job, schemas), terms: termsOf(job), like: job.id,
+});
 
 /** The form of one kind of job. */
 class Form {
@@ -87,7 +90,8 @@ class Form {
     this.kind = kind;
     this.configuration = configurationOf(kind, schemas, told);
     this.configuration.values = config;
-    this.terms = new Terms(kind, terms, (path) => this.configuration.fields.find((field) => [field.step, field.name].filter(Boolean).join(".") === path));
+    const pathOf = (field) => [field.step, field.name].filter(Boolean).join(".");
+    this.terms = new Terms(kind, terms, (path) => this.configuration.fields.find((field) => pathOf(field) === path));
     this.about = (recipe) => [kind === "pipeline" ? "" : schemas.kinds[kind].description, schemas.about_recipes[recipe]].filter(Boolean).join(" ");
     this.aboutNode = h("p", { class: "quiet" });
     this.command = h("div");
@@ -95,13 +99,16 @@ class Form {
     this.problem = h("p", { class: "problem", role: "alert", hidden: true });
     this.send = h("button", { class: "main" }, "Submit the job");
     this.keyOf = keys();
-    this.node = h("form", { class: "submit", novalidate: true, oninput: () => this.refresh(), onchange: () => this.refresh(), onsubmit: (event) => this.#submit(event) },
-      h("header", {}, h("p", {}, h("a", { href: like ? `/jobs/${like}` : "/submit" }, like ? `← Job ${like}` : "← Something else")), h("h1", {}, title), this.aboutNode),
+    const changed = ({ target }) => this.#changed(target);
+    this.node = h("form", { class: "submit", novalidate: true, oninput: changed, onchange: changed, onsubmit: (event) => this.#submit(event) },
+      h("header", {}, h("p", {}, h("a", { href: like ? `/jobs/${like}` : "/submit" }, like ? `← Job ${like}` : "← Something else")),
+        h("h1", {}, title), this.aboutNode),
       h("div", { class: "form-fields" },
         this.configuration.first.length > 0 && h("div", { class: "fields first" }, this.configuration.first.map((field) => field.node)),
         this.terms.node,
         h("section", {}, h("h2", {}, kind === "pipeline" ? "Its steps" : "Its other settings"), this.configuration.rest)),
-      h("aside", { class: "panel", "aria-label": "What will be submitted" }, h("h2", {}, "What will be submitted"), this.command, this.lacking, this.problem, this.send));
+      h("aside", { class: "panel", "aria-label": "What will be submitted" },
+        h("h2", {}, "What will be submitted"), this.command, this.lacking, this.problem, this.send));
   }
 
   /** Shows the form, with the cursor in the first field that is still needed. */
@@ -124,11 +131,16 @@ class Form {
     return { kind: this.kind, config: this.configuration.values, ...this.terms.values };
   }
 
+  /** Takes what was said about a field away once it is changed, and shows what follows. */
+  #changed(control) {
+    this.#fields.find((field) => field.control === control)?.complain("");
+    this.refresh();
+  }
+
   /** Shows what follows from the fields as they are now. */
   refresh() {
     this.configuration.refresh();
     this.terms.refresh();
-    for (const field of this.#fields) if (!field.problem.hidden && !field.fault) field.complain("");
     show(this.aboutNode, withCode(this.about(this.configuration.recipe?.effective)));
     show(this.command, copied(commandLine(this.body), "the command line"));
     const lacking = this.#lacking().map((field) => field.label);

@@ -83,14 +83,16 @@ function headOf(job, me) {
     LIVE.includes(job.state) && h("div", { class: "progress" },
       h("div", { class: "row" }, h("span", { class: "quiet" }, progressWords(job.progress) || "no progress reported yet"), h("b", { class: "end" }, isKnown(frac) ? percent(frac) : "")),
       bar(frac, `Progress of job ${job.id}`)),
-    job.score && h("p", { class: "kept" }, h("b", {}, number(job.score.value)), ` ${job.score.metric} on the ${job.score.on} classes`, isKnown(job.score.step) && h("span", { class: "quiet" }, ` kept from step ${job.score.step}`)),
+    job.score && h("p", { class: "kept" }, h("b", {}, number(job.score.value)), ` ${job.score.metric} on the ${job.score.on} classes`,
+      isKnown(job.score.step) && h("span", { class: "quiet" }, ` kept from step ${job.score.step}`)),
     h("p", { class: "metrics" }, LIVE.includes(job.state) && metricWords(job).map((each) => h("span", {}, each))),
   ];
 }
 
 const section = (title, ...content) => h("section", { "data-key": title }, h("h2", {}, title), content);
 
-const LINKS = { mlflow_run: ["MLflow", "its run"], mlflow_runs: ["Runs in MLflow", "all of them"] };
+/** What the job's links lead to, by name. */
+const LINKS = { mlflow_run: "its run", mlflow_runs: "all runs" };
 
 function factsOf(job) {
   const links = Object.entries(job.links ?? {}).filter(([, url]) => /^https?:\/\//.test(url)); // never javascript: or the like
@@ -103,7 +105,7 @@ function factsOf(job) {
     ["Starts by", ago(job.start_by_s)], ["Time limit", duration(job.time_limit_s)],
     ["Goes on with", job.retry_of ? h("a", { href: `/jobs/${job.retry_of}` }, `job ${job.retry_of}`) : ""],
     ["Result", job.result ? copied(job.result, "the result's address") : ""],
-    ...links.map(([name, url]) => [LINKS[name]?.[0] ?? name, h("a", { href: url, rel: "noreferrer" }, LINKS[name]?.[1] ?? url)]),
+    ["MLflow", links.length ? links.map(([name, url], place) => [place ? ", " : "", h("a", { href: url, rel: "noreferrer" }, LINKS[name] ?? name)]) : ""],
   ];
   return section("Facts", h("dl", {}, facts.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
 }
@@ -112,7 +114,8 @@ const arrayLink = ({ array_of }) => (array_of ? h("a", { href: `/?array=${array_
 
 /** The jobs that must have ended before this one starts. */
 function afterOf({ after }) {
-  const links = (after ?? []).map(({ job, on }, index) => [index ? ", " : "", h("a", { href: `/jobs/${job}` }, `job ${job}`), on === "end" ? " (any end)" : ""]);
+  const links = (after ?? []).map(({ job, on }, index) =>
+    [index ? ", " : "", h("a", { href: `/jobs/${job}` }, `job ${job}`), on === "end" ? " (any end)" : ""]);
   return links.length ? h("span", {}, links) : "";
 }
 
@@ -176,7 +179,8 @@ async function drawCurves(page, job) {
 function keptOf({ score }, rows) {
   const name = `dev/${score?.on === "dev" ? score.metric : "map_all"}`;
   const scored = rows.filter((row) => typeof row[name] === "number");
-  const best = score?.on === "dev" && isKnown(score.step) ? { step: score.step, [name]: score.value } : scored.reduce((one, row) => (one && one[name] >= row[name] ? one : row), null);
+  const kept = score?.on === "dev" && isKnown(score.step) ? { step: score.step, [name]: score.value } : null;
+  const best = kept ?? scored.reduce((one, row) => (one && one[name] >= row[name] ? one : row), null);
   return best && { step: best.step, value: best[name], text: `kept: ${number(best[name])} at step ${best.step}` };
 }
 

@@ -11,7 +11,8 @@ export const nameOf = (job) =>
   h("span", { class: "named" }, h("a", { class: "name", href: `/jobs/${job.id}` }, titleOf(job)), h("span", { class: "quiet" }, detailsOf(job)));
 
 const detailsOf = (job) =>
-  [`${job.id} ${job.kind}`, job.recipe && !titleOf(job).split(" ").includes(job.recipe) ? job.recipe : "", isKnown(job.seed) ? `seed ${job.seed}` : ""].filter(Boolean).join(" · ");
+  [`${job.id} ${job.kind}`, titleOf(job).split(" ").includes(job.recipe) ? "" : job.recipe, isKnown(job.seed) ? `seed ${job.seed}` : ""]
+    .filter(Boolean).join(" · ");
 
 /** Whose a job is. */
 export const whose = (job) => h("span", { class: "whose", title: `project ${job.project}, owner ${job.owner}` }, `${job.project} · ${job.owner}`);

@@ -33,5 +33,6 @@ async function alone(kind) {
 async function inPipelines() {
   const { jobs } = await get(`/jobs?kind=pipeline&state=succeeded&limit=${PIPELINES}`);
   const details = await Promise.all(jobs.map((job) => get(`/jobs/${job.id}`)));
-  return details.flatMap((job) => job.steps.filter((step) => step.made).map((step) => ({ step: step.name, address: step.made, title: `${titleOf(job)}, job ${job.id}` })));
+  const made = (job, step) => ({ step: step.name, address: step.made, title: `${titleOf(job)}, job ${job.id}` });
+  return details.flatMap((job) => job.steps.filter((step) => step.made).map((step) => made(job, step)));
 }

@@ -41,10 +41,12 @@ export class Terms {
     this.changes = h("span", { class: "changes" });
     this.node = h("section", { "aria-labelledby": "terms" }, h("h2", { id: "terms" }, "The job"),
       h("div", { class: "fields" }, open.map((field) => field.node)),
-      h("details", { class: "fold" }, h("summary", {}, h("b", {}, "Several values, resources, time limits"), this.changes), h("div", { class: "fields" }, folded.map((field) => field.node))));
+      h("details", { class: "fold" }, h("summary", {}, h("b", {}, "Several values, resources, time limits"), this.changes),
+        h("div", { class: "fields" }, folded.map((field) => field.node))));
     for (const field of this.fields) if (field.schema.default === undefined) field.stand({ text: "" });
     const { project, priority, time_limit_s, notify } = given;
-    const values = { project: project === "default" ? null : project, priority: priority || null, ...toldOf(notify ?? []), ...held(given), time_limit_min: time_limit_s ? time_limit_s / 60 : null };
+    const plain = { project: project === "default" ? null : project, priority: priority || null, time_limit_min: time_limit_s ? time_limit_s / 60 : null };
+    const values = { ...plain, ...toldOf(notify ?? []), ...held(given) };
     for (const field of this.fields) field.value = values[field.name] ?? undefined;
   }
 
@@ -55,7 +57,8 @@ export class Terms {
 
   /** The values in the words of the API. */
   get values() {
-    const { seeds, each, after, after_any, notify, notify_on, time_limit_min, start_by, ...plain } = Object.fromEntries(this.fields.map((field) => [field.name, field.value]).filter(([, value]) => value !== undefined));
+    const given = this.fields.map((field) => [field.name, field.value]).filter(([, value]) => value !== undefined);
+    const { seeds, each, after, after_any, notify, notify_on, time_limit_min, start_by, ...plain } = Object.fromEntries(given);
     const several = { ...(seeds ? { [this.seed]: listed(seeds).map(numberOf) } : {}), ...this.#several(each) };
     const needed = [...needs(after, "success"), ...needs(after_any, "end")];
     return {

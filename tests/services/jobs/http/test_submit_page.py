@@ -212,9 +212,12 @@ def test_a_refusal_is_shown_beside_its_field_which_is_opened_and_nothing_is_lost
     expect(page.locator(".field", has=weights).get_by_role("alert")).to_contain_text("is outside of what this service reads")
     expect(weights).to_have_attribute("aria-invalid", "true")
     expect(weights).to_be_focused()
+    page.get_by_label("project", exact=True).fill("vision")  # what is said about a field stays until that field is changed
+    expect(page.locator(".field", has=weights).get_by_role("alert")).to_be_visible()
     expect(page.get_by_label("priority")).to_have_value("3")
     assert not queue.store.jobs()
     weights.fill("")
+    expect(page.locator(".field", has=weights).get_by_role("alert")).to_be_hidden()
     submit(page, 1)
     assert (queue.store.job(1).priority, queue.store.job(1).config["teacher"].get("weights")) == (3, None)
     there.check(refusals=True)
