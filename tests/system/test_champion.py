@@ -164,7 +164,7 @@ def check_demo(done: subprocess.CompletedProcess[str], champion: str, *told: str
     assert last == f"champion {champion}", done.stderr
     assert len(table.splitlines()) == 11, "ten photos below a head"
     for text in told:
-        assert re.search(text, done.stderr), done.stderr
+        assert re.search(text, done.stderr, re.MULTILINE), done.stderr
 
 
 def test_the_demo_ends_well_after_itself(root, trained):
