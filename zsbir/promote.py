@@ -158,7 +158,7 @@ def _comparison(
     """Compare a candidate with each opponent, or with its own frozen backbone if there is none.
 
     Return the numbers against the one that is hardest to beat, and the same in words. Where two models cannot be compared: None and
-    the reason if the promotion is forced, else InputError.
+    the reason if the promotion is forced, else InputError, or RunError where the storage of a report does not answer.
     """
     named = named_for([release.tags for release in opponents], request.champion_reports)
     rivals: list[Release | None] = [*opponents] or [None]
@@ -179,7 +179,7 @@ def _compare_with(
     try:
         others = champion_reports(champion.uri, champion.tags, named, root=settings.root) if champion else []
         comparison = _compared(candidate, champion, others, config, settings)
-    except InputError as error:
+    except (InputError, RunError) as error:
         if not request.force_reason or not champion:
             raise
         return None, f"not compared with {_name_of(champion, settings)}: {error}"

@@ -13,6 +13,9 @@ from zsbir.base.text import clean
 from zsbir.promotion.address import artifact_of, places
 from zsbir.promotion.seeds import ESTIMATED, SeedSpread
 
+REPLACE = 'bring it back with python -m zsbir.artifacts copy, or replace this champion with --force --reason "..."'
+"""The way out where nothing that measured a champion can be read."""
+
 MOST_SEEDS = 1000
 """Reports of a champion's seeds that are looked for."""
 
@@ -22,10 +25,7 @@ def champion_reports(champion: str, tags: Mapping[str, str], named: Sequence[str
 
     champion: the URI of its version. Raises InputError if its own report is gone, or the first one named is of another run.
     """
-    further = [tags.get(f"report_{number}", "") for number in range(2, _seeds(tags) + 1)]
-    uris = [_place(uri, root) for uri in (tags.get("report", ""), *further)]
-    if named:
-        uris = [uri if exists(uri) else "" for uri in named]
+    uris = [uri if exists(uri) else "" for uri in named] if named else _tagged(champion, tags, root)
     if not uris[0]:
         known = named[0] if named else tags.get("report") or "any known place"
         raise InputError(clean(f"the report of {champion} is not at {known}: {_way_out(champion, tags, root)}"))
@@ -59,14 +59,24 @@ def named_for(opponents: Sequence[Mapping[str, str]], named: Sequence[str]) -> l
     return [[uri for uri in named if of_run[uri] == digest] for digest in digests]
 
 
+def _tagged(champion: str, tags: Mapping[str, str], root: str) -> list[str]:
+    """Return where the reports of a version's tags lie, "" for each that is gone. InputError or RunError if that cannot be told."""
+    further = [tags.get(f"report_{number}", "") for number in range(2, _seeds(tags) + 1)]
+    try:
+        return [_place(uri, root) for uri in (tags.get("report", ""), *further)]
+    except (InputError, RunError) as error:
+        told = clean(f"a report of {champion} cannot be read ({error}): {REPLACE}")
+        raise (InputError(told) if isinstance(error, InputError) else RunError(told)) from None
+
+
 def _place(tagged: str, root: str) -> str:
-    """Return where the report of a tag lies, in this root or where it was; "" if it is gone. RunError if that cannot be told."""
-    silent: RunError | None = None
+    """Return where the report of a tag lies, in this root or where it was; "" if it is gone."""
+    silent: Exception | None = None
     for uri in places(tagged, "report", root):
         try:
             if exists(uri):
                 return uri
-        except RunError as error:
+        except (InputError, RunError) as error:
             silent = error
     if silent:
         raise silent
@@ -78,10 +88,7 @@ def _way_out(champion: str, tags: Mapping[str, str], root: str) -> str:
     try:
         run = artifact_of(champion, tags, "run", root=root)
     except (InputError, RunError):
-        return (
-            "its run is gone, too, so nothing can be compared with it; bring either back with python -m zsbir.artifacts copy, or"
-            ' replace this champion with --force --reason "..."'
-        )
+        return f"its run is gone, too, so nothing can be compared with it; {REPLACE}"
     return f"make one with python -m zsbir.evaluate {run.uri}, and pass what it prints as --champion-report"
 
 

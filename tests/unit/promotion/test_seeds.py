@@ -9,7 +9,7 @@ import pytest
 from zsbir import promote, train
 from zsbir.base.artifact import Artifact, draft
 from zsbir.base.config import Config
-from zsbir.base.errors import InputError
+from zsbir.base.errors import InputError, RunError
 from zsbir.promotion.opponent import champion_reports, earlier_spread
 from zsbir.promotion.seeds import SeedSpread, more_seeds
 from zsbir.recipes import SEED_SPREADS, measured_spread, recipe
@@ -91,6 +91,22 @@ def test_a_spread_of_seeds_is_taken_from_the_champion_s_own_comparison(tmp_path)
     assert found(spread=None) is None
     assert earlier_spread({"gate_numbers": '{"low": 0.1}'}, "map_all", of_data, source="") is None, "a version before 29 November"
     assert earlier_spread({}, "map_all", of_data, source="") is None
+
+
+def test_reports_in_a_store_that_cannot_be_asked_are_no_reports_that_are_gone(tmp_path, monkeypatch):
+    mine = report(tmp_path / "mine", "a")
+    tags = {"report": "s3://lost/zsbir/reports/b", "run_digest": "a" * 8}
+    monkeypatch.setenv("ZSBIR_S3_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"a report of models:/m/1 cannot be read \(.*credentials.*or replace this champion with"):
+        champion_reports("models:/m/1", tags, [], root=str(tmp_path))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    with pytest.raises(RunError, match=r"a report of models:/m/1 cannot be read .*or replace this champion with --force"):
+        champion_reports("models:/m/1", tags, [], root=str(tmp_path))
+    named = champion_reports("models:/m/1", tags, [mine.uri], root=str(tmp_path))
+    assert [found.uri for found in named] == [mine.uri], "whoever names another one does not wait for the store"
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "NaN", '{"metric": "map_all", "dataset_digest": "%s", "spread": 3}', "[" * 10_000])

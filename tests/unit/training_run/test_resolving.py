@@ -18,7 +18,7 @@ def test_one_of_several_processes_that_a_launcher_started_is_refused_with_the_wa
 @pytest.mark.parametrize("count", ["1", "", "many"])
 def test_a_single_process_is_not(monkeypatch, count):
     monkeypatch.setenv("WORLD_SIZE", count)
-    with pytest.raises(InputError, match="no data set"):
+    with pytest.raises(InputError, match="no dataset given"):
         resolve(TrainConfig(), InputUris(), Settings())
 
 
@@ -29,5 +29,5 @@ def test_several_workers_on_one_gpu_are_refused_and_a_single_one_may_hold_a_part
     with pytest.raises(InputError, match=r"gpus_per_worker 0\.5 lets workers share a GPU.*give each a whole one"):
         resolve(TrainConfig(), InputUris(), Settings(num_workers=2, gpus_per_worker=0.5))
     for settings in (Settings(num_workers=1, gpus_per_worker=0.5), Settings(num_workers=2, gpus_per_worker=1)):
-        with pytest.raises(InputError, match="no data set"):
+        with pytest.raises(InputError, match="no dataset given"):
             resolve(TrainConfig(), InputUris(), settings)
