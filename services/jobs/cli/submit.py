@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from services.jobs.cli.arrays import each_of, format_submitted_array, wait_for_all
 from services.jobs.cli.client import Client
+from services.jobs.cli.flags import JOB_OPTIONS, flags_named
 from services.jobs.cli.format import PROGRAM, format_submitted, format_summary
 from services.jobs.cli.options import client_of, deadline, duration_s, interruptible_watch, job_ids, key, service_parser
 from services.jobs.cli.style import format_log
@@ -31,12 +31,6 @@ Schema = Mapping[str, Any]
 
 REPORT_S = 30.0
 """Seconds between two lines about the same state, where standard error is not a terminal."""
-
-JOB_OPTIONS = ("project", "priority", "cpus", "gpus")
-"""Options of the job itself whose names are those of the fields in the service's errors."""
-
-_FIELD = re.compile(r"\bfield '([\w.]+)'")
-_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
 
 COMMAND = "command"
 """The kind of job whose configuration is the words of a program, given after `--`."""
@@ -108,31 +102,6 @@ def _known_kinds(service: argparse.Namespace) -> Json:
     from services.jobs.runs.validation import describe_kinds  # it loads what the commands load
 
     return describe_kinds()
-
-
-@contextmanager
-def flags_named(kind: str, parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Have the service's errors inside name fields by the flags of this command line."""
-    flags = {flag for action in parser._actions for flag in action.option_strings}
-    try:
-        yield
-    except InputError as error:
-        raise InputError(_with_flags(str(error), flags, in_steps=kind == "pipeline")) from None
-
-
-def _with_flags(line: str, flags: Container[str], *, in_steps: bool) -> str:
-    """Return the service's error with fields named as flags: `train: field 'lr': ...` as `train: --lr: ...`.
-
-    in_steps: a flag's name begins with that of its step, as in `--train.lr`. What is no flag of this command stays as it is.
-    """
-    step = line.partition(": ")[0]
-
-    def flag(found: re.Match[str]) -> str:
-        named = f"--{f'{step}.' if in_steps else ''}{found[1].replace('_', '-')}"
-        return named if named in flags else found[0]
-
-    line = _FLAG.sub(flag, _FIELD.sub(flag, line))
-    return f"--{line}" if f"--{step.replace('_', '-')}" in flags and step in JOB_OPTIONS else line
 
 
 def _submit_parser(kind: str, described: Json) -> Parser:

@@ -25,9 +25,10 @@ from typing import Any, NoReturn
 
 from services.jobs.queue.states import Cause, StopReason
 from services.jobs.runs.allowed_paths import AllowedPaths
-from services.jobs.runs.attempt_dir import HEARTBEAT_S, LOG_LIMIT, LOG_PIECE, AttemptDir, End
+from services.jobs.runs.attempt_dir import HEARTBEAT_S, AttemptDir, End
 from services.jobs.runs.causes import DECLINED, cause_of, cause_of_program
 from services.jobs.runs.child import Child, Outcome
+from services.jobs.runs.log import Log
 from services.jobs.runs.model_inputs import pin_models
 from services.jobs.runs.steps import COMMAND, Step, StepInput
 from zsbir.base.artifact import Artifact, exists
@@ -38,7 +39,6 @@ from zsbir.base.signals import on_signals
 from zsbir.base.storage import join, open_folder
 from zsbir.training_run.delivery import UNDELIVERED
 
-LOG_CUT = f"\n[the log is cut here: it has reached {LOG_LIMIT >> 20} MiB]\n".encode()
 CANNOT_START = 127
 """The exit code by which shells say that there is no such program."""
 
@@ -48,48 +48,6 @@ MESSAGE_LENGTH = 480
 
 STORAGE_ERRORS = (InputError, RunError, OSError)
 """Errors of storage that does not answer: what is written to the attempt's folder is late, and the work goes on."""
-
-
-class Log:
-    """Everything that the commands print: copied to this process's own output, and to storage in pieces."""
-
-    def __init__(self, attempt_dir: AttemptDir):
-        self._attempt_dir = attempt_dir
-        self._piece, self._text, self._size = 0, bytearray(), 0
-        self._changed, self._lock = False, threading.Lock()
-
-    def add(self, data: bytes) -> None:
-        """Append output. Ray's own copy may fail, on a full disk: the command must not be stopped by that."""
-        with self._lock:
-            if self._size > LOG_LIMIT:
-                return
-            with suppress(OSError, ValueError, AttributeError):
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
-            room = LOG_LIMIT - self._size
-            self._size += len(data)
-            self._text += data if len(data) <= room else data[:room] + LOG_CUT
-            self._changed = True
-
-    def add_line(self, line: str) -> None:
-        """Append a line of this process's own."""
-        self.add(f"{line}\n".encode())
-
-    def tail(self, size: int = 4000) -> str:
-        """Return the last `size` bytes as text."""
-        return bytes(self._text[-size:]).decode("utf-8", "replace")
-
-    def write(self) -> None:
-        """Write what is new to storage."""
-        with self._lock:
-            if not self._changed:
-                return
-            while len(self._text) > LOG_PIECE:
-                self._attempt_dir.write_log(self._piece, bytes(self._text[:LOG_PIECE]))
-                del self._text[:LOG_PIECE]
-                self._piece += 1
-            self._attempt_dir.write_log(self._piece, bytes(self._text))
-            self._changed = False
 
 
 class Attempt:

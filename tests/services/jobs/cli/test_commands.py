@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from servers.faults import Fault, FaultProxy
 from servers.job_service import MANY, Service
+from servers.processes import HOST, free_ports
 from servers.s3 import S3Server
 
 from services.common.auth import Role

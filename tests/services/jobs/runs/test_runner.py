@@ -18,8 +18,8 @@ from servers.night import small_disk
 from services.jobs.runs import attempt_dir as attempt_dirs
 from services.jobs.runs import runner
 from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
+from services.jobs.runs.causes import cause_of
 from services.jobs.runs.progress import read_status
-from services.jobs.runs.runner import cause_of
 from services.jobs.runs.steps import Step
 from zsbir.base.artifact import MANIFEST, Artifact
 from zsbir.base.storage import join, open_folder
