@@ -25,6 +25,7 @@ from zsbir import teacher
 from zsbir.base import cli, s3
 from zsbir.base.arrow import arrow_filesystem
 from zsbir.base.artifact import Artifact, draft, exists
+from zsbir.base.errors import DiskFull, Unreachable
 from zsbir.base.storage import open_folder
 
 SOON_S = 15.0
@@ -235,6 +236,8 @@ def test_a_store_that_is_full_or_ill_when_something_is_put_fails_the_run(known, 
     with store_that_says(status, error(code) if code else "", only=("PUT",)) as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         line = ask("s3://bucket/indexes/x", code=FAILED, verb=write)
+        with pytest.raises(DiskFull if status == 507 else Unreachable):  # by which the job queue knows what to wait for
+            write("s3://bucket/indexes/x")
     assert re.search("the store is full, or its quota used up" if status == 507 else rf"the store answered {code} each time", line)
 
 
@@ -294,6 +297,8 @@ def test_an_address_where_nothing_listens_is_reported_within_seconds(known, monk
         line = ask("s3://bucket/datasets/x", code=FAILED, verb=verb)
         assert line.startswith("s3://bucket/datasets/x: the store does not answer")
         assert line.endswith("check AWS_ENDPOINT_URL and the network")
+    with pytest.raises(Unreachable):
+        write("s3://bucket/datasets/x")
 
 
 @pytest.mark.parametrize("probe_s", [pytest.param(0.2, id="short"), pytest.param(0, id="as set", marks=pytest.mark.long)])

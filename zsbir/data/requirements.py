@@ -46,7 +46,8 @@ def missing_side(asker: str, split: str, side: str) -> str:
 
 def check_knowledge(knowledge: Artifact, dataset: Artifact, *, must_say: bool = True) -> None:
     """Raise FieldError for knowledge of another data set. must_say: also for knowledge that does not say of which it is."""
-    made_from = knowledge.manifest.inputs.get("dataset", {}).get("digest")
+    reference = knowledge.manifest.inputs.get("dataset")
+    made_from = reference.get("digest") if isinstance(reference, Mapping) else None
     if made_from != dataset.digest and (must_say or made_from is not None):
         raise FieldError(
             "knowledge",

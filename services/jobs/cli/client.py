@@ -96,11 +96,17 @@ class Client:
         kind: str = "",
         project: str = "",
         owner: str = "",
+        array: int | None = None,
+        collapse: bool = False,
         before: int | None = None,
         limit: int = 100,
     ) -> Json:
-        """Return a page of jobs, the newest first, and as `next` the `before` of the following page."""
-        words = {"kind": kind, "project": project, "owner": owner, "before": before, "limit": limit}
+        """Return a page of jobs, the newest first, and as `next` the `before` of the following page.
+
+        array: only the jobs of this array. collapse: one entry for each array, with the whole of it as `array`.
+        """
+        words = {"kind": kind, "project": project, "owner": owner, "array": array, "before": before, "limit": limit}
+        words |= {"collapse": "true" if collapse else ""}
         params: Json = {name: word for name, word in words.items() if word}
         return self._json("GET", "/api/jobs", params={**params, "state": list(states)}, has="jobs")
 
@@ -117,6 +123,10 @@ class Client:
     def job(self, job_id: int) -> Json:
         """Return everything that is known of a job."""
         return self._json("GET", f"/api/jobs/{job_id}", has="state")
+
+    def array(self, array_id: int) -> Json:
+        """Return an array and all of its jobs, in order."""
+        return self._json("GET", f"/api/arrays/{array_id}", has="jobs")
 
     def log(self, job_id: int, offset: int = 0, attempt: int | None = None) -> LogPart:
         """Return a piece of an attempt's log, by default the newest attempt's.
@@ -159,7 +169,10 @@ class Client:
     # --- requests that change something
 
     def submit(self, job: Mapping[str, Any], key: str) -> tuple[Json, bool]:
-        """Submit {kind, config, project, ...}; return the job and whether it is new. The same key stands for the same job."""
+        """Submit {kind, config, project, ...}; return the job and whether it is new. The same key stands for the same job.
+
+        With `each` the jobs are an array, and the answer is its first job, with `array`.
+        """
         response = self._request("POST", "/api/jobs", key=key, json=dict(job))
         return self._read(response, "state"), response.status_code == httpx.codes.CREATED
 
@@ -170,6 +183,15 @@ class Client:
     def retry(self, job_id: int) -> Json:
         """Return a new job that continues the work of this one, which has not succeeded."""
         return self._json("POST", f"/api/jobs/{job_id}/retry", has="state")
+
+    def cancel_array(self, array_id: int) -> Json:
+        """Cancel the jobs of an array that have not ended; return which were cancelled, and which were not and why."""
+        return self._json("POST", f"/api/arrays/{array_id}/cancel", repeatable=True, has="cancelled")
+
+    def retry_array(self, array_id: int) -> list[Json]:
+        """Return new jobs that continue the work of those of an array which have not succeeded."""
+        found: list[Json] = self._json("POST", f"/api/arrays/{array_id}/retry", has="jobs")["jobs"]
+        return found
 
     def cancel_many(self, **which: Any) -> Json:
         """Cancel jobs; return which were cancelled, and which were not and why. which: ids, or project, states, owner."""

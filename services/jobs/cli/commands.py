@@ -14,19 +14,11 @@ from typing import Any
 
 from services.jobs.cli.admin import limits, tokens
 from services.jobs.cli.client import MAX_PAGE, Client
-from services.jobs.cli.format import (
-    PROGRAM,
-    TextStyle,
-    format_dispatcher,
-    format_job,
-    format_jobs,
-    format_log,
-    format_queue,
-    format_submitted,
-    format_summary,
-)
+from services.jobs.cli.format import PROGRAM, format_array, format_job, format_jobs, format_submitted, format_summary
+from services.jobs.cli.format_queue import format_dispatcher, format_queue
 from services.jobs.cli.notify import notify
-from services.jobs.cli.options import client_of, count, interruptible_watch, job_id, service_parser
+from services.jobs.cli.options import client_of, count, interruptible_watch, job_id, job_ids, service_parser
+from services.jobs.cli.style import TextStyle, format_ids, format_log
 from services.jobs.cli.submit import submit
 from services.jobs.queue.states import KINDS, LIVE, STATES, TERMINAL
 from zsbir.base import cli
@@ -45,8 +37,10 @@ TAIL_BYTES = 256 * 1024
 
 
 def jobs(argv: Sequence[str]) -> str | None:
-    """List jobs, the newest first: list [--state failed] [--project P] [--all]."""
-    parser = service_parser("list", "List jobs, the newest first.", as_json=True)
+    """List jobs, the newest first: list [--state failed] [--array ID] [--project P] [--all]."""
+    parser = service_parser(
+        "list", "List jobs, the newest first; an array of jobs is one line. With --json, every job is listed.", as_json=True
+    )
     parser.add_argument(
         "--state", action="append", default=[], choices=STATES, help="only jobs in this state; may be given several times"
     )
@@ -57,15 +51,18 @@ def jobs(argv: Sequence[str]) -> str | None:
         "--limit", type=count, default=30, metavar="N", help=f"how many jobs to list at most, up to {MAX_PAGE} [30]"
     )
     parser.add_argument("--all", action="store_true", help="list all jobs that match")
+    parser.add_argument("--array", type=job_id, metavar="ID", help="only the jobs of this array, each on a line of its own")
+    parser.add_argument("--open", action="store_true", help="list the jobs of arrays one by one")
     parsed, _ = parser.values(argv)
     which = {"states": parsed.state, "kind": parsed.kind, "project": parsed.project, "owner": parsed.owner}
+    which |= {"array": parsed.array, "collapse": not (parsed.json or parsed.open or parsed.array)}
     with client_of(parsed) as client:
         page = {"jobs": [*client.every_job(**which)]} if parsed.all else client.jobs(**which, limit=parsed.limit)
         found: list[Json] = page["jobs"]
         if parsed.json:
             return _json(found)
         if page.get("next"):
-            say(f"{_more(client, which, len(found))} more; list them with --limit N or --all")
+            say(f"{_more(client, which, found)} more; list them with --limit N or --all")
         if not found:
             say(f"no such jobs; submit one with: {PROGRAM} submit")
         style = TextStyle.of_stdout()
@@ -73,20 +70,35 @@ def jobs(argv: Sequence[str]) -> str | None:
 
 
 def show(argv: Sequence[str]) -> str | None:
-    """Show everything about a job: show ID."""
+    """Show everything about a job: show ID; of an array, one line for each job: show 12-14."""
     parser = service_parser(
         "show", "Show everything about a job: why it waits, its progress, its attempts, its result.", as_json=True
     )
-    parser.add_argument("id", type=job_id, metavar="ID", help="the job's number")
+    parser.add_argument("ids", type=job_ids, metavar="ID", help="the job's number; or those of an array, as 12-14")
     parsed, _ = parser.values(argv)
     with client_of(parsed) as client:
-        job = client.job(parsed.id)
+        if len(parsed.ids) > 1:
+            return _show_array(client, parsed.ids, as_json=parsed.json)
+        job = client.job(parsed.ids[0])
         if parsed.json:
             return _json(job)
         if job["state"] not in TERMINAL and not (dispatcher := client.queue()["dispatcher"])["alive"]:
             say(f"dispatcher: {format_dispatcher(dispatcher)}")
         style = TextStyle.of_stdout()
         return _show(format_job(job, style), style)
+
+
+def _show_array(client: Client, ids: Sequence[int], *, as_json: bool) -> str | None:
+    """Show the array of which these are jobs."""
+    array_id = client.job(ids[0])["array_of"]
+    if array_id is None:
+        raise InputError(f"job {ids[0]} belongs to no array; show one job at a time, or use {PROGRAM} list")
+    array = client.array(array_id)
+    if as_json:
+        return _json(array)
+    style = TextStyle.of_stdout()
+    title = clean(f"array {format_ids(array['ids'])}  {array['name']}  {format_array(array)}")
+    return _show(f"{title}\n\n{format_jobs(list(reversed(array['jobs'])), style)}", style)
 
 
 def logs(argv: Sequence[str]) -> None:
@@ -107,11 +119,12 @@ def logs(argv: Sequence[str]) -> None:
 
 
 def cancel(argv: Sequence[str]) -> str:
-    """Cancel jobs: cancel ID ..., or --project P --state queued; running jobs save their work first."""
+    """Cancel jobs: cancel ID ..., cancel 12-14, or --project P --state queued; running jobs save their work first."""
     parser = service_parser(
         "cancel", "Cancel jobs by number, or all jobs of a project, owner or state. Running jobs save their work first."
     )
-    parser.add_argument("ids", nargs="*", type=job_id, metavar="ID", help="the jobs' numbers")
+    parser.add_argument("ids", nargs="*", type=job_ids, metavar="ID", help="the jobs' numbers: 12, 12-14")
+    parser.add_argument("--array", type=job_id, metavar="ID", help="instead of numbers: the jobs of this array that have not ended")
     parser.add_argument("--project", default="", help="instead of numbers: all jobs of this project")
     parser.add_argument("--owner", default="", help="instead of numbers: all jobs of this user")
     unfinished = [state for state in STATES if state not in TERMINAL]
@@ -124,26 +137,38 @@ def cancel(argv: Sequence[str]) -> str:
     )
     parser.add_argument("--yes", action="store_true", help="cancel without asking for confirmation")
     parsed, _ = parser.values(argv)
-    if bool(parsed.project or parsed.owner or parsed.state) == bool(parsed.ids):
-        raise InputError("say which jobs to cancel: either their numbers, or --project, --owner, --state")
+    ids = [number for numbers in parsed.ids for number in numbers]
+    if sum(map(bool, (ids, parsed.array, parsed.project or parsed.owner or parsed.state))) != 1:
+        raise InputError("say which jobs to cancel: either their numbers, or --array, or --project, --owner, --state")
     with client_of(parsed) as client:
-        if len(parsed.ids) == 1:
-            return format_summary(client.cancel(parsed.ids[0]))
-        if parsed.ids:
-            return _cancel_many(client, parsed.ids)
-        which = {"states": parsed.state or unfinished, "project": parsed.project, "owner": _owner(client, parsed.owner)}
+        if parsed.array:
+            return _cancelled(client.cancel_array(parsed.array))
+        if len(ids) == 1:
+            return format_summary(client.cancel(ids[0]))
+        if ids:
+            return _cancel_many(client, ids)
+        which: Json = {"states": parsed.state or unfinished, "project": parsed.project, "owner": _owner(client, parsed.owner)}
         ids = [job["id"] for job in client.every_job(**which)]
         return _cancel_many(client, ids) if ids and _is_confirmed(len(ids), yes=parsed.yes) else "nothing was cancelled"
 
 
 def retry(argv: Sequence[str]) -> str:
-    """Continue the work of a job that did not succeed, as a new job: retry ID; prints its number."""
+    """Continue the work of a job that did not succeed, as a new job: retry ID, retry --array ID; prints its number."""
     parser = service_parser(
-        "retry", "Submit a new job with the same configuration, which continues where the old one stopped; print its number."
+        "retry",
+        "Submit a new job with the same configuration, which continues where the old one stopped; print its number. The jobs that "
+        "were cancelled because it did not succeed are submitted again with it.",
     )
-    parser.add_argument("id", type=job_id, metavar="ID", help="a job that failed, timed out or was cancelled")
+    parser.add_argument("id", nargs="?", type=job_id, metavar="ID", help="a job that failed, timed out or was cancelled")
+    parser.add_argument("--array", type=job_id, metavar="ID", help="instead: the jobs of this array that did not succeed")
     parsed, _ = parser.values(argv)
+    if (parsed.id is None) == (parsed.array is None):
+        raise InputError("say what to try again: either a job's number, or --array with an array's")
     with client_of(parsed) as client:
+        if parsed.array:
+            jobs = client.retry_array(parsed.array)
+            say(f"array {parsed.array}: {len(jobs)} jobs go on with the work of those that did not succeed")
+            return format_ids(job["id"] for job in jobs).replace(" ", "")
         job = client.retry(parsed.id)
         say(format_submitted(job, f"continues the work of job {parsed.id}"))
         return str(job["id"])
@@ -178,11 +203,11 @@ COMMANDS: dict[str, Command] = {
 # --- lists
 
 
-def _more(client: Client, which: Json, shown: int) -> str:
+def _more(client: Client, which: Json, shown: Sequence[Json]) -> str:
     """Return how many more jobs match; `there are` where counting would mean to read them all."""
-    if which["kind"] or which["project"] or which["owner"]:
+    if which["kind"] or which["project"] or which["owner"] or which["array"] or any(job.get("array") for job in shown):
         return "there are"
-    return str(sum(client.queue()["counts"].get(state, 0) for state in which["states"] or STATES) - shown)
+    return str(sum(client.queue()["counts"].get(state, 0) for state in which["states"] or STATES) - len(shown))
 
 
 def _json(value: Any) -> str:
@@ -262,10 +287,16 @@ def _cancel_many(client: Client, ids: Sequence[int]) -> str:
         answer = client.cancel_many(ids=ids[start : start + CANCEL_BATCH])
         done += answer["cancelled"]
         rejected += answer["refused"]
+    return _cancelled({"cancelled": done, "refused": rejected})
+
+
+def _cancelled(answer: Json) -> str:
+    """Return the line about jobs that were cancelled. RunError if some could not be."""
+    done, rejected = answer["cancelled"], answer["refused"]
     line = f"cancelled, or saving their work first: {', '.join(map(str, done)) or 'none'}"
     if not rejected:
         return line
     for each in rejected:
         say(f"error: {clean(each['error'])}")
     say(line)
-    raise RunError(f"{len(rejected)} of {len(ids)} jobs were not cancelled")
+    raise RunError(f"{len(rejected)} of {len(done) + len(rejected)} jobs were not cancelled")

@@ -1,91 +1,34 @@
-"""Jobs and the queue as text for people: lines, tables, progress, durations. Nothing here sends requests or prints."""
+"""Jobs and arrays of jobs as text for people: lines, tables, progress. Nothing here sends requests or prints."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any
 
-from services.jobs.queue.states import LIVE
+from services.jobs.cli.style import (
+    TextStyle,
+    format_bar,
+    format_count,
+    format_duration,
+    format_ids,
+    format_number,
+    format_time,
+    section,
+)
+from services.jobs.queue.states import LIVE, TERMINAL
 from zsbir.base.text import clean
 
 Json = Mapping[str, Any]
 PROGRAM = "python -m services.jobs"
-BAR_WIDTH = 30
-"""Characters of a progress bar."""
-
-COLOURS: Mapping[str, int] = {
-    "queued": 33, "starting": 36, "running": 36, "succeeded": 32, "done": 32, "failed": 31, "timed_out": 31, "cancelled": 35,
+MADE = {
+    "ingest": "a data set", "pretrain": "weights", "teacher": "knowledge", "train": "a run", "evaluate": "a report",
+    "sweep": "a sweep", "index": "an index", "pipeline": "an index",
 }  # fmt: skip
+"""What jobs of each kind make."""
 
 ENDED = {"succeeded": "has succeeded", "failed": "has failed", "timed_out": "has timed out", "cancelled": "was cancelled"}
-
-
-@dataclass(frozen=True)
-class TextStyle:
-    """How text is laid out. width: the longest line; None for no limit, where standard output is not a terminal."""
-
-    width: int | None = None
-    colours: bool = False
-
-    @classmethod
-    def of_stdout(cls) -> Self:
-        """Return the style for this process's standard output: colours only on a terminal, and not where NO_COLOR is set."""
-        out = sys.__stdout__
-        if out is None or not out.isatty():
-            return cls()
-        return cls(shutil.get_terminal_size().columns, not os.environ.get("NO_COLOR"))
-
-    def table(self, rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
-        """Return rows as lines with aligned columns; the last column is cut where the terminal ends."""
-        cells = [[clean(cell) for cell in row] for row in rows]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return [self._line(row, widths, indent) for row in cells]
-
-    def _line(self, row: Sequence[str], widths: Sequence[int], indent: str) -> str:
-        *first, last = row
-        padded = [cell.ljust(width) for cell, width in zip(first, widths, strict=False)]
-        room = None if self.width is None else max(10, self.width - len(indent) - sum(len(cell) + 2 for cell in padded))
-        last = last if room is None or len(last) <= room else last[: room - 1] + "…"
-        return (indent + "  ".join(map(self.paint, [*padded, last]))).rstrip()
-
-    def paint(self, cell: str) -> str:
-        """Return a job's state in its colour, any other text as it is."""
-        colour = COLOURS.get(cell.strip()) if self.colours else None
-        return f"\x1b[{colour}m{cell}\x1b[0m" if colour else cell
-
-
-def format_log(text: str) -> str:
-    """Return a piece of a log for a terminal: lines and tabs stay, other characters that control a terminal become escapes."""
-    return "\n".join("\t".join(map(clean, line.split("\t"))) for line in text.replace("\r\n", "\n").split("\n"))
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration as people write it: 45 s, 3 min, 2 h 5 min, 4 d 2 h."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, hours = whole // 60, whole // 3600
-    if minutes < 60:
-        return f"{minutes} min"
-    if hours < 24:
-        return f"{hours} h {minutes % 60} min" if minutes % 60 else f"{hours} h"
-    return f"{hours // 24} d {hours % 24} h" if hours % 24 else f"{hours // 24} d"
-
-
-def format_count(number: float, word: str) -> str:
-    """Return `1 CPU`, `2 CPUs`."""
-    return f"{number:g} {word}{'' if number == 1 else 's'}"
-
-
-def format_time(at_s: float) -> str:
-    """Return seconds since 1970 as date and time in this machine's zone."""
-    return datetime.fromtimestamp(at_s).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def format_progress(job: Json) -> str:
@@ -101,37 +44,62 @@ def format_progress(job: Json) -> str:
 
 
 def format_reason(job: Json) -> str:
-    """Return what a job waits for, does, made, or failed with."""
+    """Return what a job waits for, does, how good its result is, or what it failed with."""
     if job["state"] == "queued":
         last = f"the last attempt: {job['message']}" if job["message"] else ""
         return "; ".join(filter(None, [job["reason"] or "starts next", last]))
     if job["state"] in LIVE:
         return "cancelling: saving its work first" if job["cancelling"] else format_activity(job["progress"])
-    return str(job["result"] if job["state"] == "succeeded" else job["message"])
+    return format_outcome(job) if job["state"] == "succeeded" else str(job["message"])
+
+
+def format_outcome(job: Json) -> str:
+    """Return what a job that has succeeded is said to have done: its own words, its score, or what it made."""
+    return str(job["message"]) or format_score(job) or f"made {MADE.get(job['kind'], 'its result')}"
+
+
+def format_score(job: Json, *, short: bool = False) -> str:
+    """Return `map_all 0.849 on dev classes at step 150`, or in short `dev 0.849`; empty where there is no score."""
+    score = job.get("score")
+    if not score:
+        return ""
+    if short:
+        return f"{score['on']} {score['value']:.3f}"
+    step = f" at step {score['step']}" if score["step"] is not None else ""
+    return f"{score['metric']} {score['value']:.3f} on {score['on']} classes{step}"
 
 
 def format_activity(progress: Json) -> str:
-    """Return what a job is doing: `train 3/5: training 40/200 steps, 3.1/s`."""
+    """Return what a job is doing: `stage 3 of 5: train, step 121/200, 3.1/s`."""
     if not progress:
         return ""
-    step = f"{progress.get('step', '')} {progress.get('steps', '')}".strip()
-    parts = [f"{progress.get('label', '')} {_format_done(progress)}".strip()]
+    number, _, of = str(progress.get("steps") or "").partition("/")
+    stage, label = str(progress.get("step", "")), str(progress.get("label", ""))
+    parts = [stage, " ".join(filter(None, ["" if label == stage else label, _format_done(progress)]))]
     parts += [f"{progress['per_s']:.3g}/s"] if progress.get("per_s") else []
-    return ": ".join(filter(None, [step, ", ".join(filter(None, parts))]))
+    return (f"stage {number} of {of}: " if of else "") + ", ".join(filter(None, parts))
 
 
 def _format_done(progress: Json) -> str:
     if progress.get("done") is None:
         return ""
     total, unit = progress.get("total"), progress.get("unit", "")
-    return f"{progress['done']}{f'/{total}' if total else ''} {unit if unit.isupper() or not unit else f'{unit}s'}".strip()
+    count = f"{progress['done']}{f'/{total}' if total else ''}"
+    return f"step {count}" if unit == "step" else f"{count} {unit if unit.isupper() or not unit else f'{unit}s'}".strip()
+
+
+def format_name(job: Json) -> str:
+    """Return `job 17 (toy seed=1)`: how messages speak of a job."""
+    name = f" ({job['name']})" if job.get("name") else ""
+    return f"job {job['id']}{name}"
 
 
 def format_summary(job: Json) -> str:
-    """Return one line: `job 17 is queued: 2 of 2 jobs are running: jobs 15, 16; place 3 in line`."""
+    """Return one line: `job 17 (toy) is queued: 2 of 2 jobs are running: jobs 15, 16; place 3 in line`."""
     place = f"place {job['place']} in line" if job["place"] else ""
-    text = ": ".join(filter(None, [f"job {job['id']} {ENDED.get(job['state'], 'is ' + job['state'])}", format_reason(job)]))
-    return clean("; ".join(filter(None, [text, place if job["state"] == "queued" else format_progress(job)])))
+    text = ": ".join(filter(None, [f"{format_name(job)} {ENDED.get(job['state'], 'is ' + job['state'])}", format_reason(job)]))
+    result = str(job["result"]) if job["state"] == "succeeded" else ""
+    return clean("; ".join(filter(None, [text, result, place if job["state"] == "queued" else format_progress(job)])))
 
 
 def format_submitted(job: Json, remark: str = "") -> str:
@@ -139,15 +107,56 @@ def format_submitted(job: Json, remark: str = "") -> str:
     return clean("; ".join(filter(None, [format_summary(job), remark, f"{PROGRAM} show {job['id']}"])))
 
 
-def format_jobs(jobs: Iterable[Json], style: TextStyle) -> str:
-    """Return a table of jobs."""
-    head = ("ID", "KIND", "STATE", "PROGRESS", "OWNER", "PROJECT", "AGE", "WHY")
-    rows = [
-        (str(job["id"]), job["kind"], job["state"], format_progress(job), job["owner"], job["project"],
-         format_duration(time.time() - job["submitted_s"]), format_reason(job))
-        for job in jobs
-    ]  # fmt: skip
-    return "\n".join(style.table([head, *rows]))
+def format_jobs(jobs: Sequence[Json], style: TextStyle) -> str:
+    """Return a table of jobs and of arrays. Columns that are empty, or the same for all owners and projects, are left out.
+
+    The reason of a failure is wrapped, everything else in the last column is cut where the terminal ends.
+    """
+    head = ("ID", "NAME", "KIND", "RECIPE", "SEED", "STATE", "PROGRESS", "SCORE", "OWNER", "PROJECT", "AGE", "WHY")
+    rows = [_array_row(job) if job.get("array") else _job_row(job) for job in jobs]
+    columns = list(zip(head, *rows, strict=True))
+    shown = [column for column in columns if _tells_something(column)]
+    wrapped = [
+        number for number, job in enumerate(jobs, start=1) if not job.get("array") and job["state"] in ("failed", "timed_out")
+    ]
+    return "\n".join(style.table(list(zip(*shown, strict=True)), wrapped=wrapped))
+
+
+def _tells_something(column: Sequence[str]) -> bool:
+    name, *cells = column
+    if name in ("OWNER", "PROJECT"):
+        return len(set(cells)) > 1
+    return name == "WHY" or any(cells)
+
+
+def _job_row(job: Json) -> tuple[str, ...]:
+    return (
+        str(job["id"]), job.get("name", ""), job["kind"], job.get("recipe", ""), _text(job.get("seed")), job["state"],
+        format_progress(job), format_score(job, short=True), job["owner"], job["project"],
+        format_duration(time.time() - job["submitted_s"]), format_reason(job),
+    )  # fmt: skip
+
+
+def _array_row(job: Json) -> tuple[str, ...]:
+    array = job["array"]
+    left = f"{format_duration(array['left_s'])} left" if array["left_s"] is not None else ""
+    progress = " · ".join(filter(None, [f"{100 * array['frac']:.0f} %", left])) if array["state"] not in TERMINAL else ""
+    return (
+        format_ids(array["ids"]), array["name"], f"{job['kind']} x{len(array['ids'])}", job.get("recipe", ""), "", array["state"],
+        progress, format_score(array["best"] or {}, short=True), job["owner"], job["project"],
+        format_duration(time.time() - job["submitted_s"]), format_array(array),
+    )  # fmt: skip
+
+
+def format_array(array: Json) -> str:
+    """Return `2 running, 1 queued; best: job 13 (toy seed=1), dev 0.712`."""
+    counts = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in array["counts"].items())
+    best = f"best: {format_name(array['best'])}, {format_score(array['best'], short=True)}" if array["best"] else ""
+    return "; ".join(filter(None, [counts, best, array["reason"] if array["state"] == "queued" else ""]))
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 # --- one job
@@ -157,27 +166,19 @@ def format_job(job: Json, style: TextStyle) -> str:
     """Return everything about one job; no line is cut."""
     style = replace(style, width=None)
     state = style.paint(clean(job["state"]))
-    title = f"job {clean(job['id'])}  {clean(job['kind'])}  {state}{' (cancelling)' if job['cancelling'] else ''}"
+    name = f"  {clean(job['name'])}" if job.get("name") else ""
+    title = f"job {clean(job['id'])}{name}  {clean(job['kind'])}  {state}{' (cancelling)' if job['cancelling'] else ''}"
     parts = [
         [title],
         style.table([(name, value) for name, value in _fact_rows(job) if value], "  "),
-        _section("metrics", job["progress"].get("metrics", {}).items(), style),
-        _section("steps", _step_rows(job["steps"]), style),
-        _section("attempts", map(_attempt_row, job["attempts_made"]), style),
-        _section("events", map(_event_row, job["events"]), style),
-        _section("configuration", _config_rows(job["config"]), style),
+        section("metrics", job["progress"].get("metrics", {}).items(), style),
+        section("stages", _stage_rows(job["steps"]), style),
+        section("attempts", map(_attempt_row, job["attempts_made"]), style),
+        section("events", map(_event_row, job["events"]), style),
+        section("configuration", _config_rows(job["config"]), style),
         _next_commands(job),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
-
-
-def _section(name: str, rows: Iterable[Sequence[Any]], style: TextStyle) -> list[str]:
-    cells = [[_format_number(cell) for cell in row] for row in rows]
-    return [name, *style.table(cells, "  ")] if cells else []
-
-
-def _format_number(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _fact_rows(job: Json) -> list[tuple[str, str]]:
@@ -187,6 +188,10 @@ def _fact_rows(job: Json) -> list[tuple[str, str]]:
         ("place", f"{job['place']} in line" if job["place"] else ""),
         ("progress", format_bar(job["progress"].get("frac")) + format_progress(job) if job["state"] in LIVE else ""),
         ("result", job["result"]),
+        ("score", format_score(job)),
+        ("training", f"{job['recipe']}, seed {_text(job.get('seed'))}" if job.get("recipe") else ""),
+        ("array", f"{job['array_of']}: {PROGRAM} list --array {job['array_of']}" if job.get("array_of") else ""),
+        ("after", _after(job)),
         ("mlflow", job["links"].get("mlflow_run", "")),
         ("owner", f"{job['owner']}, project {job['project']}, priority {job['priority']}"),
         ("holds", holds if job["state"] in LIVE else f"{holds} while it runs" if job["state"] == "queued" else ""),
@@ -199,16 +204,17 @@ def _fact_rows(job: Json) -> list[tuple[str, str]]:
     ]
 
 
-def format_bar(frac: float | None) -> str:
-    """Return a share from 0 to 1 as a bar; empty where it is not known."""
-    if frac is None:
-        return ""
-    full = round(BAR_WIDTH * min(1.0, max(0.0, frac)))
-    return "█" * full + "░" * (BAR_WIDTH - full) + " "
+def _after(job: Json) -> str:
+    """Return after which jobs a job starts: `the success of 12-14; any end of 15`."""
+    words = {"success": "the success of", "end": "any end of"}
+    ids = {on: [each["job"] for each in job.get("after", []) if each["on"] == on] for on in words}
+    return "; ".join(f"{word} {format_ids(ids[on])}" for on, word in words.items() if ids[on])
 
 
-def _step_rows(steps: Sequence[Json]) -> list[tuple[str, str, str]]:
-    return [(step["name"], step["state"], step["made"]) for step in steps] if len(steps) > 1 else []
+def _stage_rows(steps: Sequence[Json]) -> list[tuple[str, str, str]]:
+    remarks = {"found": "found, not made again: "}
+    rows = [(step["name"], step["state"].replace("_", " "), f"{remarks.get(step['state'], '')}{step['made']}") for step in steps]
+    return rows if len(steps) > 1 else []
 
 
 def _attempt_row(attempt: Json) -> tuple[str, ...]:
@@ -221,7 +227,7 @@ def _attempt_row(attempt: Json) -> tuple[str, ...]:
 
 
 def _event_row(event: Json) -> tuple[str, str, str, str]:
-    detail = ", ".join(f"{name} {_format_number(value)}" for name, value in event["detail"].items() if value not in ("", None))
+    detail = ", ".join(f"{name} {format_number(value)}" for name, value in event["detail"].items() if value not in ("", None))
     return format_time(event["at_s"]), event["actor"], event["what"], detail
 
 
@@ -237,63 +243,3 @@ def _next_commands(job: Json) -> list[str]:
     verb = {"queued": "logs -f", "starting": "logs -f", "running": "logs -f", "succeeded": "logs"}.get(job["state"])
     commands = [f"{verb} {job['id']}"] if verb else [f"logs {job['id']}", f"retry {job['id']}"]
     return [clean(f"{PROGRAM} {command}") for command in commands]
-
-
-# --- the queue
-
-
-def format_queue(queue: Json, live: Sequence[Json], style: TextStyle) -> str:
-    """Return what runs, what waits and why, the limits, and whether a dispatcher works. live: the jobs that run."""
-    running = [
-        (str(job["id"]), job["kind"], job["state"], job["owner"], job["project"], format_progress(job), format_reason(job))
-        for job in live
-    ]
-    line = [
-        (str(job["place"]), str(job["id"]), job["kind"], job["owner"], job["project"], f"priority {job['priority']}",
-         job["reason"] or "starts next")
-        for job in queue["line"]
-    ]  # fmt: skip
-    waiting = queue["counts"].get("queued", 0)
-    parts = [
-        style.table(
-            [
-                ("running", format_usage(queue)),
-                *_limit_rows(queue["limits"]),
-                ("dispatcher", format_dispatcher(queue["dispatcher"])),
-            ]
-        ),
-        _section("running", running, style),
-        _section("in line" if waiting == len(line) else f"in line: the first {len(line)} of {waiting}", line, style),
-    ]
-    return "\n\n".join("\n".join(part) for part in parts if part)
-
-
-def format_usage(queue: Json) -> str:
-    """Return `2 of 2 jobs, 4 of 8 CPUs, 0 GPUs`."""
-    used, limits = queue["usage"], queue["limits"]
-    jobs = f"{used['running']} of {format_count(limits['running'], 'job')}"
-    parts = ((used[name], limits.get(name), word) for name, word in (("cpus", "CPU"), ("gpus", "GPU")))
-    return ", ".join(
-        [jobs, *(format_count(held, word) if of is None else f"{held:g} of {format_count(of, word)}" for held, of, word in parts)]
-    )
-
-
-def _limit_rows(limits: Json) -> list[tuple[str, str]]:
-    words = (("cpus", "CPU"), ("gpus", "GPU"), ("gpu_hours", "GPU-hour"))
-    return [
-        (f"project {name}", "at most " + ", ".join(format_count(own[key], word) for key, word in words if own.get(key) is not None))
-        for name, own in limits.get("projects", {}).items()
-        if any(own.get(key) is not None for key, _ in words)
-    ]
-
-
-def format_dispatcher(dispatcher: Json) -> str:
-    """Return whether a dispatcher works, without which no job starts."""
-    name = clean(f"{dispatcher['holder']}, epoch {dispatcher['epoch']}")
-    if not dispatcher["holder"]:
-        return f"none: no job starts without one; start it with: {PROGRAM} up"
-    if dispatcher["alive"]:
-        return f"alive ({name}, seen {format_duration(dispatcher['seen_s_ago'])} ago)"
-    if dispatcher["seen_s_ago"] is None:
-        return f"not seen yet ({name}); ask again in a few seconds"
-    return f"silent for {format_duration(dispatcher['seen_s_ago'])} ({name}): no job starts; start it with: {PROGRAM} up"

@@ -16,6 +16,9 @@ from services.jobs.local.paths import TOKEN_VARIABLE, URL_VARIABLE, owner_token,
 from zsbir.base.cli import Parser
 from zsbir.base.errors import InputError, Interrupted
 
+MOST_IDS = 1000
+"""How many jobs one range of numbers may name."""
+
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -82,6 +85,19 @@ def job_id(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"must be a job's number (see {PROGRAM} list), got {text!r}")
     return int(text)
+
+
+def job_ids(text: str) -> list[int]:
+    """Read job numbers: `12`, `12-14`, `12,15-17`."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        start = job_id(first)
+        end = job_id(last) if dash else start
+        if not start <= end < start + MOST_IDS:
+            raise argparse.ArgumentTypeError(f"must be job numbers like 12 or 12-14, at most {MOST_IDS}, got {text!r}")
+        found += range(start, end + 1)
+    return found
 
 
 def duration_s(text: str) -> float:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from services.jobs.cli.arrays import each_of, format_submitted_array, wait_for_all
 from services.jobs.cli.client import Client
-from services.jobs.cli.format import PROGRAM, format_log, format_submitted, format_summary
-from services.jobs.cli.options import client_of, deadline, duration_s, interruptible_watch, key, service_parser
+from services.jobs.cli.flags import JOB_OPTIONS, flags_named
+from services.jobs.cli.format import PROGRAM, format_submitted, format_summary
+from services.jobs.cli.options import client_of, deadline, duration_s, interruptible_watch, job_ids, key, service_parser
+from services.jobs.cli.style import format_log
 from services.jobs.queue.states import KINDS, TERMINAL
 from zsbir.base.cli import Parser
 from zsbir.base.config import unknown_name
@@ -29,12 +31,6 @@ Schema = Mapping[str, Any]
 
 REPORT_S = 30.0
 """Seconds between two lines about the same state, where standard error is not a terminal."""
-
-JOB_OPTIONS = ("project", "priority", "cpus", "gpus")
-"""Options of the job itself whose names are those of the fields in the service's errors."""
-
-_FIELD = re.compile(r"\bfield '([\w.]+)'")
-_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9-]*)")
 
 COMMAND = "command"
 """The kind of job whose configuration is the words of a program, given after `--`."""
@@ -70,9 +66,19 @@ def submit(argv: Sequence[str]) -> str:
         parsed, from_file = parser.values(arguments)
         own = {"cwd": str(Path.cwd()), **({"words": words} if words else {})} if kind == COMMAND else {}
         config = _absolute(_merged({**own, **from_file}, _given(parsed)))
+        each = each_of(client.kinds()["kinds"][kind], parsed.seeds, parsed.each, read_value)
+        if each and parsed.follow:
+            raise InputError("--follow shows the log of one job; with an array use --wait, and logs -f ID")
+        request = {"kind": kind, "config": config, **({"each": _absolute(each)} if each else {}), **_job_options(parsed)}
         with flags_named(kind, parser):
-            job, new = client.submit({"kind": kind, "config": config, **_job_options(parsed)}, parsed.key or uuid.uuid4().hex)
-        say(format_submitted(job, "" if new or not parsed.key else f"was submitted with the key {parsed.key!r} before"))
+            job, new = client.submit(request, parsed.key or uuid.uuid4().hex)
+        remark = "" if new or not parsed.key else f"was submitted with the key {parsed.key!r} before"
+        if array := job.get("array"):
+            say(format_submitted_array(array, remark))
+            if parsed.wait:
+                return wait_for_all(client, array["ids"], _watch)
+            return f"{array['ids'][0]}-{array['ids'][-1]}"
+        say(format_submitted(job, remark))
         if parsed.wait or parsed.follow:
             return _wait(client, job["id"], follow=parsed.follow)
         return str(job["id"])
@@ -98,31 +104,6 @@ def _known_kinds(service: argparse.Namespace) -> Json:
     return describe_kinds()
 
 
-@contextmanager
-def flags_named(kind: str, parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Have the service's errors inside name fields by the flags of this command line."""
-    flags = {flag for action in parser._actions for flag in action.option_strings}
-    try:
-        yield
-    except InputError as error:
-        raise InputError(_with_flags(str(error), flags, in_steps=kind == "pipeline")) from None
-
-
-def _with_flags(line: str, flags: Container[str], *, in_steps: bool) -> str:
-    """Return the service's error with fields named as flags: `train: field 'lr': ...` as `train: --lr: ...`.
-
-    in_steps: a flag's name begins with that of its step, as in `--train.lr`. What is no flag of this command stays as it is.
-    """
-    step = line.partition(": ")[0]
-
-    def flag(found: re.Match[str]) -> str:
-        named = f"--{f'{step}.' if in_steps else ''}{found[1].replace('_', '-')}"
-        return named if named in flags else found[0]
-
-    line = _FLAG.sub(flag, _FIELD.sub(flag, line))
-    return f"--{line}" if f"--{step.replace('_', '-')}" in flags and step in JOB_OPTIONS else line
-
-
 def _submit_parser(kind: str, described: Json) -> Parser:
     if kind not in described["kinds"]:
         raise InputError(unknown_name("kind", kind, described["kinds"]))
@@ -130,6 +111,25 @@ def _submit_parser(kind: str, described: Json) -> Parser:
     parser = service_parser(f"submit {kind}", schema.get("description", ""), usage=f"{PROGRAM} submit {kind} [--field value ...]")
     parser.add_config_file()
     group = parser.add_argument_group("job")
+    # --name of ingest and index is the name of what they make, and by default the job's as well.
+    own = [] if "name" in schema.get("properties", {}) else ["--name"]
+    help_text = "what to call the job in lists [the recipe and what differs from it]"
+    group.add_argument(*own, "--job-name", dest="job_name", metavar="TEXT", help=help_text)
+    group.add_argument(
+        "--seeds", metavar="N,N,...", help="submit an array of jobs, one for each of these seeds; in a pipeline, of the training"
+    )
+    group.add_argument(
+        "--each",
+        action="append",
+        default=[],
+        metavar="FIELD=V,V,...",
+        help="submit an array of jobs, one for each of these values of a field (margin_cross=0.1,0.2; in a pipeline "
+        "train.margin_cross=...); several --each: one for each combination",
+    )
+    group.add_argument(
+        "--after", type=job_ids, default=[], metavar="JOB,...", help="start only after these jobs have succeeded: 12, or 12-14"
+    )
+    group.add_argument("--after-any", type=job_ids, default=[], metavar="JOB,...", help="start after these have ended in any way")
     group.add_argument("--project", help="project whose limits and GPU-hours the job counts towards [default]")
     group.add_argument("--priority", type=int, metavar="N", help="jobs of higher priority start first, -100 to 100 [0]")
     group.add_argument("--cpus", type=float, metavar="X", help="CPUs to reserve while it runs [what its configuration uses]")
@@ -167,7 +167,9 @@ def _submit_parser(kind: str, described: Json) -> Parser:
 
 def _job_options(parsed: argparse.Namespace) -> Json:
     """Return the given options of the job itself, which are not part of its configuration."""
-    options = {name: getattr(parsed, name) for name in JOB_OPTIONS}
+    options: Json = {name: getattr(parsed, name) for name in JOB_OPTIONS}
+    after = [{"job": job, "on": on} for on, jobs in (("success", parsed.after), ("end", parsed.after_any)) for job in jobs]
+    options |= {"name": parsed.job_name, "after": after or None}
     options |= {"time_limit_s": parsed.time_limit, **(parsed.start_by or {})}
     options["notify"] = [{"to": name, "on": parsed.notify_on} for name in parsed.notify] or None
     return {name: value for name, value in options.items() if value is not None}
@@ -234,6 +236,14 @@ def _add_flag(group: argparse._ArgumentGroup, path: Sequence[str], field: Schema
         group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, action=argparse.BooleanOptionalAction)
     else:
         group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, metavar=_metavar(field), type=_reader(field))
+
+
+def read_value(field: Schema, text: str) -> Any:
+    """Return the text of one value as the field's type has it. InputError where it cannot be one."""
+    try:
+        return _reader(_without_null(field))(text)
+    except argparse.ArgumentTypeError as error:
+        raise InputError(str(error)) from None
 
 
 def _without_null(field: Schema) -> Schema:

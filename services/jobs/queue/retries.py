@@ -15,8 +15,6 @@ BACKOFF_S: Mapping[Cause, float] = {
     "lost": 1.0,
     "node_lost": 1.0,
     "busy": 5.0,
-    "unreachable": 30.0,
-    "disk_full": 30.0,
     "out_of_memory": 15.0,
     "unknown": 15.0,
 }
@@ -27,13 +25,24 @@ LONGEST_PAUSE_S = 3600.0
 OUTAGES: frozenset[Cause] = frozenset({"unreachable", "disk_full"})
 
 OUTAGE_S = 3600.0
-"""Seconds for which an outage is waited for, from the first attempt that it ended to the last one that it may end."""
-
+FIRST_PAUSE_S = 30.0
 OUTAGE_PAUSE_S = 600.0
-"""The longest pause between two attempts during an outage: what works again is not left waiting for half an hour."""
 
 WORKED_S = 600.0
 """Seconds of work after which an attempt shows that an outage was over: if it ends by one, that is another."""
+
+
+@dataclass(frozen=True)
+class OutagePolicy:
+    """How an outage is waited for, in seconds.
+
+    first_pause_s: before the first new attempt; each further pause doubles, up to longest_pause_s: what works again is not left
+    waiting for half an hour. give_up_s: from the first attempt that it ended to the last one that it may end.
+    """
+
+    first_pause_s: float = FIRST_PAUSE_S
+    longest_pause_s: float = OUTAGE_PAUSE_S
+    give_up_s: float = OUTAGE_S
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class Retry:
     outage_s: float = 0.0
 
 
-def retry_after(ends: Sequence[AttemptEnd]) -> Retry:
+def retry_after(ends: Sequence[AttemptEnd], outages: OutagePolicy = OutagePolicy()) -> Retry:
     """Return what follows from the last of a job's ends, given all of them in order."""
     last = ends[-1]
     if last.cause not in OUTAGES:
@@ -62,10 +71,10 @@ def retry_after(ends: Sequence[AttemptEnd]) -> Retry:
         return Retry(min(LONGEST_PAUSE_S, _doubled(BACKOFF_S.get(last.cause, 0.0), count)))
     series = _outage(ends)
     lasted_s = last.ended_s - series[0].ended_s
-    left_s = OUTAGE_S - lasted_s
+    left_s = outages.give_up_s - lasted_s
     if left_s <= 0:
         return Retry(0.0, gives_up=True, outage_s=lasted_s)
-    return Retry(min(OUTAGE_PAUSE_S, left_s, _doubled(BACKOFF_S[last.cause], len(series))), outage_s=lasted_s)
+    return Retry(min(outages.longest_pause_s, left_s, _doubled(outages.first_pause_s, len(series))), outage_s=lasted_s)
 
 
 def _outage(ends: Sequence[AttemptEnd]) -> list[AttemptEnd]:

@@ -40,7 +40,7 @@ from services.jobs.queue.needs import require_known, states_of, waiting_for_othe
 from services.jobs.queue.order import next_job, waiting_turns
 from services.jobs.queue.records import Attempt, Job, JobRequest, Lease
 from services.jobs.queue.resources import LABELS
-from services.jobs.queue.retries import AttemptEnd, retry_after
+from services.jobs.queue.retries import AttemptEnd, OutagePolicy, retry_after
 from services.jobs.queue.schema import upgrade
 from services.jobs.queue.states import LIVE, TERMINAL, TRANSITIONS, Cause, State, StopReason, next_state
 from services.jobs.queue.tables import ATTEMPTS, EVENTS, JOBS, LEASE, META
@@ -59,6 +59,9 @@ SAME_JOB = ("kind", "config", "project", "priority", "after", *LABELS)
 def _same(job: Job, request: JobRequest, name: str) -> bool:
     asked = [each.model_dump() for each in request.after] if name == "after" else getattr(request, name)
     return bool(getattr(job, name) == asked)
+
+
+OUTAGES_WAITED = OutagePolicy()
 
 
 class StaleLease(RunError):  # noqa: N818 - it says what the lease is
@@ -365,11 +368,13 @@ class Store:
         ran_s: float | None = None,
         began_s: float | None = None,
         ended_s: float | None = None,
+        outages: OutagePolicy = OUTAGES_WAITED,
     ) -> State | None:
         """Record that the attempt has ended. Return the job's next state; None, with nothing changed, where it had ended before.
 
         ran_s: how long it ran, by its own account: a dispatcher may notice the end hours later. began_s, ended_s: seconds since
         1970 by the clock of its node, which may be wrong: believed as far as they can be true, for attempts of earlier versions.
+        outages: how long the job waits for a network or a disk.
         """
         with self._holding_lease(lease) as database:
             job, attempt = self._lock_job(database, attempt.job_id), self._fetch_attempt(database, attempt)
@@ -385,7 +390,7 @@ class Store:
             values = {"started_s": started_s, "ended_s": ended_s, "cause": cause, "message": message, "untidy": True}
             database.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == attempt.id).values(**values))
             ends = self._ends(database, job.id)
-            retry = retry_after(ends)
+            retry = retry_after(ends, outages)
             state = next_state(cause, Counter(end.cause for end in ends), cancelling=job.cancelling, gives_up=retry.gives_up)
             if retry.gives_up and state == "failed":
                 message = storable(f"{message} (tried for {retry.outage_s / 60:.0f} minutes)")

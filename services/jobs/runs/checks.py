@@ -18,7 +18,7 @@ from services.jobs.runs.steps import Step, steps_of
 from zsbir.base.artifact import Artifact
 from zsbir.base.artifact import Kind as Made
 from zsbir.base.cli import split_fields
-from zsbir.base.errors import FieldError, InputError
+from zsbir.base.errors import FieldError, InputError, Unreachable
 from zsbir.base.storage import is_remote, open_folder, split_file
 from zsbir.data.domains import SPLITS
 from zsbir.data.requirements import check_split
@@ -42,8 +42,11 @@ def check_job(kind: Kind, config: Mapping[str, Any]) -> None:
     """Raise InputError for a job that cannot work. config: as it is stored, each field valid and each address absolute."""
     planned: Counts = {}
     for step in steps_of(kind, config):
-        with field_named(step.name):
-            planned = _CHECKS.get(step.name, _nothing)(step, planned)
+        try:
+            with field_named(step.name):
+                planned = _CHECKS.get(step.name, _nothing)(step, planned)
+        except Unreachable:  # the job itself would wait for this store
+            planned = {}
 
 
 @contextmanager
@@ -152,7 +155,9 @@ def _counts(step: Step, planned: Counts) -> Counts:
     if not step.values.get("run"):
         return planned
     run = Artifact(step.values["run"], "run")
-    return run.input("dataset", "dataset").manifest.counts if "dataset" in run.manifest.inputs else {}
+    reference = run.manifest.inputs.get("dataset")
+    is_named = isinstance(reference, Mapping) and isinstance(reference.get("uri"), str)
+    return run.input("dataset", "dataset").manifest.counts if is_named else {}
 
 
 def _run_of(uri: str, kind: Made) -> str | None:

@@ -19,6 +19,7 @@ from services.common.credentials import has_secret
 from services.jobs.queue.leader import Leadership
 from services.jobs.queue.records import Attempt, Job
 from services.jobs.queue.resources import LABELS, Resources
+from services.jobs.queue.retries import OutagePolicy
 from services.jobs.queue.states import StopReason
 from services.jobs.queue.store import TOO_LATE, StaleLease, Store
 from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
@@ -310,7 +311,9 @@ class Dispatcher:
             resumed_from = str(status.facts.get("resumed_from", ""))
             self.store.report(self.leadership.held, attempt, progress, resumed_from=resumed_from)
         times = {"began_s": end.began_s, "ended_s": end.ended_s, "ran_s": end.ran_s}
-        state = self.store.end(self.leadership.held, attempt, end.cause, message=end.message, result=end.result, **times)
+        words = {"message": end.message, "result": end.result}
+        outages = OutagePolicy(self.settings.outage_pause_s, give_up_s=self.settings.outage_s)
+        state = self.store.end(self.leadership.held, attempt, end.cause, **words, **times, outages=outages)
         message = f": {end.message}" if end.message else ""
         events.say(f"job {job.id}: attempt {attempt.number} {end.cause}{message}; the job is {state}")
 

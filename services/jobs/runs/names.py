@@ -57,6 +57,8 @@ def default_name(kind: Kind, config: Mapping[str, Any]) -> str:
         return shortened(
             " ".join([recipe, *([_word(pictures)] if pictures else []), *(f"{name}={_word(changed[name])}" for name in ordered)])
         )
+    if isinstance(config.get("name"), str) and config["name"]:
+        return shortened(config["name"])
     words = [_last_part(config[name]) for name in ABOUT.get(kind, ()) if config.get(name)]
     return shortened(" ".join(words) or kind)
 

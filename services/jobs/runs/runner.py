@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from services.jobs.queue.states import Cause, StopReason
-from services.jobs.runs.attempt_dir import HEARTBEAT_S, LOG_LIMIT, LOG_PIECE, AttemptDir, End
+from services.jobs.runs.attempt_dir import HEARTBEAT_S, AttemptDir, End
 from services.jobs.runs.causes import DECLINED, cause_of, cause_of_program
 from services.jobs.runs.child import Child, Outcome
+from services.jobs.runs.log import Log
 from services.jobs.runs.steps import COMMAND, Step, StepInput
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import InputError, RunError
@@ -35,57 +36,15 @@ from zsbir.base.signals import on_signals
 from zsbir.base.storage import join, open_folder
 from zsbir.training_run.delivery import UNDELIVERED
 
-LOG_CUT = f"\n[the log is cut here: it has reached {LOG_LIMIT >> 20} MiB]\n".encode()
 CANNOT_START = 127
 """The exit code by which shells say that there is no such program."""
 
 LONGEST_ADDRESS = 2000
 DELIVERY_TRIES, DELIVERY_PAUSE_S = 10, 20.0
+MESSAGE_LENGTH = 480
 
 STORAGE_ERRORS = (InputError, RunError, OSError)
 """Errors of storage that does not answer: what is written to the attempt's folder is late, and the work goes on."""
-
-
-class Log:
-    """Everything that the commands print: copied to this process's own output, and to storage in pieces."""
-
-    def __init__(self, attempt_dir: AttemptDir):
-        self._attempt_dir = attempt_dir
-        self._piece, self._text, self._size = 0, bytearray(), 0
-        self._changed, self._lock = False, threading.Lock()
-
-    def add(self, data: bytes) -> None:
-        """Append output. Ray's own copy may fail, on a full disk: the command must not be stopped by that."""
-        with self._lock:
-            if self._size > LOG_LIMIT:
-                return
-            with suppress(OSError, ValueError, AttributeError):
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
-            room = LOG_LIMIT - self._size
-            self._size += len(data)
-            self._text += data if len(data) <= room else data[:room] + LOG_CUT
-            self._changed = True
-
-    def add_line(self, line: str) -> None:
-        """Append a line of this process's own."""
-        self.add(f"{line}\n".encode())
-
-    def tail(self, size: int = 4000) -> str:
-        """Return the last `size` bytes as text."""
-        return bytes(self._text[-size:]).decode("utf-8", "replace")
-
-    def write(self) -> None:
-        """Write what is new to storage."""
-        with self._lock:
-            if not self._changed:
-                return
-            while len(self._text) > LOG_PIECE:
-                self._attempt_dir.write_log(self._piece, bytes(self._text[:LOG_PIECE]))
-                del self._text[:LOG_PIECE]
-                self._piece += 1
-            self._attempt_dir.write_log(self._piece, bytes(self._text))
-            self._changed = False
 
 
 class Attempt:
@@ -256,10 +215,10 @@ class Attempt:
             line = f"exit code {code}: {line}"
         if code < 0:  # Python dies of a SIGINT that comes before its handler is installed
             line = "interrupted" if code == -signal.SIGINT else f"killed by {signal.Signals(-code).name}"
-        message = f"{step.name}: {line}" if len(self.steps) > 1 else line
+        message = self._in_step(step, line)
         if self._stop.is_set():
             return self._end_of_stopped(message)
-        return End(self._cause(step, code), message[:500], made=self.made)
+        return End(self._cause(step, code), message, made=self.made)
 
     def _cause(self, step: Step, code: int) -> Cause:
         if self._outcome.out_of_memory:
@@ -276,7 +235,11 @@ class Attempt:
         """Return the end of an attempt whose last step has answered no: the question was answered, in the words of its message."""
         message = self._last_line().removeprefix("error: ")
         judged = self.made.get("evaluate") or str(step.values.get("report", ""))
-        return End("succeeded", f"{step.name}: {message}"[:500] if len(self.steps) > 1 else message[:500], judged, self.made)
+        return End("succeeded", self._in_step(step, message), judged, self.made)
+
+    def _in_step(self, step: Step, line: str) -> str:
+        """Return a line as the message of an end: of several steps, which one printed it."""
+        return f"{line[:MESSAGE_LENGTH]} (in {step.name})" if len(self.steps) > 1 else line[:MESSAGE_LENGTH]
 
     def _last_line(self) -> str:
         """Return the command's own error line where it printed one, else the last line of the log."""
@@ -284,7 +247,7 @@ class Attempt:
         return next((line for line in reversed(lines) if line.startswith(("error:", "interrupted:"))), lines[-1] if lines else "")
 
     def _end_of_stopped(self, message: str) -> End:
-        return End(self.stop_reason, message[:500], made=self.made)
+        return End(self.stop_reason, message, made=self.made)
 
 
 class _DeliveryPending(Exception):  # noqa: N818 - it says what MLflow is

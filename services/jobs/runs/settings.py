@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from services.jobs.queue.retries import FIRST_PAUSE_S, OUTAGE_S
 from zsbir.base.config import Config
 
 
@@ -18,3 +19,7 @@ class DispatcherSettings(Config):
     patience_s: float = Field(20.0, gt=0, description="seconds of an attempt's silence before it may be lost")
     begin_s: float = Field(600.0, gt=0, description="seconds that a started attempt may take to begin")
     grace_s: float = Field(120.0, gt=0, description="seconds for a final checkpoint before the executor is told to end it")
+    outage_pause_s: float = Field(
+        FIRST_PAUSE_S, gt=0, description="seconds before a job is tried again that a network or a full disk has ended; they double"
+    )
+    outage_s: float = Field(OUTAGE_S, ge=0, description="seconds for which such a job is tried again before it fails")

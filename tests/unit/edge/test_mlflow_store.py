@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import socket
 import threading
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.tracking import MlflowClient
+from servers.processes import free_ports
 
-from zsbir.base.errors import RunError
+from zsbir.base.errors import DiskFull, RunError, Unreachable
 from zsbir.base.layout import mlflow_artifacts, mlflow_database
 from zsbir.edge import mlflow_store
 from zsbir.edge.mlflow_store import answering, bounded, experiment_id, is_there, open_client, tracking_uri
@@ -107,6 +111,29 @@ def test_after_a_server_that_hangs_there_is_a_pause_ten_times_as_long(monkeypatc
 def test_errors_of_our_own_pass_the_guard():
     with pytest.raises(RunError, match=r"^as it is$"), answering("http://host"):
         raise RunError("as it is")
+
+
+def said_by(uri, error):
+    """The class that the guard raises in the place of an error."""
+    with pytest.raises(RunError) as told, answering(uri):
+        raise error
+    return type(told.value)
+
+
+def test_a_server_that_is_away_is_told_from_one_that_refuses_and_from_a_file_that_is_no_database(monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    (port,) = free_ports(1)
+    away = f"http://127.0.0.1:{port}"
+    with pytest.raises(Unreachable, match=r"does not answer"), answering(away):
+        open_client(away).get_experiment_by_name("zsbir")
+    assert said_by(away, TimeoutError("no answer within 60 s")) is Unreachable
+    assert said_by(away, MlflowException("no such run", error_code=RESOURCE_DOES_NOT_EXIST)) is RunError
+    assert said_by("sqlite:///x.db", OSError(errno.ENOSPC, "No space left on device")) is DiskFull
+    odd = tmp_path / "mlflow.db"
+    odd.write_bytes(b"no database at all, but long enough to be read as one" * 100)
+    with pytest.raises(RunError) as told, answering(f"sqlite:///{odd}"):
+        open_client(f"sqlite:///{odd}").get_experiment_by_name("zsbir")
+    assert type(told.value) is RunError
 
 
 @pytest.mark.parametrize("name", ["q?x=1 h#y", "p%41 \u00e9\u732b"])

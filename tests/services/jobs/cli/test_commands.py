@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from servers.faults import Fault, FaultProxy
+from servers.job_service import MANY, Service
 from servers.processes import HOST, free_ports
 from servers.s3 import S3Server
 
@@ -26,88 +26,19 @@ from services.common.auth import Role
 from services.jobs.cli import submit as submitting
 from services.jobs.cli.client import Client
 from services.jobs.cli.commands import COMMANDS
-from services.jobs.cli.format import TextStyle, format_duration
 from services.jobs.cli.options import deadline, duration_s
-from services.jobs.http.api import create_app
-from services.jobs.http.state import ApiSettings
+from services.jobs.cli.style import TextStyle, format_duration
 from services.jobs.local.paths import server_url, write_state
 from services.jobs.queue.limits import Limits, ProjectLimits
-from services.jobs.queue.records import Attempt, JobRequest
-from services.jobs.queue.store import open_store
 from services.jobs.queue.tokens import Tokens
-from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
+from services.jobs.runs.attempt_dir import End
 from zsbir.base import cli
 from zsbir.base.errors import InputError, RunError
 
-MANY = Limits(running=10**6)
 PROGRESS = {
     "step": "train", "steps": "5/7", "label": "training", "done": 124, "total": 200, "unit": "step", "per_s": 3.14159,
     "left_s": 190.0, "frac": 0.62, "metrics": {"step": 120, "train/loss": 1.23456}, "updated_s": 0.0,
 }  # fmt: skip
-
-
-class Service:
-    """A job service on its own port, and methods that do to its store what a dispatcher does."""
-
-    def __init__(self, root: Path, auth: str):
-        self.root, self.port = str(root), free_ports(1)[0]
-        self.url = f"http://{HOST}:{self.port}"
-        self.settings = ApiSettings(store=f"sqlite:///{root / 'jobs.db'}", root=self.root, auth=auth)
-        self.store = open_store(self.settings.store)
-        self.lease = self.store.take_lease("dispatcher", None)
-        self.start()
-
-    def start(self) -> None:
-        config = uvicorn.Config(create_app(self.settings), host=HOST, port=self.port, log_level="error", lifespan="off")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join()
-
-    def submit(self, **words: Any) -> int:
-        return self.store.submit(JobRequest.of({"kind": "ingest", "config": {"layout": "toy"}, **words})).id
-
-    def run(self) -> tuple[Attempt, AttemptDir]:
-        """Start an attempt of the next job; return the attempt and its folder."""
-        attempt = self.store.claim(self.lease, MANY)
-        assert attempt
-        assert self.store.started(self.lease, attempt)
-        return attempt, attempt_dir_of(self.root, attempt.submission_id)
-
-    def end(self, attempt: Attempt, cause: Any = "succeeded", **words: str) -> None:
-        self.store.end(self.lease, attempt, cause, **words)
-
-    def begin(self, *words: str, **env: str) -> subprocess.Popen[str]:
-        """Start a command as a process."""
-        environment = {**os.environ, "ZSBIR_JOBS_URL": self.url, "COLUMNS": "80", **env}
-        argv = [sys.executable, "-m", "services.jobs", *words]
-        return subprocess.Popen(
-            argv,
-            env=environment,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-        )
-
-    def command(self, *words: str, **env: str) -> tuple[int, str, str]:
-        """Run a command; return its exit code, standard output and standard error."""
-        process = self.begin(*words, **env)
-        out, err = process.communicate(timeout=60)
-        return process.returncode, out, err
-
-
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    there = Service(tmp_path / "root", auth="off")
-    yield there
-    there.stop()
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +48,6 @@ def with_one_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     there.submit()
     yield there
     there.stop()
-
-
-@pytest.fixture
-def run_command(service: Service, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that runs a command in this process and returns its result."""
-    monkeypatch.setenv("ZSBIR_JOBS_URL", service.url)
-    return lambda *words: COMMANDS[words[0]](words[1:])
 
 
 def until(what: Any, seconds: float = 20) -> Any:
@@ -140,7 +64,7 @@ def until(what: Any, seconds: float = 20) -> Any:
 def test_submit_prints_only_the_id_and_reports_the_jobs_place(service):
     first = service.command("submit", "ingest", "--layout", "toy")
     assert first[:2] == (0, "1\n")
-    assert first[2] == "job 1 is queued: starts next; place 1 in line; python -m services.jobs show 1\n"
+    assert first[2] == "job 1 (toy) is queued: starts next; place 1 in line; python -m services.jobs show 1\n"
 
 
 def test_flags_become_values_of_the_schemas_types(service, run_command):
@@ -284,10 +208,11 @@ def test_list_shows_state_progress_owner_and_reason(service, run_command):
     service.submit(owner="carl")
     service.end(service.run()[0], "data_error", message="no photos\x1b[31m\nat all")
     lines = re.sub(r"\b\d s\b", "0 s", run_command("list")).splitlines()
+    activity = "stage 5 of 7: train, training step 124/200, 3.14/s"
     assert [re.split(r"\s{2,}", line) for line in lines] == [
         ["ID", "KIND", "STATE", "PROGRESS", "OWNER", "PROJECT", "AGE", "WHY"],
         ["3", "ingest", "queued", "place 1", "carl", "default", "0 s", "starts next"],
-        ["2", "ingest", "running", "62 % · 3 min left", "bob", "default", "0 s", "train 5/7: training 124/200 steps, 3.14/s"],
+        ["2", "ingest", "running", "62 % · 3 min left", "bob", "default", "0 s", activity],
         ["1", "ingest", "failed", "in 0 s", "alice", "vision", "0 s", r"no photos\x1b[31m\nat all"],
     ]
 

@@ -73,7 +73,7 @@ def address(tmp_path, monkeypatch):
 
 def test_a_hundred_requests_for_storage_that_hangs_stop_nobody_else(address, monkeypatch, hanging):
     url, _, _ = address
-    monkeypatch.setattr("services.jobs.http.service.check_config", lambda *_: hanging())
+    monkeypatch.setattr("services.jobs.http.submissions.check_config", lambda *_: hanging())
     body = {"kind": "ingest", "config": {"layout": "toy"}}
     codes: list[int] = []
 

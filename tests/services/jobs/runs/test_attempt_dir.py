@@ -9,7 +9,7 @@ import pytest
 
 from services.jobs.runs import attempt_dir as attempt_dirs
 from services.jobs.runs.attempt_dir import LOG_LIMIT, LOG_PIECE, AttemptDir, End, attempt_dir_of
-from services.jobs.runs.runner import LOG_CUT, Log
+from services.jobs.runs.log import LOG_CUT, Log
 from zsbir.base.storage import open_folder
 
 THREADS = 16
@@ -106,7 +106,7 @@ def test_what_a_worker_writes_takes_precedence_over_what_its_command_writes(atte
 @pytest.fixture
 def small(monkeypatch):
     """Pieces of ten bytes, of which four are kept."""
-    for module in ("services.jobs.runs.attempt_dir", "services.jobs.runs.runner"):
+    for module in ("services.jobs.runs.attempt_dir", "services.jobs.runs.log"):
         monkeypatch.setattr(f"{module}.LOG_PIECE", 10)
         monkeypatch.setattr(f"{module}.LOG_LIMIT", 40)
 

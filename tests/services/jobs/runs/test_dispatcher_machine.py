@@ -173,9 +173,14 @@ class World(RuleBasedStateMachine):
         priority=st.integers(-1, 1),
         limit_s=st.sampled_from([None, None, 50.0]),
         within_s=st.sampled_from([None, None, 50.0]),
+        after=st.sampled_from(["", "", "success", "end"]),
     )
-    def submit(self, key, priority, limit_s, within_s=None):
+    def submit(self, key, priority, limit_s, within_s=None, after=""):
+        """after: it starts after the newest job."""
         terms = {"priority": priority, "idempotency_key": key and f"{key}{priority}", "time_limit_s": limit_s}
+        newest = self.store.jobs(limit=1)
+        if newest and after and not key:
+            terms["after"] = [{"job": newest[0].id, "on": after}]
         self.store.submit(JobRequest(kind="train", **terms, start_by_s=within_s and self.store_s + within_s))
 
     @rule(which=ANY)
@@ -720,3 +725,39 @@ def test_the_executors_cause_is_that_of_an_attempt_that_wrote_no_end(world, caus
     assert first.cause == cause
     words = "out of memory on a node that was preempted"
     assert first.message == (f"it fell silent, and is ended to the cluster: {words}" if begun else f"{words}: its log")
+
+
+def test_a_job_behind_one_that_fails_is_cancelled_in_the_next_round_and_one_behind_its_end_starts(world):
+    job = working(world)
+    hopeless = world.store.submit(JobRequest(kind="train", after=[{"job": job, "on": "success"}]))
+    patient = world.store.submit(JobRequest(kind="train", after=[{"job": job, "on": "end"}]))
+    world.rounds(0, rounds=1)
+    assert [world.store.job(each.id).state for each in (hopeless, patient)] == ["queued", "queued"]
+    world.end(world.cluster.wrappers[0], "user_error")
+    world.rounds(0, rounds=2)
+    assert world.store.job(hopeless.id).state == "cancelled"
+    assert world.store.job(hopeless.id).message == f"job {job} failed, and this was to start after its success"
+    assert world.store.job(patient.id).state == "starting"
+
+
+def test_progress_is_expected_from_earlier_jobs_of_the_same_recipe(world):
+    config = {"recipe": "toy"}
+    earlier = working(world, config=config)
+    times = {"train": {"began_s": 0.0, "took_s": 100.0}}
+    world.cluster.wrappers[0].attempt_dir.write_stage_times(times)
+    world.end(world.cluster.wrappers[0], "succeeded")
+    world.rounds(0, rounds=2)
+    assert world.store.job(earlier).progress["stages"] == [{"name": "train", "state": "done", "took_s": 100.0}]
+    for recipe, expected in (("toy", (0.25, 75.0)), ("sketchy_ext", None)):
+        later = world.store.submit(JobRequest(kind="train", config={"recipe": recipe})).id
+        world.rounds(0, rounds=1)
+        world.all_that_can_begin_begins()
+        wrapper = world.cluster.wrappers[-1]
+        wrapper.attempt_dir.write_stage_times({"train": {"began_s": 5.0}})
+        wrapper.attempt_dir.write_heartbeat(99, ran_s=30.0)
+        world.rounds(0, rounds=2)
+        progress = world.store.job(later).progress
+        found = (progress["frac"], progress["left_s"])
+        assert (found == expected) if expected else (found[1] is None)
+        world.end(wrapper, "succeeded")
+        world.rounds(0, rounds=2)

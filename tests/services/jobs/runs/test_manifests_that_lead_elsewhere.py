@@ -86,15 +86,15 @@ def test_a_teachers_weights_are_checked_too(root, monkeypatch, address):
 def test_a_bare_name_that_a_command_takes_for_a_file_is_checked(root, monkeypatch, name):
     """A command runs where it is started: a file there is not in the allowed paths."""
     monkeypatch.chdir(root.parent / "private")
-    config = {"layout": "folder", "path": str(root), "unseen_classes": [name]}
+    config = {"layout": "toy", "unseen_classes": [name]}
     with pytest.raises(InputError, match=r"unseen_classes.*outside"):
         check_config("ingest", config, AllowedPaths([str(root)]))
-    assert check_config("ingest", {**config, "unseen_classes": ["cat"]}, AllowedPaths([str(root)]))["unseen_classes"] == ["cat"]
+    assert check_config("ingest", {**config, "unseen_classes": ["cup"]}, AllowedPaths([str(root)]))["unseen_classes"] == ["cup"]
 
 
 def test_a_space_is_a_name_of_the_product_or_an_allowed_file(root, monkeypatch):
     monkeypatch.chdir(root.parent / "private")
-    config = {**TRAIN, "dataset": made(root / "datasets/toy/0123", "dataset"), "trials": 1}
+    config = {**TRAIN, "dataset": made(root / "datasets/toy/0123", "dataset"), "trials": 1, "weight_preservation": 0}
     with pytest.raises(InputError, match=r"space.*outside"):
         check_config("sweep", {**config, "space": "space"}, AllowedPaths([str(root)]))
     assert check_config("sweep", {**config, "space": "losses"}, AllowedPaths([str(root)]))["space"] == "losses"

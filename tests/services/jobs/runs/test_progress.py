@@ -18,9 +18,9 @@ WAITING = "waiting since 14:03:05 for 2 workers of 1 CPU each to start; 1 are th
 @pytest.mark.parametrize(
     ("facts", "shown"),
     [
-        ({}, "train: train 40/200 steps, 3.1/s"),
-        ({"waiting": ""}, "train: train 40/200 steps, 3.1/s"),
-        ({"waiting": WAITING}, f"train: {WAITING}"),
+        ({}, "train, step 40/200, 3.1/s"),
+        ({"waiting": ""}, "train, step 40/200, 3.1/s"),
+        ({"waiting": WAITING}, f"train, {WAITING}"),
     ],
 )
 def test_a_training_that_waits_for_room_does_not_go_on_showing_its_last_rate(facts, shown, tmp_path):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
+from servers.night import small_disk
 
 from services.jobs.runs import attempt_dir as attempt_dirs
 from services.jobs.runs import runner
 from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
-from services.jobs.runs.runner import cause_of
+from services.jobs.runs.causes import cause_of
+from services.jobs.runs.progress import read_status
 from services.jobs.runs.steps import Step
 from zsbir.base.artifact import MANIFEST, Artifact
 from zsbir.base.storage import join, open_folder
@@ -118,6 +122,22 @@ def test_a_step_that_ends_well_leaves_its_result_its_log_and_its_status(attempt,
     assert attempt_dir.claimed_by().endswith(tuple("0123456789"))
 
 
+def test_an_attempt_writes_how_long_its_stages_took_and_which_it_found_or_had_made_before(attempt, run_here):
+    first = attempt(Step("ingest", QUICK))
+    run_here(first)
+    assert 0 < first.stage_times()["ingest"]["took_s"] <= first.read_end().ran_s
+    assert [stage["state"] for stage in read_status(first).progress["stages"]] == ["done"]
+    again = attempt(Step("ingest", QUICK))
+    run_here(again)
+    assert [stage["state"] for stage in read_status(again).progress["stages"]] == ["found"]
+    later = attempt(Step("ingest", QUICK), BAD)
+    run_here(later)
+    assert later.stage_times()["ingest"]["repeated"]
+    assert "took_s" not in later.stage_times()["evaluate"]
+    told = [(stage["name"], stage["state"], stage["took_s"] is None) for stage in read_status(later).progress["stages"]]
+    assert told == [("ingest", "done", True), ("evaluate", "running", False)]
+
+
 @pytest.mark.parametrize("times", ["", "1"])
 def test_bad_input_ends_the_attempt_with_the_commands_own_error_line(attempt, run_here, monkeypatch, times):
     """Also on a node where log lines begin with the time."""
@@ -137,7 +157,7 @@ def test_a_later_attempt_does_not_repeat_the_steps_of_an_earlier_one(attempt, ru
     first, second = attempt(*steps), attempt(*steps)
     run_here(first)
     made = first.read_end().made
-    assert first.read_end().message.startswith("evaluate: error: ")
+    assert re.fullmatch(r"error: .* \(in evaluate\)", first.read_end().message)
     assert list(made) == ["ingest"]
     run_here(second)
     assert log_of(second).splitlines()[0] == f"ingest: done before: {made['ingest']}"
@@ -300,6 +320,43 @@ def test_a_full_disk_under_rays_own_log_does_not_stop_the_work(attempt):
     assert log_of(attempt_dir).splitlines()[-1] == "succeeded"
 
 
+def test_a_disk_that_is_full_is_the_cause_also_where_the_command_could_not_note_it(attempt, run_here, tmp_path):
+    """The command removes what it has written, and the attempt's own signs find room again."""
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(small_disk(tmp_path / "disk", 1))
+        except PermissionError as reason:
+            pytest.skip(str(reason))
+        attempt_dir = attempt(Step("ingest", {**QUICK, "toy_photos_per_class": 40, "toy_px": 128}), root=str(disk / "root"))
+        assert run_here(attempt_dir) == 1
+        end = attempt_dir.read_end()
+        assert end.cause == "disk_full"
+        assert "No space left on device" in end.message
+
+
+def answers(monkeypatch, name):
+    """Have each step be a command that ends with an error of this class."""
+    code = f"from zsbir.base import cli, errors\ndef f(_): raise errors.{name}('no: .655 against .682')\ncli.main(f)"
+    monkeypatch.setattr(Step, "command", lambda _step, _argv: [sys.executable, "-c", code])
+
+
+def test_a_promotion_that_is_declined_has_succeeded_with_the_gates_words_and_the_report(attempt, run_here, monkeypatch):
+    answers(monkeypatch, "Declined")
+    attempt_dir = attempt(Step("promote", {"report": "/a/report", "index": "/an/index"}))
+    assert run_here(attempt_dir) == 0
+    end = attempt_dir.read_end()
+    assert (end.cause, end.message, end.result) == ("succeeded", "no: .655 against .682", "/a/report")
+
+
+@pytest.mark.parametrize(("name", "cause"), [("Unreachable", "unreachable"), ("DiskFull", "disk_full"), ("Busy", "busy")])
+def test_the_class_of_an_error_is_known_also_where_the_attempts_folder_takes_no_facts(attempt, run_here, monkeypatch, name, cause):
+    answers(monkeypatch, name)
+    attempt_dir = attempt(Step("evaluate", {"run": "x"}))
+    Path(attempt_dir.uri, "evaluate").write_bytes(b"in the way of the folder of facts")
+    assert run_here(attempt_dir) == 1
+    assert attempt_dir.read_end().cause == cause
+
+
 def test_an_attempt_works_the_same_in_object_storage(attempt, run_here, s3_root):
     attempt_dir = attempt(Step("ingest", QUICK), root=s3_root)
     assert run_here(attempt_dir) == 0
@@ -314,6 +371,9 @@ def test_an_attempt_works_the_same_in_object_storage(attempt, run_here, s3_root)
         (2, "", "usage", "user_error"),
         (2, "DataError", "", "data_error"),
         (1, "Busy", "", "busy"),
+        (1, "Unreachable", "", "unreachable"),
+        (1, "DiskFull", "", "disk_full"),
+        (2, "FieldError", "", "user_error"),
         (1, "RunError", "", "unknown"),
         (1, "", "", "unknown"),
         (130, "KeyboardInterrupt", "", "preempted"),

@@ -84,6 +84,12 @@ def test_a_training_succeeds_with_a_log_a_curve_progress_and_an_mlflow_run(queue
     assert attempt.claimed_s <= attempt.started_s <= attempt.ended_s
     assert [row["step"] for row in queue.attempt_dir(attempt).curve("train")] == [1, 2, 4, 6]
     assert (job.progress["done"], job.progress["total"], job.progress["frac"]) == (6, 6, 1.0)
+    manifest = Artifact(job.result, "run").manifest
+    kept = {"value": manifest.facts["best_dev_map_all"], "metric": "map_all", "on": "dev", "step": manifest.counts["best_step"]}
+    assert job.progress["score"] == kept
+    ((name, state, took_s),) = [stage.values() for stage in job.progress["stages"]]
+    assert (name, state) == ("train", "done")
+    assert 0 < took_s <= attempt.ended_s - attempt.claimed_s
     assert "python -m zsbir.train" in queue.log(job.id)
     assert "train: 6 steps" in queue.log(job.id)
     eventually(lambda: not queue.store.uncleaned())
