@@ -113,13 +113,19 @@ const rowsOf = (queue, job, cells) => [
   ...(job.array && isOpen(queue, job.array) ? [[`${keyOf(job)} jobs`, [memberTable(queue, job.array)], "inside"]] : []),
 ];
 
+/** What has become of the jobs of a waiting array that do not wait; null where there are none. */
+function othersOf({ array }) {
+  const others = Object.entries(array?.counts ?? {}).filter(([state]) => state !== "queued");
+  return others.length ? h("span", { class: "states others" }, others.map(([state, count]) => stateOf(state, count))) : null;
+}
+
 /** Jobs and arrays that wait, in the order in which they will start. */
 export function waiting(queue) {
   const entries = queue.line;
   if (!entries.length) return nothing("No job is waiting.");
   const rows = entries.slice(0, queue.lineShown).flatMap((job) => rowsOf(queue, job, [
     !job.array && box(queue, job), h("span", { class: "place" }, job.place), job.array ? arrayName(queue, job) : nameOf(job), whose(job),
-    h("span", { class: "message" }, (job.array ?? job).reason || "it starts next"), job.priority ? number(job.priority) : "",
+    h("span", { class: "message" }, (job.array ?? job).reason || "it starts next", othersOf(job)), job.priority ? number(job.priority) : "",
     job.array ? arrayActions(queue, job) : mayCancel(queue.me, job) && button("cancel", job, "Cancel")]));
   const more = entries.length > queue.lineShown && moreOf("lineShown", `Show more of ${entries.length}`);
   return [table("Waiting jobs", [hidden("choose"), "place", "job", "project · owner", "why it waits", "priority", hidden("actions")], rows), more];
@@ -140,6 +146,6 @@ const endedJob = (queue, job) => [nameOf(job), stateOf(job.state), scoreOf(job.s
 
 /** When a job ended, and how long it took. */
 const endOf = ({ started_s, ended_s }) =>
-  h("span", { class: "named" }, ago(ended_s), started_s && h("span", { class: "quiet" }, `took ${duration(ended_s - started_s)}`));
+  h("span", { class: "stacked" }, ago(ended_s), started_s && h("span", { class: "quiet" }, `took ${duration(ended_s - started_s)}`));
 
 const endedArray = (queue, job) => [arrayName(queue, job), countsOf(job.array), bestOf(job.array), whose(job), ago(job.ended_s), "", arrayActions(queue, job)];

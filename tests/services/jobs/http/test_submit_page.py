@@ -39,11 +39,11 @@ def command_of(page: Page) -> str:
 
 
 def run_command(queue: Queue, command: str, folder: Path) -> Job:
-    """Run a command line that a page shows as a user would, in a shell; the job that it submits."""
+    """Run a command line that a page shows as a user would, in a shell; the job that it submits, or the first one of an array."""
     env = {**os.environ, "ZSBIR_JOBS_URL": queue.address, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(["sh", "-c", command], cwd=folder, env=env, text=True, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    return queue.store.job(int(done.stdout))
+    return queue.store.job(int(done.stdout.partition("-")[0]))
 
 
 @pytest.fixture
@@ -263,6 +263,7 @@ def test_seeds_and_values_make_an_array_that_starts_after_another_job(queue: Que
     page.locator("#job-after").fill("1")
     page.get_by_text("Several values").first.click()
     page.get_by_label("several values").fill("lr=0.001,0.002")
+    by_command = command_of(page)
     page.get_by_role("button", name="Submit the job").click()
     page.wait_for_url("**/?array=2")
     expect(page.get_by_role("table", name="Jobs of array 2").locator("tbody tr")).to_have_count(4)
@@ -270,6 +271,10 @@ def test_seeds_and_values_make_an_array_that_starts_after_another_job(queue: Que
     assert trained == [{"recipe": "toy", "seed": seed, "lr": lr} for seed in (0, 1) for lr in (0.001, 0.002)]
     assert queue.store.job(5).name.startswith("the night's")
     assert queue.store.job(5).after == [{"job": 1, "on": "success"}]
+    run_command(queue, by_command, tmp_path)
+    for number in range(2, 6):
+        one, other = queue.store.job(number), queue.store.job(number + 4)
+        assert (one.config, one.name, one.after) == (other.config, other.name, other.after)
     there.check()
 
 
