@@ -542,3 +542,11 @@ def test_sketches_that_are_light_on_dark_are_found_and_stored_dark_on_light_when
 def test_a_setting_that_is_newer_than_a_data_set_leaves_its_plan_as_it_was(folder):
     plans = [plan_dataset(config(**changes), open_tree(folder)).fingerprint for changes in ({}, {"invert_sketches": False})]
     assert plans[0] == plans[1] != plan_dataset(config(invert_sketches=True), open_tree(folder)).fingerprint
+
+
+def test_a_single_unseen_class_is_pointed_out_before_anything_is_trained(folder, tmp_path, capsys):
+    run(folder, tmp_path / "root")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ") and "is the only" in line]
+    assert [line.split()[1] for line in warnings] == ["'cat'", "'bee'"]
+    run(folder, tmp_path / "other", unseen_classes=(), unseen_frac=0.01, dev_classes=(), dev_frac=0.0)
+    assert "is the only" not in capsys.readouterr().err, "a share draws two classes at least"
