@@ -590,3 +590,11 @@ def test_a_damaged_list_of_classes_hides_nothing_else_of_a_data_set(folder, tmp_
     assert "not shown: " in shown
     assert "classes.json differs from its manifest" in shown
     assert "source fingerprint" in shown
+
+
+def test_a_single_unseen_class_is_pointed_out_before_anything_is_trained(folder, tmp_path, capsys):
+    run(folder, tmp_path / "root")
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ") and "is the only" in line]
+    assert [line.split()[1] for line in warnings] == ["'cat'", "'bee'"]
+    run(folder, tmp_path / "other", unseen_classes=(), unseen_frac=0.01, dev_classes=(), dev_frac=0.0)
+    assert "is the only" not in capsys.readouterr().err, "a share draws two classes at least"

@@ -106,6 +106,8 @@ def plan_dataset(config: IngestConfig, tree: Tree) -> Plan:
     passed = PassedOver()
     sources = _sources(config, tree, passed)
     split_of = _split(config, sources)
+    for line in splits.lonely(split_of):
+        events.warn(line)
     for source in sources:
         if source.class_name not in split_of:
             passed.add(source.path, "of a class that is neither seen nor unseen")
@@ -201,7 +203,4 @@ def _split(config: IngestConfig, sources: Sequence[Source]) -> dict[str, str]:
     if lists is None:
         lists = splits.ClassLists(config.unseen_classes or (toys.TOY_UNSEEN if config.layout == "toy" else ()))
     lists = splits.ClassLists(lists.unseen, config.seen_classes, config.dev_classes)
-    split_of = splits.assign(present, lists, dev_frac=config.dev_frac, seed=config.seed)
-    for line in splits.lonely(split_of):
-        events.warn(line)
-    return split_of
+    return splits.assign(present, lists, dev_frac=config.dev_frac, seed=config.seed)
