@@ -18,6 +18,7 @@ from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.layout import sweep_uri
 from zsbir.base.lease import alone
 from zsbir.base.storage import folder_name, is_remote, open_folder
+from zsbir.recipes import short_digest, shortened
 from zsbir.training_run.plan import resolve
 
 if TYPE_CHECKING:
@@ -126,7 +127,9 @@ def _parent_run(found: Resolved, request: SweepRequest) -> Parent | None:
     from zsbir.edge.parents import Parent  # MLflow takes seconds to load
 
     params = {**request.config.model_dump(mode="json"), "space": as_yaml(found.space), "recipe": request.base.recipe}
-    return Parent(found.tracking_uri, request.settings.experiment, folder_name(found.uri), params)
+    key = folder_name(found.uri)
+    name = shortened(f"sweep {request.base.recipe} over {', '.join(found.space)}")
+    return Parent(found.tracking_uri, request.settings.experiment, key, name=f"{name} ({short_digest(key)})", params=params)
 
 
 def _run_trials(found: Resolved, request: SweepRequest, table: Table, parent: Parent | None) -> None:

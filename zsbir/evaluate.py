@@ -21,11 +21,12 @@ from pydantic import Field
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import Config, digest_of
-from zsbir.base.layout import report_uri
+from zsbir.base.layout import MLFLOW_EXPERIMENT, report_uri
 from zsbir.base.storage import default_root
 from zsbir.base.text import clean
 from zsbir.evaluation.metrics import METRICS, Evaluation, chance_map, evaluate_embeddings
 from zsbir.evaluation.protocol import PROTOCOLS, Protocol, find_protocol, select
+from zsbir.recipes import title
 from zsbir.training.config import Precision
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Settings(Config):
 
     root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
     tracking: bool = Field(True, description="log the report to the run's MLflow run")
-    experiment: str = Field("zsbir", description="MLflow experiment")
+    experiment: str = Field(MLFLOW_EXPERIMENT, description="MLflow experiment")
 
 
 @dataclass(frozen=True)
@@ -299,6 +300,7 @@ def _track(report: Artifact, trial: Trial, settings: Settings) -> None:
         tracking_uri(settings.root),
         settings.experiment,
         trial.run.folder_name,
+        name=title(trial.run.manifest.config, trial.run.folder_name),
         metrics=metrics,
         files=files,
         step=trial.run.manifest.counts["best_step"],

@@ -91,6 +91,9 @@ function headOf(job, me) {
 
 const section = (title, ...content) => h("section", { "data-key": title }, h("h2", {}, title), content);
 
+/** What the job's links lead to, by name. */
+const LINKS = { mlflow_run: "its run", mlflow_runs: "all runs" };
+
 function factsOf(job) {
   const links = Object.entries(job.links ?? {}).filter(([, url]) => /^https?:\/\//.test(url)); // never javascript: or the like
   const facts = [
@@ -101,7 +104,7 @@ function factsOf(job) {
     ["Starts by", ago(job.start_by_s)], ["Time limit", duration(job.time_limit_s)],
     ["Goes on with", job.retry_of ? h("a", { href: `/jobs/${job.retry_of}` }, `job ${job.retry_of}`) : ""],
     ["Result", job.result ? copied(job.result, "the result's address") : ""],
-    ...links.map(([name, url]) => [name === "mlflow_run" ? "MLflow" : name, h("a", { href: url, rel: "noreferrer" }, name === "mlflow_run" ? "its run" : url)]),
+    ["MLflow", links.length ? links.map(([name, url], place) => [place ? ", " : "", h("a", { href: url, rel: "noreferrer" }, LINKS[name] ?? name)]) : ""],
   ];
   return section("Facts", h("dl", {}, facts.filter(([, value]) => value).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
 }
