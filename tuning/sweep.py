@@ -128,8 +128,9 @@ def _parent_run(found: Resolved, request: SweepRequest) -> Parent | None:
 
     params = {**request.config.model_dump(mode="json"), "space": as_yaml(found.space), "recipe": request.base.recipe}
     key = folder_name(found.uri)
-    name = shortened(f"sweep {request.base.recipe} over {', '.join(found.space)}")
-    return Parent(found.tracking_uri, request.settings.experiment, key, name=f"{name} ({short_digest(key)})", params=params)
+    title = shortened(f"sweep {request.base.recipe} over {', '.join(found.space)}")
+    name = request.settings.run_name or f"{title} ({short_digest(key)})"
+    return Parent(found.tracking_uri, request.settings.experiment, key, name=name, params=params)
 
 
 def _run_trials(found: Resolved, request: SweepRequest, table: Table, parent: Parent | None) -> None:
