@@ -19,6 +19,7 @@ from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.layout import sweep_uri
 from zsbir.base.lease import alone
 from zsbir.base.storage import folder_name, is_remote, open_folder
+from zsbir.recipes import short_digest, shortened
 from zsbir.training_run.plan import Settings, resolve
 
 if TYPE_CHECKING:
@@ -137,7 +138,10 @@ def _parent_run(found: Resolved, request: SweepRequest) -> Parent | None:
     from zsbir.edge.parents import Parent  # MLflow takes seconds to load
 
     params = {**request.config.model_dump(mode="json"), "space": as_yaml(found.space), "recipe": request.base.recipe}
-    return Parent(found.tracking_uri, request.settings.experiment, folder_name(found.uri), params)
+    key = folder_name(found.uri)
+    title = shortened(f"sweep {request.base.recipe} over {', '.join(found.space)}")
+    name = request.settings.run_name or f"{title} ({short_digest(key)})"
+    return Parent(found.tracking_uri, request.settings.experiment, key, name=name, params=params)
 
 
 def _run_trials(found: Resolved, request: SweepRequest, table: Table, parent: Parent | None) -> None:

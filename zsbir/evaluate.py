@@ -23,6 +23,7 @@ from zsbir.base import cli, events, watch
 from zsbir.base.artifact import Artifact
 from zsbir.evaluation.metrics import METRICS
 from zsbir.evaluation_run.config import EvaluateConfig, Settings
+from zsbir.recipes import title
 
 if TYPE_CHECKING:
     from zsbir.evaluation_run.trial import Trial
@@ -92,6 +93,7 @@ def _track(report: Artifact, trial: Trial, settings: Settings) -> None:
         tracking_uri(settings.root),
         settings.experiment,
         trial.run.folder_name,
+        name=title(trial.run.manifest.config, trial.run.folder_name),
         metrics=metrics,
         files=files,
         step=trial.run.manifest.counts["best_step"],

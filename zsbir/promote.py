@@ -28,6 +28,7 @@ from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
+from zsbir.base.layout import MLFLOW_EXPERIMENT
 from zsbir.base.storage import default_root
 from zsbir.promotion.address import DEFAULT_MODEL, MODEL_PATTERN, is_model_name
 from zsbir.promotion.card import Subject, card, card_text
@@ -61,7 +62,7 @@ class Settings(Config):
     """Where the models are registered."""
 
     root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
-    experiment: str = Field("zsbir", description="MLflow experiment of the runs")
+    experiment: str = Field(MLFLOW_EXPERIMENT, description="MLflow experiment of the runs")
     model: str = Field(DEFAULT_MODEL, pattern=f"^{MODEL_PATTERN}$", description="registered model, one for each application")
 
 

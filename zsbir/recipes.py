@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError
+from zsbir.base.text import clean
 from zsbir.training.config import TrainConfig
 
 
@@ -95,6 +96,13 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 }
 
 
+LONGEST_TITLE = 120
+"""Characters of a title without the digest behind it."""
+
+UNTITLED = frozenset({"recipe", "seed", "checkpoint_every_steps", "log_every_steps"})
+"""Fields that are no part of the changes in a title: it has the first two anyway, and the others change nothing that is learned."""
+
+
 def recipe(name: str) -> TrainConfig:
     """Return the recipe of that name. Raises InputError with a suggestion if there is none."""
     if name not in RECIPES:
@@ -108,6 +116,34 @@ def changed_recipe(name: str, changes: Mapping[str, Any]) -> TrainConfig:
     if "epochs" in changes:
         changes.setdefault("steps", 0)  # a user who gives epochs does not want the recipe's steps
     return recipe(name).replace(**changes)
+
+
+def title(config: Mapping[str, Any], run: str) -> str:
+    """Return what people see a training by: its recipe and the fields that differ from it, "toy seed=1 margin_cross=0.3 (516f59)".
+
+    config: the fields, as a manifest has them. run: the name of the run's folder; the first digits of its digest stand at the end.
+    """
+    name = str(config.get("recipe", "custom"))
+    plain = RECIPES.get(name, custom)().model_dump(mode="json")
+    changed = [field for field in plain if field not in UNTITLED and field in config and config[field] != plain[field]]
+    seed = ["seed"] if config.get("seed") else []
+    return f"{shortened(' '.join([name, *(field_text(field, config[field]) for field in seed + changed)]))} ({short_digest(run)})"
+
+
+def field_text(field: str, value: Any) -> str:
+    """Return one field for a title: `lr=0.001`. Numbers have four digits, since those that a sweep draws have sixteen."""
+    return f"{field}={value:.4g}" if isinstance(value, float) else f"{field}={value}"
+
+
+def shortened(text: str) -> str:
+    """Return a title in which every character is visible, cut to `LONGEST_TITLE` characters."""
+    text = clean(text)
+    return text if len(text) <= LONGEST_TITLE else f"{text[: LONGEST_TITLE - 3]}..."
+
+
+def short_digest(folder: str) -> str:
+    """Return the first digits of the digest at the end of a folder's name, which tell equal titles apart."""
+    return clean(folder.rpartition("-")[2][:6])
 
 
 class MeasuredSpread(NamedTuple):

@@ -18,8 +18,8 @@ from zsbir.base import cli, events, layout, watch
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import RunError
 from zsbir.base.lease import alone
-from zsbir.base.storage import open_folder
-from zsbir.recipes import RECIPES, changed_recipe
+from zsbir.base.storage import folder_name, open_folder
+from zsbir.recipes import RECIPES, changed_recipe, title
 from zsbir.training.config import TrainConfig
 from zsbir.training_run.delivery import deliver_again
 from zsbir.training_run.fitting import fit
@@ -42,6 +42,7 @@ def train(config: TrainConfig, uris: InputUris, settings: Settings, context: Loc
     if settings.parent:
         watch.stop()
     job = resolve(config, uris, settings)
+    job = job.replace(name=settings.run_name or title(config.model_dump(mode="json"), folder_name(job.run)))
     watch.record_facts(run=job.run)
     if exists(job.run):
         events.say(f"already trained: {job.run}")

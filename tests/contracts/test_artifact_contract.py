@@ -21,7 +21,8 @@ from zsbir.base.cache import cache_dir
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.fetch import fetch
 from zsbir.base.storage import WORKSPACE, is_remote, join, open_folder
-from zsbir.training.checkpoint import Checkpoints, newest_checkpoint
+from zsbir.training.checkpoint import Checkpoints
+from zsbir.training.checkpoint_names import newest_checkpoint
 
 NAMES = ["a/one.bin", "two words+ü.parquet", "empty.json"]
 

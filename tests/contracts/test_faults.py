@@ -48,7 +48,8 @@ from zsbir.data.samples import load_samples
 from zsbir.data.schema import shard_name
 from zsbir.data.shards import Images
 from zsbir.training import writer
-from zsbir.training.checkpoint import Checkpoints, TrainState, newest_checkpoint
+from zsbir.training.checkpoint import Checkpoints, TrainState
+from zsbir.training.checkpoint_names import newest_checkpoint
 
 PAUSE_S, AWAY_S = 0.02, 0.1
 """How long is waited between tries, and how long a server that was restarted is away; then the pause is longer than that."""

@@ -53,10 +53,10 @@ class Service:
     def __init__(self, root: Path, *, running: int, places: str):
         self.root = str(root.resolve())
         self.running, self.places, self.stderr = running, places, ""
+        (self.port,) = free_ports(1)
 
     def up(self) -> None:
-        (port,) = free_ports(1)
-        options = [f"--root={self.root}", f"--port={port}", f"--running={self.running}", f"--places={self.places}"]
+        options = [f"--root={self.root}", f"--port={self.port}", f"--running={self.running}", f"--places={self.places}"]
         self.command("up", *options, "--cpus=2", "--gpus=0", "--patience-s=5", "--grace-s=30")
 
     def down(self) -> None:

@@ -1,4 +1,4 @@
-"""MLflow's own server over a database file, as a person starts it: `mlflow server`."""
+"""MLflow over a database file, as a person starts it: its own `mlflow server`, and ours (`make ui`), which asks for a password."""
 
 from __future__ import annotations
 
@@ -13,20 +13,36 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from servers.processes import HOST, free_ports, guard
+from services.jobs.local.paths import state_folder
 
 START_S = 120
 
 
 @contextmanager
 def mlflow_server(store: str, folder: Path) -> Iterator[str]:
-    """The address of a server over `store`; what it keeps besides lies in `folder`. All of it is killed at the end."""
+    """The address of MLflow's own server over `store`; what it keeps besides lies in `folder`. All of it is killed at the end."""
+    words = [str(Path(sys.executable).parent / "mlflow"), "server", "--backend-store-uri", store, "--host", HOST, "--workers", "1"]
+    with _running(words, folder) as address:
+        yield address
+
+
+@contextmanager
+def own_mlflow(root: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """The address and the password of what `make ui` starts for a storage root. All of it is killed at the end."""
+    words = [sys.executable, "-m", "services.jobs.local.tracking_server", "--root", root]
+    with _running(words, folder) as address:
+        yield address, (state_folder(root) / "ui.password").read_text("utf-8")
+
+
+@contextmanager
+def _running(words: list[str], folder: Path) -> Iterator[str]:
+    """The address of a server that takes its port as `--port`."""
     (port,) = free_ports(1)
-    words = [str(Path(sys.executable).parent / "mlflow"), "server", "--backend-store-uri", store, "--host", HOST]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     environment = {**clean, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*words, "--port", str(port), "--workers", "1"],
+            [*words, "--port", str(port)],
             env=environment,
             cwd=folder,
             stdout=log,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,25 +16,26 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from playwright.sync_api import Browser, Page, Route, expect
 from servers.chromium import WINDOW
-from servers.mlflow_server import mlflow_server
+from servers.mlflow_server import own_mlflow
 
-from zsbir import train
+from services.jobs.local.addresses import runs_of
+from services.jobs.local.tracking_server import USER
+from zsbir import evaluate, train
+from zsbir.edge.mlflow_pages import runs_page
+from zsbir.edge.tracking import RUN_TAG
 
 pytestmark = pytest.mark.slow
 
 EXPERIMENT, MODEL = "zsbir", "zsbir"
 SEEN_MS = 30_000
-NOT_NEW = """
-    localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
-    localStorage.setItem("mlflow.workflowType_v1", '"machine_learning"');
-"""
-"""Makes the page that of one who came before, and trains models: it opens without the assistant of a first visit."""
+LARGE = {"width": 1440, "height": 900}
 
 
 @dataclass(frozen=True)
 class Store:
-    """An MLflow store with two trainings that differ in a margin."""
+    """An MLflow store with two trainings that differ in a margin, the first of them with a report."""
 
+    root: str
     uri: str
     experiment: str
     runs: list[Run]
@@ -48,17 +50,18 @@ def store(dataset: str, knowledge: str, module_path: Path) -> Store:
     client = MlflowClient(uri)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        names = [Path(train._parse(["toy", *inputs, *options, "--margin-cross", margin])).name for margin in ("0.2", "0.35")]
+        paths = [Path(train._parse(["toy", *inputs, *options, "--margin-cross", margin])) for margin in ("0.2", "0.35")]
+        evaluate._parse([str(paths[0]), "--root", str(module_path)])
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    found = {run.info.run_name: run for run in client.search_runs([experiment])}
-    runs = [found[name] for name in names]
+    found = {run.data.tags[RUN_TAG]: run for run in client.search_runs([experiment])}
+    runs = [found[path.name] for path in paths]
     client.create_registered_model(MODEL)
     models = {model.source_run_id: model for model in mlflow_models(uri, experiment)}
     for run, alias in zip(runs, ("champion", "challenger"), strict=True):
         model = models[run.info.run_id]
         version = client.create_model_version(MODEL, model.model_uri, run.info.run_id, model_id=model.model_id)
         client.set_registered_model_alias(MODEL, alias, version.version)
-    return Store(uri, experiment, runs)
+    return Store(str(module_path), uri, experiment, runs)
 
 
 def mlflow_models(uri: str, experiment: str) -> list:
@@ -67,26 +70,31 @@ def mlflow_models(uri: str, experiment: str) -> list:
 
 
 @pytest.fixture(scope="module")
-def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of MLflow's server over the store."""
-    with mlflow_server(store.uri, tmp_path_factory.mktemp("server")) as address:
-        yield address
+def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address and the password of what `make ui` starts over the store."""
+    with own_mlflow(store.root, tmp_path_factory.mktemp("server")) as found:
+        yield found
 
 
-@pytest.fixture
-def page(browser: Browser, server: str) -> Iterator[Page]:
-    """A new user's page, which can reach nothing but the server, and must not try to."""
+@pytest.fixture(params=[WINDOW])
+def page(request: pytest.FixtureRequest, browser: Browser, server: tuple[str, str]) -> Iterator[Page]:
+    """A new user's page, which can reach nothing but the server, and must not try to. It has the server's address as its base."""
     outside: list[str] = []
+    address, password = server
 
     def stay(route: Route) -> None:
-        if route.request.url.startswith(f"{server}/"):
+        if route.request.url.startswith(f"{address}/"):
             route.continue_()
         else:
             outside.append(route.request.url)
             route.abort()
 
-    context = browser.new_context(viewport=WINDOW, reduced_motion="reduce")
-    context.add_init_script(NOT_NEW)
+    context = browser.new_context(
+        viewport=request.param,
+        reduced_motion="reduce",
+        base_url=address,
+        http_credentials={"username": USER, "password": password},
+    )
     context.route("**/*", stay)
     page = context.new_page()
     page.set_default_timeout(SEEN_MS)
@@ -104,29 +112,61 @@ def picture(page: Page, tmp_path: Path):
     return lambda name: page.screenshot(path=folder / f"{name}.png", animations="disabled")
 
 
-def test_the_experiment_s_page_lists_the_trainings(page: Page, server: str, store: Store, picture) -> None:
-    page.goto(f"{server}/#/experiments/{store.experiment}/runs")
+def test_a_service_with_an_mlflow_of_others_finds_the_same_page(server: tuple[str, str], store: Store, monkeypatch) -> None:
+    address, password = server
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    assert runs_of(address) == runs_page(address, store.experiment)
+
+
+@pytest.mark.parametrize("page", [WINDOW, LARGE], indirect=True, ids=["1280", "1440"])
+def test_mlflow_opens_on_the_runs_with_their_scores(page: Page, store: Store, picture) -> None:
+    """The bare address, as `make ui` and `up` print it, in a browser that was never there."""
+    page.goto("/")
     for run in store.runs:
-        expect(page.get_by_text(run.info.run_name, exact=True).first).to_be_visible()
-    picture("mlflow-experiment")
+        expect(page.get_by_text(run.info.run_name, exact=True).first).to_be_in_viewport()
+    assert page.url.partition("#")[2].startswith(f"/experiments/{store.experiment}/runs?")
+    for metric in ("dev/map_all", "unseen/map_all"):
+        shown = f"{store.runs[0].data.metrics[metric]:.12f}"[:6]  # MLflow cuts what has no room
+        expect(page.get_by_text(shown).first).to_be_in_viewport()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    picture(f"mlflow-opens-{page.viewport_size['width']}")
 
 
-def test_two_trainings_side_by_side_show_what_differs(page: Page, server: str, store: Store, picture) -> None:
+def test_the_registry_is_one_click_away(page: Page, picture) -> None:
+    """Without the announcement that MLflow lays over it in a browser that was never there."""
+    page.goto("/")
+    page.get_by_role("link", name="Model registry").click()
+    page.get_by_role("link", name=MODEL).click()
+    expect(page.get_by_role("row").filter(has_text="champion")).to_be_visible()
+    picture("mlflow-registry")
+
+
+def test_the_charts_show_scores_and_losses(page: Page, store: Store, picture) -> None:
+    """By a link as commands print it, with the page's own choice of charts in the place of the table."""
+    page.goto(f"{runs_page('', store.experiment)}&compareRunsMode=CHART")
+    for section, chart in (("Scores", "dev/map_all"), ("Losses", "train/loss")):
+        expect(page.get_by_text(re.compile(rf"^{section}\b")).first).to_be_visible()
+        expect(page.get_by_text(chart, exact=True).first).to_be_visible()
+    picture("mlflow-charts")
+
+
+def test_two_trainings_side_by_side_show_what_differs(page: Page, store: Store, picture) -> None:
     runs, experiments = quote(json.dumps([run.info.run_id for run in store.runs])), quote(json.dumps([store.experiment]))
-    page.goto(f"{server}/#/compare-runs?runs={runs}&experiments={experiments}")
+    page.goto(f"/#/compare-runs?runs={runs}&experiments={experiments}")
     for run in store.runs:
         expect(page.get_by_text(run.info.run_name, exact=True).first).to_be_visible()
     page.get_by_role("button", name="Visualizations").click()
     page.get_by_role("switch", name="Parameters - Show diff only").click()
     expect(page.get_by_role("row").filter(has_text="margin_same")).to_have_count(0)
-    row = page.get_by_role("row").filter(has_text="margin_cross")
+    row = page.get_by_role("row").filter(has=page.get_by_text("margin_cross", exact=True))
     expect(row).to_contain_text("0.2")
     expect(row).to_contain_text("0.35")
     picture("mlflow-compare")
 
 
-def test_the_registered_model_s_page_names_champion_and_challenger(page: Page, server: str, picture) -> None:
-    page.goto(f"{server}/#/models/{MODEL}")
+def test_the_registered_model_s_page_names_champion_and_challenger(page: Page, picture) -> None:
+    page.goto(f"/#/models/{MODEL}")
     for alias, version in (("champion", "Version 1"), ("challenger", "Version 2")):
         row = page.get_by_role("row").filter(has_text=alias)
         expect(row).to_be_visible()

@@ -1,4 +1,7 @@
-"""Commands that want a Ray which is not there, or cannot be started: one line in reasonable time, never a traceback or a wait."""
+"""Commands that want a Ray which is not there, or cannot be started: one line in reasonable time, never a traceback or a wait.
+
+And one that is there: the README's lines that start a head, train on it and end it.
+"""
 
 from __future__ import annotations
 
@@ -131,3 +134,33 @@ def test_a_ray_of_our_own_writes_no_token_to_the_users_home_and_does_not_talk_of
     assert not (home / ".ray").exists()
     assert "oken authentication" not in done.stderr
     assert "\x1b[" not in done.stderr
+
+
+def test_the_lines_of_the_readme_start_a_head_train_on_it_and_end_it_alone(dataset, knowledge, tmp_path):
+    """Pasted by somebody who never had a Ray: their home is empty. Only the ports are others, and the training is shorter."""
+    repository, home = Path(__file__).parents[2], tmp_path / "home"
+    home.mkdir()
+    block = (repository / "README.md").read_text("utf-8").partition("<!-- ray block -->\n```sh\n")[2].partition("```")[0]
+    gcs, dashboard = free_ports(2)
+    small = "--image-px 32 --classes-per-batch 4 --per-class 2 --steps 2 --no-tracking --num-workers 2"
+    for documented, here in (("6379", str(gcs)), ("8265", str(dashboard)), ("--num-workers 2", small)):
+        assert documented in block
+        block = block.replace(documented, here)
+    block = block.replace('"$PWD/artifacts"', str(tmp_path / "root"))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    changes = {"HOME": str(home), "DATASET": dataset, "KNOWLEDGE": knowledge, "PATH": path, "PYTHONPATH": str(repository)}
+    changes |= {"RAY_TMPDIR": "", "OMP_NUM_THREADS": "1"}
+    given = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | changes
+    bystander = psutil.Popen([shutil.copy(shutil.which("sleep"), tmp_path / "raylet"), "600"])  # `ray stop` would end it
+    script = ["sh", "-c", block + 'echo "RAY_DIR=$RAY_DIR"']
+    done = subprocess.run(script, cwd=repository, env=given, capture_output=True, text=True, timeout=400, check=False)
+    folder = done.stdout.rpartition("RAY_DIR=")[2].strip()
+    assert "Traceback" not in done.stdout + done.stderr
+    assert list(tmp_path.glob("root/runs/*/manifest.json")), done.stdout + done.stderr
+    assert folder.startswith("/tmp/ray-")
+    assert not Path(folder).exists()
+    left = [each for each in psutil.process_iter(["cmdline"]) if folder in " ".join(each.info["cmdline"] or [])]
+    assert left == []
+    assert bystander.is_running()
+    bystander.kill()
+    bystander.wait()

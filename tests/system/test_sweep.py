@@ -147,12 +147,14 @@ def test_mlflow_has_the_trials_below_their_sweep_and_none_is_left_running(swept)
     by_name = {run.data.tags["zsbir.run"]: run for run in runs}
     parent = by_name[Path(uri).name]
     assert parent.info.status == "FINISHED"
+    assert parent.info.run_name.startswith("sweep toy over ")
     assert parent.data.metrics["best/dev/map_all"] == Artifact(uri, "sweep").manifest.facts["best_dev_map_all"]
     assert {file.path for file in client.list_artifacts(parent.info.run_id, "sweep")} >= {"sweep/sweep.html", "sweep/best.yaml"}
     for trial in trials_of(uri):
         child = by_name[Path(trial.run).name]
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert child.data.tags["zsbir.trial_state"] == trial.state
+        assert child.info.run_name.startswith(f"trial {trial.number}: ")
         assert child.info.status == {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}[trial.state]
         if trial.scores:
             assert child.data.metrics["dev/map_all"] == pytest.approx(trial.scores[-1][1])

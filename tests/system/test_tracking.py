@@ -21,6 +21,7 @@ from zsbir.base.artifact import Artifact
 from zsbir.data.images import eval_image
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
+from zsbir.edge.mlflow_pages import runs_page
 from zsbir.model.encoder import Encoder
 
 pytestmark = pytest.mark.slow
@@ -169,6 +170,10 @@ def test_training_goes_on_while_mlflow_is_away_and_the_same_command_delivers_it_
         assert again.stdout == done.stdout
         arrived = only_run(uri, run.name)
         assert arrived.info.status == "FINISHED"
+        digits = run.name.removeprefix("toy-")[:6]
+        assert arrived.info.run_name == f"toy image_px=32 steps=5 classes_per_batch=4 per_class=2 eval_every_steps=3 ({digits})"
+        assert f"in MLflow: {uri}/#/experiments/{arrived.info.experiment_id}/runs/{arrived.info.run_id}\n" in again.stderr
+        assert f"all runs:  {runs_page(uri, arrived.info.experiment_id)}\n" in again.stderr
         assert arrived.data.metrics["train/loss"] > 0
         assert not (run / ".undelivered").exists()
     finally:

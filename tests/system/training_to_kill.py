@@ -41,7 +41,7 @@ from zsbir.data.shards import Images
 from zsbir.model.weights import open_weights
 from zsbir.recipes import recipe
 from zsbir.train import InputUris, Settings, train
-from zsbir.training.checkpoint import newest_checkpoint
+from zsbir.training.checkpoint_names import newest_checkpoint
 from zsbir.training.context import LocalContext
 from zsbir.training.loop import DEV_SCORE, Trainer, TrainInputs
 from zsbir.training_run import worker

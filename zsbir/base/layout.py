@@ -36,6 +36,9 @@ ARTIFACT_FOLDERS = {
 
 MLFLOW_DATABASE = "mlflow.db"
 MLFLOW_ARTIFACTS = "mlflow-artifacts"
+MLFLOW_EXPERIMENT = "zsbir"
+"""The experiment to which commands log that are told none."""
+
 WEIGHT_FILE = re.compile(r"(?:^|/)weights/([0-9a-f]{64})\.safetensors\Z")
 """Weights are single files, named by their checksum."""
 

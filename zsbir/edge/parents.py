@@ -14,17 +14,20 @@ from zsbir.base import events, watch
 from zsbir.base.artifact import code_version
 from zsbir.base.urls import redacted
 from zsbir.edge.mlflow_store import UPLOAD_S, bounded, error_line, experiment_id, open_client
-from zsbir.edge.tracking import PARENT_TAG, RUN_TAG, _log_files, find_run, job_tag, prepare_store
+from zsbir.edge.tracking import PARENT_TAG, RUN_TAG, _log_files, find_run, job_tag, prepare_store, say_where
 
 STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED", "begun": "KILLED"}
 """The status in MLflow for each state of a trial. The tag `zsbir.trial_state` has the state itself."""
 
 
 class Parent:
-    """The MLflow run of a sweep, found again by its key. `run_id` is empty if MLflow does not answer."""
+    """The MLflow run of a sweep, found again by its key. `run_id` is empty if MLflow does not answer.
 
-    def __init__(self, uri: str, experiment: str, key: str, params: Mapping[str, Any]):
-        self._uri, self._experiment, self._key = uri, experiment, key
+    name: what people see it by.
+    """
+
+    def __init__(self, uri: str, experiment: str, key: str, *, name: str, params: Mapping[str, Any]):
+        self._uri, self._experiment, self._key, self._name = uri, experiment, key, name
         self._params = params
         self.run_id = ""
         prepare_store(uri, experiment)
@@ -58,10 +61,11 @@ class Parent:
             for name, value in job_tag().items():
                 self._client.set_tag(self.run_id, name, value)
             watch.record_facts(mlflow_run=self.run_id, mlflow_experiment=experiment)
+            say_where(self._uri, experiment, self.run_id)
         return self.run_id
 
     def _create(self, experiment: str) -> str:
-        tags = {RUN_TAG: self._key, "mlflow.runName": self._key} | {
+        tags = {RUN_TAG: self._key, "mlflow.runName": self._name} | {
             f"zsbir.code.{name}": value for name, value in code_version().items()
         }
         run_id = str(self._client.create_run(experiment, tags=tags).info.run_id)

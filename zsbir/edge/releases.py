@@ -28,6 +28,7 @@ from zsbir.base.files import sha256_file
 from zsbir.base.layout import promotion_uri
 from zsbir.base.lease import alone
 from zsbir.base.urls import redacted
+from zsbir.edge.mlflow_pages import model_page, pages_of
 from zsbir.edge.mlflow_store import answering, is_there, open_client, registry_uri, tracking_uri
 from zsbir.edge.registry import versions
 from zsbir.edge.tracking import RUN_TAG, find_run, prepare_store
@@ -135,6 +136,8 @@ class Releases:
                 client.update_model_version(self.model, release.version, _shortened(description))
             for name, text in files.items():
                 client.log_text(release.run_id, text, f"promotion/{name}")
+        if pages := pages_of(self._registry):
+            events.say(f"in MLflow: {model_page(pages, self.model)}")
 
     def set_challenger(self, release: Release) -> None:
         """Set the alias challenger, which marks the version that was refused last."""

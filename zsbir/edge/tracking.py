@@ -12,6 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from mlflow.tracking import MlflowClient
 from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, code_version
 from zsbir.base.urls import redacted
+from zsbir.edge.mlflow_pages import VIEW_TAG, is_outdated, pages_of, run_page, runs_page, view
 from zsbir.edge.mlflow_store import (
     CALL_S,
     UPLOAD_S,
@@ -35,7 +37,7 @@ from zsbir.edge.mlflow_store import (
     way_out,
 )
 
-__all__ = ["Tracker", "close_runs", "find_run", "log_report", "prepare_store", "tracking_uri"]
+__all__ = ["Tracker", "close_runs", "find_run", "keep_view", "log_report", "prepare_store", "say_where", "tracking_uri"]
 
 RUN_TAG = "zsbir.run"
 JOB_TAG = "zsbir.job"
@@ -50,12 +52,12 @@ MAX_BATCH = 1000  # MLflow's limit of metrics a request
 
 
 def prepare_store(uri: str, experiment: str) -> None:
-    """Create the database and the experiment before several processes open them; warn if the store does not answer."""
+    """Create the database, the experiment and its view before several processes open them; warn if the store does not answer."""
 
     def prepare() -> None:
         client = open_client(uri)
         with one_at_a_time(uri):
-            experiment_id(client, uri, experiment)
+            keep_view(client, experiment_id(client, uri, experiment))
 
     try:
         bounded(uri, prepare)
@@ -66,11 +68,28 @@ def prepare_store(uri: str, experiment: str) -> None:
         )
 
 
+def keep_view(client: MlflowClient, experiment_id: str) -> None:
+    """Store the view of runs that links name in an experiment, unless it has it, or one of its form that somebody has changed.
+
+    A store that does not allow it changes nothing: then the table has MLflow's own columns.
+    """
+    with suppress(Exception):  # MLflow has many; what answers reads does not have to allow this write
+        if is_outdated(client.get_experiment(experiment_id).tags.get(VIEW_TAG)):
+            client.set_experiment_tag(experiment_id, VIEW_TAG, view())
+
+
+def say_where(uri: str, experiment_id: str, run_id: str) -> None:
+    """Print the links to a run and to all runs of its experiment; nothing for a store without pages, such as a database file."""
+    if pages := pages_of(uri):
+        events.say(f"in MLflow: {run_page(pages, experiment_id, run_id)}")
+        events.say(f"all runs:  {runs_page(pages, experiment_id)}")
+
+
 class Tracker:
     """The MLflow run of one training, for rank 0. No call raises, whatever MLflow does.
 
-    run_key: the name by which the MLflow run is found again. params: its parameters. datasets: what the training reads, by role.
-    parent: id of the run under which the UI nests this one.
+    run_key: the text by which the MLflow run is found again. name: what people see it by. params: its parameters. datasets: what
+    the training reads, by role. parent: id of the run under which the UI nests this one.
     """
 
     def __init__(
@@ -79,11 +98,12 @@ class Tracker:
         experiment: str,
         run_key: str,
         *,
+        name: str,
         params: Mapping[str, Any],
         datasets: Mapping[str, Artifact],
         parent: str = "",
     ):
-        self._uri, self._experiment, self._key = uri, experiment, run_key
+        self._uri, self._experiment, self._key, self._name = uri, experiment, run_key, name
         self._params, self._datasets, self._parent = params, datasets, parent
         self._run_id: str | None = None
         self._waiting: list[Metric] = []
@@ -155,6 +175,8 @@ class Tracker:
             found = find_run(self._client, experiment, self._key)
             self._run_id = self._resume(found) if found else self._create(experiment)
             watch.record_facts(mlflow_run=self._run_id, mlflow_experiment=experiment)
+            if not self._parent:
+                say_where(self._uri, experiment, self._run_id)
         return self._run_id
 
     def _resume(self, run_id: str) -> str:
@@ -169,7 +191,7 @@ class Tracker:
 
     def _create(self, experiment_id: str) -> str:
         code = code_version()
-        tags = {RUN_TAG: self._key, "mlflow.runName": self._key, **job_tag()}
+        tags = {RUN_TAG: self._key, "mlflow.runName": self._name, **job_tag()}
         tags |= {f"zsbir.code.{name}": value for name, value in code.items()}
         if "commit" in code:
             tags["mlflow.source.git.commit"] = code["commit"]
@@ -237,6 +259,7 @@ def log_report(
     experiment: str,
     run_key: str,
     *,
+    name: str,
     metrics: Mapping[str, float],
     files: Mapping[str, Path],
     step: int,
@@ -244,7 +267,7 @@ def log_report(
 ) -> None:
     """Log a report's metrics and files to the MLflow run of its training; create a run of that key if there is none.
 
-    folder: of the files, among the run's artifacts.
+    name: what a new run is called; folder: of the files, among the run's artifacts.
     """
 
     def log() -> None:
@@ -252,12 +275,13 @@ def log_report(
         within = experiment_id(client, uri, experiment)
         run_id = find_run(client, within, run_key)
         if run_id is None:
-            tags = {RUN_TAG: run_key, "mlflow.runName": run_key}
+            tags = {RUN_TAG: run_key, "mlflow.runName": name}
             run_id = str(client.create_run(within, tags=tags).info.run_id)
             client.set_terminated(run_id)
         now_ms = int(time.time() * 1000)
-        client.log_batch(run_id, [Metric(name, float(value), now_ms, step) for name, value in metrics.items()])
+        client.log_batch(run_id, [Metric(key, float(value), now_ms, step) for key, value in metrics.items()])
         _log_files(client, run_id, files, folder)
+        say_where(uri, within, run_id)
 
     prepare_store(uri, experiment)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from zsbir.base.config import Config
+from zsbir.base.layout import MLFLOW_EXPERIMENT
 from zsbir.base.storage import default_root
 from zsbir.evaluation.protocol import PROTOCOLS
 from zsbir.training.config import Precision
@@ -24,4 +25,4 @@ class Settings(Config):
 
     root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
     tracking: bool = Field(True, description="log the report to the run's MLflow run")
-    experiment: str = Field("zsbir", description="MLflow experiment")
+    experiment: str = Field(MLFLOW_EXPERIMENT, description="MLflow experiment")

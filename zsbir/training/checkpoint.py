@@ -8,8 +8,7 @@ another one. Older checkpoints are removed once a newer one is committed.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +24,9 @@ from zsbir.base.config import digest_of
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.files import write_atomic
 from zsbir.base.layout import checkpoints_uri
-from zsbir.base.storage import Folder, folder_name, is_remote, join, open_folder
+from zsbir.base.storage import folder_name, is_remote, join, open_folder
 from zsbir.model.encoder import Encoder, save_encoder, stated_facts
+from zsbir.training.checkpoint_names import newest_checkpoint, numbered
 from zsbir.training.failures import diverged
 from zsbir.training.gather import from_first
 from zsbir.training.writer import Snapshot, SnapshotWriter
@@ -167,25 +167,11 @@ class Checkpoints:
         holds_best: whether the committed one holds the best encoder. One that version 0.1.0 made does not, and needs its `best-N`.
         """
         names = self.folder.names()
-        superseded = {name for name, number in _numbered(names, "step").items() if number < step}
-        superseded |= _numbered(names, "best").keys() if holds_best else set()
+        superseded = {name for name, number in numbered(names, "step").items() if number < step}
+        superseded |= numbered(names, "best").keys() if holds_best else set()
         for name in sorted(superseded):
             with suppress(OSError, InputError, RunError):  # it only takes space; the next save tries again
                 remove(join(self.folder.uri, name))
-
-
-def newest_checkpoint(folder: Folder) -> Artifact | None:
-    """Return the newest complete checkpoint in a run's `checkpoints` that can be resumed from."""
-    numbers = _numbered(folder.names(), "step")
-    steps = sorted(numbers, key=lambda name: numbers[name], reverse=True)
-    whole = next((uri for name in steps if exists(uri := join(folder.uri, name))), None)
-    return Artifact(whole, "checkpoint") if whole else None
-
-
-def _numbered(names: Iterable[str], prefix: str) -> dict[str, int]:
-    """Return those of the names that are like "step-000500", and their numbers."""
-    found = {name: re.fullmatch(rf"{prefix}-(\d+)", name) for name in names}
-    return {name: int(match[1]) for name, match in found.items() if match}
 
 
 def _progress_text(progress: TrainState) -> bytes:

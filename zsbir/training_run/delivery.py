@@ -40,6 +40,7 @@ def tracked(job: Job, dataset: Artifact, rank: int) -> Iterator[Tracker | None]:
         job.tracking_uri,
         job.settings.experiment,
         folder_name(job.run),
+        name=job.name or folder_name(job.run),
         params=job.config.model_dump(mode="json"),
         datasets={"training": dataset},
         parent=job.settings.parent,

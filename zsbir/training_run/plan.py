@@ -11,7 +11,7 @@ from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config, digest_of
 from zsbir.base.errors import InputError
-from zsbir.base.layout import run_uri
+from zsbir.base.layout import MLFLOW_EXPERIMENT, run_uri
 from zsbir.base.storage import default_root, is_remote, local_path, open_folder
 from zsbir.training.config import TrainConfig
 from zsbir.training.requirements import check_has_knowledge, check_inputs, check_workers
@@ -50,12 +50,16 @@ class Settings(Config):
     )
     decode_threads: int = Field(0, ge=0, description="threads that decode images in each worker; 0: by its cores")
     tracking: bool = Field(True, description="log to MLflow (MLFLOW_TRACKING_URI, else a SQLite file under the storage root)")
-    experiment: str = Field("zsbir", description="MLflow experiment")
+    experiment: str = Field(MLFLOW_EXPERIMENT, description="MLflow experiment")
     parent: str = Field("", description="id of the MLflow run to nest this run under, as a sweep does with its trials")
+    run_name: str = Field("", max_length=200, description="name of the run in MLflow; none: the recipe and what differs from it")
 
 
 class Job(Config):
-    """One training with every input resolved, as each worker gets it. Plain values, so that it can be sent to any process."""
+    """One training with every input resolved, as each worker gets it. Plain values, so that it can be sent to any process.
+
+    name: what people see it by in MLflow; "": the name of the run's folder.
+    """
 
     config: TrainConfig
     settings: Settings
@@ -63,6 +67,7 @@ class Job(Config):
     knowledge: str
     weights: str
     run: str
+    name: str = ""
     tracking_uri: str = ""
     watched: str = ""
     part_of: str = ""

@@ -141,7 +141,7 @@ def job(app: App, _user: Viewer, job_id: JobId) -> models.Explained:
         attempts_made=[models.AttemptMade(**vars(attempt)) for attempt in details.attempts],
         events=[models.Event(**event) for event in details.events],
         steps=[models.Step(**vars(step)) for step in details.steps],
-        links={"mlflow_run": details.mlflow_run},
+        links=dict(details.links),
         pictures=[
             models.Picture(name=name, title=_title(name), url=f"/api/jobs/{job_id}/pictures/{name}") for name in details.pictures
         ],

@@ -41,6 +41,7 @@ from services.jobs.runs.names import recipe_of, seed_of
 from services.jobs.runs.steps import steps_of
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
+from zsbir.edge.mlflow_pages import run_page, runs_page
 
 NEWEST_ATTEMPTS = 3
 """How many of a job's newest attempts are searched for a curve and for links."""
@@ -161,7 +162,7 @@ class JobService:
             attempts=attempts,
             events=self._store.events(job.id),
             steps=steps,
-            mlflow_run=self._mlflow_run(steps, attempts),
+            links=self._mlflow_links(steps, attempts),
             pictures=list(self._pictures(steps)),
         )
 
@@ -314,16 +315,17 @@ class JobService:
                     found[f"{step.name}-{file.replace('/', '-')}"] = (artifact, file)
         return found
 
-    def _mlflow_run(self, steps: Sequence[StepView], attempts: Sequence[Attempt]) -> str:
-        """Return the address of the training's MLflow run, or of the last command that has one; empty for none."""
+    def _mlflow_links(self, steps: Sequence[StepView], attempts: Sequence[Attempt]) -> dict[str, str]:
+        """Return the addresses of the training's MLflow run, or of the last command that has one, and of all runs beside it."""
         names = sorted((step.name for step in steps), key=lambda name: name == "train")
         for attempt in reversed(attempts[-NEWEST_ATTEMPTS:] if self._mlflow_url else ()):
             for name in reversed(names):
                 facts = self._attempt_dir(attempt).status(name)["facts"]
                 run, experiment = str(facts.get("mlflow_run", "")), str(facts.get("mlflow_experiment", ""))
                 if re.fullmatch(r"\w+", run) and re.fullmatch(r"\w+", experiment):
-                    return f"{self._mlflow_url}/#/experiments/{experiment}/runs/{run}"
-        return ""
+                    runs = runs_page(self._mlflow_url, experiment)
+                    return {"mlflow_run": run_page(self._mlflow_url, experiment, run), "mlflow_runs": runs}
+        return {"mlflow_run": "", "mlflow_runs": ""}
 
 
 def _read_log(attempt_dir: AttemptDir, start: int) -> bytes:

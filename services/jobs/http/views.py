@@ -77,13 +77,13 @@ class StepView:
 
 @dataclass(frozen=True)
 class JobDetails:
-    """All that is known of a job. mlflow_run: the address of its page in MLflow. pictures: their names, for `picture`."""
+    """All that is known of a job. links: addresses in MLflow, by name. pictures: their names, for `picture`."""
 
     view: JobView
     attempts: Sequence[Attempt]
     events: Sequence[Mapping[str, Any]]
     steps: Sequence[StepView]
-    mlflow_run: str
+    links: Mapping[str, str]
     pictures: Sequence[str]
 
 

@@ -8,32 +8,30 @@ from __future__ import annotations
 
 import io
 import os
-import shlex
 import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import httpx
 
 from services.common.auth import is_loopback
 from services.common.private import open_log, write_private
+from services.jobs.local.addresses import announce
 from services.jobs.local.lock import hold_lock, is_locked, is_ready, read_grace_s
 from services.jobs.local.machine import LOG_TIMES, Machine
 from services.jobs.local.ownership import MARKER, start_of
 from services.jobs.local.paths import absolute_root, make_state_folder, read_state, remove_state, state_folder, write_state
 from services.jobs.local.process import Running, await_healthy, python
+from services.jobs.local.saved import saved_line
 from services.jobs.local.settings import GRACE_S, UpSettings
-from services.jobs.local.shutdown import Service, end_keeper, end_leftovers, pause_jobs
-from services.jobs.local.tracking_server import USER as TRACKING_USER
+from services.jobs.local.shutdown import Service, attempts_of, end_keeper, end_leftovers, pause_jobs
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import open_store
-from services.jobs.queue.tokens import LOGIN_S, Tokens
+from services.jobs.queue.tokens import Tokens
+from services.jobs.runs.attempt_dir import AttemptDir
 from zsbir.base import events
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.signals import on_signals
@@ -62,12 +60,12 @@ def up(settings: UpSettings, *, foreground: bool = False) -> str:
     if is_locked(root):
         events.say("already up" if is_ready(root) else "already coming up")
     elif foreground:
-        keep(settings, announce=True)
+        keep(settings, announced=True)
         return ""
     else:
         _start_keeper(settings, log)
     _follow_start(root, log, log_offset)
-    return _announce(root)
+    return announce(root)
 
 
 def down(root: str, *, now: bool, grace_s: float | None = None) -> None:
@@ -83,16 +81,25 @@ def down(root: str, *, now: bool, grace_s: float | None = None) -> None:
     if not is_locked(root) and not read_state(root):
         events.say("nothing is up for this root")
         return
+    state = read_state(root)
+    running = attempts_of(Service.of(root, state)) if state else []
     end_keeper(root, grace_s)
     with hold_lock(root):
-        end_leftovers(root, grace_s)
-    events.say("down")
+        running += end_leftovers(root, grace_s)
+    _say_saved(running, root)
+    events.say("down; `up` starts it again, with the same addresses")
 
 
-def keep(settings: UpSettings, *, announce: bool = False) -> None:
+def _say_saved(attempts: Iterable[AttemptDir], root: str) -> None:
+    """Say of each attempt that was running what it has saved."""
+    for attempt in {attempt.uri: attempt for attempt in attempts}.values():
+        events.say(saved_line(attempt, root))
+
+
+def keep(settings: UpSettings, *, announced: bool = False) -> None:
     """Start the service, keep it running, and end it on SIGTERM or SIGINT after jobs have saved a checkpoint.
 
-    A second SIGINT ends it without waiting for checkpoints. announce: say what runs where once it is up.
+    A second SIGINT ends it without waiting for checkpoints. announced: say what runs where once it is up.
     """
     stop, hurry = threading.Event(), threading.Event()
 
@@ -103,12 +110,12 @@ def keep(settings: UpSettings, *, announce: bool = False) -> None:
 
     on_signals(request_stop)
     with hold_lock(settings.root):
-        end_leftovers(settings.root, settings.grace_s)
+        _say_saved(end_leftovers(settings.root, settings.grace_s), settings.root)
         service = _Service(settings)
         try:
             service.start(stop)
-            if announce and not stop.is_set():
-                events.say(_announce(settings.root))
+            if announced and not stop.is_set():
+                events.say(announce(settings.root))
             while not stop.wait(0.5):
                 try:
                     service.restart_ended()
@@ -150,6 +157,7 @@ class _Service:
 
     def end(self, hurry: threading.Event) -> None:
         """End the dispatcher, so that no job starts; then the jobs, which have a grace period; then everything else."""
+        paused: list[AttemptDir] = []
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, self.machine.ray_temp, ignore_errors=True)
             stack.callback(self._kill_rest)
@@ -158,7 +166,10 @@ class _Service:
             dispatcher = next((running for running in self.programs if running.program.name == "dispatcher"), None)
             if dispatcher and dispatcher.process:
                 dispatcher.end()
-                pause_jobs(self._service, lambda: 0.0 if hurry.is_set() else read_grace_s(self.root, self.settings.grace_s))
+                paused = pause_jobs(
+                    self._service, lambda: 0.0 if hurry.is_set() else read_grace_s(self.root, self.settings.grace_s)
+                )
+        _say_saved(paused, self.root)
 
     @property
     def _service(self) -> Service:
@@ -230,45 +241,6 @@ def _follow_start(root: str, log: Path, log_offset: int) -> None:
                 time.sleep(0.2)
     except KeyboardInterrupt:
         raise Interrupted("the service continues to start; end it with: python -m services.jobs down") from None
-
-
-def _announce(root: str) -> str:
-    """Say what runs where, and return the address of API and page."""
-    state = read_state(root)
-    for program in state["programs"]:
-        events.say(f"{program['name']:<12}{program['address'] or '-':<26}pid {program['pid']:<9}{program['log']}")
-    events.say(f"{'storage':<12}{root}")
-    events.say(f"{'job store':<12}{state['store']}")
-    if state.get("elsewhere"):
-        events.say(f"{'for others':<12}{state['elsewhere']}")
-    if state["auth"] == "tokens" and "token" not in state:
-        events.warn("this service was started by an earlier version: end it with `down`, and start it again")
-    elif state["auth"] == "tokens":
-        events.say(f"{'your token':<12}{state['token']}; your commands on this machine read it by themselves")
-        events.say(f"{'for others':<12}make tokens with: python -m services.jobs tokens make NAME --role submitter")
-        if link := _login_link(state):
-            events.say(
-                f"{'browser':<12}{link}  (lets one browser in, once, within {LOGIN_S / 60:.0f} minutes; `up` makes a new one)"
-            )
-    if state.get("mlflow_password"):
-        events.say(f"{'MLflow asks':<12}for a name, {TRACKING_USER}, and a password, which is in {state['mlflow_password']}")
-    ray = state["ray"]
-    exported = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": ray["token"], "RAY_API_SERVER_ADDRESS": ray["dashboard"]}
-    words = " ".join(f"{name}={shlex.quote(value)}" for name, value in exported.items())
-    events.say(f"to use `ray job submit` with this Ray:  export {words}")
-    return str(state["url"])
-
-
-def _login_link(state: Mapping[str, Any]) -> str:
-    """Return an address that lets one browser in, once; empty where the service does not make one.
-
-    The code stands behind a `#`, where a browser keeps it to itself: it reaches no server's log and no other site.
-    """
-    with suppress(httpx.HTTPError, OSError, ValueError, KeyError):
-        headers = {"Authorization": f"Bearer {Path(state['token']).read_text('utf-8').strip()}"}
-        answer = httpx.post(f"{state['url']}/api/login-codes", headers=headers, timeout=10, trust_env=False)
-        return f"{state['url']}/#login={answer.json()['code']}"
-    return ""
 
 
 def _log_file(root: str) -> Path:

@@ -17,6 +17,7 @@ import psutil
 from services.common.credentials import has_secret, hide_secrets, split_login
 from services.common.private import close_files, write_private
 from services.jobs.local.paths import OWNER_TOKEN, default_store, make_state_folder
+from services.jobs.local.ports import Ports, choose_ports
 from services.jobs.local.process import Program, python
 from services.jobs.local.settings import UpSettings
 from services.jobs.local.tracking_server import USER as TRACKING_USER
@@ -61,30 +62,29 @@ class Machine:
         return self.tracking["MLFLOW_TRACKING_URI"]
 
     def _plan(self) -> list[Program]:
-        gcs, client, dashboard, agent, tracking = _free_ports(5)
-        port = self.settings.port if _is_free(self.settings.host, self.settings.port) else _free_ports(1)[0]
+        ports = choose_ports(self.state, self.settings.host, self.settings.port)
         token = self._secret("ray.token")
-        ray_address = f"http://127.0.0.1:{dashboard}"
+        ray_address = f"http://127.0.0.1:{ports.dashboard}"
         ray_env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_API_SERVER_ADDRESS": ray_address}
         path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
         quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         own_tracking: list[Program] = []
         if not self.tracking:
             self.mlflow_password = self._secret("mlflow.password")
-            own_tracking.append(self._mlflow(tracking, self.mlflow_password, {**path, **quiet, **LOG_TIMES}))
+            own_tracking.append(self._mlflow(ports.mlflow, self.mlflow_password, {**path, **quiet, **LOG_TIMES}))
             self.tracking = {
-                "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{tracking}",
+                "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports.mlflow}",
                 "MLFLOW_TRACKING_USERNAME": TRACKING_USER,
                 "MLFLOW_TRACKING_PASSWORD": self.mlflow_password.read_text(),
             }
-        programs = [self._ray(gcs, client, dashboard, agent, {**path, **ray_env, **quiet, **self.tracking}), *own_tracking]
-        programs += [self._dispatcher(ray_address, port, {**ray_env, **self.tracking}), self._api(port)]
+        programs = [self._ray(ports, {**path, **ray_env, **quiet, **self.tracking}), *own_tracking]
+        programs += [self._dispatcher(ray_address, ports.api, {**ray_env, **self.tracking}), self._api(ports.api)]
         self.summary = {
-            "url": self._local_url(port),
-            "elsewhere": f"http://{socket.gethostname()}:{port}" if self.settings.host in ANYWHERE else "",
+            "url": self._local_url(ports.api),
+            "elsewhere": f"http://{socket.gethostname()}:{ports.api}" if self.settings.host in ANYWHERE else "",
             "root": self.root,
             "store": hide_secrets(self.store_url),
-            "ray": {"address": f"127.0.0.1:{gcs}", "dashboard": ray_address, "token": str(token), "temp": self.ray_temp},
+            "ray": {"address": f"127.0.0.1:{ports.gcs}", "dashboard": ray_address, "token": str(token), "temp": self.ray_temp},
             "mlflow": hide_secrets(self.tracking_uri),
             "mlflow_password": str(self.mlflow_password or ""),
             "auth": self.auth,
@@ -108,19 +108,20 @@ class Machine:
     def _log(self, name: str) -> Path:
         return self.state / "logs" / f"{name}.log"
 
-    def _ray(self, gcs: int, client: int, dashboard: int, agent: int, env: dict[str, str]) -> Program:
+    def _ray(self, ports: Ports, env: dict[str, str]) -> Program:
         command = [
             _program("ray"),
             "start",
             "--head",
             "--block",
             "--disable-usage-stats",
-            f"--port={gcs}",
+            f"--port={ports.gcs}",
             f"--temp-dir={self.ray_temp}/t",  # Ray opens its folder to every user of the machine; the one around it stays closed
         ]
-        command += [f"--ray-client-server-port={client}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+        command += [f"--ray-client-server-port={ports.client}", f"--dashboard-port={ports.dashboard}"]
+        command += [f"--dashboard-agent-listen-port={ports.agent}"]
         command += [f"--num-cpus={self.cpus}", *([f"--num-gpus={self.settings.gpus}"] if self.settings.gpus >= 0 else [])]
-        address = f"http://127.0.0.1:{dashboard}"
+        address = f"http://127.0.0.1:{ports.dashboard}"
         return Program("ray", command, self._log("ray"), {**env, **RAY_LOOPBACK}, address, f"{address}/api/version")
 
     def _mlflow(self, port: int, password: Path, env: dict[str, str]) -> Program:
@@ -199,26 +200,3 @@ def _tracking_of(environment: Mapping[str, str]) -> dict[str, str]:
             "or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     return {"MLFLOW_TRACKING_URI": address, "MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return free ports, outside of those that the system gives to outgoing connections and Ray to its workers (10002-19999)."""
-    found: list[int] = []
-    for port in sorted(range(20_000, 32_000), key=lambda _: secrets.randbits(32)):
-        if len(found) == count:
-            break
-        if _is_free("127.0.0.1", port):
-            found.append(port)
-    return found
-
-
-def _is_free(host: str, port: int) -> bool:
-    if not port:
-        return False
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((host, port))
-        except OSError:
-            return False
-    return True

@@ -6,9 +6,10 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, Self
 
 import psutil
 
@@ -37,6 +38,11 @@ class Service:
     root: str
     leaders: Sequence[Leader]
     marker: str
+
+    @classmethod
+    def of(cls, root: str, state: Mapping[str, Any]) -> Self:
+        """Return the service that `up.json` describes."""
+        return cls(root, [Leader.of(program) for program in state["programs"]], str(state.get("marker", "")))
 
     def processes(self) -> list[psutil.Process]:
         """Return all of its processes that live."""
@@ -70,34 +76,38 @@ def end_keeper(root: str, grace_s: float) -> None:
             last.wait(EXIT_S)  # it gives the lock back before its process ends
 
 
-def end_leftovers(root: str, grace_s: float) -> None:
+def end_leftovers(root: str, grace_s: float) -> list[AttemptDir]:
     """End what a killed keeper left running: the dispatcher, then jobs after their checkpoints, then everything else.
 
-    RunError where it belongs to another user, or does not end; what is known of it stays recorded then.
+    Return the attempts that were running. RunError where it belongs to another user, or does not end; what is known of it stays
+    recorded then.
     """
     state = read_state(root)
     if not state:
-        return
+        return []
     leaders = {program["name"]: Leader.of(program) for program in state["programs"]}
     foreign = next((name for name, leader in leaders.items() if belongs_to_another(leader)), None)
     if foreign:
         raise RunError(f"{foreign} of this root's service (process {leaders[foreign].pid}) is another user's, who alone can end it")
-    service = Service(root, list(leaders.values()), str(state.get("marker", "")))
+    service = Service.of(root, state)
     if "dispatcher" in leaders:
         kill(lambda: in_session(leaders["dispatcher"], service.marker))
-    pause_jobs(service, lambda: grace_s)
+    attempts = pause_jobs(service, lambda: grace_s)
     service.kill()
     shutil.rmtree(state["ray"]["temp"], ignore_errors=True)
     remove_state(root)
+    return attempts
 
 
-def pause_jobs(service: Service, grace_s: Callable[[], float]) -> None:
-    """Let running jobs save a checkpoint and end. grace_s: returns the seconds for that, and is asked again and again.
+def pause_jobs(service: Service, grace_s: Callable[[], float]) -> list[AttemptDir]:
+    """Let running jobs save a checkpoint and end; return their attempts.
 
-    Storage that refuses does not keep the service from ending.
+    grace_s: returns the seconds for that, and is asked again and again; with 0 jobs and storage are left alone, and none is
+    returned. Storage that refuses does not keep the service from ending.
     """
+    attempt_dirs: list[AttemptDir] = []
     if grace_s() <= 0:
-        return
+        return attempt_dirs
     began_s = time.monotonic()
     with suppress(RunError, InputError, OSError):
         attempt_dirs = running_attempts(service)
@@ -107,19 +117,23 @@ def pause_jobs(service: Service, grace_s: Callable[[], float]) -> None:
             events.say(f"waiting for {len(attempt_dirs)} running jobs to save a checkpoint; they continue with the next `up`")
         while time.monotonic() - began_s < grace_s() and not all(attempt_dir.read_end() for attempt_dir in attempt_dirs):
             time.sleep(0.5)
+    return attempt_dirs
 
 
 def running_attempts(service: Service) -> list[AttemptDir]:
     """Return the attempts that processes of the service are running."""
+    return [attempt_dir for attempt_dir in attempts_of(service) if attempt_dir.is_claimed() and not attempt_dir.read_end()]
+
+
+def attempts_of(service: Service) -> list[AttemptDir]:
+    """Return the attempts that processes of the service have, by their command lines alone: storage is not asked."""
     found = set()
     for process in service.processes():
         with suppress(psutil.Error):
             words = process.cmdline()
             module = next((words.index(name) for name in RUNNER_MODULES if name in words), len(words))
             found |= {uri for uri in words[module + 1 : module + 2] if uri.startswith(f"{jobs_folder(service.root)}/")}
-    return [
-        attempt_dir for attempt_dir in map(AttemptDir, sorted(found)) if attempt_dir.is_claimed() and not attempt_dir.read_end()
-    ]
+    return list(map(AttemptDir, sorted(found)))
 
 
 def _signal_keeper(pid: int, number: signal.Signals) -> None:

@@ -75,10 +75,13 @@ def create_app(database: Path, artifacts: str, password: str) -> ASGIApp:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow imports what others have deprecated
         from mlflow.server.fastapi_app import app
+    from mlflow.server import app as pages
     from mlflow.server.handlers import initialize_backend_stores
 
+    from services.jobs.local.mlflow_entry import OpensOnRuns  # it imports MLflow, which reads the variables above
+
     initialize_backend_stores(store, store, artifacts)
-    return PasswordGuard(app, password)
+    return PasswordGuard(OpensOnRuns(app, Path(str(pages.static_folder), "index.html"), store), password)
 
 
 def main() -> None:
@@ -96,7 +99,7 @@ def main() -> None:
         parsed.database, parsed.password_file = mlflow_database(parsed.root), _own_password(parsed.root)
         parsed.artifacts = mlflow_artifacts(parsed.database).as_uri()
         address = f"http://127.0.0.1:{parsed.port}"
-        events.say(f"MLflow at {address} asks for a name, {USER}, and a password, which is in {parsed.password_file}")
+        events.say(f"MLflow opens on the runs at {address}; name {USER}, password in {parsed.password_file}")
     password = parsed.password_file.read_text("utf-8").strip()
     if not password:
         events.say(f"error: {parsed.password_file} is empty")

@@ -48,13 +48,13 @@ BROKEN = [
 def test_a_training_goes_on_whatever_is_wrong_with_the_store(uri, capfd, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     prepare_store(uri, "zsbir")
-    tracker = Tracker(uri, "zsbir", "run", params={"a": 1}, datasets={})
+    tracker = Tracker(uri, "zsbir", "run", name="toy", params={"a": 1}, datasets={})
     tracker.log(1, {"dev/map_all": 0.5})
     tracker.artifacts({"cli.py": Path(__file__)})
     tracker.finish()
     assert not tracker.delivered
-    log_report(uri, "zsbir", "run", metrics={"a": 1.0}, files={}, step=1)
-    parent = Parent(uri, "zsbir", "sweep", {})
+    log_report(uri, "zsbir", "run", name="toy", metrics={"a": 1.0}, files={}, step=1)
+    parent = Parent(uri, "zsbir", "sweep", name="sweep toy", params={})
     parent.close_children({})
     assert parent.run_id == ""
     out, err = capfd.readouterr()
@@ -102,7 +102,7 @@ def test_after_a_server_that_hangs_there_is_a_pause_ten_times_as_long(monkeypatc
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.create_server(("127.0.0.1", 0)) as mute:
         began = time.monotonic()
-        tracker = Tracker(f"http://127.0.0.1:{mute.getsockname()[1]}", "zsbir", "run", params={}, datasets={})
+        tracker = Tracker(f"http://127.0.0.1:{mute.getsockname()[1]}", "zsbir", "run", name="toy", params={}, datasets={})
         took = time.monotonic() - began
     tracker.log(1, {"dev/map_all": 0.5})
     assert tracker._next_try - began > RETRY_S + 10 * min(took, 1)
@@ -141,7 +141,7 @@ def test_a_server_that_is_away_is_told_from_one_that_refuses_and_from_a_file_tha
 def test_a_root_of_any_name_has_its_database_and_its_files_in_it(name, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root = tmp_path / name
-    tracker = Tracker(tracking_uri(str(root)), "zsbir", "run", params={"a": 1}, datasets={})
+    tracker = Tracker(tracking_uri(str(root)), "zsbir", "run", name="toy", params={"a": 1}, datasets={})
     tracker.artifacts({"notes.py": Path(__file__)})
     tracker.finish()
     assert tracker.delivered

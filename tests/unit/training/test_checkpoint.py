@@ -14,7 +14,8 @@ from zsbir.base.artifact import Artifact, draft, exists
 from zsbir.base.errors import InputError, PermanentError, RunError
 from zsbir.model.encoder import save_encoder
 from zsbir.training import checkpoint, writer
-from zsbir.training.checkpoint import BestEncoder, Checkpoints, TrainState, newest_checkpoint
+from zsbir.training.checkpoint import BestEncoder, Checkpoints, TrainState
+from zsbir.training.checkpoint_names import newest_checkpoint
 
 
 class Encoder(nn.Sequential):

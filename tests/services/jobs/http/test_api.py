@@ -456,7 +456,10 @@ def test_steps_curve_links_and_pictures_show_what_a_job_did(served):
     get = served.client("viewer").get
     shown = get(f"/api/jobs/{job}").json()
     assert [step["state"] for step in shown["steps"]] == ["done", "done", "done", "running", "waiting", "waiting"]
-    assert shown["links"] == {"mlflow_run": "http://127.0.0.1:5000/#/experiments/3/runs/0a1b"}
+    assert shown["links"] == {
+        "mlflow_run": "http://127.0.0.1:5000/#/experiments/3/runs/0a1b",
+        "mlflow_runs": "http://127.0.0.1:5000/#/experiments/3/runs?workflowType=machine_learning&viewStateShareKey=zsbir",
+    }
     assert shown["progress"]["done"] == 3
     rows = [{"step": 10.0, "train/loss": 1.5, "dev/map_all": None}]
     assert get(f"/api/jobs/{job}/curve").json() == {"rows": rows, "step_name": "train"}
@@ -499,7 +502,7 @@ def test_a_link_is_made_of_word_characters_alone(served):
     Path(attempt_dir.uri, "ingest", "driver.json").write_text(
         '{"facts": {"mlflow_run": "x/../<script>", "mlflow_experiment": "1"}}'
     )
-    assert served.client("viewer").get(f"/api/jobs/{job}").json()["links"] == {"mlflow_run": ""}
+    assert served.client("viewer").get(f"/api/jobs/{job}").json()["links"] == {"mlflow_run": "", "mlflow_runs": ""}
 
 
 # --- the queue

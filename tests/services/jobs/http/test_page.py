@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -407,6 +408,9 @@ def test_attempts_events_and_the_command_line_for_the_same_job_are_shown(queue: 
     flags += ["--cpus=2", "--gpus=1"]
     assert shlex.split(command.replace("\\\n", "")) == ["python", "-m", "services.jobs", "submit", "train", *flags]
     expect(page.get_by_role("link", name="its run")).to_have_attribute("href", "http://mlflow.test/#/experiments/1/runs/abc")
+    expect(page.get_by_role("link", name="all runs")).to_have_attribute(
+        "href", re.compile(r"/experiments/1/runs\?.*ShareKey=zsbir$")
+    )
     expect(page.get_by_text("attempt ended", exact=False).first).to_be_visible()
     expect(page.get_by_role("log")).to_contain_text("the second attempt's words")
     page.get_by_label("Attempt", exact=True).select_option("1")

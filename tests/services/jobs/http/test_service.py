@@ -40,7 +40,8 @@ def test_a_submitted_job_comes_back_as_a_value_with_its_position(service: JobSer
     details = service.explain(view.job.id)
     assert details.view == view
     assert [(step.name, step.state) for step in details.steps] == [("ingest", "waiting")]
-    assert (details.attempts, details.pictures, details.mlflow_run) == ([], [], "")
+    assert (details.attempts, details.pictures) == ([], [])
+    assert details.links == {"mlflow_run": "", "mlflow_runs": ""}
     assert [event["what"] for event in details.events] == ["submitted"]
 
 

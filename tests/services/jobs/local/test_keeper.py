@@ -16,7 +16,8 @@ import pytest
 
 from services.jobs.__main__ import _parse as main_parse
 from services.jobs.local import lock
-from services.jobs.local.keeper import _announce, _keep_owner_token, down, up
+from services.jobs.local.addresses import announce
+from services.jobs.local.keeper import _keep_owner_token, down, up
 from services.jobs.local.machine import Machine
 from services.jobs.local.ownership import MARKER, start_of
 from services.jobs.local.paths import make_state_folder, state_folder, write_state
@@ -269,7 +270,7 @@ def test_the_lines_of_up_can_be_pasted_into_a_shell(root, tmp_path, capfd):
     folder = tmp_path / "a root; $(x)"
     state = {"url": "http://127.0.0.1:1", "store": "sqlite://", "auth": "off", "token": "", "programs": []}
     write_state(str(folder), {**state, "ray": {"token": str(folder / "ray.token"), "dashboard": "http://127.0.0.1:2"}})
-    _announce(str(folder))
+    announce(str(folder))
     line = next(line for line in capfd.readouterr().err.splitlines() if "export " in line)
     words = shlex.split(line.partition("export ")[2])
     assert words[1] == f"RAY_AUTH_TOKEN_PATH={folder / 'ray.token'}"
@@ -337,5 +338,5 @@ def test_a_service_that_an_earlier_version_started_says_how_to_start_it_again(ro
     """It has tokens, and no file with the token of the user who started it."""
     state = {**NOTHING, "programs": [], "store": "sqlite:///x", "auth": "tokens", "url": "http://127.0.0.1:1"}
     write_state(root, {**state, "ray": {"token": "t", "dashboard": "http://127.0.0.1:2"}})
-    assert _announce(root) == "http://127.0.0.1:1"
+    assert announce(root) == "http://127.0.0.1:1"
     assert "an earlier version: end it with `down`" in capsys.readouterr().err

@@ -15,7 +15,9 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from services.jobs.local.mlflow_entry import OpensOnRuns, _in_script
 from services.jobs.local.tracking_server import USER, PasswordGuard
+from zsbir.edge.mlflow_pages import VIEW_TAG, view
 
 
 async def open_app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,6 +45,23 @@ def test_with_the_password_everything_is_and_the_health_without():
     client = TestClient(PasswordGuard(open_app, "hush"))
     assert client.get("/api", headers=basic(f"{USER}:hush")).text == "inside"
     assert client.get("/health").text == "inside"
+
+
+def test_mlflows_first_page_is_its_own_with_a_script_before_it_whatever_is_wrong_with_the_store(tmp_path, capsys):
+    index = tmp_path / "index.html"
+    index.write_text("<!doctype html><html><head><title>MLflow</title></head></html>")
+    client = TestClient(OpensOnRuns(open_app, index, "sqlite:////proc/nowhere/mlflow.db"))
+    page = client.get("/")
+    assert page.text.startswith("<!doctype html><html><head><script>")
+    assert page.text.endswith("</script><title>MLflow</title></head></html>")
+    assert 'replaceState(null, "", "/#/experiments?' in page.text
+    assert page.headers["cache-control"] == "no-store"
+    assert "MLflow opens on its list of experiments: " in capsys.readouterr().err
+    assert [client.get("/api").text, client.post("/").text, client.get("/x").text] == ["inside"] * 3
+
+
+def test_no_text_ends_the_script():
+    assert "</script" not in _in_script({"key": "</script><script>alert(1)</script>"})
 
 
 def test_a_websocket_is_refused():
@@ -74,7 +93,12 @@ def test_mlflows_client_logs_with_it_and_a_stranger_reads_no_file_through_it(tmp
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(address)
-        run = client.create_run("0")
+        assert '"/#/experiments?' in httpx.get(f"{address}/", auth=(USER, "hush")).text, "there is no run yet"
+        later = client.create_experiment("later")
+        client.create_run(later)
+        run = client.create_run("0", start_time=1)
+        assert f'"/#/experiments/{later}/runs"' in httpx.get(f"{address}/", auth=(USER, "hush")).text
+        assert client.get_experiment(later).tags[VIEW_TAG] == view()
         client.log_metric(run.info.run_id, "loss", 1.0)
         assert client.get_run(run.info.run_id).data.metrics == {"loss": 1.0}
         process.terminate()

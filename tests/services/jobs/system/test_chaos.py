@@ -20,7 +20,9 @@ from servers.chaos import Service, chaos, submitted
 
 from services.jobs.local.ownership import Leader, of_service
 from services.jobs.local.paths import state_folder
+from services.jobs.local.tracking_server import USER
 from services.jobs.runs.attempt_dir import attempt_dir_of
+from zsbir.base.artifact import exists
 
 pytestmark = pytest.mark.slow
 
@@ -64,11 +66,20 @@ def test_down_lets_trainings_save_and_up_goes_on_with_them(service, dataset, kno
     wait_until(lambda: (service.client.job(job_id)["progress"].get("done") or 0) >= 3)
     service.command("up", f"--root={service.root}")
     assert "already up" in service.stderr
+    logged = re.findall(
+        r"http://127\.0\.0\.1:\d+/#/experiments/\S+", service.command("logs", str(job_id), f"--root={service.root}")
+    )
+    addresses = {program["name"]: program["address"] for program in service.state["programs"]}
     service.command("down", f"--root={service.root}")
+    saved = re.search(rf"job {job_id} \(train\) has saved step \d+: (\S+); it goes on with the next `up`", service.stderr)
+    assert exists(saved[1])
     assert service.processes(service.root) == []
     assert not (state_folder(service.root) / "up.json").exists()
 
     service.up()
+    assert {program["name"]: program["address"] for program in service.state["programs"]} == addresses
+    run, runs = logged
+    assert f"{addresses['mlflow']}/#/experiments/{experiment_of(service, run)}/runs?" in runs, "the links in its log lead nowhere"
     wait_until(lambda: len(service.client.job(job_id)["attempts_made"]) == 2)
     first = service.client.job(job_id)["attempts_made"][0]
     assert first["cause"] == "preempted"
@@ -101,6 +112,9 @@ def test_what_was_started_is_told_no_secret_is_readable_and_nothing_is_left_of_w
     assert not any(secret in word for process in of_it for word in words_of(process) for secret in secrets)
     assert httpx.get(f"{service.state['url']}/api/jobs").status_code == 401
     assert httpx.get(f"{service.state['mlflow']}/").status_code == 401
+    said_of_mlflow = re.search(r"^MLflow +(\S+) +opens on the runs; name (\w+), password in (\S+)$", service.stderr, re.MULTILINE)
+    mlflow, *login = said_of_mlflow.groups()
+    assert "#/experiments" in httpx.get(mlflow, auth=(login[0], Path(login[1]).read_text())).text
     assert service.command("list", f"--root={service.root}", "--json") == "[]"
     assert service.command("limits", f"--root={service.root}")
     said = json.loads((state_folder(service.root) / "up.json").read_text())
@@ -125,6 +139,14 @@ def test_what_was_started_is_told_no_secret_is_readable_and_nothing_is_left_of_w
     service.command("down", f"--root={service.root}")
     assert [process for process in of_it if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
     assert not temp.exists()
+
+
+def experiment_of(service, link):
+    """The experiment of the run to which a link in a log leads, by the MLflow that is there now."""
+    password = Path(service.state["mlflow_password"]).read_text()
+    address, run = link.partition("/#/")[0], link.rpartition("/")[2]
+    answer = httpx.get(f"{address}/api/2.0/mlflow/runs/get", params={"run_id": run}, auth=(USER, password))
+    return answer.json()["run"]["info"]["experiment_id"]
 
 
 def listening(process):
