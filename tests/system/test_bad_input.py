@@ -287,7 +287,7 @@ def test_a_run_is_found_again_by_the_configuration_it_wrote(run: str, dataset: s
 
 def test_a_configuration_without_a_recipe_is_read_again(fails: Fails, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(TrainConfig().model_dump(mode="json")))
-    assert fails(train, "--config", tmp_path / "config.yaml").startswith("no data set"), "the configuration itself was good"
+    assert fails(train, "--config", tmp_path / "config.yaml").startswith("no dataset given"), "the configuration itself was good"
 
 
 def test_all_loss_weights_zero(trains: Fails) -> None:
