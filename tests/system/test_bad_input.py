@@ -197,7 +197,7 @@ def test_an_artifact_that_is_not_there(fails: Fails, verb: ModuleType, tmp_path:
 def test_an_artifact_of_another_kind(fails: Fails, run: str, dataset: str, knowledge: str) -> None:
     assert fails(teacher, run) == f"{run} is a run, not a dataset"
     assert fails(train, "toy", "--dataset", run) == f"{run} is a run, not a dataset"
-    assert fails(train, "toy", "--dataset", dataset, "--knowledge", dataset) == f"{dataset} is a dataset, not a knowledge"
+    assert fails(train, "toy", "--dataset", dataset, "--knowledge", dataset) == f"{dataset} is a dataset, not knowledge"
     assert fails(evaluate, dataset) == f"{dataset} is a dataset, not a run"
     assert fails(index, knowledge) == f"{knowledge} is knowledge, not a run"
 
