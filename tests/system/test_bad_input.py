@@ -197,7 +197,7 @@ def test_an_artifact_that_is_not_there(fails: Fails, verb: ModuleType, tmp_path:
 def test_an_artifact_of_another_kind(fails: Fails, run: str, dataset: str, knowledge: str) -> None:
     assert fails(teacher, run) == f"{run} is a run, not a dataset"
     assert fails(train, "toy", "--dataset", run) == f"{run} is a run, not a dataset"
-    assert fails(train, "toy", "--dataset", dataset, "--knowledge", dataset) == f"{dataset} is a dataset, not a knowledge"
+    assert fails(train, "toy", "--dataset", dataset, "--knowledge", dataset) == f"{dataset} is a dataset, not knowledge"
     assert fails(evaluate, dataset) == f"{dataset} is a dataset, not a run"
     assert fails(index, knowledge) == f"{knowledge} is knowledge, not a run"
 
@@ -287,7 +287,7 @@ def test_a_run_is_found_again_by_the_configuration_it_wrote(run: str, dataset: s
 
 def test_a_configuration_without_a_recipe_is_read_again(fails: Fails, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(TrainConfig().model_dump(mode="json")))
-    assert fails(train, "--config", tmp_path / "config.yaml").startswith("no data set"), "the configuration itself was good"
+    assert fails(train, "--config", tmp_path / "config.yaml").startswith("no dataset given"), "the configuration itself was good"
 
 
 def test_all_loss_weights_zero(trains: Fails) -> None:
