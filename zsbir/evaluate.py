@@ -54,15 +54,13 @@ def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings, on: On = 
     from zsbir.evaluation.report_table import table
     from zsbir.evaluation_run.report import make_report  # torch and matplotlib take seconds to load
     from zsbir.evaluation_run.trial import open_trial
-    from zsbir.training.threads import free_threads
 
     dataset = Artifact(on.dataset, "dataset") if on.dataset is not None else None
     others = [Artifact(uri, "run") for uri in on.unseen_to]
     trial = open_trial(Artifact(run_uri, "run"), config, dataset=dataset, unseen_to=others)
     if trial.is_made(config, settings.root):
         watch.record_found(trial.uri(config, settings.root))
-    with free_threads():
-        report = make_report(trial, config, settings.root)
+    report = make_report(trial, config, settings.root)
     score = report.manifest.facts.get("trained")
     if isinstance(score, int | float):
         watch.record_score(float(score), "map_all", "dev" if trial.protocol.split == "dev" else "unseen")
