@@ -86,10 +86,10 @@ def _place(tagged: str, root: str) -> str:
 def _way_out(champion: str, tags: Mapping[str, str], root: str) -> str:
     """Return what to do about a champion whose report is gone; what else of it is gone decides."""
     try:
-        run = artifact_of(champion, tags, "run", root=root)
+        run = artifact_of(champion, tags, "run", root=root).uri if "run_uri" in tags else "RUN"
     except (InputError, RunError):
         return f"its run is gone, too, so nothing can be compared with it; {REPLACE}"
-    return f"make one with python -m zsbir.evaluate {run.uri}, and pass what it prints as --champion-report"
+    return f"make one with python -m zsbir.evaluate {run}, and pass what it prints as --champion-report"
 
 
 def earlier_spread(tags: Mapping[str, str], metric: str, report: Artifact, *, source: str) -> SeedSpread | None:

@@ -146,8 +146,11 @@ def test_the_champion_s_reports_are_found_by_its_tags(tmp_path, capsys):
     lacking = {**tags, "report_2": "/gone/reports/c"}
     assert [found.uri for found in champion_reports("m", lacking, [], root=str(tmp_path))] == [first.uri]
     assert "1 of the 2 reports of the champion's seeds are gone" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"is not at /gone/reports/c: its run is gone, too, .*artifacts copy, or replace"):
+    with pytest.raises(InputError, match=r"is not at /gone/reports/c: make one with .* RUN, .*--champion-report"):
         champion_reports("m", tags, ["/gone/reports/c"], root=str(tmp_path))
+    of_run = {"run_uri": first.manifest.inputs["run"]["uri"], "encoder_sha256": "0" * 64}
+    with pytest.raises(InputError, match=r"its run is gone, too, so nothing .*artifacts copy, or replace"):
+        champion_reports("m", tags | of_run, ["/gone/reports/c"], root=str(tmp_path))
     with pytest.raises(InputError, match=r"is a report of .*runs/b, not of the champion m"):
         champion_reports("m", tags, [second.uri], root=str(tmp_path))
 
