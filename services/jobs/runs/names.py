@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from services.jobs.queue.arrays import MOST_JOBS
@@ -106,6 +107,7 @@ def _with_value(config: Mapping[str, Any], path: Sequence[str], value: Any) -> d
     return {**config, first: _with_value(inner, rest, value) if rest else value}
 
 
+@lru_cache(maxsize=64)
 def _defaults(recipe: str) -> dict[str, Any]:
     make = RECIPES.get(recipe)
     return make().model_dump(mode="json") if make else TrainConfig().model_dump(mode="json")
