@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from zsbir import evaluate, index, ingest, teacher, train
@@ -59,6 +60,30 @@ def test_a_run_that_was_found_tells_the_score_of_the_encoder_that_is_kept(facts,
     assert told["score"] == {
         "value": manifest.facts["best_dev_map_all"], "metric": "map_all", "on": "dev", "step": manifest.counts["best_step"],
     }  # fmt: skip
+
+
+def test_a_training_tells_the_score_of_the_encoder_that_it_keeps_and_not_the_last_one(facts, tmp_path, dataset, knowledge):
+    argv = [{"DATASET": dataset, "KNOWLEDGE": knowledge}.get(word, word) for word in VERBS["train"][1] if word != "2"]
+    argv = [word for word in argv if word not in ("--steps", "--per-class")]
+    steps = [
+        "--steps",
+        "6",
+        "--per-class",
+        "2",
+        "--eval-every-steps",
+        "1",
+        "--lr-backbone",
+        "0.01",
+        "--root",
+        str(tmp_path / "root"),
+    ]
+    made, told = facts(train, [*argv, *steps])
+    run = Artifact(made, "run")
+    scores = [row for row in pq.read_table(run.file("history.parquet")).to_pylist() if row["dev/map_all"] is not None]
+    best = max(scores, key=lambda row: row["dev/map_all"])
+    assert len(scores) == 6
+    assert told["score"] == {"value": best["dev/map_all"], "metric": "map_all", "on": "dev", "step": best["step"]}
+    assert "found" not in told
 
 
 def test_an_evaluation_and_an_index_say_whether_they_were_made_and_the_score_on_unseen_classes(facts, tmp_path, run):

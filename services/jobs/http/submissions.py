@@ -45,7 +45,7 @@ class Submissions:
         user.require_role("submitter")
         limits = self._store.limits()
         require_project(user, submission.project, limits)
-        requests = [self._request(user, each, limits) for each in _each_job(submission)]
+        requests = [self._request(user, each, limits, differs) for each, differs in _each_job(submission)]
         return self._store.submit_or_find([requests[0].replace(idempotency_key=key), *requests[1:]])
 
     def retry(self, user: User, job: Job) -> Job:
@@ -106,14 +106,15 @@ class Submissions:
     def _retries(self, job: Job) -> list[Job]:
         return self._store.jobs(retry_of=job.id, limit=LOOK_AHEAD)
 
-    def _request(self, user: User, submission: Submission, limits: Limits) -> JobRequest:
-        """Return the checked request of one job."""
+    def _request(self, user: User, submission: Submission, limits: Limits, differs: str = "") -> JobRequest:
+        """Return the checked request of one job. differs: what tells it from the other jobs of its array."""
         self._permissions.require_kind(user, submission.kind, submission.config)
         config = self._checked_config(submission)
         self._require_targets(submission.notify)
         values = submission.model_dump(exclude={"start_within_s", "each"})
         values |= {"config": config, "owner": user.name}
-        values["name"] = shortened(submission.name) or default_name(submission.kind, config)
+        name = submission.name or default_name(submission.kind, config)
+        values["name"] = shortened(name, " ".join(word for word in differs.split() if word not in name.split()))
         if submission.start_within_s is not None:
             start_by_s = self._store.now() + submission.start_within_s
             values["start_by_s"] = min(start_by_s, submission.start_by_s or start_by_s)
@@ -139,11 +140,10 @@ class Submissions:
         return config
 
 
-def _each_job(submission: Submission) -> Iterator[Submission]:
-    """Yield a submission for each job of an array; the submission itself where it is none."""
+def _each_job(submission: Submission) -> Iterator[tuple[Submission, str]]:
+    """Yield a submission for each job of an array, and what tells it from the others; the submission itself where it is none."""
     if not submission.each:
-        yield submission
+        yield submission, ""
         return
     for config, differs in members_of(submission.config, submission.each):
-        name = shortened(submission.name, differs) if submission.name else ""
-        yield submission.replace(config=config, name=name, each={})
+        yield submission.replace(config=config, each={}), differs

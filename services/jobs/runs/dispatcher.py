@@ -161,6 +161,7 @@ class Dispatcher:
         return Task(
             submission_id=attempt.submission_id,
             attempt_dir=self._attempt_dir(attempt).uri,
+            name=job.name,
             project=job.project,
             priority=job.priority,
             workers=resources_of(job.kind, job.config).workers,

@@ -30,13 +30,14 @@ class ExecutorUnavailable(RunError):  # noqa: N818 - it says where the executor 
 class Task:
     """One attempt, as an executor needs to know it.
 
-    attempt_dir: URI of its folder, which holds its specification. workers: data-parallel workers besides the driver; 0: the attempt
-    is one process. in_one_process: whether this process itself needs the resources; otherwise its workers or trials take them. env:
-    nothing secret; credentials belong to the nodes.
+    attempt_dir: URI of its folder, which holds its specification. name: what people call the job. workers: data-parallel workers
+    besides the driver; 0: the attempt is one process. in_one_process: whether this process itself needs the resources; otherwise
+    its workers or trials take them. env: nothing secret; credentials belong to the nodes.
     """
 
     submission_id: str
     attempt_dir: str
+    name: str = ""
     project: str = "default"
     priority: int = 0
     workers: int = 0

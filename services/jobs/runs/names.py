@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from services.jobs.queue.arrays import MOST_JOBS
@@ -65,7 +67,8 @@ def default_name(kind: Kind, config: Mapping[str, Any]) -> str:
 
 def shortened(name: str, ending: str = "") -> str:
     """Return a name and its ending, printable, in at most `MOST_NAME` characters: the ending is kept."""
-    name, ending = " ".join(clean(name).split()), clean(ending)
+    name, ending = (" ".join(clean(text).split()) for text in (name, ending))
+    ending = ending[-MOST_NAME + 3 :]
     whole = f"{name} {ending}".strip()
     if len(whole) <= MOST_NAME:
         return whole
@@ -79,19 +82,21 @@ def members_of(config: Mapping[str, Any], each: Mapping[str, Sequence[Any]]) -> 
     each: the values of fields by their paths (`seed`; in a pipeline `train.seed`); every combination is a job. InputError for no
     values, the same value twice, or more than `MOST_JOBS` jobs.
     """
-    total = 1
+    words: dict[str, list[str]] = {}
     for path, values in each.items():
-        words = [_word(value) for value in values]
-        if not values or len(set(words)) < len(words):
-            raise InputError(f"each: {path} needs different values, got {', '.join(words) or 'none'}")
-        total *= len(values)
+        whole = [str(value) for value in values]
+        if not values or len(set(whole)) < len(whole):
+            raise InputError(f"each: {path} needs different values, got {', '.join(whole) or 'none'}")
+        short = [_word(value) for value in values]
+        words[path] = short if len(set(short)) == len(short) else [text.replace(" ", "_") for text in whole]
+    total = math.prod(len(values) for values in each.values())
     if total > MOST_JOBS:
         raise InputError(f"each: these are {total} jobs; an array has at most {MOST_JOBS}")
-    for chosen in itertools.product(*each.values()):
+    for chosen in itertools.product(*(list(zip(values, words[path], strict=True)) for path, values in each.items())):
         found = dict(config)
-        for path, value in zip(each, chosen, strict=True):
+        for path, (value, _) in zip(each, chosen, strict=True):
             found = _with_value(found, path.split("."), value)
-        yield found, " ".join(f"{path.split('.')[-1]}={_word(value)}" for path, value in zip(each, chosen, strict=True))
+        yield found, " ".join(f"{path.split('.')[-1]}={word}" for path, (_, word) in zip(each, chosen, strict=True))
 
 
 def _with_value(config: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
@@ -102,6 +107,7 @@ def _with_value(config: Mapping[str, Any], path: Sequence[str], value: Any) -> d
     return {**config, first: _with_value(inner, rest, value) if rest else value}
 
 
+@lru_cache(maxsize=64)
 def _defaults(recipe: str) -> dict[str, Any]:
     make = RECIPES.get(recipe)
     return make().model_dump(mode="json") if make else TrainConfig().model_dump(mode="json")

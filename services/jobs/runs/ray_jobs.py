@@ -75,7 +75,7 @@ class RayJobs:
                     entrypoint=shlex.join(task.entrypoint),
                     submission_id=task.submission_id,
                     runtime_env={"env_vars": env},
-                    metadata={"project": task.project, "place": task.attempt_dir},
+                    metadata={"name": task.name, "project": task.project, "place": task.attempt_dir},
                     **_entrypoint_resources(task),
                 )
             )

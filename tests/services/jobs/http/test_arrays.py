@@ -36,14 +36,14 @@ def one_at_a_time(served):
 
 def test_seeds_are_one_submission_and_one_entry_that_opens(served):
     first = submit(served, **SEEDS)
-    assert (first["id"], first["array_of"], first["name"], first["seed"], first["recipe"]) == (1, 1, "toy", 0, "toy")
+    assert (first["id"], first["array_of"], first["name"], first["seed"], first["recipe"]) == (1, 1, "toy seed=0", 0, "toy")
     assert first["array"]["ids"] == [1, 2, 3]
     assert first["array"]["counts"] == {"queued": 3}
     [entry] = get(served, "/api/jobs", collapse=True)["jobs"]
     assert (entry["array"]["id"], entry["array"]["name"], entry["array"]["state"]) == (1, "toy", "queued")
     opened = get(served, "/api/arrays/1")
     assert [(job["id"], job["seed"], job["name"]) for job in opened["jobs"]] == [
-        (1, 0, "toy"),
+        (1, 0, "toy seed=0"),
         (2, 1, "toy seed=1"),
         (3, 2, "toy seed=2"),
     ]

@@ -16,7 +16,7 @@ from services.jobs.runs.ray_jobs import RayJobs
 from services.jobs.runs.ray_messages import cause_of, split_log
 
 NAME = "zsbir-1a2b3c-17-a2"
-TASK = Task(submission_id=NAME, attempt_dir="s3://bucket/root/jobs/x", project="vision", env={"A": "b c"})
+TASK = Task(submission_id=NAME, attempt_dir="s3://bucket/root/jobs/x", name="night", project="vision", env={"A": "b c"})
 RAYS_GUESS = (
     "Job supervisor actor died: The actor died unexpectedly before finishing this task. Worker unexpectedly exits with a "
     "connection error code 2. End of file. Some common causes include: (1) the process was killed by the OOM killer due to "
@@ -110,7 +110,7 @@ def test_a_job_is_submitted_once_with_its_signal_and_its_environment(dashboard, 
         "RAY_JOB_STOP_WAIT_TIME_S": "60",
         "A": "b c",
     }
-    assert job["asked"]["metadata"] == {"project": "vision", "place": "s3://bucket/root/jobs/x"}
+    assert job["asked"]["metadata"] == {"name": "night", "project": "vision", "place": "s3://bucket/root/jobs/x"}
     assert executor.get_status(NAME).status == "pending"
 
 
