@@ -26,7 +26,8 @@ from servers.night import FullDisk, kill_one, small_disk, wait_until
 from servers.ray_head import ray_head
 from starlette.testclient import TestClient
 
-from services.jobs.cli.format import TextStyle, format_jobs
+from services.jobs.cli.format import format_jobs
+from services.jobs.cli.style import TextStyle
 from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
 from services.jobs.queue.limits import Limits
