@@ -158,7 +158,7 @@ def message_of(job: Job, link: str = "", members: Sequence[Job] = ()) -> dict[st
     """
     name = job.name or job.kind
     reason = f": {job.message}" if job.message else f": {job.result}" if job.result else ""
-    counts = Counter(each.state for each in members)
+    counts = Counter(str(each.state) for each in members)
     text = f"job {job.id} ({name}) {WORDS.get(job.state, job.state)}{reason}"
     if members:
         ended = ", ".join(f"{counts[state]} {state.replace('_', ' ')}" for state in WORDS if counts[state])
