@@ -107,9 +107,10 @@ class Night:
         (self.hub / "part").rename(self.hub / WEIGHTS)
 
     def all_have_met_it(self) -> bool:
-        """Whether each job that should has been ended by an outage, or was lost."""
-        ends = {each.id: {attempt.cause for attempt in self.queue.store.attempts(each.id)} for each in self.wanted if each.again}
-        return all(found & {"unreachable", "disk_full", "lost"} for found in ends.values())
+        """Whether each job that needs the network has been ended by an outage, or was lost."""
+        needing = [each.id for each in self.wanted if each.again and each.state == "succeeded"]
+        ends = [{attempt.cause for attempt in self.queue.store.attempts(number)} for number in needing]
+        return all(found & {"unreachable", "disk_full", "lost"} for found in ends)
 
     def all_have_ended(self) -> bool:
         return all(job["state"] in TERMINAL for job in self.listed())
