@@ -234,7 +234,7 @@ class Attempt:
         """Return the end of an attempt whose step failed, with the command's own error line where it printed one."""
         line = self._last_line()
         if self._is_program and code > 0 and code != CANNOT_START:
-            line = f"exit code {code}: {line}"
+            line = f"exit code {code}" if line.startswith("$ ") else f"exit code {code}: {line}"  # it may have printed nothing
         if code < 0:  # Python dies of a SIGINT that comes before its handler is installed
             line = "interrupted" if code == -signal.SIGINT else f"killed by {signal.Signals(-code).name}"
         message = self._in_step(step, line)

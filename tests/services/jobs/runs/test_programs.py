@@ -104,6 +104,8 @@ def test_only_what_says_so_or_was_killed_is_tried_again(code, error, cause):
 def test_a_failure_is_told_with_the_exit_code_and_the_last_line(run):
     end, _ = run(*python("import sys; print('MemoryError, it says'); sys.exit(3)"))
     assert (end.cause, end.message) == ("user_error", "exit code 3: MemoryError, it says")
+    end, _ = run(*python("raise SystemExit(4)"))
+    assert end.message == "exit code 4", "it has printed nothing"
 
 
 def test_a_command_of_this_project_that_finds_no_network_is_told_from_one_that_fails(run):
