@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from sqlalchemy import Connection, Text, cast, func, select
 
-from services.jobs.queue.dependencies import After
+from services.jobs.queue.dependencies import After, cannot_start
 from services.jobs.queue.states import State
 from services.jobs.queue.tables import JOBS
 from zsbir.base.errors import InputError
@@ -33,10 +33,23 @@ def states_of(database: Connection, ids: Iterable[int]) -> dict[int, State]:
     return states
 
 
-def waiting_for_others(database: Connection) -> list[tuple[int, list[dict[str, Any]]]]:
-    """Return the queued jobs that name others in `after`, with what they name, the oldest first."""
-    query = select(JOBS.c.id, JOBS.c.after).where((JOBS.c.state == "queued") & (cast(JOBS.c.after, Text) != "[]"))
-    return [(row.id, row.after) for row in database.execute(query.order_by(JOBS.c.id))]
+def hopeless_jobs(database: Connection) -> list[tuple[int, int, str]]:
+    """Return each queued job that can no longer start, with the job whose success cannot come, and the sentence about it.
+
+    Jobs of an array wait for the same others, so each `after` is judged once.
+    """
+    written = cast(JOBS.c.after, Text)
+    waiting = (JOBS.c.state == "queued") & (written != "[]")
+    texts = [row[0] for row in database.execute(select(written).where(waiting).distinct())]
+    needs = {text: json.loads(text) for text in texts}
+    states = states_of(database, (each["job"] for after in needs.values() for each in after))
+    found = []
+    for text, after in needs.items():
+        needed, sentence = cannot_start(after, states)
+        if needed:
+            rows = database.execute(select(JOBS.c.id).where(waiting & (written == text)))
+            found += [(row.id, needed, sentence) for row in rows]
+    return sorted(found)
 
 
 def require_known(database: Connection, after: Sequence[After]) -> None:

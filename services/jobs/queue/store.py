@@ -34,9 +34,8 @@ from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from services.jobs.queue.arrays import Array, newest_of_each, read_arrays
 from services.jobs.queue.database import Database, first_line, storable
-from services.jobs.queue.dependencies import cannot_start
 from services.jobs.queue.limits import Limits, Turn
-from services.jobs.queue.needs import require_known, states_of, waiting_for_others
+from services.jobs.queue.needs import hopeless_jobs, require_known
 from services.jobs.queue.order import next_job, waiting_turns
 from services.jobs.queue.records import Attempt, Job, JobRequest, Lease
 from services.jobs.queue.resources import LABELS
@@ -465,18 +464,11 @@ class Store:
         """
         found: list[int] = []
         with self._holding_lease(lease) as database:
-            waiting = waiting_for_others(database)
-            while waiting:
-                states = states_of(database, (each["job"] for _, after in waiting for each in after))
-                given_up = [(job_id, *cannot_start(after, states)) for job_id, after in waiting]
-                given_up = [each for each in given_up if each[1]]
-                if not given_up:
-                    break
+            while given_up := hopeless_jobs(database):
                 for job_id, needed, message in given_up:
                     self._set_state(database, self._lock_job(database, job_id), "cancelled", message=message)
                     self.note(database, lease.holder, GIVEN_UP_AFTER, job_id, {"job": needed})
                 found += [job_id for job_id, _, _ in given_up]
-                waiting = [each for each in waiting if each[0] not in found]
         return found
 
     def given_up_after(self, job_id: int) -> list[int]:

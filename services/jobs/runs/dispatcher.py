@@ -310,10 +310,17 @@ class Dispatcher:
             progress = as_finished(status.progress) if end.cause == "succeeded" else dict(status.progress)
             resumed_from = str(status.facts.get("resumed_from", ""))
             self.store.report(self.leadership.held, attempt, progress, resumed_from=resumed_from)
-        times = {"began_s": end.began_s, "ended_s": end.ended_s, "ran_s": end.ran_s}
-        words = {"message": end.message, "result": end.result}
-        outages = OutagePolicy(self.settings.outage_pause_s, give_up_s=self.settings.outage_s)
-        state = self.store.end(self.leadership.held, attempt, end.cause, **words, **times, outages=outages)
+        state = self.store.end(
+            self.leadership.held,
+            attempt,
+            end.cause,
+            message=end.message,
+            result=end.result,
+            ran_s=end.ran_s,
+            began_s=end.began_s,
+            ended_s=end.ended_s,
+            outages=OutagePolicy(self.settings.outage_pause_s, give_up_s=self.settings.outage_s),
+        )
         message = f": {end.message}" if end.message else ""
         events.say(f"job {job.id}: attempt {attempt.number} {end.cause}{message}; the job is {state}")
 

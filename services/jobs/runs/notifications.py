@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from services.jobs.queue.records import Job, Lease
+from services.jobs.queue.states import TERMINAL
 from services.jobs.queue.store import StaleLease, Store
 from services.jobs.queue.targets import Notify, Target, read_targets
 from services.jobs.runs.delivery import deliver
@@ -26,6 +28,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
 GIVE_UP_S = 3600.0
 """Seconds after which a target is given up, from the first try by this process on."""
 
+WORDS = {"succeeded": "has succeeded", "failed": "has failed", "timed_out": "has timed out", "cancelled": "was cancelled"}
+
+ALL = 10_000
 AT_ONCE = 20
 """Jobs in one round, the oldest first."""
 
@@ -85,19 +90,28 @@ class Notifier:
             return
         targets = read_targets(self._store)
         for job in jobs:
-            pending = self._pending.setdefault(job.id, self._new(job))
+            members = self._members(job)
+            if job.id not in self._pending:
+                self._pending[job.id] = self._new(job, members)
+            pending = self._pending[job.id]
             if self._clock() >= pending.next_s:
-                self._tell(job, pending, targets)
+                self._tell(message_of(job, self._link, members), pending, targets)
             if not pending.targets:
                 self._record(lease, job, pending)
 
-    def _new(self, job: Job) -> _Pending:
-        now_s = self._clock()
-        return _Pending(list(dict.fromkeys(each.to for each in wanted(job))), now_s, now_s)
+    def _members(self, job: Job) -> list[Job]:
+        """Return the jobs of a job's array in order; none for a job that belongs to none."""
+        return self._store.jobs(array_of=job.array_of, limit=ALL)[::-1] if job.array_of is not None else []
 
-    def _tell(self, job: Job, pending: _Pending, targets: Mapping[str, Target]) -> None:
+    def _new(self, job: Job, members: Sequence[Job]) -> _Pending:
+        """Return whom to tell of a job's end: of an array they are told once, by the job that ended last."""
+        now_s = self._clock()
+        is_last = all(each.state in TERMINAL for each in members) and (not members or job.id == max(members, key=_ended).id)
+        named = [each.to for each in wanted(job, members)] if is_last else []
+        return _Pending(list(dict.fromkeys(named)), now_s, now_s)
+
+    def _tell(self, message: Mapping[str, Any], pending: _Pending, targets: Mapping[str, Target]) -> None:
         """Tell each target that has not been told; after too long, give up those that do not take it."""
-        message = message_of(job, self._link)
         for name in list(pending.targets):
             reason = self._try(targets[name], message) if name in targets else "the operator has removed it"
             if reason and name in targets and self._clock() - pending.first_s < GIVE_UP_S:
@@ -131,36 +145,47 @@ class Notifier:
             events.warn(f"job {job.id}: the target {name} was not told of its end: {reason}")
 
 
-def wanted(job: Job) -> Iterable[Notify]:
-    """Return the targets that are to be told of the end that a job has come to."""
+def wanted(job: Job, members: Sequence[Job] = ()) -> list[Notify]:
+    """Return the targets that are to be told of the end that a job, or the array of these members, has come to."""
     named = [Notify.of(each, where="notify") for each in job.notify]
-    return [each for each in named if each.on == "end" or job.state != "succeeded"]
+    return [each for each in named if each.on == "end" or any(one.state != "succeeded" for one in members or [job])]
 
 
-def message_of(job: Job, link: str = "") -> dict[str, Any]:
-    """Return what a target is told of a job. text: one line for people, where a chat shows it."""
-    score = job.progress.get("score")
+def message_of(job: Job, link: str = "", members: Sequence[Job] = ()) -> dict[str, Any]:
+    """Return what a target is told of a job. text: one line for people, where a chat shows it.
+
+    members: the jobs of its array, of which it was the last to end; then `array` has their ids and how many ended how.
+    """
     name = job.name or job.kind
-    words = {"succeeded": "has succeeded", "failed": "has failed", "cancelled": "was cancelled", "timed_out": "has timed out"}
     reason = f": {job.message}" if job.message else f": {job.result}" if job.result else ""
+    counts = Counter(str(each.state) for each in members)
+    text = f"job {job.id} ({name}) {WORDS.get(job.state, job.state)}{reason}"
+    if members:
+        ended = ", ".join(f"{counts[state]} {state.replace('_', ' ')}" for state in WORDS if counts[state])
+        text = f"array {members[0].id} of {len(members)} jobs ({members[0].name or job.kind}, ...) has ended: {ended}"
     return {
-        "text": f"job {job.id} ({name}) {words.get(job.state, job.state)}{reason}",
+        "text": text,
         "id": job.id,
         "name": name,
         "kind": job.kind,
         "state": job.state,
         "message": job.message,
-        "score": score,
+        "score": job.progress.get("score"),
         "result": job.result,
         "owner": job.owner,
         "project": job.project,
         "ended_s": job.ended_s,
         "link": f"{link}/jobs/{job.id}" if link else "",
+        "array": {"ids": [each.id for each in members], "counts": dict(counts)} if members else None,
     }
+
+
+def _ended(job: Job) -> tuple[float, int]:
+    return job.ended_s or 0.0, job.id
 
 
 def test_message(who: str) -> dict[str, Any]:
     """Return what a target is told that somebody tries."""
     empty: dict[str, Any] = dict.fromkeys(("message", "result", "owner", "project", "link"), "")
-    named = {"id": 0, "name": "test", "kind": "test", "state": "test", "score": None, "ended_s": None}
+    named = {"id": 0, "name": "test", "kind": "test", "state": "test", "score": None, "ended_s": None, "array": None}
     return {"text": f"this is a test of a notification target, by {who}", **named, **empty}

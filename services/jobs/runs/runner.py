@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from services.jobs.queue.states import Cause, StopReason
 from services.jobs.runs.attempt_dir import HEARTBEAT_S, AttemptDir, End

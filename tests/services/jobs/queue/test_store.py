@@ -578,3 +578,20 @@ def test_an_attempt_that_begins_clears_what_the_one_before_left_as_message(store
     store.end(lease, store.claim(lease, MANY), "lost", message="its worker was killed")
     clock.now_s += 3600
     assert store.job(store.claim(lease, MANY).job_id).message == ""
+
+
+def test_ended_jobs_with_somebody_to_tell_are_found_until_they_were_told(store, lease):
+    quiet, told, live = submit(store), submit(store, notify=[{"to": "team", "on": "end"}]), submit(store, notify=[{"to": "team"}])
+    assert store.unnotified(0, 10) == ([], told.id)
+    for _ in (quiet, told):
+        store.end(lease, store.claim(lease, MANY), "succeeded")
+    found, first = store.unnotified(0, 10)
+    assert ([job.id for job in found], first) == ([told.id], told.id)
+    store.mark_notified(lease, told.id, ["team"], {"boss": "it is away"})
+    assert store.job(told.id).notified_s is not None
+    assert [event["what"] for event in store.events(told.id)][-2:] == ["told", "not told"]
+    assert store.unnotified(first, 10) == ([], live.id)
+    store.cancel(live.id, "ann")
+    assert [job.id for job in store.unnotified(live.id, 10)[0]] == [live.id]
+    store.mark_notified(lease, live.id, ["team"], {})
+    assert store.unnotified(0, 10) == ([], live.id + 1)

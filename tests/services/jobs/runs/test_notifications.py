@@ -256,3 +256,23 @@ def test_the_question_for_ended_jobs_stays_small_however_many_there_were(world, 
     there.notifier.round()
     assert len(hook.got) == 1
     assert there.store.unnotified(0, 10) == ([], live.id + 1)
+
+
+@pytest.mark.parametrize("on", ["end", "failure"])
+def test_an_array_is_told_of_once_when_its_last_job_has_ended(world, hook, on):
+    there = world(team={"webhook": hook.url})
+    request = JobRequest(kind="ingest", config={}, name="toy seed=0", notify=[{"to": "team", "on": on}])
+    jobs, _ = there.store.submit_or_find([request, request.replace(name="toy seed=1"), request.replace(name="toy seed=2")])
+    attempts = [there.store.claim(there.lease, Limits(running=9)) for _ in jobs]
+    there.store.end(there.lease, attempts[0], "user_error")
+    there.notifier.round()
+    assert hook.got == []
+    there.now_s += 5
+    for attempt in attempts[1:]:
+        there.store.end(there.lease, attempt, "succeeded")
+    for _ in range(2):
+        there.notifier.round()
+    (message,) = hook.got
+    assert message["text"] == "array 1 of 3 jobs (toy seed=0, ...) has ended: 2 succeeded, 1 failed"
+    assert message["array"] == {"ids": [1, 2, 3], "counts": {"failed": 1, "succeeded": 2}}
+    assert all(there.store.job(job.id).notified_s for job in jobs)

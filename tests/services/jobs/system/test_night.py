@@ -26,7 +26,8 @@ from servers.night import FullDisk, kill_one, small_disk, wait_until
 from servers.ray_head import ray_head
 from starlette.testclient import TestClient
 
-from services.jobs.cli.format import TextStyle, format_jobs
+from services.jobs.cli.format import format_jobs
+from services.jobs.cli.style import TextStyle
 from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
 from services.jobs.queue.limits import Limits
@@ -60,7 +61,7 @@ class Times:
     all_s: float
 
 
-SHORT = Times(away_s=15, full_after_s=5, full_s=8, first_pause_s=1, give_up_s=30, all_s=240)
+SHORT = Times(away_s=10, full_after_s=5, full_s=8, first_pause_s=1, give_up_s=75, all_s=300)
 LONG = Times(away_s=600, full_after_s=120, full_s=300, first_pause_s=30, give_up_s=900, all_s=2400)
 
 
@@ -104,6 +105,11 @@ class Night:
         self.pictures.heal()
         shutil.copy(self.weights, self.hub / "part")
         (self.hub / "part").rename(self.hub / WEIGHTS)
+
+    def all_have_met_it(self) -> bool:
+        """Whether each job that should has been ended by an outage, or was lost."""
+        ends = {each.id: {attempt.cause for attempt in self.queue.store.attempts(each.id)} for each in self.wanted if each.again}
+        return all(found & {"unreachable", "disk_full", "lost"} for found in ends.values())
 
     def all_have_ended(self) -> bool:
         return all(job["state"] in TERMINAL for job in self.listed())
@@ -255,6 +261,7 @@ def test_each_job_of_a_night_ends_as_it_should_and_the_list_says_why(
     time.sleep(times.full_s)
     full.let_go()
     time.sleep(max(0.0, times.away_s - (time.monotonic() - began)))
+    wait_until(night.all_have_met_it, times.give_up_s)
     waiting = [job for job in night.listed() if job["state"] == "queued" and job["message"]]
     assert any(job["reason"].startswith("tried again in") for job in waiting), waiting
     night.network_returns()
