@@ -139,7 +139,7 @@ const short = (uri) => h("span", { class: "message", title: uri || null }, uri.s
 
 function stepsOf(job) {
   if (job.kind !== "pipeline" || !job.steps?.length) return [];
-  const stages = new Map((job.progress.stages ?? []).map((stage) => [stage.name, stage]));
+  const stages = new Map([job.progress.stages ?? []].flat().filter(Boolean).map((stage) => [stage.name, stage]));
   return section("Steps", h("ol", { class: "flow" }, job.steps.map((step) => {
     const state = isOver(job) && step.state === "waiting" ? "not_reached" : step.state;
     const took_s = state === "found" ? null : stages.get(step.name)?.took_s;

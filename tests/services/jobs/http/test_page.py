@@ -607,9 +607,12 @@ def test_a_hidden_page_asks_for_nothing(queue: Queue, visit) -> None:
 
 
 def test_text_of_users_is_never_run_as_code(queue: Queue, visit) -> None:
-    job = queue.submit(config={"recipe": "toy", EVIL: EVIL}, owner=EVIL[:100])
-    attempt = queue.start()
-    queue.report(attempt, 0.3, resumed_from=EVIL, label=EVIL, unit=EVIL, metrics={EVIL: 1.0})
+    config = {"ingest": {"layout": "toy"}, "train": {"recipe": "toy", EVIL: EVIL}}
+    job = queue.submit("pipeline", config, owner=EVIL[:100], name=EVIL[:100])
+    attempt = queue.start("ingest", "train")
+    stages = [{"name": EVIL, "state": EVIL, "took_s": EVIL}, EVIL, None]
+    evil_score = {"value": 0.5, "metric": EVIL, "on": "dev", "step": 1}
+    queue.report(attempt, 0.3, resumed_from=EVIL, label=EVIL, unit=EVIL, metrics={EVIL: 1.0}, stages=stages, score=evil_score)
     queue.curve(attempt, [{"step": 1, f"train/loss{EVIL}": 1.0, f"dev/{EVIL}": 1.0}])
     queue.say(attempt, EVIL)
     there = visit(queue)
@@ -622,7 +625,7 @@ def test_text_of_users_is_never_run_as_code(queue: Queue, visit) -> None:
         expect(page.get_by_text("<script>").first).to_be_visible()
     expect(page.get_by_role("log")).to_contain_text("<script>")
     page.get_by_role("link", name="Use as template").click()
-    expect(page.get_by_role("heading", name="A train like job 1")).to_be_visible()
+    expect(page.get_by_role("heading", name="A pipeline like job 1")).to_be_visible()
     page.wait_for_timeout(500)
     there.check()
 
