@@ -21,6 +21,7 @@ from services.jobs.local.ports import Ports, choose_ports
 from services.jobs.local.process import Program, python
 from services.jobs.local.settings import UpSettings
 from services.jobs.local.tracking_server import USER as TRACKING_USER
+from zsbir.base.cores import usable_cores
 from zsbir.base.errors import InputError
 from zsbir.base.layout import MLFLOW_DATABASE, mlflow_artifacts, mlflow_database
 from zsbir.base.storage import is_remote, join
@@ -48,7 +49,7 @@ class Machine:
         self.store_url = settings.store or default_store(self.root)
         self.auth = settings.auth or "tokens"
         self.owner_token = self.state / OWNER_TOKEN
-        self.cpus = settings.cpus or os.cpu_count() or 1
+        self.cpus = settings.cpus or usable_cores()
         self.marker = secrets.token_hex(16)
         self.ray_temp = tempfile.mkdtemp(prefix="zsbir-ray-", dir="/tmp")  # it holds sockets, whose paths must be short
         self.tracking = _tracking_of(os.environ)
