@@ -137,7 +137,7 @@ def test_a_second_down_shortens_the_wait_of_the_first(root, marker, at_work):
 
 
 @pytest.mark.slow
-def test_jobs_that_a_killed_keeper_left_behind_save_their_work_first(root, at_work, marker):
+def test_jobs_that_a_killed_keeper_left_behind_save_their_work_first(root, at_work, marker, capfd):
     process, attempt_dir = at_work
     dispatcher = subprocess.Popen(["sleep", "600"], env={**os.environ, MARKER: marker}, start_new_session=True)
     programs = [{"name": "dispatcher", "pid": dispatcher.pid, "start": start_of(dispatcher.pid)}]
@@ -145,6 +145,7 @@ def test_jobs_that_a_killed_keeper_left_behind_save_their_work_first(root, at_wo
     write_state(root, {"grace_s": 60.0, **NOTHING, "programs": programs, "marker": marker})
     down(root, now=False)
     assert attempt_dir.read_end().cause == "preempted"
+    assert capfd.readouterr().err.count("job 1 (ingest) had no training under way; done: nothing yet; it goes on with") == 1
     process.wait(10)
     assert dispatcher.wait(10) == -signal.SIGKILL
 
