@@ -18,7 +18,7 @@ from zsbir.base import cli
 from zsbir.base.config import read_yaml
 from zsbir.recipes import RECIPES, changed_recipe
 from zsbir.training.config import TrainConfig
-from zsbir.training_run.fitting import fit
+from zsbir.training_run.fitting import fitted
 from zsbir.training_run.plan import InputUris, Settings
 
 
@@ -43,7 +43,7 @@ def _parse(argv: Sequence[str]) -> str:
     name, inputs, trials = parsed.recipe or changes.pop("recipe", "custom"), InputUris.of(uris), Settings.of(settings)
     known = [{name: value for name, value in read_yaml(file).items() if name != "recipe"} for file in parsed.start_from]
     request = SweepRequest(
-        base=fit(changed_recipe(name, changes), changes, inputs, trials, gpu=trials.gpus_per_worker > 0),
+        base=fitted(changed_recipe(name, changes), changes, inputs, trials, gpu=trials.gpus_per_worker > 0),
         uris=inputs,
         config=SweepConfig.of(config),
         start_from=known,

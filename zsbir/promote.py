@@ -27,7 +27,7 @@ from pydantic import Field
 from zsbir.base import cli, events
 from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import Declined, InputError, RunError
 from zsbir.base.layout import MLFLOW_EXPERIMENT
 from zsbir.base.storage import default_root
 from zsbir.promotion.address import DEFAULT_MODEL, MODEL_PATTERN, is_model_name
@@ -263,7 +263,7 @@ def _preview(candidate: Candidate, champion: Release | None, decision: Decision,
     """Return what a dry run says. Raises RunError where the model would not be promoted."""
     _log_decision(decision)
     if not decision.promotes:
-        raise RunError(f"would be {decision.outcome}: {decision.why}")
+        raise Declined(f"would be {decision.outcome}: {decision.why}")
     rank = f"in place of {champion.uri}" if champion else "as its first champion"
     return f"would be promoted ({decision.outcome}): {candidate.run.uri} to {model}, {rank}"
 
@@ -280,7 +280,7 @@ def _carry_out(releases: Releases, champion: Release | None, candidate: Candidat
     _log_decision(decision)
     if not decision.promotes:
         releases.set_challenger(release)
-        raise RunError(f"{decision.outcome}: {decision.why}. {release.uri} is recorded as challenger; {decision.way_out()}")
+        raise Declined(f"{decision.outcome}: {decision.why}. {release.uri} is recorded as challenger; {decision.way_out()}")
     releases.set_champion(release, champion)
     events.say(f"{release.uri} is champion now" + (f", in place of {champion.uri}" if champion else ""))
     return release.uri
@@ -320,7 +320,7 @@ def _update_index(
         return champion.uri
     trial = _check_index(candidate, config)
     if not trial.passed(config.min_recall):
-        raise RunError(
+        raise Declined(
             f"refused: the new index failed its recall check: {trial.reason()}; make it again with python -m zsbir.index"
         )
     if request.dry_run:

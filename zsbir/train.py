@@ -22,7 +22,7 @@ from zsbir.base.storage import folder_name, open_folder
 from zsbir.recipes import RECIPES, changed_recipe, title
 from zsbir.training.config import TrainConfig
 from zsbir.training_run.delivery import deliver_again
-from zsbir.training_run.fitting import fit
+from zsbir.training_run.fitting import fitted
 from zsbir.training_run.plan import InputUris, Job, Settings, resolve
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _parse(argv: Sequence[str]) -> str:
     changes, uris, settings = cli.split_fields(values, TrainConfig, InputUris, Settings)
     name, inputs, where = parsed.recipe or changes.pop("recipe", "custom"), InputUris.of(uris), Settings.of(settings)
     config = changed_recipe(name, changes)
-    return train(fit(config, changes, inputs, where), inputs, where).uri
+    return train(fitted(config, changes, inputs, where), inputs, where).uri
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from zsbir.training.config import TrainConfig
 from zsbir.training_run.plan import InputUris, Settings
 
 FITTED = ("folder",)
-"""Recipes of which `fit` chooses fields."""
+"""Recipes of which `fitted` chooses fields."""
 
 EPOCHS = 12
 """How often a small collection is shown. Larger ones are shown as often as MOST_STEPS allow."""
@@ -30,7 +30,7 @@ EVALUATIONS = 4
 """Evaluations on the dev classes, and checkpoints, of a training."""
 
 
-def fit(
+def fitted(
     config: TrainConfig, given: Collection[str], uris: InputUris, settings: Settings, *, gpu: bool | None = None
 ) -> TrainConfig:
     """Return a configuration with the fields that its recipe leaves open chosen for the data set; other recipes stay as they are.

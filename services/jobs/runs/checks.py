@@ -27,10 +27,12 @@ from zsbir.data.trees import open_tree
 from zsbir.evaluation.protocol import find_protocol
 from zsbir.index import IndexConfig
 from zsbir.ingestion.plan import IngestConfig, planned_splits
+from zsbir.promotion.address import is_model_address
 from zsbir.recipes import recipe
 from zsbir.train import InputUris, Settings
 from zsbir.training import requirements
 from zsbir.training.config import TrainConfig
+from zsbir.training_run.fitting import FITTED, choose
 
 NAMED_WEIGHTS = frozenset({"imagenet", "imagenet_v2"})
 
@@ -92,12 +94,16 @@ def _train(step: Step, planned: Counts) -> Counts:
     start = changes.pop("recipe", None) or "custom"
     config = recipe(str(start)).replace(**{name: value for name, value in changes.items() if name in TrainConfig.model_fields})
     where = Settings.of(settings)
+    dataset = Artifact(step.values["dataset"], "dataset") if step.values.get("dataset") else None
+    has_knowledge = bool(step.values.get("knowledge")) or "knowledge" in step.inputs
+    counts = dataset.manifest.counts if dataset else planned
+    if config.recipe in FITTED:
+        config = config.replace(**choose(config, changes, counts, gpu=where.gpus_per_worker > 0, knowledge=has_knowledge))
     requirements.check_workers(config, where.num_workers, where.gpus_per_worker)
-    requirements.check_has_knowledge(config, given=bool(step.values.get("knowledge")) or "knowledge" in step.inputs)
-    if not step.values.get("dataset"):
+    requirements.check_has_knowledge(config, given=has_knowledge)
+    if dataset is None:
         requirements.check_counts(config, planned)
         return planned
-    dataset = Artifact(step.values["dataset"], "dataset")
     knowledge = Artifact(step.values["knowledge"], "knowledge") if step.values.get("knowledge") else None
     requirements.check_inputs(config, dataset, knowledge, must_say=False)
     return dataset.manifest.counts
@@ -154,6 +160,8 @@ def _counts(step: Step, planned: Counts) -> Counts:
     """Return the counts of the data set of the run that a step is given, or of the one that will be made for it."""
     if not step.values.get("run"):
         return planned
+    if is_model_address(step.values["run"]):  # which run it stands for is known when the job starts
+        return {}
     run = Artifact(step.values["run"], "run")
     reference = run.manifest.inputs.get("dataset")
     is_named = isinstance(reference, Mapping) and isinstance(reference.get("uri"), str)
@@ -162,6 +170,8 @@ def _counts(step: Step, planned: Counts) -> Counts:
 
 def _run_of(uri: str, kind: Made) -> str | None:
     """Return the digest of the run that an artifact was made from; None where its manifest does not say."""
+    if is_model_address(uri):
+        return None
     reference = Artifact(uri, kind).manifest.inputs.get("run")
     return str(reference["digest"]) if isinstance(reference, Mapping) and reference.get("digest") else None
 

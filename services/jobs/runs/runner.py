@@ -32,9 +32,10 @@ from services.jobs.runs.log import Log
 from services.jobs.runs.model_inputs import pin_models
 from services.jobs.runs.steps import COMMAND, Step, StepInput
 from zsbir.base.artifact import Artifact, exists
-from zsbir.base.errors import InputError, RunError
+from zsbir.base.errors import DiskFull, InputError, RunError
 from zsbir.base.events import say
 from zsbir.base.layout import service_dir
+from zsbir.base.outages import outage_of
 from zsbir.base.signals import on_signals
 from zsbir.base.storage import join, open_folder
 from zsbir.training_run.delivery import UNDELIVERED
@@ -143,7 +144,8 @@ class Attempt:
         except InputError as error:
             return End("user_error", f"error: {error}"[:500])
         except (RunError, OSError) as error:
-            return End("unreachable", f"a registered model cannot be looked up: {error}"[:500])
+            cause: Cause = "disk_full" if outage_of(error) is DiskFull else "unreachable"
+            return End(cause, f"error: a registered model cannot be looked up: {error}"[:500])
         for each in found:
             self.log.add_line(each.sentence())
         if found:

@@ -9,15 +9,15 @@ from zsbir.base.errors import InputError
 from zsbir.data.samples import load_samples
 from zsbir.recipes import changed_recipe, recipe
 from zsbir.training.loop import plan_training
-from zsbir.training_run.fitting import CLASSES, LEAST_STEPS, MOST_STEPS, choose, fit
+from zsbir.training_run.fitting import CLASSES, LEAST_STEPS, MOST_STEPS, choose, fitted
 from zsbir.training_run.plan import InputUris, Settings
 
 FOLDER = recipe("folder")
 
 
-def fitted(name, changes, inputs, settings, **options):
+def resolved(name, changes, inputs, settings, **options):
     """Do as the commands do with a recipe and its changes."""
-    return fit(changed_recipe(name, changes), changes, inputs, settings, **options)
+    return fitted(changed_recipe(name, changes), changes, inputs, settings, **options)
 
 
 def counts(classes, images, dev=0):
@@ -66,26 +66,26 @@ def test_without_knowledge_there_is_no_preservation():
 
 def test_the_choice_can_be_trained_and_is_the_same_each_time(dataset, capsys):
     inputs = InputUris(dataset=dataset)
-    config = fitted("folder", {}, inputs, Settings(), gpu=False)
+    config = resolved("folder", {}, inputs, Settings(), gpu=False)
     assert "folder: chosen for this data set and a CPU: image_px 128, " in capsys.readouterr().err
-    assert fitted("folder", {}, inputs, Settings(), gpu=False) == config
+    assert resolved("folder", {}, inputs, Settings(), gpu=False) == config
     assert len(plan_training(config, load_samples(Artifact(dataset, "dataset")), 1)) == config.steps
-    assert fitted("folder", config.model_dump(exclude={"recipe"}), inputs, Settings(), gpu=True) == config, "a YAML file wins"
+    assert resolved("folder", config.model_dump(exclude={"recipe"}), inputs, Settings(), gpu=True) == config, "a YAML file wins"
 
 
 def test_data_parallel_workers_compute_on_the_gpus_they_hold(dataset):
     inputs = InputUris(dataset=dataset)
-    assert fitted("folder", {}, inputs, Settings(num_workers=2)).image_px == 128
-    assert fitted("folder", {}, inputs, Settings(num_workers=2, gpus_per_worker=1)).image_px == 224
+    assert resolved("folder", {}, inputs, Settings(num_workers=2)).image_px == 128
+    assert resolved("folder", {}, inputs, Settings(num_workers=2, gpus_per_worker=1)).image_px == 224
 
 
 def test_other_recipes_are_as_they_are(dataset, capsys):
-    config = fitted("toy", {"epochs": 3}, InputUris(dataset=dataset), Settings())
+    config = resolved("toy", {"epochs": 3}, InputUris(dataset=dataset), Settings())
     assert config == recipe("toy").replace(epochs=3, steps=0)
     assert capsys.readouterr().err == ""
 
 
 def test_an_address_that_is_no_data_set_is_an_error_and_none_is_left_to_the_training(run):
     with pytest.raises(InputError, match="run"):
-        fitted("folder", {}, InputUris(dataset=run), Settings())
-    assert fitted("folder", {}, InputUris(), Settings()) == FOLDER
+        resolved("folder", {}, InputUris(dataset=run), Settings())
+    assert resolved("folder", {}, InputUris(), Settings()) == FOLDER

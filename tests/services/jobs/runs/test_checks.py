@@ -177,3 +177,14 @@ def test_the_commands_refuse_the_same_with_the_same_words(check, dataset, knowle
     with pytest.raises(InputError) as told:
         evaluate.evaluate(run, evaluate.EvaluateConfig(protocol="dve"), evaluate.Settings(root=str(tmp_path), tracking=False))
     assert refused(check, "evaluate", {"run": run, "protocol": "dve"}).endswith(str(told.value))
+
+
+def test_a_recipe_that_chooses_by_the_data_is_judged_by_what_it_will_choose(check, made):
+    """Eight classes are fewer than `folder` has in a batch where there are enough, and it needs no knowledge."""
+    request = {"recipe": "folder", "dataset": made("dataset", "d", counts=COUNTS)}
+    check("train", request)
+    assert "field 'classes_per_batch'" in refused(check, "train", {**request, "classes_per_batch": 9})
+
+
+def test_a_registered_model_is_not_looked_up_while_counts_are_checked(check):
+    check("evaluate", {"run": "models:/zsbir@champion"})

@@ -206,7 +206,7 @@ def test_a_model_that_is_gone_ends_the_job_and_a_registry_that_is_away_only_the_
     assert "has no alias 'champion'" in end.message
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     end = attempt(root, 2)._resolve_models()
-    assert end.cause == "busy"
+    assert end.cause == "unreachable"
     assert "does not answer" in end.message
     with pytest.raises(RunError, match="does not answer"):
         check_models("evaluate", {"run": CHAMPION}, str(root), allowed(root))
