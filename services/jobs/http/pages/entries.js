@@ -140,9 +140,11 @@ export function ended(queue, most) {
     queue.endedMore ? moreOf("endedShown", "Show more") : all];
 }
 
-const endedJob = (queue, job) => [nameOf(job), stateOf(job.state), scoreOf(job.score), whose(job), endOf(job),
-  h("span", { class: "message" }, job.state === "succeeded" && !job.score ? metricWords(job).slice(0, 2).join(" · ") : sayOf(job)),
-  mayRetry(queue.me, job) && button("retry", job, "Retry")];
+const endedJob = (queue, job) => {
+  const says = job.state === "succeeded" && !job.score ? metricWords(job).slice(0, 2).join(" · ") : sayOf(job);
+  return [nameOf(job), stateOf(job.state), scoreOf(job.score), whose(job), endOf(job), h("span", { class: "message long", title: says || null }, says),
+    mayRetry(queue.me, job) && button("retry", job, "Retry")];
+};
 
 /** When a job ended, and how long it took. */
 const endOf = ({ started_s, ended_s }) =>
