@@ -39,7 +39,7 @@ VERBS = {
     "ingest": "ingest",
     "pretrain": "pretrain",
     "teacher": "teach",
-    "train": "fit",
+    "train": "fitted",
     "evaluate": "evaluate",
     "index": "build_index",
     "search": "read_drawing",

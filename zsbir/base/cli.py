@@ -70,7 +70,7 @@ def _exit_code(run: Callable[[Sequence[str]], str | None], argv: Sequence[str]) 
             raise
         code, line = _exit_code_and_line(error)
         watch.report_error(reported_name(error))
-        say(line)
+        say(line, timed=False)
         return code
     except Exception as error:
         watch.report_error(reported_name(error))
