@@ -93,8 +93,7 @@ def find_protocol(name: str) -> Protocol:
 def select(samples: SampleTable, protocol: Protocol) -> tuple[Int64[np.ndarray, "q"], Int64[np.ndarray, "g"]]:
     """Return positions of query sketches and of gallery photos, each ascending: ties in a ranking fall to the earlier sample.
 
-    Raises InputError where the split has no sketch or no photo, or is a single class in a gallery of its own. A query class without
-    photos is found by the metrics.
+    Raises InputError where the split has no sketch or no photo. A query class without photos is found by the metrics.
     """
     own = samples.split == SPLITS.index(protocol.split)
     sketch, photo = samples.domain == DOMAINS.index("sketch"), samples.domain == DOMAINS.index("photo")
@@ -102,7 +101,6 @@ def select(samples: SampleTable, protocol: Protocol) -> tuple[Int64[np.ndarray, 
     for side, found in (("sketch", queries), ("photo", gallery)):
         if not len(found):
             raise InputError(missing_side(f"protocol {protocol.label()}", protocol.split, side))
-    _check_contest(samples, gallery, seen=protocol.setting != "zero_shot", split=protocol.split)
     # `unseen` never counts as seen, and neither does the split asked about: a dev protocol does not open the unseen classes.
     seen = samples.split < SPLITS.index(protocol.split)
     if protocol.setting == "generalised_all":
@@ -113,12 +111,13 @@ def select(samples: SampleTable, protocol: Protocol) -> tuple[Int64[np.ndarray, 
     return queries, _distinct(samples, gallery) if protocol.dedup else gallery
 
 
-def _check_contest(samples: SampleTable, gallery: Int64[np.ndarray, "g"], *, seen: bool, split: str) -> None:
-    """Refuse a gallery of one class, from which every photo is right. seen: photos of other classes join the gallery."""
-    if not seen and len(np.unique(samples.class_id[gallery])) == 1:
+def check_contest(samples: SampleTable, gallery: Int64[np.ndarray, "g"], protocol: Protocol) -> None:
+    """Raise InputError for a gallery of a single class, in which every photo is right."""
+    if len(np.unique(samples.class_id[gallery])) == 1:
+        flags = "--unseen-classes, --unseen-frac" if protocol.split == "unseen" else "--dev-classes, --dev-frac"
         raise InputError(
-            f"the data set has a single {split} class, and every score of a search among one class is 1: ingest again, with two"
-            f" classes or more ({'--unseen-classes, --unseen-frac' if split == 'unseen' else '--dev-classes, --dev-frac'})"
+            f"there is a single {protocol.split} class to search, and every score of a search among one class is 1: ingest again,"
+            f" with two classes or more ({flags})"
         )
 
 

@@ -17,7 +17,7 @@ from zsbir.data.samples import Samples, load_samples
 from zsbir.data.shards import Images
 from zsbir.evaluation.embed import Forward, check_finite, embed, embeddings_of, features_of
 from zsbir.evaluation.metrics import Evaluation, evaluate_embeddings
-from zsbir.evaluation.protocol import Protocol, find_protocol
+from zsbir.evaluation.protocol import Protocol, check_contest, find_protocol
 from zsbir.evaluation.seen import Left, Seen, seen_by, what_is_left
 from zsbir.evaluation_run.config import EvaluateConfig
 from zsbir.model.encoder import Encoder, saved_facts
@@ -99,6 +99,7 @@ def open_trial(
             f"no class of {dataset.uri} is left to evaluate {run.uri} on: {trial.left.out.text()}; evaluate on a data set with"
             " unseen classes that no run named here has seen"
         )
+    check_contest(trial.samples, trial.left.gallery, trial.protocol)
     return trial
 
 

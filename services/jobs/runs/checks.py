@@ -114,7 +114,9 @@ def _evaluate(step: Step, planned: Counts) -> Counts:
         protocol = find_protocol(str(step.values.get("protocol") or "zero_shot"))
     except InputError as error:
         raise FieldError("protocol", str(error)) from None
-    check_split(_counts(step, planned), protocol.split, f"protocol {protocol.label()}", field="protocol")
+    other = step.values.get("dataset")
+    counts = Artifact(other, "dataset").manifest.counts if other else _counts(step, planned)
+    check_split(counts, protocol.split, f"protocol {protocol.label()}", field="protocol")
     return planned
 
 

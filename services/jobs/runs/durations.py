@@ -18,7 +18,7 @@ WEIGHTS: Mapping[str, float] = {
     "evaluate": 10.0,
     "index": 5.0,
 }
-"""How long stages take in relation to each other, where no earlier job tells: as in a pipeline of the recipe toy on two cores."""
+"""How long stages take in relation to each other, where no earlier job tells (this project's estimate)."""
 
 OTHER_WEIGHT = 5.0
 """The same for stages that are not listed."""

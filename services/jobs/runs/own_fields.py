@@ -1,4 +1,4 @@
-"""Fields of jobs that no command has as a configuration of its own: what a promotion judges, and an operator's own command."""
+"""Fields of jobs that no command has as a configuration of its own: inputs of evaluations and promotions; operators' programs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from zsbir.base.config import Config
 MOST_WORDS = 1000
 LONGEST_WORD = 100_000
 """Characters of a word, less than systems allow: 131,072 bytes on Linux."""
+
+
+class EvaluationInputs(Config):
+    """What a run is measured on, where that is not its own data set."""
+
+    dataset: str = Field("", description="URI of a Dataset artifact to measure on; none: the run's own")
+    unseen_to: tuple[str, ...] = Field((), description="Run artifacts of which what they have seen is left out, too")
 
 
 class PromotionInputs(Config):

@@ -40,7 +40,7 @@ POSITIONAL: Mapping[str, tuple[str, ...]] = {
 }
 """Fields that the command takes without a flag; the parts of a list are arguments of their own."""
 
-REPEATED: Mapping[str, str] = {"champion_reports": "champion-report"}
+REPEATED: Mapping[str, str] = {"champion_reports": "champion-report", "unseen_to": "unseen-to"}
 """Fields whose parts are each given with a flag, by that flag's name. The parts of other lists are one argument, with commas."""
 
 

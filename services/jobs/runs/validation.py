@@ -11,7 +11,7 @@ import tuning.sweep
 from services.jobs.queue.states import KINDS, Kind
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.checks import NAMED_WEIGHTS, check_job
-from services.jobs.runs.own_fields import CommandFields, PromotionInputs
+from services.jobs.runs.own_fields import CommandFields, EvaluationInputs, PromotionInputs
 from services.jobs.runs.steps import COMMAND, PIPELINE, PIPELINE_INPUTS, SINGLE, steps_of
 from tuning.space import SPACES
 from zsbir import evaluate, export, index, ingest, pretrain, promote, teacher, train
@@ -33,7 +33,7 @@ ADDRESSES: Mapping[str, Mapping[str, Made | None]] = {
     "ingest": {"path": None},
     "teacher": {"dataset": "dataset", "weights": None},
     "train": {"dataset": "dataset", "knowledge": "knowledge", "weights": None},
-    "evaluate": {"run": "run"},
+    "evaluate": {"run": "run", "dataset": "dataset", "unseen_to": "run"},
     "sweep": {"dataset": "dataset", "knowledge": "knowledge", "weights": None},
     "index": {"run": "run", "gallery": None},
     "promote": {"report": "report", "index": "index", "other_reports": "report", "champion_reports": "report"},
@@ -97,7 +97,9 @@ SCHEMAS: Mapping[str, Schema] = {
     ),
     "train": Schema((TrainConfig, train.InputUris, train.Settings), ("dataset",), (RECIPE,)),
     "evaluate": Schema(
-        (evaluate.EvaluateConfig, evaluate.Settings), ("run",), (("run", "URI of a Run artifact, as train makes it"),)
+        (evaluate.EvaluateConfig, evaluate.Settings, EvaluationInputs),
+        ("run",),
+        (("run", "URI of a Run artifact, as train makes it"),),
     ),
     "sweep": Schema(
         (TrainConfig, tuning.config.SweepConfig, tuning.config.SweepSettings, train.InputUris, train.Settings),
