@@ -146,7 +146,9 @@ def test_the_charts_show_scores_and_losses(page: Page, store: Store, picture) ->
     """By a link as commands print it, with the page's own choice of charts in the place of the table."""
     page.goto(f"{runs_page('', store.experiment)}&compareRunsMode=CHART")
     for section, chart in (("Scores", "dev/map_all"), ("Losses", "train/loss")):
-        expect(page.get_by_text(re.compile(rf"^{section}\b")).first).to_be_visible()
+        heading = page.get_by_text(re.compile(rf"^{section}\b")).first
+        expect(heading).to_be_visible()
+        heading.evaluate("heading => heading.scrollIntoView()")  # charts are drawn when they come into view
         expect(page.get_by_text(chart, exact=True).first).to_be_visible()
     picture("mlflow-charts")
 
