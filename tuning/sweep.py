@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from tuning.config import SweepRequest
 from tuning.outcome import Outcome, table_text
-from tuning.space import Space, as_yaml, open_space
+from tuning.space import SPACES, Space, as_yaml, open_space
 from tuning.table import TABLE, State, Table, Trial, as_parquet
 from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, draft, exists
@@ -24,6 +24,8 @@ from zsbir.training_run.plan import Settings, resolve
 
 if TYPE_CHECKING:
     from zsbir.edge.parents import Parent
+
+PRESERVATION = "weight_preservation"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def _resolve(request: SweepRequest) -> Resolved:
     base = request.base
     if base.train_on_dev:
         raise InputError("train_on_dev leaves no classes to score trials on: sweep without it, then train its best.yaml with it")
-    space = open_space(request.config.space, base)
+    space = _possible(open_space(request.config.space, base), request)
     job = resolve(base, request.uris, request.settings)
     samples = load_samples(Artifact(job.dataset, "dataset"))
     if not all(len(samples.select(split="dev", domain=domain)) for domain in ("sketch", "photo")):
@@ -105,6 +107,19 @@ def _resolve(request: SweepRequest) -> Resolved:
         knowledge=job.knowledge,
         weights=job.weights,
     )
+
+
+def _possible(space: Space, request: SweepRequest) -> Space:
+    """Return a space without the weight of preservation where no trial has knowledge to preserve: those trials would all fail."""
+    if request.uris.knowledge or PRESERVATION not in space:
+        return space
+    if request.config.space not in SPACES:
+        raise InputError(
+            f"the space varies {PRESERVATION}, and there is no knowledge to preserve: pass --knowledge URI, as python -m"
+            " zsbir.teacher prints it, or leave that field out"
+        )
+    events.say(f"{PRESERVATION} is not varied, since there is no knowledge to preserve (--knowledge)")
+    return {field: dimension for field, dimension in space.items() if field != PRESERVATION}
 
 
 def _points(request: SweepRequest, space: Space) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from tuning.sweep import _absolute, _resolve, _sign
 from tuning.table import Trial
 from zsbir import train
 from zsbir.base.artifact import Artifact
+from zsbir.base.errors import InputError
 from zsbir.training.config import TrainConfig
 from zsbir.training_run.plan import InputUris, Settings
 
@@ -43,3 +44,16 @@ def test_they_name_the_best_run_and_every_input_and_can_be_given_as_they_are(pri
     assert (python, flag, module) == ("python", "-m", "zsbir.train")
     assert train._parse(words) == run, "the same weights, so the same run"
     assert capsys.readouterr().err.splitlines()[0] == f"already trained: {run}"
+
+
+def test_without_knowledge_its_weight_is_not_varied_and_a_space_of_ones_own_must_not_name_it(dataset, weights, tmp_path, capsys):
+    base = TrainConfig(recipe="toy", backbone="resnet18", image_px=32, classes_per_batch=4, steps=2, weight_preservation=0.0)
+    uris = InputUris(dataset=dataset, weights=weights)
+    settings = Settings(root=str(tmp_path), tracking=False)
+    found = _resolve(_absolute(SweepRequest(base, uris, SweepConfig(space="losses"), [], settings, SweepSettings())))
+    assert sorted(found.space) == ["margin_cross", "margin_same", "weight_classification", "weight_quadruplet"]
+    assert "weight_preservation is not varied" in capsys.readouterr().err
+    own = tmp_path / "space.yaml"
+    own.write_text("weight_preservation: {low: 0.1, high: 1}\n")
+    with pytest.raises(InputError, match="the space varies weight_preservation.*--knowledge"):
+        _resolve(_absolute(SweepRequest(base, uris, SweepConfig(space=str(own)), [], settings, SweepSettings())))
