@@ -17,6 +17,9 @@ from zsbir.training_run.plan import InputUris, Settings
 FITTED = ("folder",)
 """Recipes of which `fitted` chooses fields."""
 
+CHOSEN = ("image_px", "classes_per_batch", "weight_preservation", "steps", "eval_every_steps", "checkpoint_every_steps")
+"""The fields that `choose` chooses."""
+
 EPOCHS = 12
 """How often a small collection is shown. Larger ones are shown as often as MOST_STEPS allow."""
 

@@ -25,6 +25,7 @@ from zsbir.base.storage import join, split_file
 from zsbir.promotion.address import is_model_address, parse_address
 from zsbir.recipes import RECIPES, recipe
 from zsbir.training.config import TrainConfig
+from zsbir.training_run.fitting import CHOSEN, FITTED
 
 NOT_SUBMITTED = frozenset({"root", "tracking", "parent", "recipe"})
 """Fields that the service sets itself, or that are not fields of a form."""
@@ -261,8 +262,8 @@ def _is_there(uri: str, role: str) -> bool:
 def describe_kinds() -> dict[str, Any]:
     """Return the JSON schema of every kind, for forms and command lines, and what holds for fields that are left out.
 
-    recipes: the values of a training by recipe. starts: what a pipeline of a recipe begins with, by step. inputs: for each step of
-    a pipeline, the step that gives each of its fields.
+    recipes: the values of a training by recipe. chosen: fields of these that follow from the data set, by recipe. starts: what a
+    pipeline of a recipe begins with, by step. inputs: for each step of a pipeline, the step that gives each of its fields.
     """
     kinds = {kind: _describe_kind(kind) for kind in SINGLE}
     kinds["pipeline"] = {
@@ -282,6 +283,7 @@ def describe_kinds() -> dict[str, Any]:
         "about_recipes": about,
         "order": list(PIPELINE),
         "starts": STARTS,
+        "chosen": {name: list(CHOSEN) for name in FITTED},
         "inputs": {step: {name: each.step for name, each in inputs.items()} for step, inputs in PIPELINE_INPUTS.items()},
     }
 

@@ -9,7 +9,7 @@ from zsbir.base.errors import InputError
 from zsbir.data.samples import load_samples
 from zsbir.recipes import changed_recipe, recipe
 from zsbir.training.loop import plan_training
-from zsbir.training_run.fitting import CLASSES, LEAST_STEPS, MOST_STEPS, choose, fitted
+from zsbir.training_run.fitting import CHOSEN, CLASSES, LEAST_STEPS, MOST_STEPS, choose, fitted
 from zsbir.training_run.plan import InputUris, Settings
 
 FOLDER = recipe("folder")
@@ -89,3 +89,8 @@ def test_an_address_that_is_no_data_set_is_an_error_and_none_is_left_to_the_trai
     with pytest.raises(InputError, match="run"):
         resolved("folder", {}, InputUris(dataset=run), Settings())
     assert resolved("folder", {}, InputUris(), Settings()) == FOLDER
+
+
+def test_what_can_be_chosen_is_listed_for_forms():
+    counts = {"train_classes": 9, "train_photos": 90, "train_sketches": 90}
+    assert set(choose(FOLDER, (), counts, gpu=False, knowledge=False)) == set(CHOSEN)

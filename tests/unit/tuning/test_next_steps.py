@@ -55,5 +55,5 @@ def test_without_knowledge_its_weight_is_not_varied_and_a_space_of_ones_own_must
     assert "weight_preservation is not varied" in capsys.readouterr().err
     own = tmp_path / "space.yaml"
     own.write_text("weight_preservation: {low: 0.1, high: 1}\n")
-    with pytest.raises(InputError, match="the space varies weight_preservation.*--knowledge"):
+    with pytest.raises(InputError, match=r"the space varies weight_preservation.*--knowledge"):
         _resolve(_absolute(SweepRequest(base, uris, SweepConfig(space=str(own)), [], settings, SweepSettings())))

@@ -6,6 +6,9 @@ import { Section, Step } from "./sections.js";
 
 const ASKED_FOR = ["pretrain", "sweep", "promote"];
 const TOLD_FIRST = ["layout", "path"]; // of ingest: whatever the recipe, somebody has to say which pictures
+/** What a recipe says of a field: its value, or that it is chosen once the data set is known. */
+const inRecipe = ({ recipes, chosen }, recipe, name) =>
+  chosen?.[recipe]?.includes(name) ? { text: "chosen for the data set" } : { value: recipes[recipe][name], from: "recipe" };
 const isStep = ([, each]) => each.type === "object" && each.properties;
 
 /** Configuration of any kind. told: more fields of a pipeline's ingest that are to be shown open. Of the result, fields to be shown
@@ -43,7 +46,7 @@ class Single {
     const recipe = this.recipe && (this.schemas.recipes[this.recipe.value ?? "custom"] ?? {});
     this.section.stand((name) => {
       if (name === "recipe") return { value: "custom" };
-      return recipe && name in recipe ? { value: recipe[name], from: "recipe" } : undefined;
+      return recipe && name in recipe ? inRecipe(this.schemas, this.recipe.value ?? "custom", name) : undefined;
     });
   }
 }
@@ -92,7 +95,7 @@ class Pipeline {
     const named = step.section.field("recipe");
     const recipe = named && this.schemas.recipes[named.value ?? this.recipe.effective];
     if (recipe && name in recipe) {
-      return step.name === "train" && runs.includes("sweep") ? { text: "what the sweep finds best" } : { value: recipe[name], from: "recipe" };
+      return step.name === "train" && runs.includes("sweep") ? { text: "what the sweep finds best" } : inRecipe(this.schemas, named.value ?? this.recipe.effective, name);
     }
     const source = this.schemas.inputs[step.name]?.[name];
     return source && runs.includes(source) ? { text: `what ${source} makes` } : undefined;

@@ -200,6 +200,14 @@ def test_a_step_that_is_not_asked_for_sends_nothing(queue: Queue, visit) -> None
     there.check()
 
 
+def test_what_a_recipe_chooses_by_the_data_says_so(queue: Queue, visit) -> None:
+    there = visit(queue)
+    page = there.open("/submit?recipe=folder")
+    expect(page.locator("#train-steps")).to_have_attribute("placeholder", "chosen for the data set")
+    expect(page.locator("#train-lr")).not_to_have_attribute("placeholder", "chosen for the data set")
+    there.check()
+
+
 def test_a_refusal_is_shown_beside_its_field_which_is_opened_and_nothing_is_lost(queue: Queue, visit) -> None:
     there = visit(queue)
     page = there.open("/submit?recipe=toy")
