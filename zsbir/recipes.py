@@ -17,7 +17,7 @@ def custom() -> TrainConfig:
 
 
 def folder() -> TrainConfig:
-    """Train on your own pictures, 8 to 60 classes: ResNet18 from ImageNet weights. About five minutes on two CPU cores.
+    """Train on your own pictures, 8 to 60 classes: ResNet18 from ImageNet weights. One to five minutes on one CPU core.
 
     Size of the images, classes in a batch and steps follow from the data set and from whether there is a GPU
     (`zsbir.training_run.fitting`); those given here stand in until the data set is known. Without knowledge of a teacher it trains
