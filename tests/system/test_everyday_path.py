@@ -106,6 +106,7 @@ def promoted(person: Person, run: str, *more: str, allowed: tuple[int, ...] = (0
 
 
 def test_days_with_the_commands_of_the_readme(person: Person, weights: str, rgw: Rgw):
+    weights = shutil.copy(weights, person.folder)  # where the queue may read
     dataset, run = own_pictures(person, weights)
     first = promoted(person, run, "--force", "--reason", "a first champion to search with").uri
     search_with_the_champion(person)
