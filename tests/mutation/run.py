@@ -35,6 +35,7 @@ TESTS = {
     "zsbir/promotion/gate.py": ["tests/unit/promotion/test_gate.py"],
     "services/jobs/queue/limits.py": ["tests/services/jobs/queue/test_limits.py"],
     "services/jobs/queue/store.py": ["tests/services/jobs/queue/test_store.py", "-k", "not postgres"],
+    "services/jobs/queue/dispatching.py": ["tests/services/jobs/queue/test_store.py", "-k", "not postgres"],
 }
 """The unit tests that judge each module; a module comes after those that it imports."""
 

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from services.jobs.queue.dispatching import NOBODY
 from services.jobs.queue.records import Lease
-from services.jobs.queue.store import NOBODY, StaleLease, Store
+from services.jobs.queue.store import Store
+from services.jobs.queue.transactions import StaleLease
 from zsbir.base import events
 from zsbir.base.errors import InputError, RunError
 

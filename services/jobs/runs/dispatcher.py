@@ -16,12 +16,14 @@ from functools import partial
 from typing import Any
 
 from services.common.credentials import has_secret
+from services.jobs.queue.dispatching import TOO_LATE
 from services.jobs.queue.leader import Leadership
 from services.jobs.queue.records import Attempt, Job
 from services.jobs.queue.resources import LABELS, Resources
 from services.jobs.queue.retries import OutagePolicy
 from services.jobs.queue.states import StopReason
-from services.jobs.queue.store import TOO_LATE, StaleLease, Store
+from services.jobs.queue.store import Store
+from services.jobs.queue.transactions import StaleLease
 from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
 from services.jobs.runs.durations import LAST_JOBS, expected_durations
 from services.jobs.runs.executor import Executor, ExecutorStatus, ExecutorUnavailable, Rejected, Task

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 
 from services.jobs.queue.records import Attempt, Lease
-from services.jobs.queue.store import StaleLease, Store
+from services.jobs.queue.store import Store
+from services.jobs.queue.transactions import StaleLease
 from zsbir.base import events
 
 POLL_S, RETRY_S = 3.0, 15.0

@@ -15,8 +15,9 @@ from typing import Any
 
 from services.jobs.queue.records import Job, Lease
 from services.jobs.queue.states import TERMINAL
-from services.jobs.queue.store import StaleLease, Store
+from services.jobs.queue.store import Store
 from services.jobs.queue.targets import Notify, Target, read_targets
+from services.jobs.queue.transactions import StaleLease
 from services.jobs.runs.delivery import deliver
 from zsbir.base import events
 from zsbir.base.errors import RunError

@@ -18,14 +18,16 @@ from sqlalchemy import insert, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from services.jobs.queue import database as databases
+from services.jobs.queue.dispatching import MODELS_RESOLVED, NOBODY
 from services.jobs.queue.limits import Limits, ProjectLimits
 from services.jobs.queue.order import LOOK_AHEAD
 from services.jobs.queue.records import JobRequest, Lease
 from services.jobs.queue.retries import OUTAGES
 from services.jobs.queue.schema import downgrade, upgrade
 from services.jobs.queue.states import KINDS, RETRY_LIMITS, STATES
-from services.jobs.queue.store import MODELS_RESOLVED, NOBODY, StaleLease, Store, open_store
+from services.jobs.queue.store import Store, open_store
 from services.jobs.queue.tables import JOBS, METADATA
+from services.jobs.queue.transactions import StaleLease
 from zsbir.base.errors import InputError, RunError
 
 MANY = Limits(running=10**6)

@@ -18,7 +18,8 @@ from servers.postgres import new_database
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import JobRequest
 from services.jobs.queue.states import LIVE, RETRY_LIMITS, STOP_REASONS, TERMINAL
-from services.jobs.queue.store import StaleLease, open_store
+from services.jobs.queue.store import open_store
+from services.jobs.queue.transactions import StaleLease
 from zsbir.base.errors import InputError
 
 RUNNING = 3

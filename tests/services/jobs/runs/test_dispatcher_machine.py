@@ -27,7 +27,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import JobRequest
 from services.jobs.queue.states import LIVE, RETRY_LIMITS, TERMINAL
-from services.jobs.queue.store import StaleLease, open_store
+from services.jobs.queue.store import open_store
+from services.jobs.queue.transactions import StaleLease
 from services.jobs.runs.attempt_dir import AttemptDir, End
 from services.jobs.runs.dispatcher import UNAVAILABLE, Dispatcher
 from services.jobs.runs.executor import ExecutorStatus, ExecutorUnavailable, Task

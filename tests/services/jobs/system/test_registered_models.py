@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 from servers.job_queue import JobQueue, job_queue
 from servers.mlflow_server import mlflow_server
 
-from services.jobs.queue.store import MODELS_RESOLVED
+from services.jobs.queue.dispatching import MODELS_RESOLVED
 from zsbir import promote
 from zsbir.base.artifact import Artifact
 
