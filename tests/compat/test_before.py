@@ -30,6 +30,9 @@ PLACE = Path("/tmp/zsbir-before-fa614a3")
 """Manifests and MLflow's tables hold absolute addresses, so the root must lie where it was made."""
 
 ROOT = str(PLACE / "root")
+SAID_OTHERWISE = {("/api/jobs/4.steps[0].state", "failed"): "cancelled"}
+"""What this version says otherwise on purpose: a step of a cancelled job has not failed."""
+
 SKETCH = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "sketch.png"
 
 
@@ -141,7 +144,7 @@ def assert_holds(now, was, where: str) -> None:
         for number, value in enumerate(was):
             assert_holds(now[number], value, f"{where}[{number}]")
     else:
-        assert now == was, where
+        assert now == SAID_OTHERWISE.get((where, was), was), where
 
 
 def test_an_old_client_without_a_token_is_told_that_it_needs_one(calls, tmp_path):
@@ -159,6 +162,10 @@ def test_an_old_client_may_submit_cancel_and_retry(calls, tmp_path, auth):
         new, old = as_owner(new), as_owner(old)
     for call in calls["changes"]:
         answer = ask(new if call["path"] == "/api/jobs" else old, call)
+        if '"classes_per_batch":500' in (call["body"] or ""):  # a job that could only fail, and is refused since
+            assert answer.status_code == 422
+            assert "field 'classes_per_batch'" in answer.json()["error"]
+            continue
         assert answer.status_code == call["status"], (call["body"], answer.text)
         assert json.loads(call["answer"]).keys() <= answer.json().keys()
 
