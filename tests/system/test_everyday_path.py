@@ -233,7 +233,7 @@ def until(person: Person, happened: object, timeout_s: float = 300) -> list[Mapp
     """Ask for the list of jobs until something is true of it, and return it."""
     end = time.monotonic() + timeout_s
     while True:
-        listed = [json.loads(line) for line in person.types("services.jobs list", "--all", "--json").out.splitlines()]
+        listed = json.loads(person.types("services.jobs list", "--all", "--json").out)
         if happened(listed):
             return listed
         assert time.monotonic() < end, listed
