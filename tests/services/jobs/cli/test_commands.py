@@ -146,9 +146,9 @@ def test_a_request_that_may_not_be_repeated_is_sent_once(service):
     ("cause", "code", "out", "err"),
     [
         ("succeeded", 0, "/data/made\n", ""),
-        ("user_error", 1, "", r"error: job 1 has failed: the words; in \d+ s; python -m services\.jobs logs 1\n"),
-        ("timed_out", 1, "", "error: job 1 has timed out: the words"),
-        ("cancelled", 130, "", "interrupted: job 1 was cancelled: the words"),
+        ("user_error", 1, "", r"error: job 1 \(toy\) has failed: the words; in \d+ s; python -m services\.jobs logs 1\n"),
+        ("timed_out", 1, "", r"error: job 1 \(toy\) has timed out: the words"),
+        ("cancelled", 130, "", r"interrupted: job 1 \(toy\) was cancelled: the words"),
     ],
 )
 def test_waiting_ends_as_the_job_does(service, cause, code, out, err):
@@ -158,7 +158,7 @@ def test_waiting_ends_as_the_job_does(service, cause, code, out, err):
     service.store.report(service.lease, attempt, PROGRESS)
     service.store.started(service.lease, attempt)
     line = "first"
-    while f"job 1 is running: {ACTIVITY}; 62 % · 3 min left" not in line:
+    while f"job 1 (toy) is running: {ACTIVITY}; 62 % · 3 min left" not in line:
         assert line, "it has ended without saying so"
         line = process.stderr.readline()
     service.end(attempt, cause, message="" if cause == "succeeded" else "the words", result="/data/made")
@@ -193,7 +193,7 @@ def test_on_a_terminal_waiting_is_one_line_that_changes(service):
     attempt, _ = service.run()
     service.store.report(service.lease, attempt, PROGRESS)
     seen = ""
-    while "\rjob 1 is running: stage 5 of 7: train, training step" not in seen:
+    while "\rjob 1 (toy) is running: stage 5 of 7: train, training step" not in seen:
         assert select.select([here], [], [], 30)[0], seen
         seen += os.read(here, 4096).decode()
     assert max(map(len, re.split(r"[\r\n]", seen.partition("show 1")[2]))) < 60
