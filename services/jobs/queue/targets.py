@@ -79,7 +79,9 @@ class Target(Config):
 class Targets(Config):
     """All targets, by name."""
 
-    targets: dict[TargetName, Target] = Field({}, max_length=MOST_TARGETS, description="targets by name")
+    targets: dict[TargetName, Target] = Field(
+        {}, max_length=MOST_TARGETS, description="targets by name", json_schema_extra={"additionalProperties": False}
+    )
 
     def shown(self) -> dict[str, dict[str, Any]]:
         """Return all targets without what may be secret."""

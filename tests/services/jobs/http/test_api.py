@@ -585,7 +585,7 @@ def test_metrics_are_in_prometheus_format_and_name_no_job(served):
 
 def test_kinds_are_described_for_forms(served):
     kinds = served.client("viewer").get("/api/kinds").json()
-    assert set(kinds) == {"kinds", "recipes", "about_recipes", "order", "starts", "inputs"}
+    assert set(kinds) == {"kinds", "recipes", "about_recipes", "order", "starts", "chosen", "inputs"}
     assert kinds["kinds"]["train"]["required"] == ["dataset"]
 
 

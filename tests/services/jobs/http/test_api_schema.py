@@ -21,11 +21,20 @@ from zsbir.base.artifact import draft
 EXAMPLES = 25
 """Requests of each operation, besides the corners of its parameters."""
 
-MAY_REFUSE = {"positive_data_acceptance": {"expected-statuses": ["2xx", "401", "404", "409", "422"]}}
+MAY_REFUSE = {"positive_data_acceptance": {"expected-statuses": ["2xx", "401", "403", "404", "409", "422"]}}
 """No schema can say whether a configuration can run; nor that ids and a project exclude each
-other; nor how large a number JSON readers understand; nor which codes and tokens there are."""
+other; nor whether commands are allowed; nor that a target is either a webhook or a command; nor how large a number JSON readers
+understand; nor which codes and tokens there are."""
 
-REFUSING = ("/api/jobs", "/api/cancel", "/api/limits", "/api/session", "/api/tokens", "/api/tokens/{token_id}/revoke")
+REFUSING = (
+    "/api/jobs",
+    "/api/cancel",
+    "/api/limits",
+    "/api/session",
+    "/api/tokens",
+    "/api/tokens/{token_id}/revoke",
+    "/api/notify-targets",
+)
 
 
 def some_jobs(store: Store, root: str) -> None:
