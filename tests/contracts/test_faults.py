@@ -258,15 +258,19 @@ def new(bench: Bench, kind: str) -> Run:
 
 
 def requests(bench: Bench, kind: str) -> int:
-    """Return how many requests a run takes without a fault; assert that it leaves nothing that it should not."""
-    run = new(bench, kind)
-    bench.through(attempts=3)
-    run.do()
-    number = len(bench.proxy.log)
-    bench.direct()
-    assert run.check_whole()
-    run.check_tidy()
-    assert unmarked(run.uri) == {entry.key for entry in open_folder(run.uri).walk()}, "and no mark"
+    """Return how many requests a run takes without a fault; assert that it leaves nothing that it should not.
+
+    The second run counts: what the first one has read is in the cache of this machine, as it is in all later ones.
+    """
+    for run in (new(bench, kind), new(bench, kind)):
+        bench.through(attempts=3)
+        bench.proxy.reset()
+        run.do()
+        number = len(bench.proxy.log)
+        bench.direct()
+        assert run.check_whole()
+        run.check_tidy()
+        assert unmarked(run.uri) == {entry.key for entry in open_folder(run.uri).walk()}, "and no mark"
     return number
 
 
