@@ -63,7 +63,7 @@ def _addresses(state: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _row(what: str, where: str, how: str = "") -> None:
-    events.say(f"{what:<12}{where:<26}{how}".rstrip())
+    events.say(f"{what:<12}{where:<26}{'  ' if len(where) > 25 else ''}{how}".rstrip())
 
 
 def runs_of(address: str) -> str:

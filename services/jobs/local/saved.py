@@ -8,6 +8,7 @@ from services.jobs.runs.attempt_dir import AttemptDir
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.layout import below_root, checkpoints_uri
 from zsbir.base.storage import join, open_folder
+from zsbir.base.text import clean
 from zsbir.training.checkpoint_names import newest_checkpoint
 
 GOES_ON = "goes on with the next `up`"
@@ -20,7 +21,8 @@ def saved_line(attempt_dir: AttemptDir, root: str) -> str:
     """
     try:
         spec, end = attempt_dir.spec(), attempt_dir.read_end()
-        job = f"job {spec['job']} ({', '.join(attempt_dir.step_names())})"
+        name = clean(str(spec.get("name") or ""))  # attempts of earlier versions have none
+        job = f"job {spec['job']} ({name or ', '.join(attempt_dir.step_names())})"
         if end and end.cause == "succeeded":
             return f"{job} finished meanwhile: {end.result}"
         if end and end.cause != "preempted":

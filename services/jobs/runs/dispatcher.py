@@ -142,6 +142,7 @@ class Dispatcher:
         one_process = not resources_of(job.kind, job.config).workers
         return {
             "job": job.id,
+            "name": job.name,
             "submission_id": attempt.submission_id,
             "root": self.settings.root,
             "places": list(self.settings.places),

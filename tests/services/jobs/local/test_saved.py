@@ -90,3 +90,8 @@ def test_what_cannot_be_read_is_said_and_stops_nothing(root):
     assert saved_line(attempt_dir, root).startswith(f"{attempt_dir.uri}: cannot tell what it has saved (")
     attempt_dir._folder.replace("spec.json", b"[]")
     assert "its job goes on" in saved_line(attempt_dir, root)
+
+
+def test_a_job_is_called_by_its_name(root, attempt):
+    attempt._folder.replace("spec.json", json.dumps({**attempt.spec(), "name": "two seeds\x1b[31m"}).encode())
+    assert saved_line(attempt, root).startswith(r"job 3 (two seeds\x1b[31m) had no training under way")
