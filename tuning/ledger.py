@@ -113,7 +113,7 @@ class Ledger:
                 self.table.scored(number, int(row["step"]), float(row[DEV_SCORE]), stopped=False)
 
     def scored(self, number: int, step: int, score: float, *, stopped: bool) -> None:
-        """Record an evaluation."""
+        """Record the score of a trial on the dev classes at a step. stopped: whether the trial ends there for being poor."""
         self._count_time(number)
         self.table.scored(number, step, score, stopped=stopped)
         self._report_scores()
@@ -131,7 +131,7 @@ class Ledger:
         return f"{line} (best {value:.3f}, trial {best.number} at step {at})"
 
     def end(self, number: int, state: Any, error: str = "") -> None:
-        """End a trial."""
+        """Record how a trial has ended, and print its line."""
         self.table.end(number, state, error=error)
         ended = sum(trial.ended for trial in self.table.trials)
         events.publish(events.ProgressEvent("sweep", ended, self.most, "trial", per_s=0.0))

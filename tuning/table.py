@@ -106,7 +106,7 @@ class Table:
 
     @property
     def trials(self) -> list[Trial]:
-        """All trials, by number."""
+        """All trials of the sweep, in the order of their numbers."""
         return [self._trials[number] for number in sorted(self._trials)]
 
     def trial(self, number: int) -> Trial:

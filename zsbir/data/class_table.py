@@ -26,7 +26,7 @@ _LONGEST_NAME = 40
 
 
 class ClassRow(BaseModel):
-    """A row of classes.json."""
+    """A class of a data set: its name and split, and how many photos and sketches it has."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -154,7 +154,7 @@ class Page(BaseModel):
 
 
 class Jobs(BaseModel):
-    """Some jobs."""
+    """Jobs in the order that was asked for, each as a list shows it."""
 
     jobs: list[Summary]
 

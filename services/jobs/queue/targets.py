@@ -77,7 +77,7 @@ class Target(Config):
 
 
 class Targets(Config):
-    """All targets, by name."""
+    """All targets of notifications that an operator has named."""
 
     targets: dict[TargetName, Target] = Field(
         {}, max_length=MOST_TARGETS, description="targets by name", json_schema_extra={"additionalProperties": False}

@@ -108,7 +108,7 @@ class Child:
             self._signal_all(signal.SIGKILL)
 
     def kill(self) -> None:
-        """Kill it at once."""
+        """Kill the process with SIGKILL; of a program of an operator's, the processes that it has started, too."""
         with suppress(ProcessLookupError):
             self._process.kill()
         if self._is_program:
