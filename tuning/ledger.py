@@ -131,7 +131,7 @@ class Ledger:
         return f"{line} (best {value:.3f}, trial {best.number} at step {at})"
 
     def end(self, number: int, state: Any, error: str = "") -> None:
-        """Record how a trial has ended, and print its line."""
+        """Record how a trial has ended; a failure is a warning, since the sweep goes on."""
         self.table.end(number, state, error=error)
         ended = sum(trial.ended for trial in self.table.trials)
         events.publish(events.ProgressEvent("sweep", ended, self.most, "trial", per_s=0.0))
