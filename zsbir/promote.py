@@ -117,6 +117,8 @@ def _open(request: PromotionRequest) -> Candidate:
     protocol_of(report)
     run = run_of(report)
     others = tuple(Artifact(uri, "report") for uri in request.other_reports)
+    for each in (report, *others):
+        check_own_data(each)
     return Candidate(report, others, run, index, saved_facts(run.verified("encoder.safetensors")))
 
 
@@ -202,7 +204,7 @@ def _compared(
     settings: Settings,
 ) -> Outcome:
     """Compare a candidate with reports of its opponent: on their common data, or on both data sets where there is none."""
-    for report in (*candidate.reports, *others):
+    for report in others:
         check_own_data(report)
     name = _name_of(champion, settings)
     if not (others and of_other_data(candidate.report, others[0])):

@@ -237,7 +237,8 @@ def test_a_pipeline_goes_on_at_the_step_that_failed(queue):
     }
     failed = queue.ended(queue.submit("pipeline", config).id)
     assert failed.state == "failed"
-    assert failed.message.startswith("train: error:")
+    assert failed.message.startswith("error: ")
+    assert failed.message.endswith(" (in train)")
     config["train"] = {**config["train"], "classes_per_batch": 4}
     again = queue.ended(queue.submit("pipeline", config, retry_of=failed.id).id)
     assert again.state == "succeeded"
