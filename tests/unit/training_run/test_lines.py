@@ -45,6 +45,7 @@ def test_it_says_how_long_it_takes_then_each_dev_score_then_the_kept_one(words, 
     assert capsys.readouterr().err.splitlines() == [f"already trained: {run.uri}", rest[-1]]
 
 
+@pytest.mark.slow
 def test_a_final_training_has_no_dev_score_and_keeps_its_last_step(words, capsys):
     train._parse([*words, "--train-on-dev"])
     told = capsys.readouterr().err
