@@ -29,6 +29,7 @@ def words(dataset, knowledge, tmp_path):
     return ["toy", "--dataset", dataset, "--knowledge", knowledge, "--root", str(tmp_path), *SMALL]
 
 
+@pytest.mark.slow
 def test_it_says_how_long_it_takes_then_each_dev_score_then_the_kept_one(words, capsys):
     run = Artifact(train._parse(words), "run")
     told = capsys.readouterr().err
