@@ -35,7 +35,7 @@ BATCHES = (1, 2, 5)
 
 
 class ExportConfig(Config):
-    """What decides the export."""
+    """The fields that decide which files an export holds; they are a part of its digest."""
 
     formats: tuple[Format, ...] = Field(("pt2", "onnx"), min_length=1, description="formats to write: pt2, onnx or both")
     opset: int = Field(20, ge=OLDEST_OPSET, le=NEWEST_OPSET, description="version of the ONNX operator set")

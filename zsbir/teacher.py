@@ -35,7 +35,7 @@ CHUNK = 64
 
 
 class TeacherConfig(Config):
-    """What decides the knowledge."""
+    """The fields that decide what a Knowledge artifact holds; they are a part of its digest."""
 
     outside_identity = frozenset({"weights", "weights_sha256"})  # the checksum of the weights that were read is in the digest
 
@@ -50,7 +50,7 @@ class TeacherConfig(Config):
 
 
 class Settings(Config):
-    """Where the teacher runs."""
+    """Where the teacher computes and where its result is stored; no part of the digest."""
 
     root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
     num_workers: int = Field(0, ge=0, description="Ray workers; 0: in this process")

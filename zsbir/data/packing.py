@@ -206,7 +206,7 @@ class ShardWriter:
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, sample_id: int, source: Source, packed: Packed) -> None:
-        """Append an image."""
+        """Append an image to the shard that is being written."""
         self._ids.append(sample_id)
         self._images.append((source, packed))
         if len(self._images) == ROW_GROUP_ROWS:

@@ -60,7 +60,7 @@ class Release:
 
     @property
     def uri(self) -> str:
-        """Its address in MLflow."""
+        """The address of this version in MLflow, `models:/NAME/VERSION`."""
         return f"models:/{self.model}/{self.version}"
 
 

@@ -41,7 +41,7 @@ class SampleTable(Interface):
 
     @property
     def class_id(self) -> Int32[np.ndarray, "n"]:
-        """The image's class."""
+        """The class of each image, as an index into the data set's list of classes."""
 
     @property
     def split(self) -> Int8[np.ndarray, "n"]:

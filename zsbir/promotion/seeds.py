@@ -40,7 +40,7 @@ class SeedSpread:
         return SeedVariance(Variance(self.sd**2, df), Variance(0.0, math.inf))
 
     def text(self) -> str:
-        """Return it for people."""
+        """Return the spread of seeds and its source as words of a verdict."""
         return f"standard deviation over seeds {self.sd:.4f}, {self.source}"
 
 

@@ -25,7 +25,7 @@ _PROCESS_COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 class InputUris(Config):
-    """What a training reads."""
+    """Addresses of the artifacts and of the weight file that a training reads."""
 
     dataset: str = Field("", description="URI of a Dataset artifact, as zsbir.ingest prints it (required)")
     knowledge: str = Field(
