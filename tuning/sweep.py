@@ -165,6 +165,7 @@ def _run_trials(found: Resolved, request: SweepRequest, table: Table, parent: Pa
     from tuning.study import run_trials, trials_at_once  # Ray takes seconds to load
     from tuning.trial import TrialTask
     from zsbir.edge.ray_cluster import connected
+    from zsbir.edge.ray_lines import warnings_of_workers_alone
     from zsbir.edge.ray_room import Need
 
     config, settings = request.config, request.settings.replace(parent=parent.run_id if parent else "")
@@ -183,7 +184,8 @@ def _run_trials(found: Resolved, request: SweepRequest, table: Table, parent: Pa
     if ledger.is_done():
         return
     workers = max(1, settings.num_workers)
-    with connected(Need(workers, settings.cpus_per_worker, settings.gpus_per_worker)):
+    need = Need(workers, settings.cpus_per_worker, settings.gpus_per_worker)
+    with connected(need), warnings_of_workers_alone():
         at_once = trials_at_once(settings, request.where.at_once)
         events.say(f"{ledger.most} trials of {found.steps} steps, {at_once} at a time, over {', '.join(found.space)}")
         run_trials(ledger, open_folder(found.uri), at_once=at_once)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +24,9 @@ from zsbir.training_run.plan import InputUris, Settings
 
 BUSY_S = 90.0
 """Seconds a trial waits for another process to release its run: one may be ending after a kill, or its lease not yet stale."""
+
+ENDING_S = 30.0
+"""Seconds that the process of a trial waits at its end for the thread that trained."""
 
 ERROR = "error"
 """The key under which a trial reports, last of all, an error that trying again would not fix."""
@@ -61,6 +66,9 @@ class TrialTask:
 
     def __call__(self, config: dict[str, Any]) -> None:
         """Train one trial, as Ray Tune's trainable. config: holds the trial's number and point."""
+        # Ray Tune calls this in a thread and ends the process of a stopped trial without waiting for it. What a thread frees while
+        # the interpreter ends crashes the process, and an MLflow run may be left open.
+        atexit.register(threading.current_thread().join, ENDING_S)
         os.environ[events.PART] = f"trial {config['number']}"  # the sweep itself prints the scores
         try:
             code.check_same(self.code)

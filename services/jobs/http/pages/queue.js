@@ -29,6 +29,10 @@ class Queue {
       get("/queue"), get(`/jobs${query({ state: LIVE, ...asked, limit: MOST })}`), get(`/jobs${query({ state: ["queued"], ...asked, limit: MOST })}`)]);
     Object.assign(this, { queue, live: live.jobs, waiting: waiting.jobs });
     await this.#askEnded(queue, ENDED.includes(state) ? [state] : ENDED, asked);
+    // What ended between these answers is in two of them: it has ended.
+    const over = this.ended.filter((job) => ENDED.includes((job.array ?? job).state));
+    this.over = new Set(over.flatMap((job) => job.array?.ids ?? [job.id]));
+    this.live = this.live.filter((job) => !this.over.has(job.id));
     await Promise.all([...this.opened].map((id) => this.#askMembers(id)));
   }
 
@@ -57,6 +61,7 @@ class Queue {
     const placed = [];
     for (const turn of this.queue.line) {
       const entry = entries.get(turn.id);
+      if (this.over.has(turn.id)) continue;
       if (this.filter.array && !entry) continue;
       if (!Object.entries(whose).every(([name, value]) => !value || turn[name] === value)) continue;
       if (entry?.array && (placed.some(({ array }) => array?.id === entry.array.id) || (!state && entry.array.state !== "queued"))) continue;

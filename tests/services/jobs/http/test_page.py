@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from servers.job_pages import DESKTOP, PHONE, PIPELINE, Queue
 
 from services.jobs.cli.client import Client
@@ -196,6 +196,30 @@ def test_an_array_is_one_entry_that_opens_in_place_also_by_keyboard(queue: Queue
     page.get_by_role("button", name="Cancel array 1").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel its jobs").click()
     expect(page).to_have_title("0 running, 0 waiting — queue")
+    there.check()
+
+
+def test_what_ends_while_the_page_asks_is_shown_once(queue: Queue, visit) -> None:
+    """The lists of running and of ended jobs are two answers: what ends between them is in both."""
+    queue.submit(name="alone")
+    queue.submit_array([0, 1])
+    attempts = [queue.start() for _ in range(3)]
+    there = visit(queue)
+    page = there.context.new_page()
+
+    def running_no_more(route: Route) -> None:
+        answer = route.fetch()
+        while attempts:
+            queue.end(attempts.pop(), "succeeded")
+        route.fulfill(response=answer)
+
+    page.route(re.compile(r"/api/jobs\?.*state=running"), running_no_more)
+    page.goto(queue.address)
+    rows = page.get_by_role("region", name="Ended").locator("tbody tr")
+    expect(rows).to_have_count(2)
+    assert attempts == []
+    assert page.get_by_role("link", name="alone").count() == 1
+    assert page.get_by_role("button", name="Array 2").count() == 1
     there.check()
 
 

@@ -71,7 +71,7 @@ def test_down_lets_trainings_save_and_up_goes_on_with_them(service, dataset, kno
     )
     addresses = {program["name"]: program["address"] for program in service.state["programs"]}
     service.command("down", f"--root={service.root}")
-    saved = re.search(rf"job {job_id} \(train\) has saved step \d+: (\S+); it goes on with the next `up`", service.stderr)
+    saved = re.search(rf"job {job_id} \(toy[^)]*\) has saved step \d+: (\S+); it goes on with the next `up`", service.stderr)
     assert exists(saved[1])
     assert service.processes(service.root) == []
     assert not (state_folder(service.root) / "up.json").exists()
