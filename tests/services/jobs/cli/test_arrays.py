@@ -11,6 +11,7 @@ import pytest
 from services.jobs.cli.format import format_activity, format_jobs, format_outcome
 from services.jobs.cli.options import job_ids
 from services.jobs.cli.style import TextStyle, format_ids
+from services.jobs.cli.submit import _absolute
 from services.jobs.queue.states import STATES
 from zsbir.base.errors import InputError, RunError
 
@@ -111,6 +112,24 @@ def test_an_array_is_cancelled_and_tried_again_by_its_number(service, run_comman
     for words in (("retry",), ("retry", "1", "--array", "1"), ("cancel", "1", "--array", "1")):
         with pytest.raises(InputError, match="say w"):
             run_command(*words)
+
+
+def test_show_takes_the_jobs_of_one_array_alone(service, run_command, seeds):
+    other = service.submit()
+    assert "array 1-3" in run_command("show", "1-3")
+    with pytest.raises(InputError, match=rf"job {other} does not belong to the array of job 1 \(1-3\)"):
+        run_command("show", f"1,{other}")
+
+
+def test_paths_in_lists_and_in_arrays_of_pipelines_are_those_of_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one").mkdir()
+    found = _absolute({"unseen_to": ["one"], "ingest.path": ["one", "gone"], "train.weights": ["imagenet"]})
+    assert found == {
+        "unseen_to": [str(tmp_path / "one")],
+        "ingest.path": [str(tmp_path / "one"), "gone"],
+        "train.weights": ["imagenet"],
+    }
 
 
 def test_waiting_for_an_array_is_waiting_for_all_of_it(service, run_command, monkeypatch):
