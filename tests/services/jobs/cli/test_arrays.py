@@ -192,6 +192,8 @@ def test_the_reason_of_a_failure_is_wrapped_and_not_cut():
 def test_what_a_finished_job_is_said_to_have_done_is_no_path():
     done = {**JOB, "state": "succeeded", "message": ""}
     assert format_outcome(done) == "made a run"
+    assert format_outcome({**done, "attempts": 1}) == "made a run"
+    assert format_outcome({**done, "attempts": 4}) == "made a run, in attempt 4"
     assert format_outcome({**done, "score": SCORE}) == "map_all 0.849 on dev classes at step 150"
     assert format_outcome({**done, "score": {**SCORE, "on": "unseen", "step": None}}) == "map_all 0.849 on unseen classes"
     assert "/data" not in format_jobs([{**done, "score": SCORE}], TextStyle())
