@@ -20,6 +20,7 @@ costs as much again and more."""
 
 EXCEPTIONS = {
     "tests/docs/test_docs.py": "imports every command once, in this process",
+    "tests/unit/test_error_lines.py": "imports every command once, in this process",
 }
 """Files whose quick tests may take longer, each with the reason."""
 

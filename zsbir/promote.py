@@ -317,7 +317,8 @@ def _update_index(
     releases: Releases, champion: Release, candidate: Candidate, request: PromotionRequest, config: PromoteConfig
 ) -> str:
     """Return the URI of a candidate that is champion already; record its index if it is another one and passes the check."""
-    if champion.tags.get("index_digest") == candidate.index.digest:
+    evidence = candidate.index_evidence()
+    if all(champion.tags.get(name) == evidence[name] for name in ("index_digest", "index_files")):
         events.say(f"{champion.uri} is champion already, with this index: nothing was changed")
         return champion.uri
     trial = _check_index(candidate, config)
@@ -327,7 +328,7 @@ def _update_index(
         )
     if request.dry_run:
         return f"would be given a new index: {champion.uri}, {candidate.index.uri} ({trial.reason()})"
-    tags = {**candidate.index_evidence(), "recall": json.dumps(trial.as_json())}
+    tags = {**evidence, "recall": json.dumps(trial.as_json())}
     with releases.changing(champion):
         releases.record(champion, tags, files={})
     events.say(f"{champion.uri} is champion already; its index is {candidate.index.uri} now ({trial.reason()})")

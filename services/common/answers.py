@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
-from services.common.errors import Conflict, Forbidden, NotFound
+from services.common.errors import BadGateway, Conflict, Forbidden, NotFound
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError, RunError
 
@@ -22,6 +22,7 @@ STATUSES: Mapping[type[Exception], int] = {
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    BadGateway: 502,
     InputError: 422,
     RunError: 503,
     OSError: 503,  # a storage root on a disk that does not answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zsbir.base.errors import InputError
+from zsbir.base.errors import InputError, RunError
 
 
 class Forbidden(InputError):  # noqa: N818 - named as HTTP names it
@@ -15,3 +15,7 @@ class NotFound(InputError):  # noqa: N818 - named as HTTP names it
 
 class Conflict(InputError):  # noqa: N818 - named as HTTP names it
     """The state of the thing does not allow the request."""
+
+
+class BadGateway(RunError):  # noqa: N818 - named as HTTP names it
+    """Another server, or a program, did not do what this service asked of it. The service itself is well."""

@@ -6,13 +6,13 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from promotable import SPREAD, Made
 
 from zsbir import artifacts, evaluate, index, ingest, promote
 from zsbir.base.artifact import Artifact, draft
@@ -27,17 +27,6 @@ from zsbir.model.encoder import Encoder
 pytestmark = pytest.mark.slow
 
 MODEL = "zsbir"
-SPREAD = ("--seed-spread", "0.01")
-"""How far seeds spread: these models have no training whose seeds could be tried."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """A model with what promotes it."""
-
-    run: str
-    report: str
-    index: str
 
 
 @pytest.fixture(scope="module")

@@ -135,11 +135,14 @@ def record_facts(**values: Any) -> None:
 
 
 def report_error(name: str) -> None:
-    """Record the class of the error that this command ends with, and tell it to the program that started the command."""
+    """Record the class of the error that this command ends with, and tell it to the program that started the command.
+
+    The pipe is inherited by all that a program starts, so a line on it also says which process writes.
+    """
     record_facts(error=name)
     if _error_pipe is not None:
         with suppress(OSError):  # nobody reads any more
-            os.write(_error_pipe, name.encode())
+            os.write(_error_pipe, f"{os.getpid()} {name}\n".encode())
 
 
 def _take_error_pipe() -> None:

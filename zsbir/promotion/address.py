@@ -3,8 +3,9 @@
     models:/zsbir@champion      the version that has the alias champion at this moment
     models:/zsbir/3             version 3
 
-Whoever may write to the registry writes the tags, so they are checked like any text from elsewhere: they lead only to an artifact
-in a storage root, and only if it is the one that was promoted.
+Whoever may write to the registry writes the tags, both the address and the digests that the artifact there must have. So a tag is
+checked like any text from elsewhere, and leads to nothing but a whole artifact of the kind that is asked for, in a storage root:
+this one, or any other that the reader may open. Jobs of the queue open only what lies in their allowed paths (`permitted`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from zsbir.base.artifact import Artifact, exists
+from zsbir.base.config import digest_of
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.layout import ARTIFACT_FOLDERS, below_root
 from zsbir.base.storage import is_remote, join, local_path
@@ -148,10 +150,18 @@ def _difference(found: Artifact, kind: Named, tags: Mapping[str, str]) -> str:
         return f"another {kind} (digest {found.digest[:16]}, promoted was {tags[f'{kind}_digest'][:16]})"
     if kind == "index":
         made_by = str(found.manifest.inputs.get("run", {}).get("digest", ""))
-        return "" if made_by == tags.get("run_digest") else "an index of another run"
+        if made_by != tags.get("run_digest"):
+            return "an index of another run"
+        same = files_digest(found) == tags.get("index_files", files_digest(found))  # earlier versions have no such tag
+        return "" if same else "the same index made again with another result"
     encoder = found.manifest.files.get("encoder.safetensors")
     # The digest is of what was asked for: the same training done again need not end in the same numbers.
     return "" if encoder and encoder.sha256 == tags.get("encoder_sha256") else "the same training with another result"
+
+
+def files_digest(artifact: Artifact) -> str:
+    """Return a digest of what an artifact's files hold. Its own digest is of what was asked for, not of what came of it."""
+    return digest_of([[name, entry.sha256] for name, entry in sorted(artifact.manifest.files.items())])
 
 
 def _article(kind: Named) -> str:

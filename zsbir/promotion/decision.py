@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from zsbir.base.artifact import Artifact
+from zsbir.promotion.address import files_digest
 from zsbir.promotion.gate import label_of, protocol_of
 from zsbir.promotion.two_sets import Outcome
 
@@ -56,7 +57,7 @@ class Candidate:
 
     def index_evidence(self) -> dict[str, str]:
         """Return the tags that name its index."""
-        return {"index": self.index.uri, "index_digest": self.index.digest}
+        return {"index": self.index.uri, "index_digest": self.index.digest, "index_files": files_digest(self.index)}
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Decision:
     comparison: Outcome | None
     trial: Verdict
     force_reason: str = ""
+    index_failed: bool = False
+    """Whether the index failed its recall check, which --force does not override."""
 
     @property
     def promotes(self) -> bool:
@@ -81,7 +84,7 @@ class Decision:
 
     def way_out(self) -> str:
         """Return what the user can do about a model that is not promoted."""
-        if self.comparison and self.comparison.passed:
+        if self.index_failed:
             return "make its index again with python -m zsbir.index"
         if self.outcome == "undecided":
             if self.comparison and self.comparison.classes < 2:
@@ -96,7 +99,7 @@ def decide(comparison: Outcome | None, why: str, trial: Verdict, *, min_recall: 
     """Decide by the comparison and the recall check. Forcing overrides the comparison alone: an index can be made again."""
     if not trial.passed(min_recall):
         why = f"the index failed its recall check: {trial.reason()}; at least {min_recall:g} is asked for. {why}"
-        return Decision("refused", why, comparison, trial)
+        return Decision("refused", why, comparison, trial, index_failed=True)
     if comparison and comparison.passed:
         return Decision("passed", why, comparison, trial)
     if force_reason:

@@ -11,6 +11,7 @@ from typing import Any
 
 from zsbir.base import events
 from zsbir.base.artifact import Artifact
+from zsbir.base.errors import InputError
 from zsbir.training.config import TrainConfig
 from zsbir.training_run.plan import InputUris, Settings
 
@@ -66,6 +67,10 @@ def choose(config: TrainConfig, given: Collection[str], counts: Mapping[str, int
     batch = 2 * config.per_class * (config.classes_per_batch if "classes_per_batch" in given else chosen["classes_per_batch"])
     chosen["steps"] = min(MOST_STEPS[device], max(LEAST_STEPS, round(EPOCHS * images / batch)))
     steps = config.steps if "steps" in given and config.steps else chosen["steps"]
+    if "epochs" in given and "steps" not in given:
+        raise InputError(
+            f"the recipe {config.recipe} sets steps, which win over epochs: pass --steps, here {steps} for {EPOCHS:g} epochs"
+        )
     chosen["eval_every_steps"] = chosen["checkpoint_every_steps"] = max(1, steps // EVALUATIONS)
     return {field: value for field, value in chosen.items() if field not in given}
 

@@ -323,6 +323,10 @@ class Client:
             line = str(response.json()["error"])
         except (ValueError, TypeError, KeyError):
             line = ""
+        if (
+            response.status_code == 502 and line
+        ):  # the service is well, and names what it could not reach; a proxy sends no such line
+            return RunError(line)
         if response.status_code >= 500:
             line = line or f"HTTP {response.status_code}"
             return RunError(f"the job service at {self.url} failed: {line}; if that persists, restart it there: {START_COMMAND}")

@@ -94,6 +94,11 @@ def _show_array(client: Client, ids: Sequence[int], *, as_json: bool) -> str | N
     if array_id is None:
         raise InputError(f"job {ids[0]} belongs to no array; show one job at a time, or use {PROGRAM} list")
     array = client.array(array_id)
+    if others := sorted(set(ids) - set(array["ids"])):
+        raise InputError(
+            f"job {others[0]} does not belong to the array of job {ids[0]} ({format_ids(array['ids'])}): show one array at a time,"
+            f" or use {PROGRAM} list"
+        )
     if as_json:
         return _json(array)
     style = TextStyle.of_stdout()

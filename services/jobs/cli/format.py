@@ -54,8 +54,9 @@ def format_reason(job: Json) -> str:
 
 
 def format_outcome(job: Json) -> str:
-    """Return what a job that has succeeded is said to have done: its own words, its score, or what it made."""
-    return str(job["message"]) or format_score(job) or f"made {MADE.get(job['kind'], 'its result')}"
+    """Return what a job that has succeeded has done: its own words, its score, or what it made; and in which attempt."""
+    done = str(job["message"]) or format_score(job) or f"made {MADE.get(job['kind'], 'its result')}"
+    return f"{done}, in attempt {job['attempts']}" if (job.get("attempts") or 0) > 1 else done
 
 
 def format_score(job: Json, *, short: bool = False) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from services.jobs.cli.admin import operator_parser, place_of
 from services.jobs.cli.client import Client
 from zsbir.base.config import read_yaml
-from zsbir.base.errors import InputError
+from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say
 from zsbir.base.text import clean
 
@@ -56,7 +56,10 @@ def _in_store(store: Any, wanted: Mapping[str, Any] | None, name: str) -> str | 
     if name:
         if name not in found:
             raise InputError(f"there is no target {name!r}; there are {', '.join(sorted(found)) or 'none'}")
-        deliver(found[name], test_message(getpass.getuser()))
+        try:
+            deliver(found[name], test_message(getpass.getuser()))
+        except RunError as error:
+            raise RunError(f"the target {name!r} was not told: {error}") from error
         say(f"{clean(name)} was told")
         return None
     return _table({"targets": Targets(targets=found).shown()})

@@ -39,7 +39,7 @@ FIELD_PREFIX = "field "
 """Prefix of the names under which argparse keeps the job's fields, which no option of the command itself has."""
 
 PATH_FIELDS = frozenset(
-    {"path", "dataset", "knowledge", "run", "gallery", "report", "index", "other_reports", "champion_reports", "cwd"}
+    {"path", "dataset", "knowledge", "run", "gallery", "report", "index", "other_reports", "champion_reports", "unseen_to", "cwd"}
 )
 PATH_OR_NAME_FIELDS = frozenset({"weights", "unseen_classes", "seen_classes", "dev_classes", "space"})
 """Fields whose values may be files of this machine; those of the second set only where they contain a dot or a slash."""
@@ -221,7 +221,8 @@ def _absolute(config: Mapping[str, Any]) -> dict[str, Any]:
 def _absolute_value(name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [_absolute_value(name, part) for part in value]
-    is_file = name in PATH_FIELDS or (name in PATH_OR_NAME_FIELDS and any(character in str(value) for character in "./"))
+    field = name.rpartition(".")[2]  # in an array of pipelines, fields have paths: ingest.path
+    is_file = field in PATH_FIELDS or (field in PATH_OR_NAME_FIELDS and any(character in str(value) for character in "./"))
     with suppress(OSError, ValueError):
         if is_file and isinstance(value, str) and value and Path(value).exists():
             return str(Path(value).absolute())

@@ -9,13 +9,14 @@ from fastapi import Path as InPath
 from pydantic import BaseModel
 
 from services.common.answers import error_responses
-from services.common.errors import NotFound
+from services.common.errors import BadGateway, NotFound
 from services.common.routes import GuardedRoute, Operator
 from services.jobs.http.models import Health
 from services.jobs.http.state import App
 from services.jobs.queue.targets import Targets, read_targets, set_targets
 from services.jobs.runs.delivery import deliver
 from services.jobs.runs.notifications import test_message
+from zsbir.base.errors import RunError
 
 NOTIFY = APIRouter(route_class=GuardedRoute)
 Name = Annotated[str, InPath(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="a target's name")]
@@ -43,7 +44,7 @@ def put_targets(app: App, user: Operator, wanted: NewTargets) -> ShownTargets:
     return ShownTargets(targets=wanted.shown())
 
 
-@NOTIFY.post("/api/notify-targets/{name}/test", responses=error_responses(401, 403, 404, 422, 503))
+@NOTIFY.post("/api/notify-targets/{name}/test", responses=error_responses(401, 403, 404, 422, 502, 503))
 def try_target(app: App, user: Operator, name: Name) -> Health:
     """Tell one target that this is a test. It is told by this process: a command is run where the API runs."""
     found = read_targets(app.store)
@@ -51,5 +52,8 @@ def try_target(app: App, user: Operator, name: Name) -> Health:
         raise NotFound(f"there is no target {name!r}; there are {', '.join(sorted(found)) or 'none'}")
     if found[name].command:
         app.permissions.require_code(user, "a notification target that is a command")
-    deliver(found[name], test_message(user.name))
+    try:
+        deliver(found[name], test_message(user.name))
+    except RunError as error:
+        raise BadGateway(f"the target {name!r} was not told: {error}") from error
     return Health()

@@ -15,8 +15,8 @@ from services.jobs.runs.steps import least_of, may_use_gpu, resources_of
 from zsbir.base.errors import InputError
 
 
-def held_resources(user: User, submission: Submission, config: Mapping[str, Any], limits: Limits) -> dict[str, float]:
-    """Return what the job holds: what is asked for, else what its configuration takes.
+def held_resources(user: User, submission: Submission | Job, config: Mapping[str, Any], limits: Limits) -> dict[str, float]:
+    """Return what the job holds: what is asked for, else what its configuration takes. submission: a job, to be tried again.
 
     InputError where a user who is not operator asks for less than it will use, so that limits hold for what is used.
     """

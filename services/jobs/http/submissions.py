@@ -11,8 +11,8 @@ from services.jobs.http.patience import Patience
 from services.jobs.http.permissions import Permissions
 from services.jobs.http.quotas import held_resources, require_owner, require_project
 from services.jobs.http.requests import Submission
+from services.jobs.queue.dependencies import ENDED
 from services.jobs.queue.limits import Limits
-from services.jobs.queue.order import LOOK_AHEAD
 from services.jobs.queue.records import Job, JobRequest
 from services.jobs.queue.states import TERMINAL
 from services.jobs.queue.store import Store
@@ -20,7 +20,7 @@ from services.jobs.queue.targets import Notify, read_targets
 from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.model_inputs import check_models, has_models
 from services.jobs.runs.names import default_name, members_of, shortened
-from services.jobs.runs.validation import check_config
+from services.jobs.runs.validation import check_config, check_places
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError, RunError
 
@@ -55,12 +55,8 @@ class Submissions:
         """
         user.require_role("submitter")
         require_owner(user, job)
-        if job.state not in TERMINAL or job.state == "succeeded":
-            raise Conflict(f"job {job.id} is {job.state}: only one that has failed, timed out or was cancelled can be tried again")
-        unfinished = next((retry.id for retry in self._retries(job) if retry.state not in TERMINAL), None)
-        if unfinished:
-            raise Conflict(f"job {unfinished} goes on with the work of job {job.id} already")
-        return self._retry_all(user, [job])[0]
+        self._require_unfinished_work(job)
+        return self._try_again(user, [job])[0]
 
     def retry_array(self, user: User, array_id: int, jobs: Sequence[Job]) -> list[Job]:
         """Do as `retry` for the jobs of an array that have ended without success; return the new ones.
@@ -68,43 +64,58 @@ class Submissions:
         Conflict where there are none. jobs: the newest retry of each job of the array.
         """
         user.require_role("submitter")
-        for job in jobs:
-            require_owner(user, job)
         wanted = [job for job in jobs if job.state in TERMINAL and job.state != "succeeded"]
         if not wanted:
             raise Conflict(f"no job of array {array_id} has failed, timed out or was cancelled")
-        return self._retry_all(user, wanted)
+        for job in wanted:
+            require_owner(user, job)
+        return self._try_again(user, wanted)
 
     # --- how
 
-    def _retry_all(self, user: User, jobs: Sequence[Job]) -> list[Job]:
-        ids = [job.id for job in jobs]
-        dependents = [job for each in ids for job in self._dependents(user, each) if job.id not in ids]
+    def _require_unfinished_work(self, job: Job) -> None:
+        """Raise Conflict for a job that did not end without success, or whose work another one has gone on with."""
+        if job.state not in TERMINAL or job.state == "succeeded":
+            raise Conflict(f"job {job.id} is {job.state}: only one that has failed, timed out or was cancelled can be tried again")
+        newest = self._store.retry_chain(job.id)[-1]
+        if newest.id == job.id:
+            return
+        if newest.state not in TERMINAL:
+            raise Conflict(f"job {newest.id} goes on with the work of job {job.id} already")
+        way = "" if newest.state == "succeeded" else ": try that one again"
+        raise Conflict(f"job {newest.id} went on with the work of job {job.id}, and {ENDED[newest.state]}{way}")
+
+    def _try_again(self, user: User, jobs: Sequence[Job]) -> list[Job]:
+        """Submit the jobs again, in one transaction with those that were cancelled because of them; return the new ones of these.
+
+        Where somebody else has tried one of them again meanwhile, it is that retry.
+        """
+        dependents = [dependent for job in jobs for dependent in self._dependents(user, job)]
         again = {job.id: job for job in [*jobs, *dependents]}
         limits = self._store.limits()
-        requests = []
-        for job in again.values():
-            fields = [
-                name for name in Submission.model_fields if name in job.__dataclass_fields__ and not name.startswith("start_")
-            ]
-            submission = Submission.of({name: getattr(job, name) for name in fields})
-            require_project(user, submission.project, limits)
-            # A second click at the same moment finds the job of the first one. No client's own key begins with a blank.
-            key = f" retry {len(self._retries(job)) + 1} of {job.id}"
-            request = self._request(user, submission, limits)
-            requests.append(request.replace(idempotency_key=key, retry_of=job.id, array_of=job.array_of))
-        made, _ = self._store.submit_or_find(requests)
+        requests = [self._retry_request(user, job, limits) for job in again.values()]
+        made, _ = self._store.submit_or_find(requests, actor=user.name)
         return made[: len(jobs)]
 
-    def _dependents(self, user: User, job_id: int) -> list[Job]:
-        """Return the user's jobs that were cancelled because this one did not succeed, and have not been tried again."""
-        ids = self._store.given_up_after(job_id)
-        found = self._store.jobs(ids=ids, limit=len(ids)) if ids else []
-        mine = [job for job in reversed(found) if user.role == "operator" or job.owner == user.name]
-        return [job for job in mine if not self._retries(job)]
+    def _retry_request(self, user: User, job: Job, limits: Limits) -> JobRequest:
+        """Return the request of a job that goes on with another one's work, and belongs to the same user.
 
-    def _retries(self, job: Job) -> list[Job]:
-        return self._store.jobs(retry_of=job.id, limit=LOOK_AHEAD)
+        What the user may do and what the job may hold and read is checked as it is now. Its inputs are not: steps that are done
+        need them no longer, registered models were resolved by the first attempt, and a target may be set again before the end.
+        """
+        self._permissions.require_kind(user, job.kind, job.config)
+        require_project(user, job.project, limits)
+        self._patience.call(lambda: check_places(job.kind, job.config, self._allowed))
+        values = {name: getattr(job, name) for name in JobRequest.model_fields}
+        values |= held_resources(user, job, job.config, limits)
+        return JobRequest.of(values | {"retry_of": job.id, "idempotency_key": None, "start_by_s": None}, where=job.kind)
+
+    def _dependents(self, user: User, job: Job) -> list[Job]:
+        """Return the user's jobs that were cancelled because this one did not succeed, and have not been tried again."""
+        ids = self._store.given_up_after([each.id for each in self._store.retry_chain(job.id)])
+        found = self._store.jobs(ids=ids, limit=len(ids)) if ids else []
+        mine = [each for each in reversed(found) if user.role == "operator" or each.owner == user.name]
+        return [each for each in mine if not self._store.jobs(retry_of=each.id, limit=1)]
 
     def _request(self, user: User, submission: Submission, limits: Limits, differs: str = "") -> JobRequest:
         """Return the checked request of one job. differs: what tells it from the other jobs of its array."""

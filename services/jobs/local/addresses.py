@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -69,12 +70,10 @@ def _row(what: str, where: str, how: str = "") -> None:
 def runs_of(address: str) -> str:
     """Return the link to the runs of an MLflow that others keep; the address itself where it does not say which experiment that is.
 
-    Name and password are those of the environment, as MLflow's client reads them.
+    Name and password are those of the environment, as MLflow's client reads them, where they are for a server of this address.
     """
     pages = pages_of(address)
-    user, password = split_login(os.environ.get("MLFLOW_TRACKING_URI", ""))[1:]
-    user = user or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
-    password = password or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    user, password = _login_for(pages)
     with suppress(httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
         asked = httpx.get(
             f"{pages}/api/2.0/mlflow/experiments/get-by-name",
@@ -85,6 +84,15 @@ def runs_of(address: str) -> str:
         found = str(parse_json(asked.content)["experiment"]["experiment_id"])
         return runs_page(pages, found) if re.fullmatch(r"\w+", found) else address
     return address
+
+
+def _login_for(pages: str) -> tuple[str, str]:
+    """Return the environment's name and password for MLflow's server of this address; empty ones where they are for another."""
+    theirs, user, password = split_login(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if urlsplit(theirs)[:2] != urlsplit(pages)[:2]:
+        return "", ""
+    name = user or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
+    return name, password or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
 
 
 def _login_link(state: Mapping[str, Any]) -> str:

@@ -61,7 +61,8 @@ def choose_ports(state: Path, host: str, asked: int) -> Ports:
         where = host if name == "api" else LOOPBACK
         port = wanted if wanted not in found.values() and is_free(where, wanted) else _free_port(where, found.values())
         if port != wanted and (known or (asked and name == "api")):
-            events.say(f"port {wanted} is taken by another program: {WHAT[name]} is on port {port} from now on")
+            holder = next((WHAT[other] for other, taken in found.items() if taken == wanted), "another program")
+            events.say(f"port {wanted} is taken by {holder}: {WHAT[name]} is on port {port} from now on")
         found[name] = port
     write_private(state / "ports.json", json.dumps({"asked": asked, **found}))
     return Ports(**found)

@@ -59,8 +59,12 @@ class Array:
 def array_of(members: Iterable[Member]) -> Array:
     """Return the array of these jobs. members: all of them, at least one, in any order."""
     ordered = sorted(members, key=lambda member: member.id)
-    replaced = {member.retry_of for member in ordered}
-    newest = [member for member in ordered if member.id not in replaced]
+    retries = {member.retry_of: member for member in ordered if member.retry_of is not None}
+    ids = {member.id for member in ordered}
+    newest = [member for member in ordered if member.retry_of not in ids]
+    while any(member.id in retries for member in newest):
+        newest = [retries.get(member.id, member) for member in newest]
+    newest = sorted(newest, key=lambda member: member.id)
     return Array(ordered[0].array_of, common_name([member.name for member in newest]), newest)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     FromClause,
     Select,
     and_,
@@ -73,6 +74,26 @@ class Reading(Transactions):
         with self.reading() as database:
             return [Job.of(row) for row in database.execute(query)]
 
+    def retry_chain(self, job_id: int) -> list[Job]:
+        """Return the jobs that go on with each other's work, the first one first.
+
+        InputError where there is no job of this id. Of two retries of one job, as earlier versions made them, the later one counts.
+        """
+        with self.reading() as database:
+            first = self._fetch_job(database, select(JOBS).where(JOBS.c.id == job_id), job_id)
+            while first.retry_of is not None:
+                first = self._fetch_job(database, select(JOBS).where(JOBS.c.id == first.retry_of), first.retry_of)
+            chain = [first]
+            while newer := self._retry_of(database, chain[-1].id):
+                chain.append(newer)
+            return chain
+
+    def _retry_of(self, database: Connection, job_id: int) -> Job | None:
+        """Return the job that goes on with the work of another one, if there is one."""
+        query = select(JOBS).where(JOBS.c.retry_of == job_id).order_by(JOBS.c.id.desc()).limit(1)
+        row = database.execute(query).one_or_none()
+        return Job.of(row) if row else None
+
     def arrays(self, ids: Sequence[int]) -> dict[int, Array]:
         """Return the arrays of these ids, the ids of their first jobs; those that do not exist are left out."""
         with self.reading() as database:
@@ -135,13 +156,16 @@ class Reading(Transactions):
         with self.reading() as database:
             return waiting_turns(database, limits, self.time_in(database))
 
-    def given_up_after(self, job_id: int) -> list[int]:
-        """Return the jobs that were cancelled because a job did not succeed, those that were cancelled for them included."""
+    def given_up_after(self, job_ids: Sequence[int]) -> list[int]:
+        """Return the jobs that were cancelled because one of these did not succeed, those that were cancelled for them included.
+
+        A job that waits for another one names it as it was submitted, whichever retry of it failed: so ask for a whole chain.
+        """
         found: list[int] = []
         with self.reading() as database:
-            ended = (EVENTS.c.what == GIVEN_UP_AFTER) & (EVENTS.c.job_id > job_id)
+            ended = (EVENTS.c.what == GIVEN_UP_AFTER) & (EVENTS.c.job_id > min(job_ids))
             rows = database.execute(select(EVENTS.c.job_id, EVENTS.c.detail).where(ended).order_by(EVENTS.c.job_id))
             for row in rows:
-                if row.detail.get("job") in (job_id, *found):
+                if row.detail.get("job") in (*job_ids, *found):
                     found.append(row.job_id)
         return found

@@ -28,16 +28,19 @@ OUTAGE_S = 3600.0
 FIRST_PAUSE_S = 30.0
 OUTAGE_PAUSE_S = 600.0
 
-WORKED_S = 600.0
-"""Seconds of work after which an attempt shows that an outage was over: if it ends by one, that is another."""
+WORKED_S = 1800.0
+"""Seconds of work after which an attempt shows that an outage was over: if it ends by one, that is another.
+
+Longer than a command of this project goes on without its storage: a training works for a quarter of an hour before it gives up.
+"""
 
 
 @dataclass(frozen=True)
 class OutagePolicy:
     """How an outage is waited for, in seconds.
 
-    first_pause_s: before the first new attempt; each further pause doubles, up to longest_pause_s: what works again is not left
-    waiting for half an hour. give_up_s: from the first attempt that it ended to the last one that it may end.
+    first_pause_s: before the first new attempt; each further pause is twice as long, up to longest_pause_s, which is how long a job
+    may go on waiting after the outage is over. give_up_s: from the first attempt that it ended to the last one that it may end.
     """
 
     first_pause_s: float = FIRST_PAUSE_S

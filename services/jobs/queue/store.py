@@ -54,27 +54,38 @@ class Store(Reading, Dispatching):
         """Return a new job, or the job that was submitted with this idempotency key. KeyTaken where that job is a different one."""
         return self.submit_or_find([request])[0][0]
 
-    def submit_or_find(self, requests: Sequence[JobRequest]) -> tuple[list[Job], bool]:
+    def submit_or_find(self, requests: Sequence[JobRequest], *, actor: str = "") -> tuple[list[Job], bool]:
         """Return new jobs, all or none of them, or those that were submitted with the first one's idempotency key; and which it is.
 
-        Several are an array. InputError where a job that one of them is to start after does not exist.
+        Several are an array. Where they are retries, each is new or the one that its job has already: a job is gone on with once.
+        actor: who submits them, where that is not their owner.
+        InputError where a job that one of them is to start after does not exist.
         """
         try:
             with self.writing() as database:
+                if requests[0].retry_of is not None:
+                    return self._insert_retries(database, requests, actor)
                 found = self._find_by_key(database, requests)
-                return (found, False) if found else (self._insert_all(database, requests), True)
+                return (found, False) if found else (self._insert_all(database, requests, actor), True)
         except IntegrityError:  # another process came first with the same key
             with self.writing() as database:
                 found = self._find_by_key(database, requests)
             assert found
             return found, False
 
+    def _insert_retries(self, database: Connection, requests: Sequence[JobRequest], actor: str) -> tuple[list[Job], bool]:
+        """Return the retry that each request asks for, and whether one of them is new: others may have come first."""
+        there = [self._retry_of(database, each.retry_of) for each in requests if each.retry_of is not None]
+        new = self._insert_all(database, [each for each, old in zip(requests, there, strict=True) if old is None], actor)
+        retries = {job.retry_of: job for job in [*filter(None, there), *new]}
+        return [retries[each.retry_of] for each in requests], bool(new)
+
     def _find_by_key(self, database: Connection, requests: Sequence[JobRequest]) -> list[Job]:
         """Return the jobs of an earlier submission with the same key; none where there was none."""
         first = self._find_first_by_key(database, requests[0])
         if first is None:
             return []
-        if first.retry_of is not None or (len(requests) == 1 and first.array_of is None):
+        if len(requests) == 1 and first.array_of is None:
             return [first]
         query = select(JOBS).where((JOBS.c.array_of == first.id) & JOBS.c.retry_of.is_(None)).order_by(JOBS.c.id)
         found = [Job.of(row) for row in database.execute(query)]
@@ -97,21 +108,21 @@ class Store(Reading, Dispatching):
             raise KeyTaken(f"the idempotency key {request.idempotency_key!r} stands for job {job.id}, which is another one")
         return job
 
-    def _insert_all(self, database: Connection, requests: Sequence[JobRequest]) -> list[Job]:
+    def _insert_all(self, database: Connection, requests: Sequence[JobRequest], actor: str) -> list[Job]:
         require_known(database, [each for request in requests for each in request.after])
-        jobs = [self._insert(database, request) for request in requests]
+        jobs = [self._insert(database, request, actor) for request in requests]
         if len(jobs) > 1 and requests[0].retry_of is None:
             array = JOBS.c.id.in_([job.id for job in jobs])
             database.execute(update(JOBS).where(array).values(array_of=jobs[0].id))
             jobs = [replace(job, array_of=jobs[0].id) for job in jobs]
         return jobs
 
-    def _insert(self, database: Connection, request: JobRequest) -> Job:
+    def _insert(self, database: Connection, request: JobRequest, actor: str) -> Job:
         values = {**request.model_dump(), "state": "queued", "cancelling": False, "progress": {}}
         now = self.time_in(database)
         made = insert(JOBS).values(**values, submitted_s=now, not_before_s=now).returning(JOBS)
         job = Job.of(database.execute(made).one())
-        self.note(database, request.owner, "submitted", job.id, {"kind": job.kind, "priority": job.priority})
+        self.note(database, actor or request.owner, "submitted", job.id, {"kind": job.kind, "priority": job.priority})
         return job
 
     def cancel(self, job_id: int, actor: str) -> Job:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from sqlalchemy import delete, insert, select
@@ -50,6 +50,8 @@ class Target(Config):
         parts = urlsplit(address)
         if address and not (parts.scheme in ("http", "https") and parts.hostname):
             raise ValueError("must begin with http:// or https:// and name a host")
+        if not _has_usable_port(parts):
+            raise ValueError("must have a port from 1 to 65535, or none")
         if not address.isprintable() or " " in address:
             raise ValueError("must have no blanks or control characters")
         return address
@@ -71,9 +73,17 @@ class Target(Config):
         """Return the target without what may be secret: the scheme and host of a webhook, the program of a command."""
         if self.webhook:
             parts = urlsplit(self.webhook)
+            host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
             port = f":{parts.port}" if parts.port else ""
-            return {"webhook": f"{parts.scheme}://{parts.hostname}{port}/{HIDDEN}"}
+            return {"webhook": f"{parts.scheme}://{host}{port}/{HIDDEN}"}
         return {"command": [self.command[0], *([HIDDEN] if len(self.command) > 1 else [])]}
+
+
+def _has_usable_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:  # no number, or too large a one
+        return False
 
 
 class Targets(Config):

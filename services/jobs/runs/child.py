@@ -18,8 +18,8 @@ from typing import Any
 from zsbir.base import watch
 from zsbir.base.signals import STOP_SIGNALS
 
-LONGEST_REPORT = 100
-"""Bytes that are read of the class of an error, as a command reports it."""
+LONGEST_REPORT = 4096
+"""Bytes that are read of the errors that a command, and what it starts, report: a line each."""
 
 LONGEST_RESULT = 64 * 1024
 """Bytes at the end of standard output in which the result is looked for, its last line."""
@@ -35,7 +35,8 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 class Outcome:
     """How a command ended. code: its exit code, or minus the signal. result: the last line of its standard output.
 
-    error: the class of its error, as it reports it itself; empty where it did not. out_of_memory: the kernel killed it for that.
+    error: the class of its error, as its own process reports it; empty where it did not: what commands that it starts report is for
+    it to handle. out_of_memory: the kernel killed it for that.
     """
 
     code: int
@@ -92,7 +93,7 @@ class Child:
             reader.join(5)  # a process that the command left behind may still hold the other end
         result = bytes(self._result).decode("utf-8", "replace").strip().rpartition("\n")[2]
         out_of_memory = code == -signal.SIGKILL and _oom_kill_count() > self._kills
-        return Outcome(code, result, _read_report(self._report), out_of_memory)
+        return Outcome(code, result, _read_report(self._report, self._process.pid), out_of_memory)
 
     def ask_to_end(self) -> None:
         """Send SIGINT, to save its work and end. A program that is asked again, seconds later, is killed."""
@@ -126,11 +127,13 @@ class Child:
             del self._result[:-LONGEST_RESULT]
 
 
-def _read_report(pipe: int) -> str:
-    """Return the class of the error that a command has reported, and close the pipe; empty where it has reported none."""
+def _read_report(pipe: int, pid: int) -> str:
+    """Return the class of the error that this process has reported last, and close the pipe; empty where it has reported none."""
     os.set_blocking(pipe, False)
     with os.fdopen(pipe, "rb", buffering=0) as file, suppress(OSError):
-        return (file.read(LONGEST_REPORT) or b"").decode("ascii", "replace")
+        lines = (file.read(LONGEST_REPORT) or b"").decode("ascii", "replace").splitlines()
+        writers = [line.partition(" ") for line in lines]
+        return next((name for writer, _, name in reversed(writers) if writer == str(pid)), "")
     return ""
 
 

@@ -10,6 +10,9 @@ from services.jobs.runs.attempt_dir import LOG_LIMIT, LOG_PIECE, AttemptDir
 
 LOG_CUT = f"\n[the log is cut here: it has reached {LOG_LIMIT >> 20} MiB]\n".encode()
 
+TAIL = 4000
+"""Bytes at the end of all output in which the reason of a failure is looked for."""
+
 
 class Log:
     """Everything that the commands print: copied to this process's own output, and to storage in pieces."""
@@ -17,11 +20,13 @@ class Log:
     def __init__(self, attempt_dir: AttemptDir):
         self._attempt_dir = attempt_dir
         self._piece, self._text, self._size = 0, bytearray(), 0
+        self._end = bytearray()
         self._changed, self._lock = False, threading.Lock()
 
     def add(self, data: bytes) -> None:
         """Append output. Ray's own copy may fail, on a full disk: the command must not be stopped by that."""
         with self._lock:
+            self._end = (self._end + data)[-TAIL:]
             if self._size > LOG_LIMIT:
                 return
             with suppress(OSError, ValueError, AttributeError):
@@ -36,9 +41,10 @@ class Log:
         """Append a line of this process's own."""
         self.add(f"{line}\n".encode())
 
-    def tail(self, size: int = 4000) -> str:
-        """Return the last `size` bytes as text."""
-        return bytes(self._text[-size:]).decode("utf-8", "replace")
+    def tail(self) -> str:
+        """Return the last TAIL bytes of what was printed as text, also of what no longer fits into the log."""
+        with self._lock:
+            return bytes(self._end).decode("utf-8", "replace")
 
     def write(self) -> None:
         """Write what is new to storage."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -37,21 +37,34 @@ class ModelInput:
 
 def has_models(kind: Kind, config: Mapping[str, Any]) -> bool:
     """Return whether a value of a configuration looks like the address of a registered model. Loads nothing that is slow."""
-    return any(is_model_address(value) for step in steps_of(kind, config) for value in step.values.values())
+    return any(map(is_model_address, _all_values(steps_of(kind, config))))
 
 
 def model_inputs(steps: Sequence[Step]) -> list[ModelInput]:
     """Return the fields of steps that are addresses of registered models."""
-    if not any(is_model_address(value) for step in steps for value in step.values.values()):
+    if not any(map(is_model_address, _all_values(steps))):
         return []
     from services.jobs.runs.validation import ADDRESSES  # it loads all commands, and few jobs need it
 
     return [
-        ModelInput(step.name, name, step.values[name], kind)
+        ModelInput(step.name, name, address, kind)
         for step in steps
         for name, kind in ADDRESSES.get(step.name, {}).items()
-        if kind in ("run", "index") and is_model_address(step.values.get(name))
+        if kind in ("run", "index")
+        for address in _items(step.values.get(name))
+        if is_model_address(address)
     ]
+
+
+def _all_values(steps: Sequence[Step]) -> Iterator[Any]:
+    """Yield the values of all fields, those of lists one by one."""
+    for step in steps:
+        for value in step.values.values():
+            yield from _items(value)
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def check_models(kind: Kind, config: Mapping[str, Any], root: str, allowed: AllowedPaths) -> None:
@@ -72,16 +85,16 @@ def pin_models(steps: Sequence[Step], *, root: str, memo: str, allowed: AllowedP
     """
     folder, pinned = open_folder(memo), {}
     for each in model_inputs(steps):
-        pinned[each.step, each.field] = _pinned(each, folder, root, allowed)
-    new = [
-        replace(step, values={name: _value(pinned.get((step.name, name)), value) for name, value in step.values.items()})
-        for step in steps
-    ]
+        pinned[each.step, each.field, each.address] = _pinned(each, folder, root, allowed)
+
+    def resolved(step: Step, name: str, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [resolved(step, name, item) for item in value]
+        found = pinned.get((step.name, name, value)) if isinstance(value, str) else None
+        return found.uri if found else value
+
+    new = [replace(step, values={name: resolved(step, name, value) for name, value in step.values.items()}) for step in steps]
     return new, list({(found.asked, found.kind): found for found in pinned.values()}.values())
-
-
-def _value(found: Promoted | None, value: Any) -> Any:
-    return found.uri if found else value
 
 
 def _pinned(each: ModelInput, folder: Folder, root: str, allowed: AllowedPaths) -> Promoted:

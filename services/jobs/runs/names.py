@@ -24,6 +24,9 @@ ABOUT: Mapping[str, tuple[str, ...]] = {
     "teacher": ("dataset",),
     "evaluate": ("run",),
     "index": ("run", "gallery"),
+    "promote": ("report",),
+    "export": ("run",),
+    "command": ("words",),
 }
 """Of other kinds, the fields that say most about a job."""
 
@@ -127,6 +130,8 @@ def _word(value: Any) -> str:
 
 
 def _last_part(value: Any) -> str:
-    """Return the end of an address, which says most."""
+    """Return the end of an address, which says most; of the words of a program, all of them."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
     parts = [part for part in str(value).split("/") if part]
     return parts[-1] if parts else str(value)

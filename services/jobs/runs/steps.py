@@ -90,7 +90,7 @@ class Step:
         bare = [word for name in POSITIONAL.get(self.name, ()) for word in _bare(values.pop(name, None))]
         given = {name: value for name, value in values.items() if value is not None}
         if self.name == "promote":  # its command has no flags that say no, and refuses an empty reason
-            given = {name: value for name, value in given.items() if value not in (False, "")}
+            given = {name: value for name, value in given.items() if value is not False and value != ""}
         flags = [flag for name, value in given.items() for flag in _flags(name, value)]
         return [*flags, f"--root={root}", *(["--", *bare] if bare else [])]
 

@@ -125,6 +125,15 @@ def check_config(kind: Kind, config: Mapping[str, Any], allowed: AllowedPaths) -
     return stored
 
 
+def check_places(kind: Kind, config: Mapping[str, Any], allowed: AllowedPaths) -> None:
+    """Check that a configuration, as it was stored, names only addresses that jobs may read now. What is there does not matter.
+
+    Raises InputError.
+    """
+    for step in steps_of(kind, config):
+        _with_checked_paths(step.name, step.values, allowed, opens=False)
+
+
 def _pipeline(config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
     sections: dict[str, Any] = dict(config)
     name = sections.pop("recipe", None)
@@ -182,14 +191,17 @@ def _check_list(kind: str, name: str, value: Any) -> None:
             raise InputError(f"{kind}: field {name!r}: a part of a list has no comma, and no space around it, got {part!r}")
 
 
-def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any]:
-    """Return the values with absolute addresses, after checking that each is allowed and has the right kind of artifact."""
+def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPaths, *, opens: bool = True) -> dict[str, Any]:
+    """Return the values with absolute addresses, after checking that each is allowed.
+
+    opens: check also that it has the right kind of artifact.
+    """
     values = dict(config)
     for name, what in ADDRESSES.get(kind, {}).items():
         if not values.get(name) or (name == "weights" and values[name] in NAMED_WEIGHTS):
             continue
         where, given = f"{kind}: field {name!r}", values[name]
-        found = [_checked_address(where, uri, what, allowed) for uri in ([given] if isinstance(given, str) else given)]
+        found = [_checked_address(where, uri, what, allowed, opens) for uri in ([given] if isinstance(given, str) else given)]
         values[name] = found[0] if isinstance(given, str) else found
     for name in NAMES_OR_FILES:
         given = values.get(name) or ()
@@ -202,13 +214,13 @@ def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPa
     return values
 
 
-def _checked_address(where: str, uri: str, what: Made | None, allowed: AllowedPaths) -> str:
-    """Return an address in full, after checking that it is allowed and has the right kind of artifact."""
+def _checked_address(where: str, uri: str, what: Made | None, allowed: AllowedPaths, opens: bool) -> str:
+    """Return an address in full, after checking that it is allowed and, if it is opened, has the right kind of artifact."""
     if what in ("run", "index") and is_model_address(uri):
         parse_address(uri)  # services.jobs.runs.model_inputs checks what it stands for
         return uri
     address = allowed.check(where, uri)
-    if what:
+    if what and opens:
         check_inputs(where, _opened(where, address, what), allowed)
     return address
 

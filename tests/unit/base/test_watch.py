@@ -215,12 +215,13 @@ def test_the_error_reaches_who_started_the_command_also_where_the_folder_cannot_
     blocked = tmp_path / "a file"
     blocked.write_bytes(b"")
     reader, writer = os.pipe()
-    code = "import os; from zsbir.base import watch; watch.start(); print(sorted(os.environ)); watch.report_error('DiskFull')"
+    seen = "print(os.getpid(), sorted(os.environ))"
+    code = f"import os; from zsbir.base import watch; watch.start(); {seen}; watch.report_error('DiskFull')"
     env = {**os.environ, watch.WATCH: str(blocked / "x"), watch.ERROR_PIPE: str(writer)}
     done = subprocess.run([sys.executable, "-c", code], env=env, pass_fds=(writer,), capture_output=True, text=True, check=True)
     os.close(writer)
     with os.fdopen(reader, "rb") as file:
-        assert file.read() == b"DiskFull"
+        assert file.read().decode() == f"{done.stdout.split()[0]} DiskFull\n"
     assert watch.ERROR_PIPE not in done.stdout
 
 

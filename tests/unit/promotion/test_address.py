@@ -9,7 +9,7 @@ import pytest
 
 from zsbir.base.artifact import Artifact, draft
 from zsbir.base.errors import InputError, RunError
-from zsbir.promotion.address import artifact_of, is_model_address, parse_address, places
+from zsbir.promotion.address import artifact_of, files_digest, is_model_address, parse_address, places
 
 VERSION = "models:/zsbir/3"
 
@@ -175,3 +175,16 @@ def test_storage_that_does_not_answer_is_no_proof_that_an_artifact_is_gone(tmp_p
     found = tags(run_in(tmp_path)) | {"run_uri": "s3://lost/zsbir/runs/toy-1"}
     with pytest.raises(RunError, match=r"the run of models:/zsbir/3 cannot be read .*try again when the storage answers, or"):
         artifact_of(VERSION, found, "run", root=str(tmp_path / "mine"))
+
+
+def test_an_index_that_was_made_again_with_another_result_is_not_the_one_that_was_promoted(tmp_path):
+    run, index = run_in(tmp_path), index_in(tmp_path)
+    found = tags(run, index) | {"index_files": files_digest(index)}
+    assert artifact_of(VERSION, found, "index", root=str(tmp_path)).uri == index.uri
+    shutil.rmtree(index.uri)
+    with draft(index.uri, "index", "toy") as work:
+        work.file("vectors.npy").write_bytes(b"others")
+        work.commit(digest=index.digest, inputs=dict(index.manifest.inputs))
+    with pytest.raises(InputError, match="the same index made again with another result"):
+        artifact_of(VERSION, found, "index", root=str(tmp_path))
+    assert artifact_of(VERSION, tags(run, index), "index", root=str(tmp_path)).uri == index.uri, "an earlier version said less"

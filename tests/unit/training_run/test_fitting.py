@@ -94,3 +94,9 @@ def test_an_address_that_is_no_data_set_is_an_error_and_none_is_left_to_the_trai
 def test_what_can_be_chosen_is_listed_for_forms():
     counts = {"train_classes": 9, "train_photos": 90, "train_sketches": 90}
     assert set(choose(FOLDER, (), counts, gpu=False, knowledge=False)) == set(CHOSEN)
+
+
+def test_epochs_that_would_change_nothing_are_refused_with_what_to_pass():
+    with pytest.raises(InputError, match=r"pass --steps, here \d+ for"):
+        chosen(given=("epochs",))
+    assert chosen(given=("epochs", "steps"), steps=50)["image_px"]

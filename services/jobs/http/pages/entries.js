@@ -146,8 +146,9 @@ const endedJob = (queue, job) => {
     mayRetry(queue.me, job) && button("retry", job, "Retry")];
 };
 
-/** When a job ended, and how long it took. */
-const endOf = ({ started_s, ended_s }) =>
-  h("span", { class: "stacked" }, ago(ended_s), started_s && h("span", { class: "quiet" }, `took ${duration(ended_s - started_s)}`));
+/** When a job ended, how long it took, and in which attempt, if not the first. */
+const endOf = ({ started_s, ended_s, attempts }) =>
+  h("span", { class: "stacked" }, ago(ended_s), started_s && h("span", { class: "quiet" },
+    `took ${duration(ended_s - started_s)}${attempts > 1 ? `, attempt ${attempts}` : ""}`));
 
 const endedArray = (queue, job) => [arrayName(queue, job), countsOf(job.array), bestOf(job.array), whose(job), ago(job.ended_s), "", arrayActions(queue, job)];

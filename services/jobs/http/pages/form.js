@@ -156,7 +156,7 @@ class Form {
 
   /** Marks the fields that cannot be sent as they are, and returns whether there are any. */
   #markFaults() {
-    const wrong = this.#fields.map((field) => [field, field.fault]).filter(([, fault]) => fault);
+    const wrong = [...this.#fields.map((field) => [field, field.fault]).filter(([, fault]) => fault), ...this.terms.contradictions];
     for (const [field, fault] of wrong) field.complain(fault);
     wrong[0]?.[0].visit();
     return wrong.length > 0;

@@ -71,6 +71,13 @@ export class Terms {
     };
   }
 
+  /** Fields that contradict another one, each with what to do. */
+  get contradictions() {
+    const [seeds, each] = ["seeds", "each"].map((name) => this.fields.find((field) => field.name === name));
+    const both = seeds?.value && this.seed in this.#several(each.value);
+    return both ? [[seeds, "several values name the seed, too: leave one of the two empty"]] : [];
+  }
+
   /** "lr=0.1,0.2; steps=5" -> {lr: [0.1, 0.2], steps: [5]}; in a pipeline, a name without a step is one of the training. */
   #several(text) {
     const step = this.seed?.includes(".") ? "train." : "";

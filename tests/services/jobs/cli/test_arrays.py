@@ -11,6 +11,7 @@ import pytest
 from services.jobs.cli.format import format_activity, format_jobs, format_outcome
 from services.jobs.cli.options import job_ids
 from services.jobs.cli.style import TextStyle, format_ids
+from services.jobs.cli.submit import _absolute
 from services.jobs.queue.states import STATES
 from zsbir.base.errors import InputError, RunError
 
@@ -113,6 +114,24 @@ def test_an_array_is_cancelled_and_tried_again_by_its_number(service, run_comman
             run_command(*words)
 
 
+def test_show_takes_the_jobs_of_one_array_alone(service, run_command, seeds):
+    other = service.submit()
+    assert "array 1-3" in run_command("show", "1-3")
+    with pytest.raises(InputError, match=rf"job {other} does not belong to the array of job 1 \(1-3\)"):
+        run_command("show", f"1,{other}")
+
+
+def test_paths_in_lists_and_in_arrays_of_pipelines_are_those_of_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one").mkdir()
+    found = _absolute({"unseen_to": ["one"], "ingest.path": ["one", "gone"], "train.weights": ["imagenet"]})
+    assert found == {
+        "unseen_to": [str(tmp_path / "one")],
+        "ingest.path": [str(tmp_path / "one"), "gone"],
+        "train.weights": ["imagenet"],
+    }
+
+
 def test_waiting_for_an_array_is_waiting_for_all_of_it(service, run_command, monkeypatch):
     monkeypatch.setattr("services.jobs.cli.client.POLL_S", 0.01)
     words = ("submit", "ingest", "--layout=toy", "--each", "toy_px=32,64", "--wait", "--key", "k")
@@ -173,6 +192,8 @@ def test_the_reason_of_a_failure_is_wrapped_and_not_cut():
 def test_what_a_finished_job_is_said_to_have_done_is_no_path():
     done = {**JOB, "state": "succeeded", "message": ""}
     assert format_outcome(done) == "made a run"
+    assert format_outcome({**done, "attempts": 1}) == "made a run"
+    assert format_outcome({**done, "attempts": 4}) == "made a run, in attempt 4"
     assert format_outcome({**done, "score": SCORE}) == "map_all 0.849 on dev classes at step 150"
     assert format_outcome({**done, "score": {**SCORE, "on": "unseen", "step": None}}) == "map_all 0.849 on unseen classes"
     assert "/data" not in format_jobs([{**done, "score": SCORE}], TextStyle())

@@ -679,9 +679,14 @@ def test_targets_are_set_listed_and_tried(service, run_command, tmp_path, capsys
     file.write_text("team: {webhook: 'http://127.0.0.1:9/secret'}\n")
     assert run_command("notify") == "no targets yet; python -m services.jobs notify --set FILE"
     assert run_command("notify", "--set", str(file)) == run_command("notify", "--list") == "team  http://127.0.0.1:9/***"
-    with pytest.raises(RunError, match=r"its server does not answer"):
-        run_command("notify", "--test", "team")
-    with pytest.raises(InputError, match=r"there is no target 'x'; there are team"):
-        run_command("notify", "--test", "x")
+    for place in ([], ["--store", service.store.url]):
+        with pytest.raises(RunError, match=r"^the target 'team' was not told: its server does not answer \(ConnectError\)$"):
+            run_command("notify", "--test", "team", *place)
+        with pytest.raises(InputError, match=r"there is no target 'x'; there are team"):
+            run_command("notify", "--test", "x", *place)
+        file.write_text("boss: {webhook: 'http://chat.example.org:99999/secret'}\n")
+        with pytest.raises(InputError, match="must have a port from 1 to 65535"):
+            run_command("notify", "--set", str(file), *place)
+        assert run_command("notify", *place) == "team  http://127.0.0.1:9/***"
     number = run_command("submit", "ingest", "--layout=toy", "--notify", "team", "--notify-on", "failure")
     assert service.store.job(int(number)).notify == [{"to": "team", "on": "failure"}]

@@ -318,7 +318,16 @@ def test_a_job_that_failed_is_tried_again_as_a_new_one(served):
     assert twice.status_code == 409
     assert f"job {again['id']} goes on" in error_of(twice)
     served.client("submitter").post(f"/api/jobs/{again['id']}/cancel")
-    assert served.client("operator").post(retry).json()["id"] > again["id"]
+    left = served.client("submitter").post(retry)
+    assert left.status_code == 409
+    assert error_of(left) == f"job {again['id']} went on with the work of job {job}, and was cancelled: try that one again"
+    third = served.client("submitter").post(f"/api/jobs/{again['id']}/retry").json()["id"]
+    assert f"job {third} goes on" in error_of(served.client("submitter").post(retry))
+    served.end(served.run()[0], "succeeded")
+    for number in (job, again["id"]):
+        done = served.client("submitter").post(f"/api/jobs/{number}/retry")
+        assert done.status_code == 409
+        assert error_of(done) == f"job {third} went on with the work of job {number}, and succeeded"
 
 
 def test_a_job_that_succeeded_is_not_tried_again(served):

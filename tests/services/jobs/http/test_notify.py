@@ -54,6 +54,29 @@ def test_a_target_that_is_a_command_needs_what_a_command_needs(settings):
     app.state.jobs.store.engine.dispose()
 
 
+def test_a_test_that_a_target_does_not_take_blames_the_target_and_not_the_service(served):
+    operator = served.client("operator")
+    operator.put("/api/notify-targets", json={"targets": {"team": {"webhook": "http://127.0.0.1:9/secret"}}})
+    answer = operator.post("/api/notify-targets/team/test")
+    assert answer.status_code == 502
+    assert answer.json() == {"error": "the target 'team' was not told: its server does not answer (ConnectError)"}
+
+
+@pytest.mark.parametrize("host", ["h:99999", "h:abc", "h:0", "[::1"])
+def test_a_webhook_whose_host_or_port_cannot_be_is_refused_and_not_stored(served, host):
+    operator = served.client("operator")
+    answer = operator.put("/api/notify-targets", json={"targets": {"team": {"webhook": f"http://{host}/x"}}})
+    assert (answer.status_code, "error" in answer.json()) == (422, True)
+    assert operator.get("/api/notify-targets").json() == {"targets": {}}
+
+
+def test_the_host_of_a_webhook_is_shown_as_it_is_written(served):
+    hosts = {"a": "[::1]:8065", "b": "[2001:db8::1]", "c": "chat.example.org:8065"}
+    wanted = {"targets": {name: {"webhook": f"http://{host}/secret"} for name, host in hosts.items()}}
+    shown = served.client("operator").put("/api/notify-targets", json=wanted).json()["targets"]
+    assert shown == {name: {"webhook": f"http://{host}/***"} for name, host in hosts.items()}
+
+
 @pytest.mark.parametrize(
     "wrong", [{"a b": {"webhook": "http://x"}}, {"a": {}}, {"a": {"webhook": "x"}}, {"a": {"url": "http://x"}}]
 )

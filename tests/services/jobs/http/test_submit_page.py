@@ -286,6 +286,18 @@ def test_seeds_and_values_make_an_array_that_starts_after_another_job(queue: Que
     there.check()
 
 
+def test_seeds_that_are_named_twice_are_marked_before_anything_is_sent(queue: Queue, visit) -> None:
+    there = visit(queue)
+    page = there.open("/submit?recipe=toy")
+    page.get_by_label("seeds").fill("0, 1")
+    page.get_by_text("Several values").first.click()
+    page.get_by_label("several values").fill("seed=5,6")
+    page.get_by_role("button", name="Submit the job").click()
+    expect(page.locator(".field", has=page.locator("#job-seeds")).get_by_role("alert")).to_contain_text("name the seed, too")
+    assert queue.store.jobs(limit=10) == []
+    there.check()
+
+
 def test_fields_that_take_an_address_offer_what_jobs_have_made(queue: Queue, visit) -> None:
     queue.submit("ingest", {"layout": "toy"}, name="drawn")
     queue.end(queue.start(), "succeeded", result="/data/drawn")

@@ -74,3 +74,27 @@ def test_an_mlflow_that_does_not_answer_or_has_no_pages_is_its_address():
     (port,) = free_ports(1)
     for address in (f"http://127.0.0.1:{port}", "sqlite:///mlflow.db", "http://[::1", ""):
         assert runs_of(address) == address
+
+
+def test_a_password_in_the_environment_goes_to_its_own_server_alone(monkeypatch):
+    heard = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            heard.append(self.headers["Authorization"])
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:secret@{address[7:]}")
+    runs_of(address)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:secret@127.0.0.1:9")
+    runs_of(address)
+    server.shutdown()
+    server.server_close()
+    assert [bool(each) for each in heard] == [True, False]

@@ -101,3 +101,10 @@ def test_every_program_is_where_it_was(tmp_path, monkeypatch):
     assert [program.address for program in first.programs] == [program.address for program in second.programs]
     assert first.summary["ray"]["address"] == second.summary["ray"]["address"]
     assert first.tracking_uri == second.tracking_uri
+
+
+def test_a_port_that_up_itself_uses_is_not_called_another_program_s(state, asked, capsys):
+    first = choose_ports(state, HOST, asked)
+    second = choose_ports(state, HOST, first.mlflow)
+    assert second.api == first.mlflow
+    assert f"port {first.mlflow} is taken by the page: MLflow is on port {second.mlflow} from now on" in capsys.readouterr().err

@@ -112,3 +112,17 @@ def test_a_store_whose_disk_is_full_says_so_changes_nothing_and_goes_on_when_the
     may_grow[0] = True
     assert store.submit(large).id == 2
     store.engine.dispose()
+
+
+def test_attempts_that_each_work_a_quarter_of_an_hour_against_an_outage_are_one_outage():
+    """A training goes on without its storage for that long before it gives up."""
+    ends, now_s = [], 0.0
+    for _ in range(10):
+        now_s += 950
+        ends.append(AttemptEnd("unreachable", 920.0, now_s))
+        found = retry_after(ends)
+        if found.gives_up:
+            break
+        now_s += found.pause_s
+    assert found.gives_up
+    assert now_s < 2.5 * OUTAGE_S

@@ -609,3 +609,41 @@ def test_ended_jobs_with_somebody_to_tell_are_found_until_they_were_told(store, 
     assert [job.id for job in store.unnotified(live.id, 10)[0]] == [live.id]
     store.mark_notified(lease, live.id, ["team"], {})
     assert store.unnotified(0, 10) == ([], live.id + 1)
+
+
+def test_a_job_is_gone_on_with_once_by_each_of_many_that_try_at_the_same_time(store, lease):
+    jobs, _ = store.submit_or_find([JobRequest(kind="ingest", owner="ann") for _ in range(3)])
+    for _ in jobs:
+        store.end(lease, store.claim(lease, MANY), "user_error")
+    wanted = [JobRequest(kind="ingest", owner="ann", retry_of=job.id, array_of=1) for job in jobs]
+    tries = [wanted, [wanted[1]], [wanted[2]], wanted[:2]] * 2
+    with ThreadPoolExecutor(len(tries)) as pool:
+        done = list(pool.map(lambda some: store.submit_or_find(some, actor="op"), tries))
+    assert sorted(job.retry_of for job in store.jobs() if job.retry_of) == [1, 2, 3]
+    for some, (made, _) in zip(tries, done, strict=True):
+        assert [job.retry_of for job in made] == [each.retry_of for each in some]
+    assert 1 <= sum(is_new for _, is_new in done) <= 3
+    assert {event["actor"] for number in (4, 5, 6) for event in store.events(number)} == {"op"}
+
+
+def test_the_chain_of_retries_is_the_same_for_each_job_in_it(store, lease):
+    for number in range(3):
+        submit(store, retry_of=number or None)
+        store.end(lease, store.claim(lease, MANY), "user_error")
+    other = submit(store)
+    assert [[job.id for job in store.retry_chain(number)] for number in (1, 2, 3)] == [[1, 2, 3]] * 3
+    assert [job.id for job in store.retry_chain(other.id)] == [other.id]
+    with pytest.raises(InputError, match="no job 99"):
+        store.retry_chain(99)
+
+
+def test_what_was_given_up_after_any_retry_of_a_job_is_found(store, lease):
+    first = submit(store)
+    submit(store, after=[{"job": 1}])
+    store.end(lease, store.claim(lease, MANY), "user_error")
+    store.give_up_dependents(lease)
+    again = submit(store, retry_of=first.id)
+    submit(store, after=[{"job": 1}], retry_of=2)
+    store.end(lease, store.claim(lease, MANY), "user_error")
+    store.give_up_dependents(lease)
+    assert store.given_up_after([first.id, again.id]) == [2, 4]

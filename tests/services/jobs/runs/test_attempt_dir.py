@@ -188,4 +188,16 @@ def test_the_tail_of_a_log_is_text_whatever_was_said(attempt_dir):
     log = Log(attempt_dir)
     log.add("é".encode()[1:] + b"abc\xff")
     assert log.tail() == "\ufffdabc\ufffd"
-    assert log.tail(2) == "c\ufffd"
+
+
+def test_the_tail_is_there_whatever_was_written_or_no_longer_fits(attempt_dir, monkeypatch):
+    monkeypatch.setattr("services.jobs.runs.log.LOG_LIMIT", 3 * LOG_PIECE)
+    log = Log(attempt_dir)
+    log.add(b"x" * (LOG_PIECE - 20) + b"error: CUDA out of memory. Tried to allocate 2 GiB")
+    log.write()
+    assert log.tail().endswith("error: CUDA out of memory. Tried to allocate 2 GiB")
+    log.add(b"x" * 3 * LOG_PIECE)
+    log.add(b"\nerror: the loss is nan\n")
+    assert log.tail().endswith("\nerror: the loss is nan\n")
+    log.write()
+    assert b"error: the loss" not in read_all(attempt_dir)

@@ -217,3 +217,15 @@ def test_an_attempt_without_registered_models_asks_nobody(root, monkeypatch):
     steps, found = pinned(root, Step("evaluate", {"run": str(root / "runs/a")}))
     assert (steps[0].values, found) == ({"run": str(root / "runs/a")}, [])
     assert json.dumps(steps[0].as_json())
+
+
+def test_the_models_of_a_list_are_checked_kept_to_allowed_places_and_recorded_too(root, tmp_path):
+    config = {"run": str(root / "runs/b"), "unseen_to": [CHAMPION, str(root / "runs/b")]}
+    assert has_models("evaluate", config)
+    check_models("evaluate", config, str(root), allowed(root))
+    (step,), _ = pinned(root, *steps_of("evaluate", config))
+    assert step.values["unseen_to"] == [str(root / "runs/a"), str(root / "runs/b")]
+    with pytest.raises(InputError, match="nothere"):
+        check_models("evaluate", {**config, "unseen_to": ["models:/nothere@champion"]}, str(root), allowed(root))
+    with pytest.raises(InputError, match="outside of what this service reads"):
+        check_models("evaluate", config, str(root), allowed(tmp_path / "elsewhere"))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import pathlib
+import socket
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -15,7 +19,7 @@ from services.jobs.queue.store import open_store
 from services.jobs.queue.targets import Target, Targets, read_targets, set_targets
 from services.jobs.runs import delivery
 from services.jobs.runs.delivery import deliver
-from services.jobs.runs.notifications import GIVE_UP_S, Notifier
+from services.jobs.runs.notifications import GIVE_UP_S, PAGE, Notifier
 from zsbir.base.errors import InputError, RunError
 
 SECRET = "hooks/T0123/secret"
@@ -198,10 +202,10 @@ def test_a_redirection_leads_nowhere(hook):
 @pytest.mark.parametrize(
     ("target", "line"),
     [
-        ({"webhook": "http://127.0.0.1:9/secret"}, r"its server does not answer \(ConnectionError\)"),
+        ({"webhook": "http://127.0.0.1:9/secret"}, r"its server does not answer \(ConnectError\)"),
         ({"webhook": "http://nobody.invalid/secret"}, "its server does not answer"),
         ({"command": ["/no/such/program", "secret"]}, r"its program cannot be started \(No such file or directory\)"),
-        ({"command": ["sh", "-c", "echo why >&2; exit 3", "secret"]}, "its program ended with exit code 3: why"),
+        ({"command": ["sh", "-c", "echo secret >&2; exit 3"]}, "its program ended with exit code 3$"),
         ({"command": ["sleep", "600"]}, "its program was not done within 0.2 s"),
     ],
 )
@@ -258,6 +262,66 @@ def test_the_question_for_ended_jobs_stays_small_however_many_there_were(world, 
     assert there.store.unnotified(0, 10) == ([], live.id + 1)
 
 
+@pytest.fixture
+def dripping():
+    """The port of a server that never ends its answer: a byte of a header every 50 ms."""
+
+    def answer():
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not over.wait(0.05):
+                connection.sendall(b"a")
+
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield server.getsockname()[1]
+        over.set()
+        thread.join()
+
+
+def test_a_server_that_keeps_answering_a_byte_at_a_time_is_not_waited_for_longer(monkeypatch, dripping):
+    monkeypatch.setattr(delivery, "TIMEOUT_S", 0.3)
+    began_s = time.monotonic()
+    with pytest.raises(RunError, match=r"its server was not done within 0\.3 s"):
+        deliver(Target(webhook=f"http://127.0.0.1:{dripping}/secret"), {"text": "x"})
+    assert time.monotonic() - began_s < 2
+
+
+def test_a_program_has_told_when_it_ends_well_whatever_it_leaves_in_the_background(monkeypatch):
+    monkeypatch.setattr(delivery, "TIMEOUT_S", 2.0)
+    deliver(Target(command=("sh", "-c", "sleep 3 & exit 0")), {"text": "x" * 10**6})
+
+
+def test_a_program_that_is_not_done_in_time_is_ended_with_what_it_has_started(monkeypatch, tmp_path):
+    monkeypatch.setattr(delivery, "TIMEOUT_S", 0.5)
+    with pytest.raises(RunError, match="not done within"):
+        deliver(Target(command=("sh", "-c", f"sleep 60 & echo $! > {tmp_path / 'pid'}; wait")), {"text": "x"})
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        state = pathlib.Path(f"/proc/{pid}/stat")
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.02)
+    raise AssertionError("it still runs")
+
+
+def test_what_a_program_says_of_its_failure_is_in_the_log_and_in_no_event(world, capfd):
+    there = world(
+        mail={"command": ["sh", "-c", "yes secret | head -c 9999 >&2; echo >&2; echo '/hooks/secret is away' >&2; exit 1"]}
+    )
+    job_id = there.end("succeeded", [{"to": "mail", "on": "end"}])
+    there.notifier.round()
+    there.now_s += GIVE_UP_S + 1
+    there.notifier.round()
+    assert there.told(job_id) == [("not told", {"target": "mail", "why": "its program ended with exit code 1"})]
+    assert "secret" not in str(there.store.audit())
+    err = capfd.readouterr().err
+    assert "the program sh of a notification target ended with exit code 1: /hooks/secret is away\n" in err
+
+
 @pytest.mark.parametrize("on", ["end", "failure"])
 def test_an_array_is_told_of_once_when_its_last_job_has_ended(world, hook, on):
     there = world(team={"webhook": hook.url})
@@ -273,6 +337,98 @@ def test_an_array_is_told_of_once_when_its_last_job_has_ended(world, hook, on):
     for _ in range(2):
         there.notifier.round()
     (message,) = hook.got
-    assert message["text"] == "array 1 of 3 jobs (toy seed=0, ...) has ended: 2 succeeded, 1 failed"
+    assert message["text"] == "array 1 of 3 jobs (toy) has ended: 2 succeeded, 1 failed"
     assert message["array"] == {"ids": [1, 2, 3], "counts": {"failed": 1, "succeeded": 2}}
     assert all(there.store.job(job.id).notified_s for job in jobs)
+
+
+def an_array(there, number, on="end"):
+    """An array of running jobs, each with its attempt."""
+    there.store.submit_or_find([JobRequest(kind="ingest", config={}, notify=[{"to": "team", "on": on}]) for _ in range(number)])
+    return [there.store.claim(there.lease, Limits(running=9)) for _ in range(number)]
+
+
+def tried_again(there, number, cause, on="end"):
+    there.store.submit(JobRequest(kind="ingest", config={}, notify=[{"to": "team", "on": on}], retry_of=number, array_of=1))
+    there.store.end(there.lease, there.store.claim(there.lease, Limits(running=9)), cause)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("rounds", ["between", "after"])
+def test_an_array_is_told_of_also_where_its_last_end_to_be_recorded_was_not_the_last(world, hook, first, rounds):
+    there = world(team={"webhook": hook.url})
+    attempts = an_array(there, 2)
+    for attempt in attempts:
+        there.store.started(there.lease, attempt)
+    there.now_s += 53
+    there.store.end(there.lease, attempts[first], "succeeded", ran_s=52.0)
+    if rounds == "between":
+        there.notifier.round()
+    there.now_s += 3
+    there.store.end(there.lease, attempts[1 - first], "succeeded", ran_s=50.0)
+    there.notifier.round()
+    there.notifier.round()
+    assert [message["array"]["counts"] for message in hook.got] == [{"succeeded": 2}]
+
+
+@pytest.mark.parametrize("on", ["end", "failure"])
+def test_an_array_is_told_of_without_the_jobs_whose_retries_took_their_place(world, hook, on):
+    there = world(team={"webhook": hook.url})
+    for attempt, cause in zip(an_array(there, 2, on), ("succeeded", "user_error"), strict=True):
+        there.store.end(there.lease, attempt, cause)
+    there.notifier.round()
+    tried_again(there, 2, "succeeded", on)
+    there.notifier.round()
+    texts = [message["text"] for message in hook.got]
+    ends = ["1 succeeded, 1 failed", "2 succeeded"][: 1 if on == "failure" else 2]
+    assert texts == [f"array 1 of 2 jobs (ingest) has ended: {end}" for end in ends]
+    assert hook.got[-1]["array"]["ids"] == ([1, 3] if on == "end" else [1, 2])
+    assert there.store.job(3).notified_s is not None
+
+
+def test_an_array_that_goes_on_before_its_target_is_back_is_told_of_at_its_new_end(world, hook):
+    there = world(team={"webhook": hook.url})
+    hook.status = 500
+    for attempt in an_array(there, 2):
+        there.store.end(there.lease, attempt, "user_error")
+    there.notifier.round()
+    tried_again(there, 2, "succeeded")
+    hook.got.clear()
+    hook.status = 200
+    there.now_s += 60
+    there.notifier.round()
+    assert [message["array"] for message in hook.got] == [{"ids": [1, 3], "counts": {"failed": 1, "succeeded": 1}}]
+
+
+def test_targets_that_are_away_keep_no_other_target_waiting_however_many_jobs_name_them(world, hook):
+    there = world(team={"webhook": hook.url}, away={"webhook": "http://127.0.0.1:9/"})
+    tries = []
+
+    def deliver_and_count(target, message):
+        tries.append(target.webhook)
+        deliver(target, message)
+
+    there.notifier = Notifier(there.store, lambda: there.lease, deliver=deliver_and_count, clock=lambda: there.now_s)
+    for _ in range(PAGE + 1):
+        there.end("succeeded", [{"to": "away", "on": "end"}])
+    last = there.end("succeeded", [{"to": "team", "on": "end"}])
+    there.notifier.round()
+    assert [message["id"] for message in hook.got] == [last]
+    assert len(tries) == 2, "who was away a moment ago is not tried again for the next job"
+
+
+def test_a_message_that_its_target_refuses_keeps_no_later_one_from_it(world):
+    there, told = world(team={"webhook": "http://h/"}), []
+
+    def refuse_the_first(_target, message):
+        if message["id"] == 1:
+            raise RunError("its server answered 400")
+        told.append(message["id"])
+
+    there.notifier = Notifier(there.store, lambda: there.lease, deliver=refuse_the_first, clock=lambda: there.now_s)
+    for _ in range(3):
+        there.end("succeeded", [{"to": "team", "on": "end"}])
+    for _ in range(30):
+        there.notifier.round()
+        there.now_s += 2
+    assert told == [2, 3]

@@ -176,3 +176,30 @@ def test_a_program_that_prints_without_end_fills_no_memory(run):
     assert end.cause == "succeeded"
     assert log
     assert child.LONGEST_RESULT < 10**6
+
+
+INNER = """
+from zsbir.base import cli, errors
+
+def fails(argv):
+    raise errors.{error}("{told}")
+
+cli.main(fails, [])
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"), [("Declined", "user_error"), ("Unreachable", "user_error"), ("DiskFull", "user_error")]
+)
+def test_what_a_command_reports_that_a_program_has_handled_is_not_the_end_of_the_program(run, error, cause):
+    code = INNER.format(error=error, told="refused: not better")
+    script = 'python -c "$1" || python -c "$1" || echo "the old one stays"; exit 3'
+    end, log = run("sh", "-c", script, "sh", code)
+    assert "the old one stays" in log
+    assert (end.cause, end.message.partition(":")[0]) == (cause, "exit code 3")
+
+
+@pytest.mark.parametrize(("error", "cause"), [("Declined", "succeeded"), ("Unreachable", "unreachable"), ("Busy", "busy")])
+def test_a_program_that_is_a_command_of_this_project_ends_as_one(run, error, cause):
+    end, _ = run(*python(INNER.format(error=error, told="no")))
+    assert end.cause == cause

@@ -255,3 +255,10 @@ def test_a_job_holds_what_its_largest_step_takes(kind, config, needs):
 )
 def test_who_takes_a_jobs_resources_its_own_process_or_what_it_drives(kind, config, alone):
     assert computes_in_one_process(kind, config) == alone
+
+
+def test_a_promotion_gets_each_number_also_zero():
+    values = {"report": "/r", "index": "/i", "max_loss": 0.0, "seed_spread": 0, "min_recall": 0.0, "margin": 0.01}
+    argv = Step("promote", {**values, "force": False, "reason": ""}).argv({}, ROOT)
+    assert {"--max-loss=0.0", "--seed-spread=0", "--min-recall=0.0", "--margin=0.01", "--index=/i"} <= set(argv)
+    assert not [word for word in argv if word.startswith(("--force", "--no-force", "--reason"))]

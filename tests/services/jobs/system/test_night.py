@@ -45,6 +45,9 @@ CLASSES = ("cat", "cow", "dog", "hen", "owl", "pig")
 WEIGHTS = "resnet18-f37072fd.pth"
 """The name under which torchvision keeps ImageNet's weights of a ResNet18."""
 
+DISK_MB = 2000
+"""Size of the small disk: three trainings of a ResNet18 need 800 of them, and those that are tried again as much on top."""
+
 NEVER = "import sys; print('nobody answers'); sys.exit(75)"
 """A program that asks to be tried again, each time."""
 
@@ -121,7 +124,7 @@ def night(request, dataset, knowledge, pipeline_root, moto, tmp_path) -> Iterato
     times: Times = request.param
     with ExitStack() as stack:
         try:
-            disk = stack.enter_context(small_disk(tmp_path / "disk", 700))
+            disk = stack.enter_context(small_disk(tmp_path / "disk", DISK_MB))
         except PermissionError as reason:
             pytest.skip(str(reason))
         pictures = stack.enter_context(FaultProxy(moto))
