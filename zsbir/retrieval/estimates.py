@@ -19,8 +19,8 @@ a = |v| U + ROUNDING and b = |t p|.
 products in float32 in any order, fused or not, is off by at most g |x| |w'|, with g = d 2^-24 / (1 - d 2^-24) <= 1.004 d 2^-24
 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), and by d 2^-126 for what underflows, which is below 2^-49 |x|
 because |x| >= 2^-60. |w' - w| <= 2^-24 U. Scaling by i, which is 2^-23 off at most, and rounding the result add less than 2^-21.
-And x / |x| differs from u by at most sqrt(d) 2^-27 + 2^-40. So a = 1.01 d 2^-24 + sqrt(d) 2^-26 + ROUNDING, b = 1, e = 0. Nothing is
-said of rows of extreme length: y = 0 and e = UNKNOWN. A row of zeros has y = 0, which is its score.
+And x / |x| differs from u by at most sqrt(d) 2^-27 + 2^-40. So a = 1.01 d 2^-24 + sqrt(d) 2^-26 + ROUNDING, b = 1 and e = 0.
+Nothing is said of rows of extreme length: y = 0 and e = UNKNOWN. A row of zeros has y = 0, which is its score.
 
 ROUNDING, 2^-19, also covers what computing the bounds themselves in float64 leaves out, a few times 2^-53 of numbers below 8.
 """
