@@ -5,7 +5,6 @@ Letters: n vectors, d dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from jaxtyping import Bool, Float32, Float64, Int8, Int32, Int64, UInt64
 
 from zsbir.retrieval.exact import GRID_BITS, NORMALISE_ROWS, on_grid
 from zsbir.retrieval.rows import Rows
+from zsbir.retrieval.threads import Threads
 
 LARGEST = 127
 """Largest code. -128 is not used, so that a code and its negative are alike."""
@@ -61,8 +61,8 @@ class Prepared(NamedTuple):
     """For each row the first row with the same unit vector, itself included; None where all rows differ."""
 
 
-def prepare(rows: Rows, run: Callable[[Callable[[int], None], range], None], *, with_codes: bool) -> Prepared:
-    """Read a gallery once, block by block. `run` calls a function for each number of a range, in any order, on any threads.
+def prepare(rows: Rows, threads: Threads, *, with_codes: bool) -> Prepared:
+    """Read a gallery once, block by block.
 
     Beyond what it returns it takes 8 bytes a row, and a block for each thread. Raises InputError for NaN or infinity.
     """
@@ -84,7 +84,7 @@ def prepare(rows: Rows, run: Callable[[Callable[[int], None], range], None], *, 
                 whole[here] = part
         marks[here] = _marks(grid, factors)
 
-    run(block, range(0, count, NORMALISE_ROWS))
+    threads.run(block, range(0, count, NORMALISE_ROWS))
     return Prepared(inverse, codes, _twins(rows, marks))
 
 

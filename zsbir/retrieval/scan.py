@@ -14,20 +14,19 @@ instead: this is the float product over the gallery. Whichever way is taken, the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count as counting
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
-from zsbir.base.cores import usable_cores
 from zsbir.base.errors import InputError
 from zsbir.retrieval import exact, int8
 from zsbir.retrieval.codes import prepare
 from zsbir.retrieval.estimates import Asked, ByCodes, ByFloats, Estimate
 from zsbir.retrieval.leaders import Leaders
+from zsbir.retrieval.ranking import Ranking, repeated
 from zsbir.retrieval.rows import Rows
+from zsbir.retrieval.threads import Threads
 
 MANY_LEFT = 8
 """Where more than one row in so many may be among the best, to gather them costs as much as to read all."""
@@ -56,12 +55,6 @@ SMALL = 1 << 23
 CLOSER_PAIRS = 4096
 """Pairs of a query and a row that one thread estimates from floats at a time."""
 
-EXACT_PAIRS = 512
-"""Pairs of a query and a row that one thread scores exactly at a time."""
-
-RANKED_PAIRS = 1 << 18
-"""Queries are ranked together while they have no more pairs than this, so that memory stays bounded."""
-
 
 class Scan:
     """Float vectors prepared for exact search: an int8 copy in memory with its error bounds; the vectors may be mapped from disk.
@@ -87,11 +80,10 @@ class Scan:
         if alive is not None and alive.shape != (len(self._rows),):
             raise InputError(f"alive: expected {len(self._rows)} values, one for each row, got shape {alive.shape}")
         self._alive = None if alive is None else alive.copy()
-        self._threads = threads or usable_cores()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="scan")
+        self._threads = Threads(threads)
         bounded = self._rows.dimensions <= int8.MOST_DIMENSIONS
-        prepared = prepare(self._rows, self._run, with_codes=codes and bounded and int8.library() is not None)
-        self._twins = prepared.twins
+        prepared = prepare(self._rows, self._threads, with_codes=codes and bounded and int8.library() is not None)
+        self._ranking = Ranking(self._rows, prepared.twins, self._threads)
         self._by_codes = ByCodes(prepared.codes) if prepared.codes else None
         self._by_floats = ByFloats(self._rows, prepared.inverse) if bounded else None
         self.memory_bytes = sum(
@@ -124,10 +116,8 @@ class Scan:
         found, scores = np.empty((len(grid), k), np.int64), np.empty((len(grid), k), np.float32)
         for start in range(0, len(grid) if k else 0, GROUP):
             group = grid[start : start + GROUP]
-            left = self._left(group, k, wanted, living)
-            for few in _few(left):
-                here = slice(start + few.start, start + few.stop)
-                found[here], scores[here] = self._best(group[few], left[few], k)
+            here = slice(start, start + GROUP)
+            found[here], scores[here] = self._ranking.best(group, self._left(group, k, wanted, living), k)
         return found, scores
 
     def _wanted(self, among: Bool[np.ndarray, "n"] | None) -> Bool[np.ndarray, "n"] | None:
@@ -171,7 +161,7 @@ class Scan:
         # The first block alone: with what it excludes, all others have little to offer.
         block(0)
         alone = (estimate.own_threads and len(grid) > 1) or len(self._rows) * self._rows.dimensions * len(grid) <= SMALL
-        self._run(block, range(1, len(blocks)), alone=alone)
+        self._threads.run(block, range(1, len(blocks)), alone=alone)
         return leaders
 
     def _closer(
@@ -181,7 +171,7 @@ class Scan:
         assert self._by_floats is not None
         estimate, asked = self._by_floats, self._by_floats.ask(grid)
         rows = np.concatenate([np.empty(0, np.int64) if some is None else some for some in left])
-        queries = _repeated([rows[:0] if some is None else some for some in left])
+        queries = repeated([rows[:0] if some is None else some for some in left])
         leaders = Leaders(len(left), k, len(self._rows))
 
         def block(start: int) -> None:
@@ -189,49 +179,8 @@ class Scan:
             values, errors = estimate.pairs(rows[here], queries[here], asked)
             leaders.offer(queries[here], rows[here], values.astype(np.float64), asked.a[queries[here]] + errors)
 
-        self._run(block, range(0, len(rows), CLOSER_PAIRS))
+        self._threads.run(block, range(0, len(rows), CLOSER_PAIRS))
         return [None if some is None else closer for some, closer in zip(left, leaders.rows(), strict=True)]
-
-    def _best(
-        self, grid: Int32[np.ndarray, "q d"], left: list[Int64[np.ndarray, "_"]], k: int
-    ) -> tuple[Int64[np.ndarray, "q k"], Float32[np.ndarray, "q k"]]:
-        """Rank for each query its rows, given in gallery order, by their exact scores."""
-        rows, queries = np.concatenate(left), _repeated(left)
-        places: slice | Int64[np.ndarray, "p"] = slice(None)
-        if self._twins is not None:  # one score for all rows that are the same vector
-            pairs, places = np.unique(queries * len(self._rows) + self._twins[rows], return_inverse=True)
-            queries, rows = np.divmod(pairs, len(self._rows))
-        scores = np.empty(len(rows), np.float32)
-
-        def block(start: int) -> None:
-            here = slice(start, start + EXACT_PAIRS)
-            photos = exact.on_grid(self._rows.take(rows[here]), name="gallery")
-            scores[here] = exact.pair_scores(grid[queries[here]], photos)
-
-        self._run(block, range(0, len(rows), EXACT_PAIRS))
-        found, best = np.empty((len(grid), k), np.int64), np.empty((len(grid), k), np.float32)
-        ends = np.cumsum([len(some) for some in left])
-        for number, (some, own) in enumerate(zip(left, np.split(scores[places], ends[:-1]), strict=True)):
-            order = np.argsort(-own, kind="stable")[:k]
-            found[number], best[number] = some[order], own[order]
-        return found, best
-
-    def _run(self, work: Callable[[int], None], numbers: range, *, alone: bool = False) -> None:
-        """Call a function for each number, on all threads, or on this one alone."""
-        if alone or self._threads == 1 or len(numbers) < 2:
-            for number in numbers:
-                work(number)
-            return
-        turn = counting()
-
-        def take_turns() -> None:
-            while (place := next(turn)) < len(numbers):
-                work(numbers[place])
-
-        futures = [self._pool.submit(take_turns) for _ in range(min(self._threads, len(numbers)) - 1)]
-        take_turns()
-        for future in futures:
-            future.result()
 
 
 def _blocks(rows: int, most: int) -> Iterator[tuple[int, int]]:
@@ -241,22 +190,6 @@ def _blocks(rows: int, most: int) -> Iterator[tuple[int, int]]:
         stop = min(rows, start + min(size, most, BLOCK_ROWS))
         yield start, stop
         start, size = stop, 4 * size
-
-
-def _repeated(left: list[Int64[np.ndarray, "_"]]) -> Int64[np.ndarray, "p"]:
-    """Return for each row of each query the number of the query."""
-    return np.repeat(np.arange(len(left)), [len(rows) for rows in left])
-
-
-def _few(left: list[Int64[np.ndarray, "_"]]) -> Iterator[slice]:
-    """Yield runs of queries that have no more than RANKED_PAIRS rows together, or are one query."""
-    start, rows = 0, 0
-    for stop, more in enumerate(map(len, left)):
-        if stop > start and rows + more > RANKED_PAIRS:
-            yield slice(start, stop)
-            start, rows = stop, 0
-        rows += more
-    yield slice(start, len(left))
 
 
 def _offer(estimate: Estimate, asked: Asked, leaders: Leaders, block: slice, wanted: Bool[np.ndarray, "n"] | None) -> None:
