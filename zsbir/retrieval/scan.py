@@ -215,11 +215,10 @@ def _offer(estimate: Estimate, asked: Asked, leaders: Leaders, block: slice, wan
     hits = values >= _enough(floors, asked, float(errors.max()))
     if mask is not None:
         hits &= mask[:, None]
-    pairs = np.flatnonzero(hits)
-    if not len(pairs):
+    places, queries = np.divmod(hits.ravel().nonzero()[0], len(floors))
+    if not len(places):
         return
-    places, queries = np.divmod(pairs, len(floors))
-    middle = asked.t[queries] * values.ravel()[pairs]
+    middle = asked.t[queries] * values[places, queries]
     error = asked.a[queries] + asked.b[queries] * errors[places]
     rows = places + block.start if isinstance(where, slice) else where[places]
     leaders.offer(queries, rows, middle, error)
