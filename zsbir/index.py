@@ -78,6 +78,11 @@ def compact_index(index_uri: str, settings: Settings) -> Artifact:
     return compact(open_base(Artifact(index_uri, "index")), settings)
 
 
+def perform(make: Callable[..., Artifact], *inputs: object) -> str:
+    """Carry out a parsed command line. Return the address of the index made."""
+    return make(*inputs).uri
+
+
 def _parse(argv: Sequence[str]) -> str:
     command = GROWTH.get(argv[0] if argv else "")
     return command(argv[1:]) if command else _parse_build(argv)
@@ -94,7 +99,7 @@ def _parse_build(argv: Sequence[str]) -> str:
     from zsbir.edge.model_address import artifact_address
 
     where = Settings.of(settings)
-    return build_index(artifact_address(parsed.run, "run", where.root), IndexConfig.of(config), where).uri
+    return perform(build_index, artifact_address(parsed.run, "run", where.root), IndexConfig.of(config), where)
 
 
 def _growth_parser(command: str, card: str) -> cli.Parser:
@@ -133,7 +138,7 @@ def _grown(make: Callable[[str, str, GrowthConfig, Settings], Artifact], parser:
     parsed, values = parser.values(argv)
     config, settings = cli.split_fields(values, GrowthConfig, Settings)
     uri, where = _located(parsed.index, settings)
-    return make(uri, parsed.folder, GrowthConfig.of(config), where).uri
+    return perform(make, uri, parsed.folder, GrowthConfig.of(config), where)
 
 
 def _parse_delete(argv: Sequence[str]) -> str:
@@ -147,7 +152,7 @@ def _parse_delete(argv: Sequence[str]) -> str:
     )
     parsed, values = parser.values(argv)
     uri, where = _located(parsed.index, values)
-    return delete_photos(uri, [*parsed.path, *_lines_of(parsed.paths_file)], where).uri
+    return perform(delete_photos, uri, [*parsed.path, *_lines_of(parsed.paths_file)], where)
 
 
 def _lines_of(file: str) -> list[str]:
@@ -172,7 +177,7 @@ def _parse_compact(argv: Sequence[str]) -> str:
     )
     parsed, values = parser.values(argv)
     uri, where = _located(parsed.index, values)
-    return compact_index(uri, where).uri
+    return perform(compact_index, uri, where)
 
 
 GROWTH: Mapping[str, Callable[[Sequence[str]], str]] = {
