@@ -50,13 +50,13 @@ class Searcher:
     """An opened index. `search` may be called from several threads."""
 
     def __init__(self, index_uri: str):
-        from zsbir.data.index_files import IndexFiles
+        from zsbir.data.index_files import ENCODER, IndexFiles, index_file
         from zsbir.model.encoder import Encoder
 
         self.index = Artifact(index_uri, "index")
-        self.encoder = Encoder.load(self.index.verified("encoder.safetensors")).eval()
+        self.encoder = Encoder.load(index_file(self.index, ENCODER)).eval()
         self._files = IndexFiles(self.index, self.encoder.embedding_dim)
-        self.vectors = self._files.vectors
+        self.vectors, self._rows = self._files.living()
         self._precision = _precision(self.index)
 
     def search(self, image: Image.Image, k: int) -> list[Hit]:
@@ -75,10 +75,11 @@ class Searcher:
             query = self.encoder(pixels)[0].float().numpy()
         check_finite(query, "the encoder")
         found, scores = exact_search(query, self.vectors, k)
+        rows = self._rows[found[0]].tolist()
         paths, names = self._files.paths, self._files.class_names
         return [
             Hit(rank, float(score), row, names[row].as_py(), paths[row].as_py())
-            for rank, (row, score) in enumerate(zip(found[0].tolist(), scores[0], strict=True), start=1)
+            for rank, (row, score) in enumerate(zip(rows, scores[0], strict=True), start=1)
         ]
 
     def thumbnail(self, item_id: int) -> bytes:

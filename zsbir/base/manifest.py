@@ -134,9 +134,18 @@ class Manifest(Config):
         return self.stored_as.get(name, name)
 
     def reference(self, role: str) -> Reference | None:
-        """Return what the artifact was made from in this role; None where the manifest names nothing."""
-        value = self.inputs.get(role)
-        return next((found for found in _references(role, value) if found.role == role), None)
+        """Return what the artifact was made from in this role ("run", "segments.0"); None where the manifest names nothing."""
+        return next((found for found in references(self) if found.role == role), None)
+
+
+def is_part(role: str) -> bool:
+    """Return whether an input in this role is a part of the artifact, without which it cannot be read: a segment of an index."""
+    return role.partition(".")[0] == "segments"
+
+
+def parts(manifest: Manifest) -> list[Reference]:
+    """Return the inputs that are parts of the artifact: the segments of a grown index before its own, oldest first."""
+    return [found for found in references(manifest) if is_part(found.role)]
 
 
 def references(manifest: Manifest) -> list[Reference]:
