@@ -37,7 +37,7 @@ MANY_WANTED = 8
 GROUP = 64
 """Queries estimated together; the codes are read from memory once for all of them."""
 
-FIRST_ROWS = 1 << 10
+FIRST_ROWS = 1 << 8
 """Rows of the first block. The best of them exclude most of what follows."""
 
 BLOCK_ROWS = 1 << 14
