@@ -146,10 +146,13 @@ class ByFloats(Estimate):
     def pairs(
         self, rows: Int64[np.ndarray, "p"], queries: Int64[np.ndarray, "p"], asked: Asked
     ) -> tuple[Float32[np.ndarray, "p"], Float32[np.ndarray, "p"]]:
-        """Return y and e for pairs of a row and a query: t and b are 1."""
-        inverse = self._inverse[rows]
+        """Return y and e for pairs of a row and a query, those of one query side by side: t and b are 1."""
+        inverse, vectors = self._inverse[rows], self._rows.take(rows)
+        result = np.empty(len(rows), np.float32)
+        ends = [*((np.diff(queries) != 0).nonzero()[0] + 1).tolist(), len(rows)]
         with np.errstate(over="ignore", invalid="ignore"):
-            result: np.ndarray = np.vecdot(self._rows.take(rows), asked.vectors[queries])
+            for start, end in zip([0, *ends], ends, strict=False):
+                np.vecdot(vectors[start:end], asked.vectors[queries[start]], out=result[start:end])
             result *= inverse
         extreme = inverse == OTHER_LENGTH
         result[extreme] = 0

@@ -37,8 +37,8 @@ MANY_WANTED = 8
 GROUP = 64
 """Queries estimated together; the codes are read from memory once for all of them."""
 
-FIRST_ROWS = 512
-"""Rows of the first block. The best of them exclude most of what follows, and each block is four times the one before."""
+FIRST_ROWS = 1 << 8
+"""Rows of the first block. The best of them exclude most of what follows."""
 
 BLOCK_ROWS = 1 << 14
 """Rows of a block at most."""
@@ -192,11 +192,11 @@ class Scan:
 
 def _blocks(rows: int, most: int) -> Iterator[tuple[int, int]]:
     """Yield the first row of each block, of at most `most` rows, and the row behind its last one."""
-    start, size = 0, FIRST_ROWS
+    start, size, most = 0, FIRST_ROWS, min(most, BLOCK_ROWS)
     while start < rows:
-        stop = min(rows, start + min(size, most, BLOCK_ROWS))
+        stop = min(rows, start + min(size, most))
         yield start, stop
-        start, size = stop, 4 * size
+        start, size = stop, most
 
 
 def _offer(estimate: Estimate, asked: Asked, leaders: Leaders, block: slice, wanted: Bool[np.ndarray, "n"] | None) -> None:
