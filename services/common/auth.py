@@ -9,9 +9,10 @@ from typing import Literal, Protocol, get_args
 from services.common.errors import Forbidden
 from zsbir.base.errors import InputError
 
-Role = Literal["viewer", "submitter", "operator"]
+Role = Literal["searcher", "viewer", "submitter", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)
-"""A viewer sees everything; a submitter also submits jobs and cancels their own; an operator may do everything."""
+"""A searcher searches, and sees no jobs. A viewer also sees everything; a submitter also submits jobs and cancels their own; an
+operator may do everything."""
 
 
 @dataclass(frozen=True)

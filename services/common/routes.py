@@ -2,6 +2,7 @@
 
 # Without `from __future__ import annotations`: FastAPI reads the annotations of AtLeast.__call__, and could not resolve texts.
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ class AtLeast:
         return user
 
 
+Searcher = Annotated[User, Depends(AtLeast("searcher"))]
 Viewer = Annotated[User, Depends(AtLeast("viewer"))]
 Submitter = Annotated[User, Depends(AtLeast("submitter"))]
 Operator = Annotated[User, Depends(AtLeast("operator"))]
@@ -51,9 +53,18 @@ class GuardedRoute(APIRoute):
         async def guarded(request: Request) -> Response:
             for role in roles:
                 request.state.user = await _authenticate(request, role)
-            return await handle(LimitedRequest(request.scope, request.receive))
+            async with self.admitted(request):
+                return await handle(self.limited(request))
 
         return guarded
+
+    def admitted(self, request: Request) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - for services with limits of their own
+        """Return what surrounds the reading and answering of a request whose user is known. It may raise to refuse it."""
+        return nullcontext()
+
+    def limited(self, request: Request) -> LimitedRequest:
+        """Return the request with the limits on its body."""
+        return LimitedRequest(request.scope, request.receive)
 
 
 def session_cookie(request: Request) -> str:

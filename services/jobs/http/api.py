@@ -20,6 +20,7 @@ from services.common.auth import is_loopback
 from services.common.guard import RequestGuard
 from services.common.pages import html_page, load_pages, static_file
 from services.common.routes import GuardedRoute, Operator, Submitter, Viewer
+from services.common.users import LocalUser
 from services.jobs.http import models
 from services.jobs.http.access import ACCESS
 from services.jobs.http.metrics import DispatcherMonitor, Metrics
@@ -28,7 +29,7 @@ from services.jobs.http.patience import HealthProbe
 from services.jobs.http.permissions import Permissions
 from services.jobs.http.requests import LARGEST_ID, Filter, Selection, Submission
 from services.jobs.http.service import JobService
-from services.jobs.http.state import ApiSettings, App, AppState, LocalUser, TokenUsers
+from services.jobs.http.state import ApiSettings, App, AppState, TokenUsers
 from services.jobs.http.views import ArrayView, Cancellations, JobView
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import KeyTaken, open_store

@@ -53,18 +53,6 @@ def _user(token: Token | None, *, by_token: bool = False) -> User | None:
     return User(token.name, token.role, tuple(token.projects or ()), by_token) if token else None
 
 
-class LocalUser:
-    """The one user of a service without tokens, who may do everything: a services.common.auth.UserSource."""
-
-    def user_of(self, token: str | None) -> User:  # noqa: ARG002 - the protocol's argument
-        """Return that user, whatever the token."""
-        return User("local", "operator")
-
-    def user_of_session(self, secret: str) -> User:  # noqa: ARG002 - the protocol's argument
-        """Return that user, whatever the session."""
-        return User("local", "operator")
-
-
 @dataclass(frozen=True)
 class AppState:
     """The parts of one application. Routes ask `service`; `store` is there for whoever must close it or look behind the service."""

@@ -1,0 +1,32 @@
+"""Serve a search: a page to draw on, and an API that takes strokes or images and answers with photos.
+
+python -m services.search --model champion            the champion and its index, switched when another one is promoted
+python -m services.search --index URI                 one index, as zsbir.index prints it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.search.settings import SearchSettings
+from zsbir.base import cli, events
+from zsbir.base.errors import InputError
+
+
+def _parse(argv: Sequence[str]) -> None:
+    parser = cli.Parser("services.search", __doc__ or "")
+    parser.add_fields(SearchSettings, title="service")
+    _, values = parser.values(argv)
+    settings = SearchSettings.of(values)
+    if bool(settings.model) == bool(settings.index):
+        raise InputError("name one thing to serve: --model champion, or --index URI")
+    from services.common.server import serve
+    from services.search.start import open_app
+
+    app, port = open_app(settings)
+    events.say(f"the search service listens at http://{settings.host}:{port}")
+    serve(app, settings.host, port)
+
+
+if __name__ == "__main__":
+    cli.main(_parse)

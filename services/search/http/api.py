@@ -1,0 +1,181 @@
+"""The search service over HTTP: `create_app(settings, catalogue)`. Who may search is checked before a request's body is read.
+
+Every answer that is not a success is {"error": "one line"}. Browsers and programs use the same API; the page is plain files, served
+without a token, that ask for one when the API does.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
+from fastapi import Path as InPath
+from fastapi.responses import PlainTextResponse
+
+import zsbir
+from services.common.answers import add_error_handlers, error_responses
+from services.common.auth import UserSource, is_loopback
+from services.common.guard import RequestGuard
+from services.common.pages import html_page, load_pages, static_file
+from services.common.routes import Searcher, session_cookie
+from services.search.http import models, requests
+from services.search.http.admission import Admission, ImageRequest, SearchRoute, search
+from services.search.http.drawings import drawn
+from services.search.http.metrics import Metrics
+from services.search.http.searches import Wanted, search_image, search_photo, uploaded
+from services.search.http.state import ApiSettings, App, AppState
+from services.search.serving.batches import Batcher
+from services.search.serving.catalogue import Catalogue
+from zsbir.base.errors import InputError
+from zsbir.data.images import BadImage
+
+PAGES = Path(__file__).parent.parent / "pages"
+
+ERROR_STATUSES = {BadImage: 422}
+
+
+def create_app(settings: ApiSettings, catalogue: Catalogue, users: UserSource) -> FastAPI:
+    """Return the application. InputError for settings that would let everybody in from elsewhere."""
+    if settings.auth == "off" and not is_loopback(settings.host):
+        raise InputError(f"without tokens the service listens on a loopback address only, not on {settings.host!r}; use tokens")
+    batcher, admission = Batcher(), Admission()
+    metrics = Metrics(catalogue, batcher, lambda: admission.under_way)
+    app = FastAPI(
+        title="zsbir search",
+        version=zsbir.__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.state.search = AppState(settings, catalogue, batcher, admission, metrics, load_pages(PAGES))
+    app.state.users = users
+    app.include_router(ROUTES)
+    app.add_middleware(RequestGuard, hosts=(settings.host, *settings.hosts), on_served=metrics.served)
+    add_error_handlers(app, ROUTES.routes, ERROR_STATUSES)
+    return app
+
+
+ROUTES = APIRouter(route_class=SearchRoute)
+Digest = Annotated[str, InPath(pattern="^[0-9a-f]{64}$", description="the digest of an index, as answers name it")]
+PhotoId = Annotated[int, InPath(ge=0, le=requests.LARGEST_ID, description="a photo's number in its index")]
+Count = Annotated[int, Query(ge=1, le=requests.MOST_HITS, description="number of photos to find")]
+Alias = Annotated[str, Query(max_length=64, description="which of the served models; none: the default")]
+MinScore = Annotated[float | None, Query(ge=-1, le=1, description="lowest cosine similarity of a photo that is found")]
+EXAMPLE = {"strokes": [[[10, 90, 50, 10], [90, 90, 10, 90]]], "canvas": {"width": 100, "height": 100}, "k": 5}
+Asked = Annotated[requests.Query, Body(examples=[EXAMPLE])]
+Drawn = Annotated[requests.Drawing, Body(examples=[{"strokes": EXAMPLE["strokes"]}])]
+
+READ = error_responses(401, 403, 422, 503)
+READ_ONE = error_responses(401, 403, 404, 422, 503)
+SEARCH = error_responses(400, 401, 403, 404, 413, 422, 429, 503)
+IMAGE = error_responses(401, 403, 404, 422, 503, of_json=False)
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+UPLOAD = {"requestBody": {"required": True, "content": {"image/*": BINARY}}}
+
+
+@ROUTES.get("/api/me", responses=error_responses(401, 403, 503))
+def me(app: App, user: Searcher, request: Request) -> models.Me:
+    """Return the user who asks, as the service knows them."""
+    has_session = app.settings.auth == "tokens" and session_cookie(request) in request.cookies
+    return models.Me(name=user.name, role=user.role, auth=app.settings.auth, session=has_session, jobs_url=app.settings.jobs_url)
+
+
+@ROUTES.get("/api/models", responses=error_responses(401, 403, 503))
+def served_models(app: App, _user: Searcher) -> models.Models:
+    """Return what is served: models, their indexes and what they hold."""
+    default = app.catalogue.find().alias
+    return models.Models(default=default, models=[models.describe(served) for served in app.catalogue.now])
+
+
+@ROUTES.post("/api/search", responses=SEARCH)
+@search()
+async def search_by_drawing(app: App, _user: Searcher, asked: Asked) -> models.Answer:
+    """Return the photos nearest to a drawing, which the service draws from its strokes."""
+    served = app.catalogue.find(asked.model)
+    wanted = Wanted(asked.k, asked.min_score, asked.filter, asked.options)
+    return await search_image(app, served, partial(drawn, asked.strokes), wanted)
+
+
+@ROUTES.post("/api/search/image", responses=SEARCH, openapi_extra=UPLOAD)
+@search(ImageRequest)
+async def search_by_image(
+    app: App, _user: Searcher, request: Request, k: Count = 24, model: Alias = "", min_score: MinScore = None
+) -> models.Answer:
+    """Return the photos nearest to an image: the body is its file."""
+    served = app.catalogue.find(model)
+    return await search_image(app, served, partial(uploaded, await request.body()), Wanted(k, min_score))
+
+
+@ROUTES.get("/api/neighbours/{digest}/{photo_id}", responses=SEARCH)
+@search()
+async def neighbours(
+    app: App, _user: Searcher, digest: Digest, photo_id: PhotoId, k: Count = 24, min_score: MinScore = None
+) -> models.Answer:
+    """Return the photos nearest to a photo of an index."""
+    return await search_photo(app, app.catalogue.of_digest(digest), photo_id, Wanted(k, min_score))
+
+
+@ROUTES.post(
+    "/api/drawing",
+    response_class=Response,
+    responses=error_responses(400, 401, 403, 404, 413, 422, 429, 503, of_json=False) | {200: {"content": {"image/png": BINARY}}},
+)
+@search()
+async def drawing(app: App, _user: Searcher, asked: Drawn) -> Response:
+    """Return the drawing that the service makes of strokes: what the network sees, before it is reduced to the encoder's size."""
+
+    def png() -> bytes:
+        file = io.BytesIO()
+        drawn(asked.strokes).save(file, "PNG")
+        return file.getvalue()
+
+    return Response(await app.admission.compute(png), media_type="image/png")
+
+
+@ROUTES.get(
+    "/api/thumbnails/{digest}/{photo_id}", response_class=Response, responses=IMAGE | {200: {"content": {"image/jpeg": BINARY}}}
+)
+def thumbnail(app: App, _user: Searcher, digest: Digest, photo_id: PhotoId) -> Response:
+    """Return the thumbnail of a photo."""
+    engine = app.catalogue.of_digest(digest).engine
+    engine.vector(photo_id)
+    headers = {"Cache-Control": "private, max-age=86400, immutable"}
+    return Response(engine.files.thumbnail(photo_id), media_type="image/jpeg", headers=headers)
+
+
+@ROUTES.get("/api/examples", responses=READ_ONE)
+def examples(app: App, _user: Searcher, model: Alias = "") -> models.Examples:
+    """Return sketches to begin with, of the classes of the index's own data set; none for a folder of photos."""
+    app.catalogue.find(model)
+    return models.Examples(examples=[])
+
+
+@ROUTES.get("/healthz", responses=error_responses(503))
+async def health() -> models.Health:
+    """Answer 200 as long as this process answers."""
+    return models.Health()
+
+
+@ROUTES.get("/metrics", response_class=PlainTextResponse, responses=error_responses(401, 403, 503, of_json=False))
+def metrics(app: App, _user: Searcher) -> PlainTextResponse:
+    """Return this process's metrics in the text format of Prometheus."""
+    return PlainTextResponse(app.metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
+
+
+# --- the page
+
+
+@ROUTES.get("/", include_in_schema=False)
+def page(app: App) -> Response:
+    """Return the page; it asks the API for everything in it."""
+    return html_page(app.pages)
+
+
+@ROUTES.get("/static/{name}", include_in_schema=False)
+def static(app: App, name: str) -> Response:
+    """Return a file of the page, as it was when the service started."""
+    return static_file(app.pages, name)

@@ -1,0 +1,15 @@
+"""Strokes as the network sees them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from PIL import Image
+
+from zsbir.data.strokes import parse, render
+
+
+def drawn(strokes: list[Any]) -> Image.Image:
+    """Draw strokes as the encoder's training sketches look. Raises BadImage for anything but strokes within bounds."""
+    return render(parse(json.dumps({"drawing": strokes}).encode()))

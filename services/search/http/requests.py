@@ -1,0 +1,70 @@
+"""What may be asked of the search service."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MOST_HITS = 200
+"""Photos of one answer."""
+
+MOST_QUERIES = 64
+"""Queries of one batch."""
+
+LARGEST_SIDE = 100_000
+"""Pixels of a canvas's side."""
+
+LARGEST_ID = 2**53
+
+Alias = Annotated[str, Field(max_length=64, description="which of the served models; none: the default")]
+Count = Annotated[int, Field(ge=1, le=MOST_HITS, description="number of photos to find")]
+MinScore = Annotated[float | None, Field(ge=-1, le=1, description="lowest cosine similarity of a photo that is found")]
+
+STROKES_SCHEMA = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "array",
+        "minItems": 2,
+        "maxItems": 2,
+        "items": {"type": "array", "minItems": 1, "items": {"type": "number", "minimum": -1e6, "maximum": 1e6}},
+    },
+    "description": "one list for each stroke: the x of all its points, then the y",
+}
+Strokes = Annotated[list[Any], Field(json_schema_extra=STROKES_SCHEMA)]
+"""Checked by `zsbir.data.strokes`, which knows the bounds, not point by point by pydantic."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Canvas(_Body):
+    """The sides of the canvas that the strokes were drawn on, in their unit."""
+
+    width: float = Field(gt=0, le=LARGEST_SIDE)
+    height: float = Field(gt=0, le=LARGEST_SIDE)
+
+
+class Drawing(_Body):
+    """A drawing as strokes."""
+
+    strokes: Strokes
+    canvas: Canvas | None = None
+
+
+class Query(Drawing):
+    """A search by a drawing."""
+
+    k: Count = 24
+    model: Alias = ""
+    min_score: MinScore = None
+    filter: dict[str, Any] = Field({}, description="which photos to search: classes, folder, columns")
+    options: dict[str, Any] = Field({}, description="options of the search; those left out have the index's defaults")
+
+
+class Batch(_Body):
+    """Several searches at a time."""
+
+    queries: list[Query] = Field(min_length=1, max_length=MOST_QUERIES)

@@ -1,0 +1,103 @@
+"""Answering one search: a query prepared, computed with others, and its hits as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from services.search.http import models
+from services.search.http.state import AppState
+from services.search.serving.batches import Query
+from services.search.serving.catalogue import Served
+from zsbir.base.errors import InputError
+from zsbir.data.images import decode, is_blank
+from zsbir.search_run.hits import Hit
+
+MAX_PIXELS = 16_000_000
+"""Pixels of an uploaded image: that of a phone's camera."""
+
+SEARCH_S = 10.0
+"""Seconds after which a query that still waits is not computed any more."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a search, besides the query itself."""
+
+    k: int
+    min_score: float | None = None
+    filter: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] | None = None
+
+
+async def search_image(app: AppState, served: Served, draw: Callable[[], Image.Image], wanted: Wanted) -> models.Answer:
+    """Answer a search by an image. draw: makes the image, in a thread. Raises InputError for an empty one, Busy under load."""
+    began_s = time.perf_counter()
+    among = _among(served, wanted)
+
+    def prepare() -> np.ndarray:
+        image = draw()
+        if is_blank(image):
+            raise InputError("the drawing is empty: all of it has one colour")
+        return served.engine.pixels(image)
+
+    pixels = await app.admission.compute(prepare)
+    return await _answered(app, served, _query(served, wanted, among, pixels=pixels), began_s)
+
+
+async def search_photo(app: AppState, served: Served, row: int, wanted: Wanted) -> models.Answer:
+    """Answer which photos are near to a photo of the index, itself left out."""
+    began_s = time.perf_counter()
+    served.engine.vector(row)  # raises for a photo that is not there
+    wider = Wanted(wanted.k + 1, wanted.min_score, wanted.filter, wanted.options)
+    query = _query(served, wider, _among(served, wanted), row=row)
+    hits = [hit for hit in await _computed(app, query) if hit.item_id != row][: wanted.k]
+    return answer_of(served, hits, began_s)
+
+
+def uploaded(data: bytes) -> Image.Image:
+    """Decode an uploaded image. Raises BadImage for bytes that are none, or too large by their header."""
+    return decode(data, max_pixels=MAX_PIXELS)
+
+
+def _query(served: Served, wanted: Wanted, among: np.ndarray | None, **what: Any) -> Query:
+    return Query(served, wanted.k, among=among, min_score=wanted.min_score, until_s=time.monotonic() + SEARCH_S, **what)
+
+
+async def _computed(app: AppState, query: Query) -> list[Hit]:
+    return await asyncio.wrap_future(app.batcher.submit(query))
+
+
+async def _answered(app: AppState, served: Served, query: Query, began_s: float) -> models.Answer:
+    return answer_of(served, await _computed(app, query), began_s)
+
+
+def _among(served: Served, wanted: Wanted) -> np.ndarray | None:  # noqa: ARG001
+    if wanted.filter:
+        raise InputError("this index cannot be filtered")
+    return None
+
+
+def answer_of(served: Served, hits: Sequence[Hit], began_s: float) -> models.Answer:
+    """Return hits as JSON. began_s: when the search began, by `time.perf_counter`."""
+    found = [
+        models.Hit(
+            id=hit.item_id,
+            rank=rank,
+            score=hit.score,
+            probability=None,
+            class_name=hit.class_name,
+            path=hit.path,
+            thumbnail=f"/api/thumbnails/{served.digest}/{hit.item_id}",
+            original=None,
+        )
+        for rank, hit in enumerate(hits, start=1)
+    ]
+    took_ms = round(1000 * (time.perf_counter() - began_s), 2)
+    return models.Answer(model=served.model, index=served.digest, alias=served.alias, took_ms=took_ms, no_match=None, hits=found)
