@@ -54,7 +54,7 @@ class Engine:
         pixels = torch.from_numpy(np.stack(images))
         # The same precision as for the index: drawing and photos must be embedded in the same way.
         with torch.inference_mode(), autocast(self._precision, torch.device("cpu")):
-            found = self.encoder(pixels)[0].float().numpy()
+            found: np.ndarray = self.encoder(pixels)[0].float().numpy()
         check_finite(found, "the encoder")
         return found
 

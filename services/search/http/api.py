@@ -34,7 +34,7 @@ from zsbir.data.images import BadImage
 
 PAGES = Path(__file__).parent.parent / "pages"
 
-ERROR_STATUSES = {BadImage: 422}
+ERROR_STATUSES: dict[type[Exception], int] = {BadImage: 422}
 
 
 def create_app(settings: ApiSettings, catalogue: Catalogue, users: UserSource) -> FastAPI:
