@@ -68,7 +68,9 @@ def prepare(rows: Rows, run: Callable[[Callable[[int], None], range], None], *, 
     """
     count, width = len(rows), rows.dimensions
     inverse = np.empty(count, np.float32)
-    codes = Codes(np.empty((count, width), np.int8), np.empty(count, np.float32), np.empty(count, np.float32)) if with_codes else None
+    codes = (
+        Codes(np.empty((count, width), np.int8), np.empty(count, np.float32), np.empty(count, np.float32)) if with_codes else None
+    )
     marks = np.empty(count if with_codes else 0, np.uint64)
     factors = np.random.default_rng().integers(1 << 63, size=-(-width // 8) + 1, dtype=np.uint64) * 2 + 1
 

@@ -88,7 +88,9 @@ class Scan:
         self._twins = prepared.twins
         self._by_codes = ByCodes(prepared.codes) if prepared.codes else None
         self._by_floats = ByFloats(self._rows, prepared.inverse) if bounded else None
-        self.memory_bytes = sum(array.nbytes for array in (prepared.inverse, *(prepared.codes or ()), prepared.twins) if array is not None)
+        self.memory_bytes = sum(
+            array.nbytes for array in (prepared.inverse, *(prepared.codes or ()), prepared.twins) if array is not None
+        )
         """Bytes kept in memory beside the vectors themselves."""
 
     def __len__(self) -> int:
@@ -140,7 +142,9 @@ class Scan:
             if estimate and open_ones:
                 leaders = self._leaders(estimate, grid[open_ones], k, most, wanted)
                 for number, rows in zip(open_ones, leaders.rows(), strict=True):
-                    left[number] = rows if rows is None or estimate is self._by_floats else self._closer(grid[number : number + 1], rows, k)
+                    left[number] = (
+                        rows if rows is None or estimate is self._by_floats else self._closer(grid[number : number + 1], rows, k)
+                    )
         every = None
         for number, rows in enumerate(left):
             if rows is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float32
 from PIL import Image
 
 from zsbir.base.artifact import Artifact
@@ -20,7 +20,7 @@ from zsbir.data.index_files import ENCODER, IndexFiles, index_file
 from zsbir.data.items import Filter
 from zsbir.evaluation.embed import check_finite
 from zsbir.model.encoder import Encoder
-from zsbir.retrieval.exact import search as exact_search
+from zsbir.retrieval.scan import Scan
 from zsbir.search_run.hits import Hit, SearchOptions
 from zsbir.training.config import PRECISIONS, Precision
 from zsbir.training.precision import autocast
@@ -39,7 +39,7 @@ class Engine:
         self.index = Artifact(index_uri, "index")
         self.encoder = Encoder.load(index_file(self.index, ENCODER)).eval()
         self.files = IndexFiles(self.index, self.encoder.embedding_dim)
-        self._vectors, self._rows = self.files.living()
+        self._scan = Scan(self.files.parts, alive=self.files.alive, threads=threads)
         self._precision = _precision(self.index)
 
     def embed(self, images: Sequence[Image.Image], options: SearchOptions | None = None) -> Float32[np.ndarray, "q d"]:  # noqa: ARG002
@@ -78,7 +78,7 @@ class Engine:
 
     def find(
         self,
-        queries: Float[np.ndarray, "q d"],
+        queries: Float32[np.ndarray, "q d"],
         k: int,
         *,
         among: Bool[np.ndarray, "n"] | None = None,
@@ -89,7 +89,7 @@ class Engine:
         among: the photos to rank, by row, as `among` returns them. min_score: lowest cosine similarity of a hit. Raises InputError
         for k below 1.
         """
-        rows, scores = self._ranked(queries, k, among)
+        rows, scores = self._scan.search(queries, k, among=among)
         return [self._hits(zip(*pair, strict=True), min_score) for pair in zip(rows.tolist(), scores.tolist(), strict=True)]
 
     def neighbours(self, row: int, k: int, **options: Any) -> list[Hit]:
@@ -100,16 +100,6 @@ class Engine:
         found = self.find(self.vector(row)[None], k + 1, **options)[0]
         others = [hit for hit in found if hit.item_id != row][:k]
         return [Hit(rank, hit.score, hit.item_id, hit.class_name, hit.path) for rank, hit in enumerate(others, start=1)]
-
-    def _ranked(
-        self, queries: Float[np.ndarray, "q d"], k: int, among: Bool[np.ndarray, "n"] | None
-    ) -> tuple[Int64[np.ndarray, "q _"], Float32[np.ndarray, "q _"]]:
-        kept = None if among is None else np.flatnonzero(among[self._rows])
-        if kept is not None and not len(kept):
-            return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-        vectors, rows = (self._vectors, self._rows) if kept is None else (self._vectors[kept], self._rows[kept])
-        found, scores = exact_search(queries, vectors, k)
-        return rows[found], scores
 
     def _hits(self, found: Iterable[tuple[int, float]], min_score: float | None) -> list[Hit]:
         paths, names = self.files.paths, self.files.class_names

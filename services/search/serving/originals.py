@@ -29,7 +29,10 @@ class Originals:
 
     def may_read(self, served: Served, row: int) -> bool:
         """Return whether the gallery of a photo lies where photos may be read."""
-        where = served.engine.files.gallery_of(row).uri
+        try:
+            where = served.engine.files.gallery_of(row).uri
+        except InputError:
+            return False
         key = (served.digest, where)
         if key not in self._known:
             if len(self._known) > 1000:
