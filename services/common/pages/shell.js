@@ -18,9 +18,9 @@ const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(
 /** Opens the page as soon as the service says who the user is.
  *
  * openPage({main, me, poll, say}): fills a page for that user. tokenCommand: the command line that makes a token. upCommand: the one
- * that prints a login link.
+ * that prints a login link. elsewhere(me): [text, address] of pages of other services, for the head of the page.
  */
-export function start({ openPage, tokenCommand, upCommand }) {
+export function start({ openPage, tokenCommand, upCommand, elsewhere = () => [] }) {
   let polling = null;
 
   /** Pages poll through this, so that a page that is left asks no more. */
@@ -69,7 +69,10 @@ export function start({ openPage, tokenCommand, upCommand }) {
       if (me.session) await endSession();
       location.assign("/");
     };
-    for (const link of document.querySelectorAll("nav a")) {
+    const others = elsewhere(me).filter(([, address]) => /^https?:\/\//.test(address ?? ""));
+    for (const link of document.querySelectorAll("nav .elsewhere")) link.remove();
+    document.querySelector("nav").append(...others.map(([text, href]) => h("a", { href, class: "elsewhere" }, text)));
+    for (const link of document.querySelectorAll("nav a:not(.elsewhere)")) {
       if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
     }
     const page = h("div"); // a new one each time, so that the listeners of an old one go with it

@@ -44,7 +44,7 @@ class Wanted:
 
 
 def wanted_of(asked: requests.Asked) -> Wanted:
-    """Return what the parameters of an address ask. HTTPException 400, or InputError, where a filter or options are no JSON object."""
+    """Return what the parameters of an address ask. InputError, or HTTPException 400, where a part is no JSON object."""
     return Wanted(asked.k, asked.min_score, json_object(asked.filter, "filter"), json_object(asked.options, "options"))
 
 

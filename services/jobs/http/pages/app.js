@@ -17,4 +17,5 @@ start({
   openPage,
   tokenCommand: "python -m services.jobs tokens make NAME --role submitter",
   upCommand: "python -m services.jobs up",
+  elsewhere: (me) => [["Search", me.search_url]],
 });
