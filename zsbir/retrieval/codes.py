@@ -58,7 +58,7 @@ class Prepared(NamedTuple):
     codes: Codes | None
     """None where int8 products are not to be had."""
     twins: Int64[np.ndarray, "n"] | None
-    """For each row the first row with the same unit vector, itself included. None where all rows differ, or without codes."""
+    """For each row the first row with the same unit vector, itself included; None where all rows differ."""
 
 
 def prepare(rows: Rows, run: Callable[[Callable[[int], None], range], None], *, with_codes: bool) -> Prepared:
@@ -68,11 +68,17 @@ def prepare(rows: Rows, run: Callable[[Callable[[int], None], range], None], *, 
     """
     count, width = len(rows), rows.dimensions
     inverse = np.empty(count, np.float32)
+<<<<<<< HEAD
     codes = (
         Codes(np.empty((count, width), np.int8), np.empty(count, np.float32), np.empty(count, np.float32)) if with_codes else None
     )
     marks = np.empty(count if with_codes else 0, np.uint64)
     factors = np.random.default_rng().integers(1 << 63, size=-(-width // 8) + 1, dtype=np.uint64) * 2 + 1
+=======
+    codes = Codes(np.empty((count, width), np.int8), np.empty(count, np.float32), np.empty(count, np.float32)) if with_codes else None
+    marks = np.empty(count, np.uint64)
+    factors = np.random.default_rng().integers(1 << 63, size=-(-width // 2), dtype=np.uint64) * 2 + 1
+>>>>>>> h15-scan
 
     def block(start: int) -> None:
         some = rows.between(start, min(start + NORMALISE_ROWS, count))
@@ -82,10 +88,10 @@ def prepare(rows: Rows, run: Callable[[Callable[[int], None], range], None], *, 
         if codes:
             for whole, part in zip(codes, encode(grid), strict=True):
                 whole[here] = part
-            marks[here] = _marks(codes.values[here], codes.scale[here], factors)
+        marks[here] = _marks(grid, factors)
 
     run(block, range(0, count, NORMALISE_ROWS))
-    return Prepared(inverse, codes, _twins(rows, marks) if with_codes else None)
+    return Prepared(inverse, codes, _twins(rows, marks))
 
 
 def _inverse_lengths(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n"]:
@@ -97,22 +103,20 @@ def _inverse_lengths(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n
     return inverse
 
 
-def _marks(
-    values: Int8[np.ndarray, "n d"], scale: Float32[np.ndarray, "n"], factors: UInt64[np.ndarray, "w"]
-) -> UInt64[np.ndarray, "n"]:
-    """Return a number for each row that equal rows share, and others with a chance of about 2^-60."""
-    padded = np.zeros((len(values), 8 * (len(factors) - 1)), np.int8)
-    padded[:, : values.shape[1]] = values
-    words = padded.view(np.uint64)
-    mixed = words ^ words >> np.uint64(29)
-    marks: np.ndarray = (mixed * factors[1:]).sum(axis=1, dtype=np.uint64) + scale.view(np.uint32) * factors[0]
+def _marks(grid: Int32[np.ndarray, "n d"], factors: UInt64[np.ndarray, "_"]) -> UInt64[np.ndarray, "n"]:
+    """Return a number for each row that equal rows share, and others almost never do."""
+    even = grid if grid.shape[1] % 2 == 0 else np.pad(grid, ((0, 0), (0, 1)))
+    words = even.view(np.uint64)
+    words = words ^ words >> np.uint64(29)
+    words *= factors
+    marks: np.ndarray = words.sum(axis=1, dtype=np.uint64)
     return marks
 
 
 def _twins(rows: Rows, marks: UInt64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"] | None:
     """Return the first row with the same unit vector for each row, where `marks` lets one suspect any; None where all differ.
 
-    Rows whose marks agree are compared. Some twins may go unnoticed, which costs time and changes no result.
+    Rows whose marks agree are compared. A twin that went unnoticed would cost time and change no result.
     """
     if (np.diff(np.sort(marks)) != 0).all():
         return None

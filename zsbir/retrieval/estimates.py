@@ -1,6 +1,6 @@
 """Fast estimates of exact scores, each with a proof of how wrong it can be.
 
-Letters: n rows, q queries, d dimensions, r rows estimated at a time.
+Letters: n rows, q queries, d dimensions, r rows estimated at a time, p pairs of a row and a query.
 
 **What is estimated.** `exact` scores the vectors on its grid, w for a query and u for a row, whole multiples of 2^-26, and rounds
 w.u to float32. Scaling a vector to length 1 and rounding it moves each number by at most 2^-27 (and a little for float64, 2^-40 in
@@ -138,3 +138,15 @@ class ByFloats:
         """Return 0, and UNKNOWN for rows of extreme length."""
         errors: np.ndarray = (self._inverse[where] == OTHER_LENGTH) * UNKNOWN
         return errors
+
+    def pairs(
+        self, rows: Int64[np.ndarray, "p"], queries: Int64[np.ndarray, "p"], asked: Asked
+    ) -> tuple[Float32[np.ndarray, "p"], Float32[np.ndarray, "p"]]:
+        """Return y and e for pairs of a row and a query: t and b are 1."""
+        inverse = self._inverse[rows]
+        with np.errstate(over="ignore", invalid="ignore"):
+            result: np.ndarray = np.vecdot(self._rows.take(rows), asked.vectors[queries])
+            result *= inverse
+        extreme = inverse == OTHER_LENGTH
+        result[extreme] = 0
+        return result, extreme * UNKNOWN

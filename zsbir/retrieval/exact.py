@@ -83,6 +83,12 @@ def grid_scores(queries: Int32[np.ndarray, "q d"], gallery: Int32[np.ndarray, "g
     return result
 
 
+def pair_scores(queries: Int32[np.ndarray, "n d"], photos: Int32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n"]:
+    """Return the cosine of each query with the photo of the same row, of rows that `on_grid` made: the bits of `grid_scores`."""
+    result: np.ndarray = np.vecdot(queries * 2.0 ** (-2 * GRID_BITS), photos.astype(np.float64)).astype(np.float32)
+    return result
+
+
 def scores(queries: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"]) -> Float32[np.ndarray, "q g"]:
     """Return the cosine similarity of every query with every photo, in [-1, 1]: all q x g at once (`search` bounds its memory).
 

@@ -1,6 +1,9 @@
 """The rows that may be among the k best of a query, by estimates with an error bound.
 
-Letters: q queries, p pairs of a query and a row, r rows of one query, k results, m rows that may be among them.
+k rows have sums of at least L, the k-th largest lower bound. A row whose upper bound is below L - SAME_SCORE has a smaller score than
+each of those k, after rounding too, so it is not among the k best, whatever the order of equal scores.
+
+Letters: q queries, p pairs of a query and a row, k results, m rows that may be among them.
 """
 
 from __future__ import annotations
@@ -8,23 +11,12 @@ from __future__ import annotations
 from threading import Lock
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 
 SAME_SCORE = 2.0**-22
 """Two sums that differ by more have different scores. Scores are sums rounded to float32, below 2 in magnitude, so that neighbours
 among them lie at most 2^-23 apart: rounding moves either sum by half of that, and cannot close a gap of more than 2^-23. The other
 half covers what this file computes in float64."""
-
-
-def possible(middle: Float64[np.ndarray, "r"], error: Float64[np.ndarray, "r"], k: int) -> Bool[np.ndarray, "r"]:
-    """Return which rows of one query can be among its k best (k of them at most r), where each sum lies within `error` of `middle`.
-
-    k rows have sums of at least L, the k-th largest lower bound. A row whose upper bound is below L - SAME_SCORE has a smaller
-    score than each of those k, after rounding too, so it is not among the k best, whatever the order of equal scores.
-    """
-    place = len(middle) - k
-    result: np.ndarray = middle + error >= np.partition(middle - error, place)[place] - SAME_SCORE
-    return result
 
 
 class Leaders:

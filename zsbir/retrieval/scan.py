@@ -26,7 +26,7 @@ from zsbir.base.errors import InputError
 from zsbir.retrieval import exact, int8
 from zsbir.retrieval.codes import prepare
 from zsbir.retrieval.estimates import Asked, ByCodes, ByFloats, Estimate
-from zsbir.retrieval.leaders import Leaders, possible
+from zsbir.retrieval.leaders import Leaders
 from zsbir.retrieval.rows import Rows
 
 MANY_LEFT = 8
@@ -53,8 +53,14 @@ MOST_PAIRS = 1 << 22
 SMALL = 1 << 23
 """Numbers of a gallery up to which one thread is as fast as several: it is done before they have started."""
 
-EXACT_ROWS = 2048
-"""Rows that one thread scores exactly at a time."""
+CLOSER_PAIRS = 4096
+"""Pairs of a query and a row that one thread estimates from floats at a time."""
+
+EXACT_PAIRS = 512
+"""Pairs of a query and a row that one thread scores exactly at a time."""
+
+RANKED_PAIRS = 1 << 18
+"""Queries are ranked together while they have no more pairs than this, so that memory stays bounded."""
 
 
 class Scan:
@@ -88,9 +94,7 @@ class Scan:
         self._twins = prepared.twins
         self._by_codes = ByCodes(prepared.codes) if prepared.codes else None
         self._by_floats = ByFloats(self._rows, prepared.inverse) if bounded else None
-        self.memory_bytes = sum(
-            array.nbytes for array in (prepared.inverse, *(prepared.codes or ()), prepared.twins) if array is not None
-        )
+        self.memory_bytes = sum(array.nbytes for array in (prepared.inverse, *(prepared.codes or ()), prepared.twins) if array is not None)
         """Bytes kept in memory beside the vectors themselves."""
 
     def __len__(self) -> int:
@@ -117,10 +121,11 @@ class Scan:
         k = min(k, living)
         found, scores = np.empty((len(grid), k), np.int64), np.empty((len(grid), k), np.float32)
         for start in range(0, len(grid) if k else 0, GROUP):
-            group = slice(start, start + GROUP)
-            left = self._left(grid[group], k, wanted, living)
-            for number, rows in enumerate(left, start):
-                found[number], scores[number] = self._best(grid[number : number + 1], rows, k)
+            group = grid[start : start + GROUP]
+            left = self._left(group, k, wanted, living)
+            for few in _few(left):
+                here = slice(start + few.start, start + few.stop)
+                found[here], scores[here] = self._best(group[few], left[few], k)
         return found, scores
 
     def _wanted(self, among: Bool[np.ndarray, "n"] | None) -> Bool[np.ndarray, "n"] | None:
@@ -136,22 +141,19 @@ class Scan:
     ) -> list[Int64[np.ndarray, "_"]]:
         """Return for each query the rows that may be among its k best, ascending."""
         left: list[Int64[np.ndarray, "_"] | None] = [None] * len(grid)
-        estimates = () if k * MANY_WANTED > living else (self._by_codes, self._by_floats)
-        for estimate, most in zip(estimates, (living // MANY_LEFT, living), strict=False):
-            open_ones = [number for number, rows in enumerate(left) if rows is None and grid[number].any()]
-            if estimate and open_ones:
-                leaders = self._leaders(estimate, grid[open_ones], k, most, wanted)
-                for number, rows in zip(open_ones, leaders.rows(), strict=True):
-                    left[number] = (
-                        rows if rows is None or estimate is self._by_floats else self._closer(grid[number : number + 1], rows, k)
-                    )
-        every = None
-        for number, rows in enumerate(left):
-            if rows is None:
-                every = _numbers(len(self._rows), wanted) if every is None else every
-                # All scores of a query of zeros are 0: the first in gallery order are the best.
-                left[number] = every if grid[number].any() else every[:k]
-        return [rows for rows in left if rows is not None]
+        some = grid.any(axis=1)
+        if k * MANY_WANTED <= living:
+            for estimate, most in ((self._by_codes, living // MANY_LEFT), (self._by_floats, living)):
+                still = np.flatnonzero([rows is None and any_ for rows, any_ in zip(left, some, strict=True)])
+                if estimate and len(still):
+                    found = self._leaders(estimate, grid[still], k, most, wanted).rows()
+                    if estimate is self._by_codes:
+                        found = self._closer(grid[still], found, k)
+                    for number, rows in zip(still.tolist(), found, strict=True):
+                        left[number] = rows
+        every = _numbers(len(self._rows), wanted) if any(rows is None for rows in left) else np.empty(0, np.int64)
+        # All scores of a query of zeros are 0: the first in gallery order are the best.
+        return [(every if any_ else every[:k]) if rows is None else rows for rows, any_ in zip(left, some, strict=True)]
 
     def _leaders(
         self, estimate: Estimate, grid: Int32[np.ndarray, "q d"], k: int, most: int, wanted: Bool[np.ndarray, "n"] | None
@@ -170,38 +172,47 @@ class Scan:
         self._run(block, range(1, len(blocks)), alone=alone)
         return leaders
 
-    def _closer(self, query: Int32[np.ndarray, "1 d"], rows: Int64[np.ndarray, "m"], k: int) -> Int64[np.ndarray, "m"]:
-        """Return those of the rows that may be among the k best by the estimate from floats."""
-        if len(rows) <= 2 * k or self._by_floats is None:
-            return rows
-        asked = self._by_floats.ask(query)
-        distinct, back = self._distinct(rows)
-        middle = asked.t[0] * self._by_floats.values(distinct, asked)[:, 0].astype(np.float64)
-        error = asked.a[0] + asked.b[0] * self._by_floats.errors(distinct)
-        return rows[possible(middle[back], error[back], k)]
-
-    def _best(
-        self, query: Int32[np.ndarray, "1 d"], rows: Int64[np.ndarray, "m"], k: int
-    ) -> tuple[Int64[np.ndarray, "k"], Float32[np.ndarray, "k"]]:
-        """Rank rows, given in gallery order, by their exact scores."""
-        distinct, back = self._distinct(rows)
-        scores = np.empty(len(distinct), np.float32)
+    def _closer(
+        self, grid: Int32[np.ndarray, "q d"], left: list[Int64[np.ndarray, "_"] | None], k: int
+    ) -> list[Int64[np.ndarray, "_"] | None]:
+        """Return those of each query's rows that may be among its k best by the estimate from floats."""
+        assert self._by_floats is not None
+        estimate, asked = self._by_floats, self._by_floats.ask(grid)
+        rows = np.concatenate([np.empty(0, np.int64) if some is None else some for some in left])
+        queries = _repeated([rows[:0] if some is None else some for some in left])
+        leaders = Leaders(len(left), k, len(self._rows))
 
         def block(start: int) -> None:
-            here = slice(start, start + EXACT_ROWS)
-            scores[here] = exact.grid_scores(query, exact.on_grid(self._rows.take(distinct[here]), name="gallery"))[0]
+            here = slice(start, start + CLOSER_PAIRS)
+            values, errors = estimate.pairs(rows[here], queries[here], asked)
+            leaders.offer(queries[here], rows[here], values.astype(np.float64), asked.a[queries[here]] + errors)
 
-        self._run(block, range(0, len(distinct), EXACT_ROWS))
-        all_scores = scores[back]
-        order = np.argsort(-all_scores, kind="stable")[:k]
-        return rows[order], all_scores[order]
+        self._run(block, range(0, len(rows), CLOSER_PAIRS))
+        return [None if some is None else closer for some, closer in zip(left, leaders.rows(), strict=True)]
 
-    def _distinct(self, rows: Int64[np.ndarray, "m"]) -> tuple[Int64[np.ndarray, "r"], slice | Int64[np.ndarray, "m"]]:
-        """Return rows of which no two are known to be the same vector, and for each of `rows` its place among them."""
-        if self._twins is None:
-            return rows, slice(None)
-        distinct, back = np.unique(self._twins[rows], return_inverse=True)
-        return distinct, back
+    def _best(
+        self, grid: Int32[np.ndarray, "q d"], left: list[Int64[np.ndarray, "_"]], k: int
+    ) -> tuple[Int64[np.ndarray, "q k"], Float32[np.ndarray, "q k"]]:
+        """Rank for each query its rows, given in gallery order, by their exact scores."""
+        rows, queries = np.concatenate(left), _repeated(left)
+        places: slice | Int64[np.ndarray, "p"] = slice(None)
+        if self._twins is not None:  # one score for all rows that are the same vector
+            pairs, places = np.unique(queries * len(self._rows) + self._twins[rows], return_inverse=True)
+            queries, rows = np.divmod(pairs, len(self._rows))
+        scores = np.empty(len(rows), np.float32)
+
+        def block(start: int) -> None:
+            here = slice(start, start + EXACT_PAIRS)
+            photos = exact.on_grid(self._rows.take(rows[here]), name="gallery")
+            scores[here] = exact.pair_scores(grid[queries[here]], photos)
+
+        self._run(block, range(0, len(rows), EXACT_PAIRS))
+        found, best = np.empty((len(grid), k), np.int64), np.empty((len(grid), k), np.float32)
+        ends = np.cumsum([len(some) for some in left])
+        for number, (some, own) in enumerate(zip(left, np.split(scores[places], ends[:-1]), strict=True)):
+            order = np.argsort(-own, kind="stable")[:k]
+            found[number], best[number] = some[order], own[order]
+        return found, best
 
     def _run(self, work: Callable[[int], None], numbers: range, *, alone: bool = False) -> None:
         """Call a function for each number, on all threads, or on this one alone."""
@@ -228,6 +239,22 @@ def _blocks(rows: int, most: int) -> Iterator[tuple[int, int]]:
         stop = min(rows, start + min(size, most, BLOCK_ROWS))
         yield start, stop
         start, size = stop, 4 * size
+
+
+def _repeated(left: list[Int64[np.ndarray, "_"]]) -> Int64[np.ndarray, "p"]:
+    """Return for each row of each query the number of the query."""
+    return np.repeat(np.arange(len(left)), [len(rows) for rows in left])
+
+
+def _few(left: list[Int64[np.ndarray, "_"]]) -> Iterator[slice]:
+    """Yield runs of queries that have no more than RANKED_PAIRS rows together, or are one query."""
+    start, rows = 0, 0
+    for stop, more in enumerate(map(len, left)):
+        if stop > start and rows + more > RANKED_PAIRS:
+            yield slice(start, stop)
+            start, rows = stop, 0
+        rows += more
+    yield slice(start, len(left))
 
 
 def _offer(estimate: Estimate, asked: Asked, leaders: list[Leaders], block: slice, wanted: Bool[np.ndarray, "n"] | None) -> None:
