@@ -41,7 +41,7 @@ class Searcher:
 
         self.engine = Engine(index_uri)
         self.index, self.encoder, self._files = self.engine.index, self.engine.encoder, self.engine.files
-        self.vectors = self._files.vectors
+        self.vectors, _ = self._files.living()
 
     def search(self, image: Image.Image, k: int) -> list[Hit]:
         """Return the k photos nearest to a drawing, best first. Raises InputError for a blank drawing or k below 1."""

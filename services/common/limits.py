@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
@@ -26,7 +26,8 @@ class LimitedRequest(Request):
 
     max_body = MAX_BODY
     """Bytes of a body."""
-    media, form = ("application/json",), "JSON"
+    media: ClassVar[tuple[str, ...]] = ("application/json",)
+    what = "JSON"
     """The types of content that are read, without their parameters, and what they are called. `image/*` is any kind of image."""
 
     async def body(self) -> bytes:
@@ -43,7 +44,7 @@ class LimitedRequest(Request):
 async def _read_body(request: LimitedRequest) -> bytes:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media not in request.media and f"{media.partition('/')[0]}/*" not in request.media:
-        raise HTTPException(400, f"the body must be {request.form}, with the header Content-Type: {request.media[0]}")
+        raise HTTPException(400, f"the body must be {request.what}, with the header Content-Type: {request.media[0]}")
     announced, data = request.headers.get("content-length", ""), bytearray()
     too_large = HTTPException(413, f"the body is larger than {request.max_body} bytes")
     if announced.isdecimal() and int(announced) > request.max_body:
@@ -56,7 +57,7 @@ async def _read_body(request: LimitedRequest) -> bytes:
     except ClientDisconnect:
         raise HTTPException(400, "the connection was closed before the whole body arrived") from None
     if not data:  # FastAPI would take it for a body that was left out
-        raise HTTPException(400, f"the body is not {request.form}: it is empty")
+        raise HTTPException(400, f"the body is not {request.what}: it is empty")
     return bytes(data)
 
 

@@ -1,4 +1,4 @@
-"""The one user of a service without tokens, and the owner of a service that has no store of tokens."""
+"""Where a service knows its users from: the tokens of a job store, one token in a file, or nobody but one local user."""
 
 from __future__ import annotations
 
@@ -8,9 +8,24 @@ from pathlib import Path
 
 from services.common.auth import User
 from services.common.private import private_folder, write_private
+from services.common.tokens import PREFIX, Tokens
 
-TOKEN_PREFIX = "zsbir_"  # noqa: S105 - how every token begins
-"""How every token begins, so that a search finds tokens that were left in a log or a repository."""
+
+class TokenUsers:
+    """The users of the job store's tokens: a services.common.auth.UserSource."""
+
+    def __init__(self, tokens: Tokens):
+        self._tokens = tokens
+
+    def user_of(self, token: str | None) -> User | None:
+        """Return the user whose token this is, or None for one that is unknown or revoked."""
+        found = self._tokens.bearer(token) if token is not None else None
+        return found.user(by_token=True) if found else None
+
+    def user_of_session(self, secret: str) -> User | None:
+        """Return the user for whom a browser's session was opened, or None for one that is unknown or over."""
+        found = self._tokens.session(secret)
+        return found.user() if found else None
 
 
 class LocalUser:
@@ -34,7 +49,7 @@ class OwnerToken:
     def __init__(self, file: Path):
         private_folder(file.parent)
         if not file.exists() or not file.read_text("utf-8").strip():
-            write_private(file, TOKEN_PREFIX + secrets.token_urlsafe(32))
+            write_private(file, PREFIX + secrets.token_urlsafe(32))
         self._text = file.read_text("utf-8").strip().encode()
 
     def user_of(self, token: str | None) -> User | None:

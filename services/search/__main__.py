@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from services.common.credentials import refuse_secrets
 from services.search.settings import SearchSettings
 from zsbir.base import cli, events
 from zsbir.base.errors import InputError
@@ -17,13 +18,15 @@ def _parse(argv: Sequence[str]) -> None:
     parser = cli.Parser("services.search", __doc__ or "")
     parser.add_fields(SearchSettings, title="service")
     _, values = parser.values(argv)
+    refuse_secrets(argv, "set ZSBIR_JOBS_STORE or MLFLOW_TRACKING_URI instead")
     settings = SearchSettings.of(values)
     if bool(settings.model) == bool(settings.index):
         raise InputError("name one thing to serve: --model champion, or --index URI")
     from services.common.server import serve
-    from services.search.start import open_app
+    from services.search.start import free_port, open_app
 
-    app, port = open_app(settings)
+    app = open_app(settings)
+    port = settings.port or free_port(settings.host)
     events.say(f"the search service listens at http://{settings.host}:{port}")
     serve(app, settings.host, port)
 

@@ -24,5 +24,10 @@ class SearchSettings(Config):
         pattern="^(tokens|off)$",
         description="tokens, or off: every caller is operator, which only a loopback host allows",
     )
+    store: str = Field("", description="job store whose tokens are valid here, also ZSBIR_JOBS_STORE [that of the root's `up`]")
+    places: tuple[str, ...] = Field(
+        (), description="further folders and s3:// prefixes whose photos may be shown, and indexes served, besides the root"
+    )
+    poll_s: float = Field(5.0, gt=0, le=3600, description="seconds between two questions to the registry")
     jobs_url: str = Field("", description="address of the job queue's page, to which the page links")
     threads: int = Field(0, ge=0, description="threads that torch computes with; 0: one for each core that may be used")

@@ -2,44 +2,98 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
+from pathlib import Path
 
 from fastapi import FastAPI
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
+from services.common.allowed_paths import AllowedPaths
 from services.common.auth import UserSource
-from services.common.users import LocalUser, OwnerToken
+from services.common.tokens import Tokens, UserStore
+from services.common.users import LocalUser, OwnerToken, TokenUsers
 from services.search.http.api import create_app
 from services.search.http.state import ApiSettings
 from services.search.serving.catalogue import Catalogue, Served
+from services.search.serving.following import Followed, Following
 from services.search.settings import SearchSettings
 from zsbir.base import events
 from zsbir.base.cores import usable_cores
+from zsbir.base.errors import InputError
 from zsbir.base.layout import service_dir
+from zsbir.base.storage import is_remote, local_path
+from zsbir.base.urls import sqlite_url
 from zsbir.edge.model_address import artifact_address
+from zsbir.edge.releases import CHALLENGER, CHAMPION
+from zsbir.promotion.address import DEFAULT_MODEL, is_model_name
 from zsbir.search_run.engine import Engine
 
 TOKEN_FILE = "search.token"  # noqa: S105 - the name of a file
+STORE_VARIABLE = "ZSBIR_JOBS_STORE"
+INDEX_ALIAS = "index"
+"""The alias of an index that was named by its own address."""
 
 
-def open_app(settings: SearchSettings) -> tuple[FastAPI, int]:
-    """Return the application, and the port that it is to listen on. InputError for what cannot be served."""
-    uri = artifact_address(settings.index or f"models:/zsbir@{settings.model}", "index", settings.root)
-    engine = Engine(uri, threads=settings.threads or usable_cores())
-    catalogue = Catalogue([Served("champion", "", engine)])
-    fields = settings.model_dump(include={"root", "auth", "host", "hosts", "jobs_url"})
-    return create_app(ApiSettings.of(fields), catalogue, _users(settings)), settings.port or _free_port(settings.host)
+def open_app(settings: SearchSettings) -> FastAPI:
+    """Return the application over what the settings name. InputError for what cannot be served, RunError without the registry."""
+    root = settings.root if is_remote(settings.root) else str(local_path(settings.root).resolve())
+    settings = settings.replace(root=root)
+    threads = settings.threads or usable_cores()
+    fields = settings.model_dump(include={"root", "auth", "host", "hosts", "places", "jobs_url"})
+    if settings.index:
+        uri = artifact_address(settings.index, "index", root)
+        catalogue = Catalogue([Served(INDEX_ALIAS, "", Engine(uri, threads=threads))])
+        return create_app(ApiSettings.of(fields), catalogue, users_of(settings))
+    catalogue = Catalogue()
+    following = Following(_followed(settings), catalogue, lambda uri: Engine(uri, threads=threads))
+    app = create_app(ApiSettings.of(fields), catalogue, users_of(settings), lambda: following.problem)
+    following.look()
+    following.start(settings.poll_s)
+    app.state.following = following
+    return app
 
 
-def _users(settings: SearchSettings) -> UserSource:
+def _followed(settings: SearchSettings) -> Followed:
+    """Return which registered model is meant: `champion` and `challenger` are those of the model `zsbir`."""
+    model, _, alias = settings.model.rpartition("@")
+    model = model.removeprefix("models:/") or DEFAULT_MODEL
+    if not is_model_name(model) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", alias):
+        raise InputError(f"--model {settings.model[:100]!r}: write champion, or NAME@ALIAS such as {DEFAULT_MODEL}@{CHAMPION}")
+    beside = (CHALLENGER,) if alias == CHAMPION else ()
+    return Followed(model, (alias, *beside), settings.root, AllowedPaths([settings.root, *settings.places]))
+
+
+def users_of(settings: SearchSettings) -> UserSource:
+    """Return who is known: the users of the job store, where there is one; else the owner of a token that is made here."""
     if settings.auth == "off":
         return LocalUser()
-    file = service_dir(settings.root) / TOKEN_FILE
-    users = OwnerToken(file)
-    events.say(f"your token is in {file}")
+    own = service_dir(settings.root)
+    url = settings.store or os.environ.get(STORE_VARIABLE, "")
+    if url or (own / "jobs.db").is_file():
+        return TokenUsers(_tokens(url or sqlite_url(own / "jobs.db")))
+    users = OwnerToken(own / TOKEN_FILE)
+    events.say(f"your token is in {own / TOKEN_FILE}")
     return users
 
 
-def _free_port(host: str) -> int:
+def _tokens(url: str) -> Tokens:
+    """Return the tokens of a job store. InputError where it is a file that is not there, which SQLite would make."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # its message may hold a part of the password
+        raise InputError("the job store must be a database URL, sqlite:///path or postgresql://user@host/name") from None
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        raise InputError(f"there is no job store at {parsed.database}: start one with python -m services.jobs up")
+    tokens = Tokens(UserStore(url))
+    tokens.all()  # raises for a store that does not answer, or has no tokens
+    return tokens
+
+
+def free_port(host: str) -> int:
+    """Return a free port of an address."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
         sock.bind((host, 0))
         return int(sock.getsockname()[1])

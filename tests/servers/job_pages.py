@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from servers.pages import served
+from services.common.tokens import Tokens
 from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import Attempt, Job, JobRequest, Lease
 from services.jobs.queue.store import Store, open_store
-from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.attempt_dir import End, attempt_dir_of
 from zsbir.base.storage import join, open_folder
 

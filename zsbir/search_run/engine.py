@@ -1,6 +1,6 @@
 """One opened index with its encoder: images in, ranked photos out. The verb `search` and the search service use the same one.
 
-Letters of shapes: q queries, d dimensions, n photos of the index.
+Letters of shapes: q queries, d dimensions, n rows of the index, deleted photos included.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float32
 from PIL import Image
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.data.images import eval_array
-from zsbir.data.index_files import IndexFiles
+from zsbir.data.index_files import ENCODER, IndexFiles, index_file
+from zsbir.data.items import Filter
 from zsbir.evaluation.embed import check_finite
 from zsbir.model.encoder import Encoder
-from zsbir.retrieval.exact import search as exact_search
+from zsbir.retrieval.scan import Scan
 from zsbir.search_run.hits import Hit, SearchOptions
 from zsbir.training.config import PRECISIONS, Precision
 from zsbir.training.precision import autocast
@@ -36,9 +37,9 @@ class Engine:
         if threads is not None:
             torch.set_num_threads(threads)
         self.index = Artifact(index_uri, "index")
-        self.encoder = Encoder.load(self.index.verified("encoder.safetensors")).eval()
+        self.encoder = Encoder.load(index_file(self.index, ENCODER)).eval()
         self.files = IndexFiles(self.index, self.encoder.embedding_dim)
-        self.photos = len(self.files.paths)
+        self._scan = Scan(self.files.parts, alive=self.files.alive, threads=threads)
         self._precision = _precision(self.index)
 
     def embed(self, images: Sequence[Image.Image], options: SearchOptions | None = None) -> Float32[np.ndarray, "q d"]:  # noqa: ARG002
@@ -54,19 +55,30 @@ class Engine:
         pixels = torch.from_numpy(np.stack(images))
         # The same precision as for the index: drawing and photos must be embedded in the same way.
         with torch.inference_mode(), autocast(self._precision, torch.device("cpu")):
-            found = self.encoder(pixels)[0].float().numpy()
+            found: np.ndarray = self.encoder(pixels)[0].float().numpy()
         check_finite(found, "the encoder")
         return found
 
+    @property
+    def photos(self) -> int:
+        """Photos that are not deleted."""
+        return self.files.photos
+
     def vector(self, row: int) -> Float32[np.ndarray, "d"]:
-        """Return the embedding of a photo of the index. Raises InputError for a row that the index does not have."""
-        if not 0 <= row < self.photos:
-            raise InputError(f"the index has no photo {row}, only {self.photos}, from 0")
-        return np.asarray(self.files.vectors[row])
+        """Return the embedding of a photo of the index. Raises InputError for a row that is none, or that of a deleted photo."""
+        alive = self.files.alive
+        if not 0 <= row < len(self.files) or (alive is not None and not alive[row]):
+            raise InputError(f"the index has no photo {row}")
+        part = int(np.searchsorted(self.files.starts, row, side="right")) - 1
+        return np.asarray(self.files.parts[part][row - int(self.files.starts[part])])
+
+    def among(self, chosen: Filter | None) -> Bool[np.ndarray, "n"] | None:
+        """Return the photos that meet a filter; None where all do. Raises InputError for a column that the index lacks."""
+        return self.files.mask(chosen) if chosen else None
 
     def find(
         self,
-        queries: Float[np.ndarray, "q d"],
+        queries: Float32[np.ndarray, "q d"],
         k: int,
         *,
         among: Bool[np.ndarray, "n"] | None = None,
@@ -74,9 +86,10 @@ class Engine:
     ) -> list[list[Hit]]:
         """Return the k nearest photos of each query, best first: fewer where fewer remain.
 
-        among: the photos to rank, all without it. min_score: lowest cosine similarity of a hit. Raises InputError for k below 1.
+        among: the photos to rank, by row, as `among` returns them. min_score: lowest cosine similarity of a hit. Raises InputError
+        for k below 1.
         """
-        rows, scores = self._ranked(queries, k, among)
+        rows, scores = self._scan.search(queries, k, among=among)
         return [self._hits(zip(*pair, strict=True), min_score) for pair in zip(rows.tolist(), scores.tolist(), strict=True)]
 
     def neighbours(self, row: int, k: int, **options: Any) -> list[Hit]:
@@ -87,17 +100,6 @@ class Engine:
         found = self.find(self.vector(row)[None], k + 1, **options)[0]
         others = [hit for hit in found if hit.item_id != row][:k]
         return [Hit(rank, hit.score, hit.item_id, hit.class_name, hit.path) for rank, hit in enumerate(others, start=1)]
-
-    def _ranked(
-        self, queries: Float[np.ndarray, "q d"], k: int, among: Bool[np.ndarray, "n"] | None
-    ) -> tuple[Int64[np.ndarray, "q _"], Float32[np.ndarray, "q _"]]:
-        if among is None:
-            return exact_search(queries, self.files.vectors, k)
-        places = np.flatnonzero(among)
-        if not len(places):
-            return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-        rows, scores = exact_search(queries, self.files.vectors[places], k)
-        return places[rows], scores
 
     def _hits(self, found: Iterable[tuple[int, float]], min_score: float | None) -> list[Hit]:
         paths, names = self.files.paths, self.files.class_names

@@ -15,10 +15,10 @@ from fastapi.security import HTTPAuthorizationCredentials
 from services.common.answers import error_responses
 from services.common.errors import Conflict
 from services.common.routes import BEARER, GuardedRoute, Operator, Viewer, log_refusal, session_cookie
+from services.common.tokens import LOGIN_S, SESSION_S
 from services.jobs.http import models
 from services.jobs.http.requests import LARGEST_ID, LoginCode, NewToken
 from services.jobs.http.state import App
-from services.jobs.queue.tokens import LOGIN_S, SESSION_S
 
 ACCESS = APIRouter(route_class=GuardedRoute)
 TokenId = Annotated[int, InPath(ge=1, le=LARGEST_ID, description="a token's number")]

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 
 from services.common.credentials import split_login
+from services.common.tokens import LOGIN_S
 from services.jobs.local.paths import read_state
 from services.jobs.local.tracking_server import USER as TRACKING_USER
-from services.jobs.queue.tokens import LOGIN_S
 from zsbir.base import events
 from zsbir.base.layout import MLFLOW_EXPERIMENT
 from zsbir.base.strict_json import parse_json

@@ -84,7 +84,8 @@ class ImageRequest(LimitedRequest):
     """A request whose body is an image file."""
 
     max_body = 10 << 20
-    media, form = ("image/*", "application/octet-stream"), "an image"
+    media = ("image/*", "application/octet-stream")
+    what = "an image"
 
 
 class BatchRequest(ParsedRequest):

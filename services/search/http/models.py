@@ -149,6 +149,12 @@ class Health(BaseModel):
     ok: Literal[True] = True
 
 
+class Deleted(BaseModel):
+    """How many clicks were deleted."""
+
+    deleted: int
+
+
 class Ready(BaseModel):
     """Whether searches can be answered. problem: what keeps the newest version from being served; empty where nothing does."""
 

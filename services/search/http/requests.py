@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.common.limits import parse_json
+from zsbir.base.errors import InputError
+
 MOST_HITS = 200
 """Photos of one answer."""
 
@@ -68,3 +71,36 @@ class Batch(_Body):
     """Several searches at a time."""
 
     queries: list[Query] = Field(min_length=1, max_length=MOST_QUERIES)
+
+
+class Asked(BaseModel):
+    """What is asked of a search by an image or a photo, as parameters of the address. filter, options: JSON objects."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    k: Count = 24
+    model: Alias = ""
+    min_score: MinScore = None
+    filter: str = Field("", max_length=20_000, description="which photos to search, as JSON: classes, folder, columns")
+    options: str = Field("", max_length=2_000, description="options of the search, as JSON")
+
+
+class Click(_Body):
+    """Whether a photo shows what was drawn. example: the number of the sketch that was the query, where nothing was drawn."""
+
+    strokes: Annotated[list[Any] | None, Field(json_schema_extra=STROKES_SCHEMA)] = None
+    example: int | None = Field(None, ge=0, le=LARGEST_ID)
+    index: str = Field(pattern="^[0-9a-f]{64}$", description="the digest of the index that the photo is in")
+    id: int = Field(ge=0, le=LARGEST_ID, description="the photo's number in that index")
+    right: bool
+    consent: bool = Field(description="the person agrees that this is kept")
+
+
+def json_object(text: str, name: str) -> dict[str, Any]:
+    """Return a query parameter that is a JSON object; none for an empty one. HTTPException 400 or 422 for anything else."""
+    if not text:
+        return {}
+    value = parse_json(text.encode("utf-8", "surrogatepass"))
+    if not isinstance(value, dict):
+        raise InputError(f"{name}: expected a JSON object, got {text[:100]!r}")
+    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.common import routes
 from services.common.server import Repeats
-from services.jobs.queue.tokens import LOGIN_S, SESSION_S, Tokens
+from services.common.tokens import LOGIN_S, SESSION_S, Tokens
 
 COOKIE = "zsbir_session_8080"
 

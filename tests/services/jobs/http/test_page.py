@@ -17,8 +17,8 @@ from playwright.sync_api import Route, expect
 from servers.job_pages import PIPELINE, Queue
 from servers.pages import DESKTOP, PHONE, TOO_FAINT, UNUSABLE
 
+from services.common.tokens import Tokens
 from services.jobs.cli.client import Client
-from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.attempt_dir import attempt_dir_of
 from zsbir.base.artifact import draft
 from zsbir.base.storage import join, open_folder

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from services.common.tokens import Tokens
 from services.jobs.__main__ import _parse as main_parse
 from services.jobs.local import lock
 from services.jobs.local.addresses import announce
@@ -24,7 +25,6 @@ from services.jobs.local.paths import make_state_folder, state_folder, write_sta
 from services.jobs.local.settings import UpSettings
 from services.jobs.local.shutdown import RUNNER_MODULES, Service, pause_jobs, running_attempts
 from services.jobs.queue.store import open_store
-from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.attempt_dir import attempt_dir_of
 from services.jobs.runs.steps import Step
 from zsbir.base.errors import InputError, RunError
