@@ -68,17 +68,9 @@ def prepare(rows: Rows, run: Callable[[Callable[[int], None], range], None], *, 
     """
     count, width = len(rows), rows.dimensions
     inverse = np.empty(count, np.float32)
-<<<<<<< HEAD
-    codes = (
-        Codes(np.empty((count, width), np.int8), np.empty(count, np.float32), np.empty(count, np.float32)) if with_codes else None
-    )
-    marks = np.empty(count if with_codes else 0, np.uint64)
-    factors = np.random.default_rng().integers(1 << 63, size=-(-width // 8) + 1, dtype=np.uint64) * 2 + 1
-=======
     codes = Codes(np.empty((count, width), np.int8), np.empty(count, np.float32), np.empty(count, np.float32)) if with_codes else None
     marks = np.empty(count, np.uint64)
     factors = np.random.default_rng().integers(1 << 63, size=-(-width // 2), dtype=np.uint64) * 2 + 1
->>>>>>> h15-scan
 
     def block(start: int) -> None:
         some = rows.between(start, min(start + NORMALISE_ROWS, count))

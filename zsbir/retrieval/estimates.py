@@ -27,7 +27,7 @@ ROUNDING, 2^-19, also covers what computing the bounds themselves in float64 lea
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int8, Int32, Int64
@@ -60,6 +60,7 @@ Where = slice | Int64[np.ndarray, "r"]
 """Rows, by their numbers or from one to before another."""
 
 
+@runtime_checkable
 class Estimate(Protocol):
     """A fast and slightly wrong score of every row."""
 

@@ -96,17 +96,10 @@ class _Pairs:
     @staticmethod
     def joined(some: list[_Pairs]) -> _Pairs:
         return _Pairs(
-            *(
-                np.concatenate(column)
-                for column in zip(*((one.queries, one.rows, one.middle, one.error) for one in some), strict=True)
-            )
+            *(np.concatenate(column) for column in zip(*((one.queries, one.rows, one.middle, one.error) for one in some), strict=True))
         )
 
     def reaching(self, floors: Float64[np.ndarray, "q"]) -> _Pairs:
         """Return the pairs whose upper bound reaches the floor of their query."""
         stay = np.flatnonzero(self.middle + self.error >= floors[self.queries])
-        return (
-            self
-            if len(stay) == len(self.rows)
-            else _Pairs(*(column[stay] for column in (self.queries, self.rows, self.middle, self.error)))
-        )
+        return self if len(stay) == len(self.rows) else _Pairs(*(column[stay] for column in (self.queries, self.rows, self.middle, self.error)))
