@@ -256,3 +256,72 @@ def fine(page: Page, picture: Path) -> None:
     size = page.viewport_size
     assert size
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+
+
+def test_only_photos_of_the_chosen_classes_are_shown(search: Search, visit) -> None:
+    there = visit(search)
+    page = there.open()
+    drawn(page)
+    assert page.locator("datalist option[value=cactus]").inner_text() == "2 photos"
+    field = page.get_by_label("Only")
+    field.fill("cact")
+    field.press("Enter")
+    expect(page.locator(".photos li")).to_have_count(2)
+    field.fill("teap")
+    field.press("Enter")
+    assert {text.strip() for text in page.locator(".photos .name").all_inner_texts()} == {"cactus", "teapot"}
+    field.fill("nothing of that name")
+    field.press("Enter")
+    expect(page.locator(".photos li")).to_have_count(4)
+    assert field.evaluate("node => node.validationMessage") == "There is no class “nothing of that name”"
+    field.fill("")
+    for name in ("cactus", "teapot"):
+        page.get_by_role("button", name=f"No longer only {name}").click()
+    expect(page.locator(".photos li")).to_have_count(24)
+    page.locator("summary").click()
+    page.get_by_label("Least score").fill("0.95")
+    page.get_by_role("combobox", name="Photos").select_option("96")
+    body = {"strokes": strokes_of(page), "k": 96, "min_score": 0.95}
+    expect(page.locator(".photos li")).to_have_count(len(httpx.post(f"{search.address}/api/search", json=body).json()["hits"]))
+    there.check()
+
+
+def test_an_example_sketch_is_searched_with(search: Search, visit) -> None:
+    there = visit(search)
+    page = there.open()
+    example = httpx.get(f"{search.address}/api/examples").json()["examples"][0]
+    page.get_by_role("button", name=f"Search with the example {example['class_name']}").press("Enter")
+    expect(page.locator(ANY_PHOTO)).to_have_count(24)
+    file = httpx.get(search.address + example["image"]).content
+    answer = httpx.post(f"{search.address}/api/search/image", content=file, headers={"Content-Type": "image/png"}).json()
+    assert found_by(page) == [f"{answer['index']}/{hit['id']}" for hit in answer["hits"]]
+    there.check()
+
+
+def test_verdicts_are_kept_only_after_consent_and_can_be_deleted(search: Search, visit) -> None:
+    there = visit(search)
+    page = there.open()
+    drawn(page)
+    sent: list[Any] = []
+    page.on("request", lambda request: sent.append(request) if request.url.endswith("/feedback") else None)
+    page.locator("summary").click()
+    judging = page.get_by_label("Say which photos are right or wrong")
+    judging.check()
+    page.get_by_role("button", name="Go back").click()
+    expect(judging).not_to_be_checked()
+    expect(page.locator(".verdict")).to_have_count(0)
+    judging.check()
+    page.get_by_role("button", name="I agree").click()
+    first = page.locator(".photos li").first
+    expect(first.locator(".verdict")).to_have_count(2)
+    assert not sent
+    first.locator(".verdict").first.click()
+    expect(first).to_have_class("right")
+    (kept,) = httpx.get(f"{search.address}/api/feedback").text.splitlines()
+    assert json.loads(kept)["right"] is True
+    assert json.loads(kept)["strokes"] == strokes_of(page)
+    page.get_by_role("button", name="Delete what I said").click()
+    page.get_by_role("button", name="Delete them").click()
+    expect(page.locator(".verdict")).to_have_count(0)
+    assert not httpx.get(f"{search.address}/api/feedback").text
+    there.check()
