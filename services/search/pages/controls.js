@@ -63,7 +63,7 @@ export class Controls {
     this.classRow.hidden = !model.classes.length;
     show(this.classes, model.classes.map(({ name, photos }) => h("option", { value: name }, plural(photos, "photo"))));
     show(this.chips, settings.classes.map((name) =>
-      h("button", { type: "button", class: "chip", "data-key": name, "data-class": name, "aria-label": `No longer only ${name}` }, name, h("span", { "aria-hidden": "true" }, " ×"))));
+      h("button", { type: "button", class: "chip", "data-key": name, "data-class": name, "aria-label": `Remove the class ${name}` }, name, h("span", { "aria-hidden": "true" }, " ×"))));
     this.modelRow.hidden = this.models.length < 2;
     const choices = modelChoices(this.models);
     show(this.model, choices.map(([value, text]) => h("option", { value }, text)));

@@ -44,7 +44,7 @@ class Feedback:
                 raise TooMany("no more clicks are kept: the operator has to make room", FULL_RETRY_S)
             try:
                 private_folder(self._folder)
-                with file.open("ab", opener=_private) as opened:
+                with open(file, "ab", opener=_private) as opened:  # noqa: PTH123 - pathlib takes no opener
                     opened.write(line)
             except OSError as error:
                 raise RunError(f"the click cannot be kept: {error.strerror}") from None

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from pictures import drawing, encoded
 from playwright.sync_api import Page, Route, expect
-from servers.pages import DESKTOP, PHONE, TOO_FAINT, UNUSABLE
+from servers.pages import DESKTOP, PHONE, TOO_FAINT, UNUSABLE, served
 from servers.search_pages import HOUSE, Hand, Search, found_by, strokes_of
+
+from services.common.users import OwnerToken
+from services.search.http.api import create_app
+from services.search.http.state import ApiSettings
 
 pytestmark = pytest.mark.slow
 
@@ -148,15 +153,15 @@ def test_a_service_that_refuses_is_asked_again_when_it_said(search: Search, visi
 
 def test_a_service_without_an_index_says_how_to_get_one(search: Search, visit) -> None:
     there = visit(search)
-    served = search.catalogue.now
+    before = search.catalogue.now
     search.catalogue.put([])
     try:
         page = there.open()
         expect(page.get_by_text("no index is served at the moment").or_(page.get_by_text("No photos are served yet"))).to_be_visible()
-        search.catalogue.put(served)
+        search.catalogue.put(before)
         expect(page.get_by_role("heading", name="Draw something")).to_be_visible()
     finally:
-        search.catalogue.put(served)
+        search.catalogue.put(before)
     there.check(refusals=True)
 
 
@@ -263,12 +268,13 @@ def test_only_photos_of_the_chosen_classes_are_shown(search: Search, visit) -> N
     page = there.open()
     drawn(page)
     assert page.locator("datalist option[value=cactus]").inner_text() == "2 photos"
-    field = page.get_by_label("Only")
+    field = page.get_by_role("combobox", name="Only")
     field.fill("cact")
     field.press("Enter")
     expect(page.locator(".photos li")).to_have_count(2)
     field.fill("teap")
     field.press("Enter")
+    expect(page.locator(".photos li")).to_have_count(4)
     assert {text.strip() for text in page.locator(".photos .name").all_inner_texts()} == {"cactus", "teapot"}
     field.fill("nothing of that name")
     field.press("Enter")
@@ -276,7 +282,7 @@ def test_only_photos_of_the_chosen_classes_are_shown(search: Search, visit) -> N
     assert field.evaluate("node => node.validationMessage") == "There is no class “nothing of that name”"
     field.fill("")
     for name in ("cactus", "teapot"):
-        page.get_by_role("button", name=f"No longer only {name}").click()
+        page.get_by_role("button", name=f"Remove the class {name}").click()
     expect(page.locator(".photos li")).to_have_count(24)
     page.locator("summary").click()
     page.get_by_label("Least score").fill("0.95")
@@ -289,7 +295,10 @@ def test_only_photos_of_the_chosen_classes_are_shown(search: Search, visit) -> N
 def test_an_example_sketch_is_searched_with(search: Search, visit) -> None:
     there = visit(search)
     page = there.open()
-    example = httpx.get(f"{search.address}/api/examples").json()["examples"][0]
+    examples = httpx.get(f"{search.address}/api/examples").json()["examples"]
+    if not examples:
+        pytest.skip("the index was built without examples")
+    example = examples[0]
     page.get_by_role("button", name=f"Search with the example {example['class_name']}").press("Enter")
     expect(page.locator(ANY_PHOTO)).to_have_count(24)
     file = httpx.get(search.address + example["image"]).content
@@ -325,3 +334,30 @@ def test_verdicts_are_kept_only_after_consent_and_can_be_deleted(search: Search,
     expect(page.locator(".verdict")).to_have_count(0)
     assert not httpx.get(f"{search.address}/api/feedback").text
     there.check()
+
+
+def test_a_token_lets_one_in_and_loads_the_pictures(search: Search, visit, tmp_path: Path) -> None:
+    users = OwnerToken(tmp_path / "own" / "token")
+    root = str(tmp_path / "root")
+    app = create_app(ApiSettings.of({"root": root, "jobs_url": "http://queue.test/"}), search.catalogue, users)
+    with served(app) as address:
+        there = visit(Search(app, search.catalogue, address))
+        page = there.open(f"/#{urlsplit(page_with_a_house(search, visit)).fragment}")
+        page.get_by_label("Token").fill("zsbir_wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_text("unknown here, or was revoked")).to_be_visible()
+        page.get_by_label("Token").fill((tmp_path / "own" / "token").read_text())
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator(ANY_PHOTO)).to_have_count(24)  # the drawing of the link has waited
+        picture = page.locator(f"{ANY_PHOTO} img[src^='data:image/jpeg']").first
+        expect(picture).to_be_visible()
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+        expect(page.get_by_role("link", name="Queue")).to_have_attribute("href", "http://queue.test/")
+        there.check(refusals=True)
+
+
+def page_with_a_house(search: Search, visit) -> str:
+    """Return the address of a page on which a house is drawn."""
+    page = visit(search).open()
+    drawn(page)
+    return page.url
