@@ -79,7 +79,11 @@ def big_index(shared: Path, root: Path) -> str:
     buffer, table = io.BytesIO(), io.BytesIO()
     np.save(buffer, vectors)
     pq.write_table(items, table, compression="zstd", row_group_size=256)
-    data = {"encoder.safetensors": (root / "encoder").read_bytes(), "vectors.npy": buffer.getvalue(), "items.parquet": table.getvalue()}
+    data = {
+        "encoder.safetensors": (root / "encoder").read_bytes(),
+        "vectors.npy": buffer.getvalue(),
+        "items.parquet": table.getvalue(),
+    }
     return put(str(root), "index", "big", files=data, config=IndexConfig.of({"precision": "fp32"}), counts={"photos": PHOTOS}).uri
 
 
@@ -136,7 +140,9 @@ def test_pictures_are_there_soon_after_pen_up(browser: Browser, shared: Path, mo
     drawings = [json.loads(line)["drawing"] for line in lines]
     bare = bare_s(index, drawings)
     with service(index, module_path) as address:
-        kind = {"viewport": PHONE, "has_touch": True, "is_mobile": True, "device_scale_factor": 2} if touch else {"viewport": DESKTOP}
+        kind = (
+            {"viewport": PHONE, "has_touch": True, "is_mobile": True, "device_scale_factor": 2} if touch else {"viewport": DESKTOP}
+        )
         page = browser.new_context(**kind).new_page()
         page.goto(address)
         lags_s(page, drawings[:1], touch=touch)  # the first requests of a process are slower
