@@ -257,7 +257,7 @@ def _few(left: list[Int64[np.ndarray, "_"]]) -> Iterator[slice]:
     yield slice(start, len(left))
 
 
-def _offer(estimate: Estimate, asked: Asked, leaders: list[Leaders], block: slice, wanted: Bool[np.ndarray, "n"] | None) -> None:
+def _offer(estimate: Estimate, asked: Asked, leaders: Leaders, block: slice, wanted: Bool[np.ndarray, "n"] | None) -> None:
     """Estimate the wanted rows of a block for all queries, and offer to each query's leaders what may be among its best."""
     where: slice | Int64[np.ndarray, "r"] = block
     mask = None
