@@ -130,7 +130,7 @@ export class Poll {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.#failures += 1;
-      const wait_s = Math.min(LONGEST_S, this.every_s * 2 ** (this.#failures - 1));
+      const wait_s = Math.min(LONGEST_S, error.wait_s ?? this.every_s * 2 ** (this.#failures - 1));
       this.onResult(error, wait_s);
       return wait_s;
     }

@@ -5,7 +5,9 @@ import { start } from "./shell.js";
 
 start({
   openPage: searchPage,
-  tokenCommand: "python -m services.jobs tokens make NAME --role searcher",
-  upCommand: "python -m services.jobs up",
+  tokenHelp: [
+    ["An operator of the job queue makes one: ", "python -m services.jobs tokens make NAME --role searcher"],
+    ["A search service without a job queue says, when it starts, which file holds its token."],
+  ],
   elsewhere: (me) => [["Queue", me.jobs_url]],
 });

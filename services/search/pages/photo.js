@@ -51,7 +51,7 @@ export class Photo {
     show(this.dialog,
       h("div", { class: "photo-bar" },
         this.#way.length > 1 && h("button", { type: "button", class: "plain", "data-key": "back", "data-act": "back" }, "← Back"),
-        h("h2", { id: "photo-title", "data-key": "title" }, name),
+        h("h2", { "data-key": "title" }, name),
         h("button", { type: "button", class: "plain end", "data-key": "close", "data-act": "close" }, "Close")),
       h("div", { class: "large", "data-key": key },
         h("img", { src: this.pictures.source(large) ?? this.pictures.source(hit.thumbnail), alt: name, class: hit.original ? null : "small" })),

@@ -21,7 +21,7 @@ export function likenessOf(hit) {
 }
 
 /** What a person calls a photo: its class, else its file. */
-export const nameOf = (hit) => hit.class_name || hit.path.split("/").at(-1) || `photo ${hit.id}`;
+export const nameOf = (hit) => hit.class_name.replaceAll("_", " ") || hit.path.split("/").at(-1) || `photo ${hit.id}`;
 
 /** A list of photos. source(address): what an img loads; judged: {mark(hit): true, false or null}, or null where nobody judges. */
 export function photos(answer, { source, judged = null, label }) {

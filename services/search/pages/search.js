@@ -17,7 +17,7 @@ import { keyOf, likeness, nameOf, nothingLikeThat, origin, photos } from "./resu
 import { Settings } from "./settings.js";
 import { Sheet } from "./sheet.js";
 
-const MODELS_S = 10; // between two looks at which models are served
+const MODELS_S = 5; // between two looks at which models are served
 
 class Search {
   constructor({ main, poll, say }) {
@@ -74,7 +74,7 @@ class Search {
     this.paper?.redraw();
     this.sheet?.refresh();
     if (this.drawing.isGrowing) {
-      this.latest.soon();
+      if (this.models) this.latest.soon();
       return;
     }
     this.#writeAddress();
@@ -91,7 +91,7 @@ class Search {
     this.#writeAddress();
     this.problem = "";
     if (!this.drawing.isEmpty) {
-      this.latest.now();
+      if (this.models) this.latest.now(); // else as soon as it is known which there are
       return;
     }
     this.latest.stop();
@@ -206,7 +206,8 @@ class Search {
     this.controls.refresh();
     const strokes = unpacked(said.get("drawing"));
     if (strokes) this.drawing.open(strokes);
-    else this.#ask();
+    else if (this.drawing.isEmpty) this.#ask();
+    else this.drawing.clear();
   }
 }
 

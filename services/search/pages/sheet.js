@@ -16,7 +16,7 @@ export class Sheet {
   constructor(drawing, { take, link }) {
     Object.assign(this, { drawing, take, link });
     this.canvas = h("canvas", { class: "canvas", role: "img", "aria-label": "Drawing area. Without a pointer, upload a picture or take an example." });
-    this.chooser = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp,image/gif,image/bmp", class: "hidden", tabindex: -1, "aria-label": "A picture to search with" });
+    this.chooser = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp,image/gif,image/bmp", hidden: true });
     this.hint = h("p", { class: "hint", "aria-hidden": "true" }, "Draw here");
     const button = (name, text, act, keys) =>
       h("button", { type: "button", class: "tool", onclick: act, "aria-keyshortcuts": keys, title: keys ? `${text} (${keys.replaceAll("Control", "Ctrl")})` : null }, icon(name), h("span", {}, text));
