@@ -61,10 +61,10 @@ class Registry:
         self.client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}", f"sqlite:///{root / 'mlflow.db'}")
         self.client.create_registered_model(model)
 
-    def add(self, index: Artifact, **tags: str) -> str:
-        """Register a version that names an index, and return its number."""
-        run = index.manifest.inputs["run"]
-        named = {"run_uri": run["uri"], "run_digest": run["digest"], "index": index.uri, "index_digest": index.digest, **tags}
+    def add(self, made: Artifact, **tags: str) -> str:
+        """Register a version that names an index, and return its number. tags: in place of those of promote."""
+        run = made.manifest.inputs["run"]
+        named = {"run_uri": run["uri"], "run_digest": run["digest"], "index": made.uri, "index_digest": made.digest, **tags}
         own = {f"zsbir.{name}": value for name, value in named.items()}
         return str(self.client.create_model_version(self.model, str(self.root / "nowhere"), tags=own).version)
 

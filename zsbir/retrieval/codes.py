@@ -18,7 +18,7 @@ LARGEST = 127
 """Largest code. -128 is not used, so that a code and its negative are alike."""
 
 LONGEST = 2.0**60
-"""Lengths of rows from 1 / LONGEST to LONGEST are safe in float32: no product of them overflows, and what underflows is below 2^-60."""
+"""Lengths of rows from 1 / LONGEST to LONGEST are safe in float32: no product overflows, and what underflows is far below 2^-60."""
 
 OTHER_LENGTH = np.float32(-1)
 """Stands in place of the inverse length of a row whose length is not in that range."""
@@ -68,7 +68,9 @@ def prepare(rows: Rows, run: Callable[[Callable[[int], None], range], None], *, 
     """
     count, width = len(rows), rows.dimensions
     inverse = np.empty(count, np.float32)
-    codes = Codes(np.empty((count, width), np.int8), np.empty(count, np.float32), np.empty(count, np.float32)) if with_codes else None
+    codes = (
+        Codes(np.empty((count, width), np.int8), np.empty(count, np.float32), np.empty(count, np.float32)) if with_codes else None
+    )
     marks = np.empty(count, np.uint64)
     factors = np.random.default_rng().integers(1 << 63, size=-(-width // 2), dtype=np.uint64) * 2 + 1
 
@@ -90,7 +92,7 @@ def _inverse_lengths(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n
     wide = rows.astype(np.float64)
     lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))
     safe = (lengths >= 1 / LONGEST) & (lengths <= LONGEST)
-    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=safe).astype(np.float32)
+    inverse: np.ndarray = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=safe).astype(np.float32)
     inverse[~safe & (lengths > 0)] = OTHER_LENGTH
     return inverse
 
@@ -113,7 +115,7 @@ def _twins(rows: Rows, marks: UInt64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]
     if (np.diff(np.sort(marks)) != 0).all():
         return None
     _, first, inverse = np.unique(marks, return_index=True, return_inverse=True)
-    twins: np.ndarray = first[inverse]
+    twins: np.ndarray = np.asarray(first[inverse])
     later = np.flatnonzero(twins != np.arange(len(twins)))
     for start in range(0, len(later), NORMALISE_ROWS):
         pairs = later[start : start + NORMALISE_ROWS]

@@ -6,28 +6,29 @@ Letters: n rows, q queries, d dimensions, r rows estimated at a time, p pairs of
 w.u to float32. Scaling a vector to length 1 and rounding it moves each number by at most 2^-27 (and a little for float64, 2^-40 in
 all), so the lengths of w and u are at most U = 1 + 2^-16 and differ from 1 by no more than that, up to 2^16 dimensions.
 
-Every estimate has the form t y, with y in float32 and t >= 0 of the query alone, and |t y - w.u| <= a + b e, with a and b of the query
-and e of the row. It leaves a row out only where `leaders` has found k rows that are certainly better: see there for the last rounding.
+Every estimate has the form t y, with y in float32 and t > 0 of the query alone, and |t y - w.u| <= a + b e, with a and b of the
+query and e of the row. A row is left out only where k others are certainly better; `leaders` covers the rounding of w.u.
 
 **By codes.** u = s c + r with |r| <= e, and w = t p + v with |v| known, where c and p are int8 (`codes.encode`). Then
 w.u - t s (p.c) = v.u + t p.r, and by Cauchy and Schwarz |v.u| <= |v| U and |t p.r| <= |t p| e. The product p.c is exact up to 2^24
-and rounded once above, and y = s (p.c) rounded once more: a relative error of 2^-23 (1 + 2^-24), of a number t y that is at most
+and rounded once above, and y = s (p.c) is rounded once more: a relative error of 2^-23 (1 + 2^-24), of a number t y that is at most
 |t p| |s c| <= 2U 2U, because rounding to the nearest code never leaves out more than there is. So that error is below 2^-20.
 a = |v| U + ROUNDING and b = |t p|.
 
 **By float32.** x is a row as it is stored, i the inverse of its length in float32, and w' the query rounded to float32. A sum of d
 products in float32 in any order, fused or not, is off by at most g |x| |w'|, with g = d 2^-24 / (1 - d 2^-24) <= 1.004 d 2^-24
 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), and by d 2^-126 for what underflows, which is below 2^-49 |x|
-because |x| >= 2^-60. |w' - w| <= 2^-24 U. Scaling by i, which is 2^-23 off at most, and rounding the result add less than 2^-21. And x / |x|
-differs from u by at most sqrt(d) 2^-27 + 2^-40. So a = 1.01 d 2^-24 + sqrt(d) 2^-26 + ROUNDING, b = 1, and e = 0, but for rows of
-extreme length, of which nothing is said: y = 0 and e = UNKNOWN. A row of zeros has y = 0, which is its score.
+because |x| >= 2^-60. |w' - w| <= 2^-24 U. Scaling by i, which is 2^-23 off at most, and rounding the result add less than 2^-21.
+And x / |x| differs from u by at most sqrt(d) 2^-27 + 2^-40. So a = 1.01 d 2^-24 + sqrt(d) 2^-26 + ROUNDING, b = 1 and e = 0.
+Nothing is said of rows of extreme length: y = 0 and e = UNKNOWN. A row of zeros has y = 0, which is its score.
 
 ROUNDING, 2^-19, also covers what computing the bounds themselves in float64 leaves out, a few times 2^-53 of numbers below 8.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int8, Int32, Int64
@@ -60,8 +61,7 @@ Where = slice | Int64[np.ndarray, "r"]
 """Rows, by their numbers or from one to before another."""
 
 
-@runtime_checkable
-class Estimate(Protocol):
+class Estimate(ABC):
     """A fast and slightly wrong score of every row."""
 
     own_threads: bool
@@ -70,17 +70,20 @@ class Estimate(Protocol):
     block_pairs: int
     """Pairs of a row and a query to estimate at a time, at most."""
 
+    @abstractmethod
     def ask(self, queries: Int32[np.ndarray, "q d"]) -> Asked:
         """Return what `values` needs of queries that `exact.on_grid` made."""
 
+    @abstractmethod
     def values(self, where: Where, asked: Asked) -> Float32[np.ndarray, "r q"]:
         """Return y for these rows and all queries."""
 
+    @abstractmethod
     def errors(self, where: Where) -> Float32[np.ndarray, "r"]:
         """Return e for these rows."""
 
 
-class ByCodes:
+class ByCodes(Estimate):
     """Estimates from int8 codes in memory."""
 
     own_threads = False
@@ -107,7 +110,7 @@ class ByCodes:
         return errors
 
 
-class ByFloats:
+class ByFloats(Estimate):
     """Estimates from the float vectors themselves, in the parts that they lie in."""
 
     own_threads = True

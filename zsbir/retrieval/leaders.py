@@ -1,7 +1,7 @@
 """The rows that may be among the k best of a query, by estimates with an error bound.
 
-k rows have sums of at least L, the k-th largest lower bound. A row whose upper bound is below L - SAME_SCORE has a smaller score than
-each of those k, after rounding too, so it is not among the k best, whatever the order of equal scores.
+k rows have sums of at least L, the k-th largest lower bound. A row whose upper bound is below L - SAME_SCORE has a smaller score
+than each of those k, after rounding too, so it is not among the k best, whatever the order of equal scores.
 
 Letters: q queries, p pairs of a query and a row, k results, m rows that may be among them.
 """
@@ -96,10 +96,17 @@ class _Pairs:
     @staticmethod
     def joined(some: list[_Pairs]) -> _Pairs:
         return _Pairs(
-            *(np.concatenate(column) for column in zip(*((one.queries, one.rows, one.middle, one.error) for one in some), strict=True))
+            *(
+                np.concatenate(column)
+                for column in zip(*((one.queries, one.rows, one.middle, one.error) for one in some), strict=True)
+            )
         )
 
     def reaching(self, floors: Float64[np.ndarray, "q"]) -> _Pairs:
         """Return the pairs whose upper bound reaches the floor of their query."""
         stay = np.flatnonzero(self.middle + self.error >= floors[self.queries])
-        return self if len(stay) == len(self.rows) else _Pairs(*(column[stay] for column in (self.queries, self.rows, self.middle, self.error)))
+        return (
+            self
+            if len(stay) == len(self.rows)
+            else _Pairs(*(column[stay] for column in (self.queries, self.rows, self.middle, self.error)))
+        )

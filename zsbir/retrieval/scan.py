@@ -94,7 +94,9 @@ class Scan:
         self._twins = prepared.twins
         self._by_codes = ByCodes(prepared.codes) if prepared.codes else None
         self._by_floats = ByFloats(self._rows, prepared.inverse) if bounded else None
-        self.memory_bytes = sum(array.nbytes for array in (prepared.inverse, *(prepared.codes or ()), prepared.twins) if array is not None)
+        self.memory_bytes = sum(
+            array.nbytes for array in (prepared.inverse, *(prepared.codes or ()), prepared.twins) if array is not None
+        )
         """Bytes kept in memory beside the vectors themselves."""
 
     def __len__(self) -> int:
@@ -141,7 +143,7 @@ class Scan:
     ) -> list[Int64[np.ndarray, "_"]]:
         """Return for each query the rows that may be among its k best, ascending."""
         left: list[Int64[np.ndarray, "_"] | None] = [None] * len(grid)
-        some = grid.any(axis=1)
+        some = [bool(query.any()) for query in grid]
         if k * MANY_WANTED <= living:
             for estimate, most in ((self._by_codes, living // MANY_LEFT), (self._by_floats, living)):
                 still = np.flatnonzero([rows is None and any_ for rows, any_ in zip(left, some, strict=True)])
@@ -257,7 +259,7 @@ def _few(left: list[Int64[np.ndarray, "_"]]) -> Iterator[slice]:
     yield slice(start, len(left))
 
 
-def _offer(estimate: Estimate, asked: Asked, leaders: list[Leaders], block: slice, wanted: Bool[np.ndarray, "n"] | None) -> None:
+def _offer(estimate: Estimate, asked: Asked, leaders: Leaders, block: slice, wanted: Bool[np.ndarray, "n"] | None) -> None:
     """Estimate the wanted rows of a block for all queries, and offer to each query's leaders what may be among its best."""
     where: slice | Int64[np.ndarray, "r"] = block
     mask = None
@@ -288,12 +290,7 @@ def _numbers(rows: int, wanted: Bool[np.ndarray, "n"] | None) -> Int64[np.ndarra
 
 
 def _enough(floors: Float64[np.ndarray, "q"], asked: Asked, error: float) -> Float32[np.ndarray, "q"]:
-    """Return the y below which a row whose e is at most `error` cannot reach the floor of each query.
-
-    Rounded down to float32, and by a little more for the arithmetic here.
-    """
-    with np.errstate(divide="ignore"):
-        enough = (floors - asked.a - asked.b * error) / asked.t
-    enough -= np.abs(enough) * 2.0**-40
-    result: np.ndarray = np.nextafter(enough.astype(np.float32), np.float32(-np.inf))
+    """Return the y below which a row whose e is at most `error` cannot reach the floor of each query, rounded down to float32."""
+    enough = ((floors - asked.a - asked.b * error) / asked.t).astype(np.float32)
+    result: np.ndarray = np.nextafter(enough, np.float32(-np.inf))
     return result

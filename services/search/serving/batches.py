@@ -76,15 +76,18 @@ class Batcher:
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            batch = self._gather()
-            if batch is None:
-                return
-            groups: dict[int, list[Query]] = {}
-            for query in batch:
-                groups.setdefault(id(query.served), []).append(query)
-            for group in groups.values():
-                _answer(group)
+        while self._step():
+            pass
+
+    def _step(self) -> bool:
+        """Answer the next batch; return False at the end. Nothing of a batch is kept after it, such as an index that was replaced."""
+        batch = self._gather()
+        groups: dict[int, list[Query]] = {}
+        for query in batch or ():
+            groups.setdefault(id(query.served), []).append(query)
+        for group in groups.values():
+            _answer(group)
+        return batch is not None
 
     def _gather(self) -> list[Query] | None:
         """Return the next queries that somebody still waits for; None at the end."""
@@ -101,8 +104,12 @@ class Batcher:
             if not batch:
                 return None
             self._waiting.put(None)
+        live = [query for query in batch if query and query.answer.set_running_or_notify_cancel()]
         now_s = time.monotonic()
-        live = [query for query in batch if query and query.until_s > now_s and query.answer.set_running_or_notify_cancel()]
+        for query in live:
+            if query.until_s <= now_s:
+                query.answer.set_exception(Busy("the search was not begun within its time; try again"))
+        live = [query for query in live if not query.answer.done()]
         self.sizes[len(live)] = self.sizes.get(len(live), 0) + 1
         return live
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ class Feedback:
                 raise TooMany("no more clicks are kept: the operator has to make room", FULL_RETRY_S)
             try:
                 private_folder(self._folder)
-                with open(file, "ab", opener=_private) as opened:  # noqa: PTH123 - pathlib takes no opener
+                with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE), "ab") as opened:
                     opened.write(line)
             except OSError as error:
                 raise RunError(f"the click cannot be kept: {error.strerror}") from None
@@ -75,9 +76,3 @@ class Feedback:
     @staticmethod
     def _size(file: Path) -> int:
         return file.stat().st_size if file.exists() else 0
-
-
-def _private(name: str, flags: int) -> int:
-    import os
-
-    return os.open(name, flags, FILE_MODE)

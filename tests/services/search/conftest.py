@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from servers.search_service import client, make_app, make_index, served
 
-from services.search.serving.catalogue import Catalogue
+from services.search.serving.catalogue import Catalogue, Served
 from zsbir.base.artifact import Artifact
 
 
@@ -34,9 +34,21 @@ def other_index(index_root: Path, index: Artifact) -> Artifact:
     return make_index(index_root, 1, index_root / "photos")
 
 
+@pytest.fixture(scope="session")
+def opened(index: Artifact) -> Served:
+    """That index, opened as the champion."""
+    return served(index)
+
+
+@pytest.fixture(scope="session")
+def other_opened(other_index: Artifact) -> Served:
+    """The other index, opened as the champion that follows."""
+    return served(other_index, model="models:/zsbir/2")
+
+
 @pytest.fixture
-def app(index_root: Path, index: Artifact) -> Iterator[FastAPI]:
-    app = make_app(index_root, Catalogue([served(index)]))
+def app(index_root: Path, opened: Served) -> Iterator[FastAPI]:
+    app = make_app(index_root, Catalogue([opened]))
     yield app
     app.state.search.batcher.close()
 
