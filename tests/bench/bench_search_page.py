@@ -96,7 +96,8 @@ def service(index: str, root: Path) -> Iterator[str]:
     address, ends = f"http://127.0.0.1:{port}", time.monotonic() + 120
     try:
         while True:
-            assert process.poll() is None and time.monotonic() < ends
+            assert process.poll() is None
+            assert time.monotonic() < ends
             try:
                 httpx.get(f"{address}/healthz").raise_for_status()
                 break
@@ -133,9 +134,15 @@ def lags_s(page: Page, drawings: list[list[list[list[float]]]], *, touch: bool) 
     return np.array(page.evaluate("lags")) / 1000
 
 
+@pytest.fixture(scope="module")
+def index(shared: Path, module_path: Path) -> str:
+    """The URI of an index of 10,000 photos."""
+    return big_index(shared, module_path)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("touch", [False, True], ids=["desktop", "phone"])
-def test_pictures_are_there_soon_after_pen_up(browser: Browser, shared: Path, module_path: Path, touch: bool) -> None:
-    index = big_index(shared, module_path)
+def test_pictures_are_there_soon_after_pen_up(browser: Browser, shared: Path, module_path: Path, index: str, touch: bool) -> None:
     lines = [(shared / "data" / "strokes" / f"{name}.ndjson").read_text("utf-8").splitlines()[1] for name in DRAWINGS]
     drawings = [json.loads(line)["drawing"] for line in lines]
     bare = bare_s(index, drawings)

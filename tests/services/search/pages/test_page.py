@@ -1,4 +1,4 @@
-"""The search page in a real browser, over the real service: photos, neighbours, settings, links, refusals, and who may use it how."""
+"""The search page in a real browser, over the real service: photos, neighbours, settings, links, refusals, tokens, keyboard."""
 
 from __future__ import annotations
 
@@ -123,9 +123,9 @@ def test_a_picture_is_uploaded_pasted_or_dropped(search: Search, visit, tmp_path
 BROUGHT = """([way, bytes]) => {
     const data = new DataTransfer();
     data.items.add(new File([new Uint8Array(bytes)], "sketch.png", { type: "image/png" }));
-    if (way === "paste") document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
-    else for (const type of ["dragover", "drop"])
-        document.body.dispatchEvent(new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
+    const how = { bubbles: true, cancelable: true };
+    if (way === "paste") document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, ...how }));
+    else for (const type of ["dragover", "drop"]) document.body.dispatchEvent(new DragEvent(type, { dataTransfer: data, ...how }));
 }"""
 
 
