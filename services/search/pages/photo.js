@@ -34,7 +34,7 @@ export class Photo {
     this.#way.push(here);
     this.#draw();
     try {
-      here.near = await get(`/neighbours/${answer.index}/${hit.id}${query({ k: NEAR + 1, model: answer.alias })}`);
+      here.near = await get(`/neighbours/${answer.index}/${hit.id}${query({ k: NEAR + 1 })}`);
       here.near.hits = here.near.hits.filter(({ id }) => id !== hit.id).slice(0, NEAR);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;

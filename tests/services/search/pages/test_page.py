@@ -175,13 +175,6 @@ def test_a_service_without_an_index_says_how_to_get_one(search: Search, visit) -
 
 def test_names_of_classes_and_files_are_never_run_as_code(search: Search, visit) -> None:
     there = visit(search)
-    page = there.open()
-
-    def spoil(route: Route) -> None:
-        answer = route.fetch().json()
-        for hit in answer["hits"]:
-            hit |= {"class_name": EVIL, "path": EVIL}
-        route.fulfill(json=answer | {"model": EVIL})
 
     def spoil_models(route: Route) -> None:
         answer = route.fetch().json()
@@ -189,12 +182,11 @@ def test_names_of_classes_and_files_are_never_run_as_code(search: Search, visit)
         answer["models"][0]["classes"] = [{"name": EVIL, "photos": 3}]
         route.fulfill(json=answer)
 
-    there.context.route("**/api/search", spoil)
-    there.context.route("**/api/neighbours/**", spoil)
+    for path in ("search", "neighbours/**"):
+        there.context.route(f"**/api/{path}", lambda route: route.fulfill(json=hostile_answer(search)))
     there.context.route("**/api/models", spoil_models)
     page = there.open(f"/#class={EVIL.replace('#', '')}")
     expect(page.locator("datalist option")).to_have_count(1)
-    page.route("**/api/search", lambda route: route.fulfill(json=hostile_answer(search)))
     Hand(page).draw(HOUSE[:1])
     page.locator(ANY_PHOTO).first.click()
     expect(page.get_by_role("dialog").get_by_text("window.cracked=1").first).to_be_visible()
@@ -289,16 +281,16 @@ def test_only_photos_of_the_chosen_classes_are_shown(search: Search, visit) -> N
     field.fill("cact")
     field.press("Enter")
     expect(page.locator(".photos li")).to_have_count(2)
-    field.fill("teap")
+    field.fill("umbr")
     field.press("Enter")
     expect(page.locator(".photos li")).to_have_count(4)
-    assert {text.strip() for text in page.locator(".photos .name").all_inner_texts()} == {"cactus", "teapot"}
+    assert {text.strip() for text in page.locator(".photos .name").all_inner_texts()} == {"cactus", "umbrella"}
     field.fill("nothing of that name")
     field.press("Enter")
     expect(page.locator(".photos li")).to_have_count(4)
     assert field.evaluate("node => node.validationMessage") == "There is no class “nothing of that name”"
     field.fill("")
-    for name in ("cactus", "teapot"):
+    for name in ("cactus", "umbrella"):
         page.get_by_role("button", name=f"Remove the class {name}").click()
     expect(page.locator(".photos li")).to_have_count(24)
     page.locator("summary").click()
