@@ -85,7 +85,9 @@ def test_strokes_and_the_picture_of_them_have_the_same_scores(search: Search, vi
     Hand(page).draw(HOUSE)
     shown(page)
     drawn = httpx.post(f"{search.address}/api/drawing", json={"strokes": strokes_of(page)}).raise_for_status()
-    by_picture = httpx.post(f"{search.address}/api/search/image", content=drawn.content, headers={"Content-Type": "image/png"}).json()
+    by_picture = httpx.post(
+        f"{search.address}/api/search/image", content=drawn.content, headers={"Content-Type": "image/png"}
+    ).json()
     titles = page.locator(".found .likeness").evaluate_all("nodes => nodes.map(node => node.title)")
     assert found_by(page) == [f"{by_picture['index']}/{hit['id']}" for hit in by_picture["hits"]]
     assert [float(title.split()[-1]) for title in titles] == pytest.approx([hit["score"] for hit in by_picture["hits"]], abs=0.001)

@@ -91,7 +91,9 @@ def test_a_picture_is_uploaded_pasted_or_dropped(search: Search, visit, tmp_path
     file = tmp_path / "sketch.png"
     file.write_bytes(encoded(drawing()))
     (tmp_path / "none.png").write_bytes(b"no picture")
-    answer = httpx.post(f"{search.address}/api/search/image", content=file.read_bytes(), headers={"Content-Type": "image/png"}).json()
+    answer = httpx.post(
+        f"{search.address}/api/search/image", content=file.read_bytes(), headers={"Content-Type": "image/png"}
+    ).json()
     expected = [f"{answer['index']}/{hit['id']}" for hit in answer["hits"]]
     there = visit(search)
     for way in ("upload", "paste", "drop"):
@@ -138,7 +140,11 @@ def test_a_service_that_refuses_is_asked_again_when_it_said(search: Search, visi
 
     page.route("**/api/search", refuse)
     Hand(page).draw(HOUSE[:1])
-    said = "More searches are under way than can be answered: trying again in 1 s" if status else "The service cannot be reached: trying again in"
+    said = (
+        "More searches are under way than can be answered: trying again in 1 s"
+        if status
+        else "The service cannot be reached: trying again in"
+    )
     expect(page.get_by_role("alert")).to_contain_text(said)
     page.unroute("**/api/search")
     expect(page.locator(ANY_PHOTO)).to_have_count(24)
@@ -152,7 +158,9 @@ def test_a_service_without_an_index_says_how_to_get_one(search: Search, visit) -
     search.catalogue.put([])
     try:
         page = there.open()
-        expect(page.get_by_text("no index is served at the moment").or_(page.get_by_text("No photos are served yet"))).to_be_visible()
+        expect(
+            page.get_by_text("no index is served at the moment").or_(page.get_by_text("No photos are served yet"))
+        ).to_be_visible()
         search.catalogue.put(served)
         expect(page.get_by_role("heading", name="Draw something")).to_be_visible()
     finally:
@@ -192,7 +200,14 @@ def test_names_of_classes_and_files_are_never_run_as_code(search: Search, visit)
 def hostile_answer(search: Search) -> dict[str, Any]:
     digest = search.catalogue.find().digest
     hit = {"id": 0, "rank": 1, "score": 0.5, "probability": None, "class_name": EVIL, "path": EVIL, "original": None}
-    return {"model": EVIL, "alias": EVIL, "index": digest, "took_ms": 1, "no_match": True, "hits": [hit | {"thumbnail": f"/api/thumbnails/{digest}/0"}]}
+    return {
+        "model": EVIL,
+        "alias": EVIL,
+        "index": digest,
+        "took_ms": 1,
+        "no_match": True,
+        "hits": [hit | {"thumbnail": f"/api/thumbnails/{digest}/0"}],
+    }
 
 
 def test_everything_can_be_done_by_keyboard(search: Search, visit, tmp_path: Path) -> None:
@@ -229,7 +244,9 @@ def to(page: Page, name: str, kind: str = "button") -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("name", "size"), [("desktop", DESKTOP), ("phone", PHONE)])
-def test_axe_finds_nothing_in_any_state(search: Search, visit, tmp_path: Path, scheme: str, name: str, size: dict[str, int]) -> None:
+def test_axe_finds_nothing_in_any_state(
+    search: Search, visit, tmp_path: Path, scheme: str, name: str, size: dict[str, int]
+) -> None:
     there = visit(search, viewport=size, color_scheme=scheme)
     page = there.open()
     expect(page.get_by_role("heading", name="Draw something")).to_be_visible()
