@@ -79,8 +79,8 @@ class Machine:
                 "MLFLOW_TRACKING_PASSWORD": self.mlflow_password.read_text(),
             }
         programs = [self._ray(ports, {**path, **ray_env, **quiet, **self.tracking}), *own_tracking]
-        programs += [self._dispatcher(ray_address, ports.api, {**ray_env, **self.tracking}), self._api(ports)]
-        programs += [self._search(ports)] if self.settings.search else []
+        programs.append(self._dispatcher(ray_address, ports.api, {**ray_env, **self.tracking}))
+        programs += [*([self._search(ports)] if self.settings.search else []), self._api(ports)]
         self.summary = {
             "url": self._local_url(ports.api),
             "elsewhere": f"http://{socket.gethostname()}:{ports.api}" if self.settings.host in ANYWHERE else "",

@@ -54,8 +54,8 @@ class Ports:
 def choose_ports(state: Path, host: str, asked: int) -> Ports:
     """Return the ports of the last `up`, and remember them; say so where one of them is another program's by now.
 
-    state: the service's folder. host: the address that the pages listen on. asked: the first one's port as `up` was told, 0 for any.
-    Where `up` is told another one than last time, that one is taken.
+    state: the service's folder. host: the address that the pages listen on. asked: the first one's port as `up` was told, 0 for
+    any. Where `up` is told another one than last time, that one is taken.
     """
     last = _read(state / "ports.json")
     last_asked = last.pop("asked", None)
