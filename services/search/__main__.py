@@ -23,11 +23,18 @@ def _parse(argv: Sequence[str]) -> None:
     if bool(settings.model) == bool(settings.index):
         raise InputError("name one thing to serve: --model champion, or --index URI")
     from services.common.server import serve
+    from services.common.tokens import LOGIN_S
+    from services.common.users import OwnerToken
     from services.search.start import free_port, open_app
 
     app = open_app(settings)
     port = settings.port or free_port(settings.host)
-    events.say(f"the search service listens at http://{settings.host}:{port}")
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{shown}:{port}"
+    events.say(f"the search service listens at {address}")
+    if isinstance(app.state.users, OwnerToken):
+        code = app.state.users.make_login()
+        events.say(f"to let one browser in, once, within {LOGIN_S / 60:.0f} minutes: {address}/#login={code}")
     serve(app, settings.host, port)
 
 

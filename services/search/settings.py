@@ -15,6 +15,7 @@ class SearchSettings(Config):
 
     model: str = Field("", description="registered model to follow: champion (of the model zsbir), or NAME@ALIAS")
     index: str = Field("", description="URI of one index, served in place of a registered model's")
+    wait: bool = Field(False, description="where the model has no such version yet, wait for it, in place of ending with an error")
     root: str = Field(default_factory=default_root, description="storage root, also ZSBIR_ROOT")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(PORT, ge=0, le=65535, description="port to listen on; 0: a free one")

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from sqlalchemy.engine import make_url
@@ -18,7 +19,7 @@ from services.common.users import LocalUser, OwnerToken, TokenUsers
 from services.search.http.api import create_app
 from services.search.http.state import ApiSettings
 from services.search.serving.catalogue import Catalogue, Served
-from services.search.serving.following import Followed, Following
+from services.search.serving.following import CHALLENGER, CHAMPION, Followed, Following
 from services.search.settings import SearchSettings
 from zsbir.base import events
 from zsbir.base.cores import usable_cores
@@ -27,9 +28,10 @@ from zsbir.base.layout import service_dir
 from zsbir.base.storage import is_remote, local_path
 from zsbir.base.urls import sqlite_url
 from zsbir.edge.model_address import artifact_address
-from zsbir.edge.releases import CHALLENGER, CHAMPION
 from zsbir.promotion.address import DEFAULT_MODEL, is_model_name
-from zsbir.search_run.engine import Engine
+
+if TYPE_CHECKING:
+    from zsbir.search_run.engine import Engine
 
 TOKEN_FILE = "search.token"  # noqa: S105 - the name of a file
 STORE_VARIABLE = "ZSBIR_JOBS_STORE"
@@ -45,15 +47,25 @@ def open_app(settings: SearchSettings) -> FastAPI:
     fields = settings.model_dump(include={"root", "auth", "host", "hosts", "places", "jobs_url"})
     if settings.index:
         uri = artifact_address(settings.index, "index", root)
-        catalogue = Catalogue([Served(INDEX_ALIAS, "", Engine(uri, threads=threads))])
+        catalogue = Catalogue([Served(INDEX_ALIAS, "", _engine(uri, threads))])
         return create_app(ApiSettings.of(fields), catalogue, users_of(settings))
     catalogue = Catalogue()
-    following = Following(_followed(settings), catalogue, lambda uri: Engine(uri, threads=threads))
+    following = Following(_followed(settings), catalogue, lambda uri: _engine(uri, threads))
     app = create_app(ApiSettings.of(fields), catalogue, users_of(settings), lambda: following.problem)
-    following.look()
+    if not settings.wait:
+        following.look()
+        if not catalogue.now:
+            raise InputError(following.problem)
     following.start(settings.poll_s)
     app.state.following = following
     return app
+
+
+def _engine(uri: str, threads: int) -> Engine:
+    """Open an index. Torch is loaded here, so that a service that waits for its first index is small."""
+    from zsbir.search_run.engine import Engine
+
+    return Engine(uri, threads=threads)
 
 
 def _followed(settings: SearchSettings) -> Followed:
@@ -74,9 +86,8 @@ def users_of(settings: SearchSettings) -> UserSource:
     url = settings.store or os.environ.get(STORE_VARIABLE, "")
     if url or (own / "jobs.db").is_file():
         return TokenUsers(_tokens(url or sqlite_url(own / "jobs.db")))
-    users = OwnerToken(own / TOKEN_FILE)
     events.say(f"your token is in {own / TOKEN_FILE}")
-    return users
+    return OwnerToken(own / TOKEN_FILE)
 
 
 def _tokens(url: str) -> Tokens:

@@ -28,6 +28,7 @@ class ApiSettings(Config):
     host: str = Field("127.0.0.1", description="the address that it listens on")
     hosts: tuple[str, ...] = Field((), description="names that browsers know it by, besides that one and this machine's own")
     mlflow_url: str = Field("", description="where people see MLflow's pages")
+    search_url: str = Field("", description="where people search")
     allow_commands: bool = Field(False, description="operators may submit any program as a job")
     promotion: Literal["operators", "submitters"] = Field("operators", description="who may submit jobs that promote a model")
 

@@ -53,6 +53,8 @@ def _addresses(state: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows = [("page, API", str(state["url"]), "")]
     if state.get("elsewhere"):
         rows.append(("", str(state["elsewhere"]), "for others"))
+    if state.get("search"):
+        rows.append(("search", str(state["search"]), "draw, and see photos: once there is a champion"))
     mlflow = str(state.get("mlflow", ""))
     if state.get("mlflow_password"):
         rows.append(("MLflow", mlflow, f"opens on the runs; name {TRACKING_USER}, password in {state['mlflow_password']}"))

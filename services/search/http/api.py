@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from fastapi import Path as InPath
@@ -23,8 +24,9 @@ from services.common.auth import UserSource, is_loopback
 from services.common.errors import NotFound
 from services.common.guard import RequestGuard
 from services.common.pages import html_page, load_pages, static_file
-from services.common.routes import Searcher, session_cookie
+from services.common.routes import Searcher, cookie_of_port
 from services.search.http import models, requests
+from services.search.http.access import ACCESS
 from services.search.http.admission import Admission, BatchRequest, ImageRequest, SearchRoute, search
 from services.search.http.clicks import CLICKS
 from services.search.http.drawings import drawn
@@ -66,10 +68,12 @@ def create_app(settings: ApiSettings, catalogue: Catalogue, users: UserSource, p
     feedback = Feedback(own / "feedback")
     app.state.search = AppState(settings, catalogue, batcher, admission, metrics, load_pages(PAGES), originals, feedback, problem)
     app.state.users = users
-    for router in (ROUTES, CLICKS):
+    jobs_port = urlsplit(settings.jobs_url).port
+    app.state.further_cookies = (cookie_of_port(jobs_port),) if jobs_port else ()
+    for router in (ACCESS, ROUTES, CLICKS):
         app.include_router(router)
     app.add_middleware(RequestGuard, hosts=(settings.host, *settings.hosts), on_served=metrics.served)
-    add_error_handlers(app, [*ROUTES.routes, *CLICKS.routes], ERROR_STATUSES)
+    add_error_handlers(app, [*ACCESS.routes, *ROUTES.routes, *CLICKS.routes], ERROR_STATUSES)
     return app
 
 
@@ -90,13 +94,6 @@ FOR_EVER = {"Cache-Control": "private, max-age=86400, immutable"}
 """For what a digest names: it never changes."""
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 UPLOAD = {"requestBody": {"required": True, "content": {"image/*": BINARY}}}
-
-
-@ROUTES.get("/api/me", responses=error_responses(401, 403, 503))
-def me(app: App, user: Searcher, request: Request) -> models.Me:
-    """Return the user who asks, as the service knows them."""
-    has_session = app.settings.auth == "tokens" and session_cookie(request) in request.cookies
-    return models.Me(name=user.name, role=user.role, auth=app.settings.auth, session=has_session, jobs_url=app.settings.jobs_url)
 
 
 @ROUTES.get("/api/models", responses=error_responses(401, 403, 503))

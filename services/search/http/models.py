@@ -26,6 +26,12 @@ class Me(BaseModel):
     jobs_url: str = ""
 
 
+class Opened(BaseModel):
+    """A session was opened. lasts_s: for how many seconds."""
+
+    lasts_s: float
+
+
 class ClassCount(BaseModel):
     """A class and how many photos of it an index has."""
 

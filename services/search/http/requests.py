@@ -85,6 +85,12 @@ class Asked(BaseModel):
     options: str = Field("", max_length=2_000, description="options of the search, as JSON")
 
 
+class LoginCode(_Body):
+    """A code that lets one browser in."""
+
+    code: str = Field(min_length=1, max_length=200)
+
+
 class Click(_Body):
     """Whether a photo shows what was drawn. example: the number of the sketch that was the query, where nothing was drawn."""
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -23,8 +23,10 @@ from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError, RunError
 from zsbir.data.images import BadImage, decode, is_blank
 from zsbir.data.items import Filter
-from zsbir.search_run.engine import Engine
 from zsbir.search_run.hits import Hit, SearchOptions
+
+if TYPE_CHECKING:
+    from zsbir.search_run.engine import Engine
 
 MAX_PIXELS = 16_000_000
 """Pixels of an uploaded image: that of a phone's camera."""

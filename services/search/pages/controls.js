@@ -24,6 +24,7 @@ export class Controls {
     this.models = [];
     this.#build();
     this.node.addEventListener("change", (event) => this.#take(event));
+    this.node.addEventListener("input", (event) => event.target.type === "range" && this.#take(event)); // while it is moved
     this.node.addEventListener("click", (event) => this.#click(event));
     this.node.addEventListener("submit", (event) => event.preventDefault());
   }
@@ -94,7 +95,7 @@ export class Controls {
       const control = [...this.node.querySelectorAll("[data-option]")].find((each) => each.dataset.option === name);
       const value = this.settings.options[name] ?? standard;
       if (control?.type === "checkbox") control.checked = value === true;
-      else if (control) control.value = String(value);
+      else if (control && control !== document.activeElement) control.value = String(value);
     }
   }
 

@@ -5,14 +5,14 @@ import { SIDE } from "./drawing.js";
 const PALM_MS = 1000; // a hand rests on the screen before the pen touches it, and after
 const GESTURE_MS = 300; // a second finger within this time makes both of them a gesture
 
-/** Lets people draw on a canvas. drawing: what strokes go to; finished(): called when a stroke has ended or was dropped. */
+/** Lets people draw on a canvas. drawing: what strokes go to. */
 export class Pen {
   #active = null; // {id, type, began_ms} of the pointer that draws
   #touches = new Set(); // all fingers on the canvas
   #penSeen_ms = -Infinity;
 
-  constructor(canvas, drawing, finished) {
-    Object.assign(this, { canvas, drawing, finished });
+  constructor(canvas, drawing) {
+    Object.assign(this, { canvas, drawing });
     const on = (type, listener) => canvas.addEventListener(type, listener, { passive: false });
     on("pointerdown", (event) => this.#down(event));
     on("pointermove", (event) => this.#move(event));
@@ -63,7 +63,6 @@ export class Pen {
     this.drawing.extend(...this.#place(event));
     this.#active = null;
     this.drawing.end();
-    this.finished();
   }
 
   /** The system took the pointer away. A finger's stroke was a swipe or a palm then; what a pen or a mouse has drawn was meant. */
@@ -76,13 +75,11 @@ export class Pen {
     }
     this.#active = null;
     this.drawing.end();
-    this.finished();
   }
 
   #drop() {
     this.#active = null;
     this.drawing.drop();
-    this.finished();
   }
 
   /** Where an event lies on the canvas, in whole units of a drawing; what lies beside it is moved to its edge. */

@@ -49,7 +49,7 @@ class Search {
     this.found.addEventListener("click", ({ target }) => this.#click(target));
     this.found.addEventListener("keydown", (event) => walk(event));
     this.paper = new Paper(this.sheet.canvas, this.drawing);
-    this.pen = new Pen(this.sheet.canvas, this.drawing, () => this.#finished());
+    this.pen = new Pen(this.sheet.canvas, this.drawing);
     receive({ chooser: this.sheet.chooser, take: (file) => this.#take(file), over: (whether) => this.sheet.over(whether) });
     document.addEventListener("keydown", (event) => this.sheet.key(event));
     window.addEventListener("hashchange", () => this.#readAddress());
@@ -60,9 +60,9 @@ class Search {
   async #askModels() {
     const { models } = await get("/models");
     const before = this.models && JSON.stringify(this.models.map(identity));
+    if (before === JSON.stringify(models.map(identity))) return;
     this.models = models;
     this.controls.offer(models);
-    if (before === JSON.stringify(models.map(identity))) return;
     this.examples.offer(this.controls.chosen[0]).then(() => this.#show());
     if (!this.drawing.isEmpty) this.#ask();
     this.#show();
@@ -79,11 +79,6 @@ class Search {
     }
     this.#writeAddress();
     this.feedback.forget();
-    this.#ask();
-  }
-
-  /** A stroke has ended, or was dropped: then what was found with it may be wrong. */
-  #finished() {
     this.#ask();
   }
 

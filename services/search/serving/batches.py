@@ -80,7 +80,7 @@ class Batcher:
             pass
 
     def _step(self) -> bool:
-        """Answer the next batch; return False at the end. Nothing of a batch is kept after it, such as an index that was replaced."""
+        """Answer the next batch; return False at the end. Nothing of it is kept, so that a replaced index can be closed."""
         batch = self._gather()
         groups: dict[int, list[Query]] = {}
         for query in batch or ():

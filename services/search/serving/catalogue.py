@@ -6,9 +6,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from services.common.errors import Busy, NotFound
-from zsbir.search_run.engine import Engine
+
+if TYPE_CHECKING:
+    from zsbir.search_run.engine import Engine
 
 KEPT = 2
 """Indexes that stay open after they were replaced: pages still ask for the thumbnails of what they have found."""

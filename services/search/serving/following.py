@@ -9,20 +9,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from services.common.allowed_paths import AllowedPaths
 from services.search.serving.catalogue import Catalogue, Served
 from zsbir.base import events
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
+from zsbir.base.storage import is_remote, local_path
 from zsbir.base.text import clean
 from zsbir.promotion.address import artifact_of
-from zsbir.search_run.engine import Engine
+
+if TYPE_CHECKING:
+    from zsbir.search_run.engine import Engine
 
 POLL_S = 5.0
 """Seconds between two questions to the registry."""
 
-Open = Callable[[str], Engine]
+INDEXES = "indexes"
+"""The folder of a root with its indexes (`zsbir.base.layout`)."""
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+Open = Callable[[str], "Engine"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Following:
         self._poll_s = POLL_S
 
     def start(self, poll_s: float = POLL_S) -> None:
-        """Ask from now on, every `poll_s` seconds."""
+        """Ask from now on, every `poll_s` seconds; the first time at once."""
         self._poll_s = poll_s
         self._thread.start()
 
@@ -78,8 +87,19 @@ class Following:
         self.problem = problem
 
     def _run(self) -> None:
-        while not self._stop.wait(self._poll_s):
-            self.look()
+        while True:
+            if self._may_be_there():
+                self.look()
+            if self._stop.wait(self._poll_s):
+                return
+
+    def _may_be_there(self) -> bool:
+        """Return whether to ask at all: without an index in its root there is no champion, and MLflow takes seconds to load."""
+        root = self._followed.root
+        if self._catalogue.now or is_remote(root) or any((local_path(root) / INDEXES).glob("*/*/manifest.json")):
+            return True
+        self.problem = f"there is no index below {root} yet: python -m zsbir.index makes one, python -m zsbir.promote a champion"
+        return False
 
     def _wanted(self) -> dict[str, tuple[str, Mapping[str, str]]]:
         """Return the address and the tags of the version of each alias."""

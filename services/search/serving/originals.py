@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -12,7 +13,9 @@ from services.search.serving.catalogue import Served
 from zsbir.base.errors import InputError
 from zsbir.base.storage import is_remote, join
 from zsbir.data.images import BadImage, decode
-from zsbir.search_run.engine import Engine
+
+if TYPE_CHECKING:
+    from zsbir.search_run.engine import Engine
 
 SIDE_PX = 2048
 """The longer side of a photo that is shown, in pixels."""

@@ -217,7 +217,7 @@ def test_the_address_is_one_that_works_and_tokens_are_asked_for_unless_they_are_
 def test_a_password_is_on_no_command_line_and_in_no_file(root, tmp_path):
     machine = Machine(UpSettings(root=root, store="postgresql://ann:hush@db.example.org/zsbir"))
     assert all("hush" not in " ".join(program.command) for program in machine.programs)
-    assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["dispatcher", "api"]
+    assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["dispatcher", "search", "api"]
     assert "hush" not in str(machine.summary)
 
 
@@ -233,9 +233,9 @@ def test_a_password_is_on_no_command_line_and_in_no_file(root, tmp_path):
 def test_the_password_of_an_mlflow_reaches_the_programs_that_ask_it_by_their_environment_alone(root, monkeypatch, given, link):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
     machine = Machine(UpSettings(root=root))
-    assert [program.name for program in machine.programs] == ["ray", "dispatcher", "api"]
+    assert [program.name for program in machine.programs] == ["ray", "dispatcher", "search", "api"]
     assert all("hush" not in " ".join(program.command) for program in machine.programs)
-    assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["ray", "dispatcher", "api"]
+    assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["ray", "dispatcher", "search", "api"]
     assert "hush" not in str(machine.summary)
     shown = [word.partition("=")[2] for word in machine.programs[-1].command if word.startswith("--mlflow-url=")]
     assert shown == ([link] if link else [])
