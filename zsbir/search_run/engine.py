@@ -17,6 +17,7 @@ from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.data.images import eval_array
 from zsbir.data.index_files import ENCODER, IndexFiles, index_file
+from zsbir.data.ink import ink_of
 from zsbir.data.items import Filter
 from zsbir.evaluation.embed import check_finite
 from zsbir.model.encoder import Encoder
@@ -39,6 +40,8 @@ class Engine:
         self.index = Artifact(index_uri, "index")
         self.encoder = Encoder.load(index_file(self.index, ENCODER)).eval()
         self.files = IndexFiles(self.index, self.encoder.embedding_dim)
+        self.ink = ink_of(self.index)
+        """How strokes are drawn for this encoder."""
         self._scan = Scan(self.files.parts, alive=self.files.alive, threads=threads)
         self._precision = _precision(self.index)
 

@@ -145,10 +145,11 @@ async def neighbours(
 @search()
 async def drawing(app: App, _user: Searcher, asked: Drawn) -> Response:
     """Return the drawing that the service makes of strokes: what the network sees, before it is reduced to the encoder's size."""
+    served = app.catalogue.find(asked.model)
 
     def png() -> bytes:
         file = io.BytesIO()
-        drawn(asked.strokes).save(file, "PNG")
+        drawn(asked.strokes, served).save(file, "PNG")
         return file.getvalue()
 
     return Response(await app.admission.compute(png), media_type="image/png")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.common.limits import parse_json
+from zsbir.base import limits
 from zsbir.base.errors import InputError
 
 MOST_HITS = 200
@@ -26,14 +27,17 @@ MinScore = Annotated[float | None, Field(ge=-1, le=1, description="lowest cosine
 
 STROKES_SCHEMA = {
     "type": "array",
-    "minItems": 1,
+    "maxItems": limits.DRAWING_STROKES,
     "items": {
         "type": "array",
         "minItems": 2,
-        "maxItems": 2,
-        "items": {"type": "array", "minItems": 1, "items": {"type": "number", "minimum": -1e6, "maximum": 1e6}},
+        "maxItems": 3,
+        "items": {
+            "type": "array",
+            "items": {"type": "number", "minimum": -limits.DRAWING_COORDINATE, "maximum": limits.DRAWING_COORDINATE},
+        },
     },
-    "description": "one list for each stroke: the x of all its points, then the y",
+    "description": "one list for each stroke: the x of all its points, then the y; a third list, of times, is not looked at",
 }
 Strokes = Annotated[list[Any], Field(json_schema_extra=STROKES_SCHEMA)]
 """Checked by `zsbir.data.strokes`, which knows the bounds, not point by point by pydantic."""
@@ -55,13 +59,13 @@ class Drawing(_Body):
 
     strokes: Strokes
     canvas: Canvas | None = None
+    model: Alias = ""
 
 
 class Query(Drawing):
     """A search by a drawing."""
 
     k: Count = 24
-    model: Alias = ""
     min_score: MinScore = None
     filter: dict[str, Any] = Field({}, description="which photos to search: classes, folder, columns")
     options: dict[str, Any] = Field({}, description="options of the search; those left out have the index's defaults")

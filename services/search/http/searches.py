@@ -132,7 +132,7 @@ async def search_drawing(app: AppState, asked: requests.Query) -> models.Answer:
     """Answer a search by a drawing, as a request describes it."""
     served = app.catalogue.find(asked.model)
     wanted = Wanted(asked.k, asked.min_score, asked.filter, asked.options)
-    return await search_image(app, served, partial(drawn, asked.strokes), wanted)
+    return await search_image(app, served, partial(drawn, asked.strokes, served), wanted)
 
 
 async def search_many(app: AppState, asked: Sequence[requests.Query]) -> list[models.Answer | models.Failed]:

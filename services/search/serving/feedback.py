@@ -45,8 +45,11 @@ class Feedback:
                 raise TooMany("no more clicks are kept: the operator has to make room", FULL_RETRY_S)
             try:
                 private_folder(self._folder)
-                with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE), "ab") as opened:
-                    opened.write(line)
+                opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE_MODE)
+                try:
+                    os.write(opened, line)  # at once, so that lines of several processes do not mix
+                finally:
+                    os.close(opened)
             except OSError as error:
                 raise RunError(f"the click cannot be kept: {error.strerror}") from None
 

@@ -7,6 +7,7 @@ whose index cannot be opened is not switched to, and what is served stays as it 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ from zsbir.promotion.address import artifact_of
 
 if TYPE_CHECKING:
     from zsbir.search_run.engine import Engine
+
+START_S = 60.0
+"""Seconds after the start in which nothing is said of a registry that does not answer: it may start as well."""
 
 POLL_S = 5.0
 """Seconds between two questions to the registry."""
@@ -54,6 +58,8 @@ class Following:
         self._followed, self._catalogue, self._open = followed, catalogue, open_engine
         self.problem = ""
         """Why the registry is not followed at the moment, on one line; empty where it is."""
+        self._said = ""  # the problem that the log told last
+        self._began_s = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="registry")
         self._poll_s = POLL_S
@@ -80,9 +86,12 @@ class Following:
         except Exception as error:  # noqa: BLE001 - whatever a damaged index or registry raises, what is served stays
             problems.append(f"{type(error).__name__}: {error}")
         problem = clean("; ".join(problems))
-        if problem and problem != self.problem:
+        is_new = problem and problem != self._said and (self._catalogue.now or time.monotonic() > self._began_s + START_S)
+        if is_new:
+            self._said = problem
             events.warn(f"{problem}; what is served stays as it is")
-        elif self.problem and not problem:
+        elif self._said and not problem:
+            self._said = ""
             events.say("the registry is followed again")
         self.problem = problem
 
