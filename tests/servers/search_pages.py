@@ -112,11 +112,15 @@ class Hand:
         else:
             self.page.mouse.up()
 
-    def fingers(self, kind: str, *points: tuple[float, float]) -> None:
-        """Tell the browser where fingers are: all of them. kind: touchStart, touchMove, touchEnd or touchCancel."""
+    def fingers(self, kind: str, *points: tuple[float, float], at_s: float | None = None) -> None:
+        """Tell the browser where fingers are: all of them. kind: touchStart, touchMove, touchEnd or touchCancel.
+
+        at_s: when they were there, in seconds since 1970; None: now, which on a busy machine is later than a hand would be.
+        """
         places = [self.place(*point) for point in points]
         touches = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
-        self.screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+        when = {} if at_s is None else {"timestamp": at_s}
+        self.screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches, **when})
 
     def pen(self, kind: str, x: float, y: float) -> None:
         """Tell the browser what a pen does. kind: mousePressed, mouseMoved or mouseReleased."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,10 @@ def test_a_cancelled_finger_leaves_no_line_and_two_fingers_draw_nothing(search: 
     hand.down(20, 20)
     hand.move(90, 90)
     hand.fingers("touchCancel")
-    hand.fingers("touchStart", (50, 50))
-    hand.fingers("touchStart", (50, 50), (200, 200))
-    hand.fingers("touchMove", (70, 70), (180, 180))
+    now_s = time.time()
+    hand.fingers("touchStart", (50, 50), at_s=now_s)
+    hand.fingers("touchStart", (50, 50), (200, 200), at_s=now_s + 0.1)
+    hand.fingers("touchMove", (70, 70), (180, 180), at_s=now_s + 0.15)
     hand.fingers("touchEnd")
     shown(page)
     assert strokes_of(page) == before
