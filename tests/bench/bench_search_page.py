@@ -33,6 +33,7 @@ from servers.processes import free_ports, kill
 from servers.search_pages import Hand
 
 from services.search.http.drawings import drawn
+from services.search.serving.catalogue import Served
 from zsbir.data.gallery import thumbnail
 from zsbir.index import IndexConfig
 from zsbir.model.encoder import Encoder
@@ -111,10 +112,11 @@ def service(index: str, root: Path) -> Iterator[str]:
 def bare_s(index: str, drawings: list[list[list[list[float]]]]) -> float:
     """Return the median seconds of drawing strokes and embedding them, in this process, which has nothing else to do."""
     engine = Engine(index)
+    served = Served("index", "", engine)
     taken = []
     for strokes in drawings * 3:
         began = time.perf_counter()
-        engine.embed([drawn(strokes)])
+        engine.embed([drawn(strokes, served)])
         taken.append(time.perf_counter() - began)
     return median(taken)
 
