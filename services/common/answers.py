@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
-from services.common.errors import BadGateway, Conflict, Forbidden, NotFound
+from services.common.errors import BadGateway, Conflict, Forbidden, NotFound, TooMany
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError, RunError
 
@@ -23,6 +23,7 @@ STATUSES: Mapping[type[Exception], int] = {
     NotFound: 404,
     Conflict: 409,
     BadGateway: 502,
+    TooMany: 429,
     InputError: 422,
     RunError: 503,
     OSError: 503,  # a storage root on a disk that does not answer
@@ -64,7 +65,8 @@ def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute], more: Mapping[
 
 def _answer_with(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(_request: Request, error: Exception) -> Response:
-        return error_answer(status, str(error))
+        wait_s = getattr(error, "retry_after_s", None)
+        return error_answer(status, str(error), {"Retry-After": str(wait_s)} if wait_s is not None else None)
 
     return answer
 

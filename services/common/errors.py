@@ -19,3 +19,19 @@ class Conflict(InputError):  # noqa: N818 - named as HTTP names it
 
 class BadGateway(RunError):  # noqa: N818 - named as HTTP names it
     """Another server, or a program, did not do what this service asked of it. The service itself is well."""
+
+
+class TooMany(InputError):  # noqa: N818 - named after what there is of
+    """The user asks for more at a time than one user may. retry_after_s: seconds after which it may be otherwise."""
+
+    def __init__(self, text: str, retry_after_s: int = 1):
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class Busy(RunError):  # noqa: N818 - named after what the service is
+    """The service has more to do than it can at the moment. retry_after_s: seconds after which it may be otherwise."""
+
+    def __init__(self, text: str, retry_after_s: int = 1):
+        super().__init__(text)
+        self.retry_after_s = retry_after_s

@@ -12,6 +12,7 @@ from pictures import encoded, picture
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.data.index_files import IndexFiles
+from zsbir.data.ink import QUICKDRAW, Ink, ink_facts, ink_of
 from zsbir.evaluation.embed import check_finite
 from zsbir.index import IndexConfig, Settings, build_index
 from zsbir.model.encoder import Encoder
@@ -101,3 +102,11 @@ def test_an_index_of_an_earlier_version_is_checked_against_photos_that_would_be_
     )
     files = IndexFiles(before, 8)
     assert [_photo(files, row) for row in range(3)] == [(photos / "1.jpg").read_bytes(), (photos / hidden).read_bytes(), None]
+
+
+def test_an_index_carries_the_ink_of_its_run_so_that_a_search_needs_nothing_else(run, photos, tmp_path):
+    ink = Ink(line_width=0.02, margin=0.1)
+    files = {"encoder.safetensors": run.file("encoder.safetensors").read_bytes()}
+    stated = put(str(tmp_path / "root"), "run", "stated", files=files, facts=ink_facts(ink))
+    assert ink_of(index(stated, photos, tmp_path, max_bad_frac=0.5)) == ink
+    assert ink_of(index(run, photos, tmp_path, max_bad_frac=0.5)) == QUICKDRAW

@@ -102,3 +102,12 @@ PATH_BYTES = 16_384
 
 CLASSES = 1_000_000
 """Classes of a data set; labels of a teacher."""
+
+DRAWING_STROKES = 2_000
+"""Strokes of one drawing; those of the Quick, Draw! game have a few dozen."""
+
+DRAWING_POINTS = 20_000
+"""Points of one drawing in a query, all strokes together: a hand takes minutes for them, drawing them takes .2 s of one core."""
+
+DRAWING_COORDINATE = 1e6
+"""How far from 0 a coordinate of a drawing may lie, in the units of its canvas."""

@@ -24,6 +24,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.parquet import damaged, read_table
 from zsbir.data.images import BadImage, decode
 from zsbir.data.items import Filter, common_kinds, empty_columns
+from zsbir.data.originals import Source
 from zsbir.data.segment_files import SegmentFiles, open_vectors
 from zsbir.data.segments import ENCODER, EXAMPLES, holder_of, index_file, segments_of
 
@@ -110,10 +111,14 @@ class IndexFiles:
         segment, own = self._own_row(row)
         return segment.original(own)
 
+    def gallery_of(self, row: int) -> Source:
+        """Return the gallery that a photo comes from."""
+        segment, own = self._own_row(row)
+        return segment.source_of(own)
+
     def source_of(self, row: int) -> str:
         """Return the address of the folder that a photo lies in, below which its path leads to it; "" for one of a data set."""
-        segment, own = self._own_row(row)
-        return segment.source_of(own).folder
+        return self.gallery_of(row).folder
 
     @property
     def source(self) -> str:
