@@ -1,9 +1,12 @@
-"""Find photos by a drawing: Index and image file in, ranked photos out.
+"""Find photos by a drawing: Index and image file, or strokes, in, ranked photos out.
 
     python -m zsbir.search artifacts/indexes/toy/0123456789abcdef sketch.png -k 10 --grid found.png
+    python -m zsbir.search artifacts/indexes/toy/0123456789abcdef cat.ndjson  by the first drawing of a file of Quick, Draw!
     python -m zsbir.search models:/zsbir@champion sketch.png                  in the index of the champion
 
-Prints a table: rank, cosine similarity, class where known, path. `--json` prints one JSON object a line instead.
+Strokes (.json: [[[x...], [y...]], ...], or a mapping that has them as "strokes" or "drawing"; .ndjson: a line of it) are drawn like
+the sketches that the index's encoder learned from. Prints a table: rank, cosine similarity, class where known, path. `--json`
+prints one JSON object a line instead.
 """
 
 from __future__ import annotations
@@ -16,11 +19,14 @@ from PIL import Image, ImageOps
 from pydantic import Field
 
 from zsbir.base import cli, events
+from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError
 from zsbir.base.storage import default_root, local_path
 from zsbir.base.text import clean
 from zsbir.data.images import BadImage, decode, is_blank, is_inverted
+from zsbir.data.ink import ink_of
+from zsbir.data.strokes import Strokes, draw_query, read_strokes
 from zsbir.search_run.hits import Hit
 
 NAME_LETTERS = 18
@@ -68,6 +74,16 @@ def read_drawing(path: Path) -> Image.Image:
         raise InputError(f"cannot read the drawing {str(path)!r}: {error}") from None
 
 
+def is_strokes(path: Path) -> bool:
+    """Return whether a file holds strokes, by its name."""
+    return path.suffix.lower() in (".json", ".ndjson")
+
+
+def drawn(strokes: Strokes, index: Artifact) -> Image.Image:
+    """Draw strokes as the sketches are drawn that the encoder of an index learned from."""
+    return draw_query(strokes, ink_of(index))
+
+
 def _turned(drawing: Image.Image, *, invert: bool) -> Image.Image:
     """Return the drawing, inverted if asked for. Warn where it is light on dark, unlike what encoders are trained on."""
     drawing = ImageOps.invert(drawing) if invert else drawing
@@ -109,7 +125,7 @@ def _left_out(hits: int) -> str:
 def _parse(argv: Sequence[str]) -> str:
     parser = cli.Parser("zsbir.search", __doc__ or "")
     parser.add_argument("index", help="URI of an Index artifact, as zsbir.index prints it, or models:/NAME@champion")
-    parser.add_argument("drawing", help="image file of the drawing: dark strokes on a light background")
+    parser.add_argument("drawing", help="image file, dark strokes on a light background; or strokes: .json, .ndjson")
     parser.add_argument("-k", type=int, default=10, help="number of photos to find [10]")
     parser.add_argument("--grid", metavar="FILE", help="write a picture of the drawing and the photos found for it")
     parser.add_argument("--invert", action="store_true", help="the drawing is light strokes on a dark background: turn it over")
@@ -118,10 +134,14 @@ def _parse(argv: Sequence[str]) -> str:
     parsed, values = parser.values(argv)
     if parsed.grid and Path(parsed.grid).suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise InputError(f"--grid {parsed.grid}: a picture's name ends in .png, .jpg or .webp")
-    drawing = _turned(read_drawing(local_path(parsed.drawing)), invert=parsed.invert)
+    path = local_path(parsed.drawing)
+    if is_strokes(path) and parsed.invert:
+        raise InputError("--invert is for pictures: strokes are drawn as the index expects them")
+    read = read_strokes(path) if is_strokes(path) else _turned(read_drawing(path), invert=parsed.invert)
     from zsbir.edge.model_address import artifact_address
 
     searcher = Searcher(artifact_address(parsed.index, "index", Settings.of(values).root))
+    drawing = drawn(read, searcher.index) if isinstance(read, list) else read
     hits = searcher.search(drawing, parsed.k)
     if parsed.grid:
         picture(searcher, drawing, hits, f"{Path(parsed.drawing).name} in {searcher.index.manifest.name}").save(parsed.grid)

@@ -1,11 +1,16 @@
 """What a search shows of an index that a stranger made."""
 
+import json
+
 import pytest
 import torch
 from building import put
 from pictures import drawing, encoded, picture
 from PIL import Image, ImageChops, ImageOps
 
+from zsbir.base.errors import InputError
+from zsbir.data.ink import QUICKDRAW, Ink, ink_facts
+from zsbir.data.strokes import draw_query, parse_strokes
 from zsbir.index import IndexConfig, Settings, build_index
 from zsbir.model.encoder import Encoder
 from zsbir.search import Hit, _parse, table
@@ -56,3 +61,55 @@ def test_a_grid_shows_every_photo_found_with_its_name_and_says_what_it_leaves_ou
     assert first.size == both.size
     changed = ImageChops.difference(first, both).getbbox()
     assert changed[0] > both.width / 3 - 20, "the first photo and the drawing are as before"
+
+
+# --- strokes in place of a picture
+
+STROKES = [[[0, 90, 50, 0], [90, 90, 10, 90]], [[20, 70], [60, 60]]]
+
+
+def inked(tmp_path, ink):
+    """An index of two photos, whose run states an ink."""
+    torch.manual_seed(0)
+    Encoder("resnet18", 8, 32).save(tmp_path / "encoder")
+    files = {"encoder.safetensors": (tmp_path / "encoder").read_bytes()}
+    run = put(str(tmp_path / "root"), "run", files=files, facts=ink_facts(ink))
+    (tmp_path / "photos").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "photos" / name).write_bytes(encoded(picture()))
+    return build_index(run.uri, IndexConfig(gallery=str(tmp_path / "photos")), Settings(root=str(tmp_path / "root"))).uri
+
+
+def test_strokes_find_what_their_picture_in_the_indexs_ink_finds(tmp_path):
+    index = inked(tmp_path, Ink(line_width=0.06, margin=0.2))
+    (tmp_path / "strokes.json").write_text(json.dumps(STROKES))
+    draw_query(parse_strokes(STROKES), Ink(line_width=0.06, margin=0.2)).save(tmp_path / "same ink.png")
+    draw_query(parse_strokes(STROKES), QUICKDRAW).save(tmp_path / "other ink.png")
+    found = _parse([index, str(tmp_path / "strokes.json"), "--json"])
+    assert found == _parse([index, str(tmp_path / "same ink.png"), "--json"])
+    assert found != _parse([index, str(tmp_path / "other ink.png"), "--json"])
+    with pytest.raises(InputError, match="--invert is for pictures"):
+        _parse([index, str(tmp_path / "strokes.json"), "--invert"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.json", "{", "cannot read the strokes"),
+        ("a.json", "", "cannot read the strokes"),
+        ("a.json", '{"word": "cat"}', "a drawing is a list of strokes"),
+        ("a.json", "[[[NaN],[1]]]", "NaN is not JSON"),
+        ("a.json", "[" * 1000 + "]" * 1000, "nested more than"),
+        ("a.json", "[[[1e7],[1]]]", "beyond 1e[+]06"),
+        ("a.ndjson", "\n\n", "cannot read the strokes"),
+        ("a.ndjson", "version https://git-lfs.github.com/spec/v1", "cannot read the strokes"),
+        ("a.json", " " * 10_000_001, "more than 10000000 bytes"),
+    ],
+)
+def test_a_file_without_strokes_is_an_error_in_one_line_before_the_index_is_opened(tmp_path, name, text, reason):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=reason) as error:
+        _parse([str(tmp_path / "no index"), str(tmp_path / name)])
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="no drawing at"):
+        _parse([str(tmp_path / "no index"), str(tmp_path / "nothing.json")])

@@ -1,9 +1,9 @@
 """How the sketches of a data set are drawn: strokes are drawn in the same way before they meet an encoder that learned from those.
 
 An encoder that was trained on the pictures of one renderer knows its lines: drawn twice as thick, or in another part of the
-picture, the same strokes find less (docs/benchmarks/2026-11-30-strokes.md). The sketches' ink is measured when a data set is made
-(`zsbir.data.measured_ink`). A run and its indexes carry it in the facts of their manifests, since a search has nothing but the
-index.
+picture, the same strokes tend to find less (docs/benchmarks/2026-11-30-strokes.md). So the sketches' ink is measured when a data
+set is made (`zsbir.data.measured_ink`). A run and its indexes carry it in the facts of their manifests, since a search has nothing
+but the index.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image, ImageDraw
 from zsbir.base import limits
 from zsbir.base.errors import InputError
 from zsbir.base.filetypes import what_is
+from zsbir.base.strict_json import parse_json
 from zsbir.data.images import BadImage, encode_sketch
 from zsbir.data.ink import QUICKDRAW, Ink
 
@@ -113,6 +115,32 @@ def parse_strokes(value: Any, *, most_points: int = limits.DRAWING_POINTS) -> St
     if not strokes:
         raise BadImage("a drawing without strokes")
     return strokes
+
+
+def read_strokes(path: Path) -> Strokes:
+    """Read the strokes of one drawing from a file, checked as `parse_strokes` does.
+
+    The file holds `[[[x...], [y...]], ...]`, or a mapping with that as "strokes" or, as Quick, Draw! has it, as "drawing"; of an
+    .ndjson file the first line that is not empty is read. Raises InputError where there is no file, or anything else in it.
+    """
+    try:
+        value = parse_json(_one_drawing(path).removeprefix(b"\xef\xbb\xbf"))
+        return parse_strokes(value.get("strokes", value.get("drawing")) if isinstance(value, dict) else value)
+    except FileNotFoundError:
+        raise InputError(f"no drawing at {str(path)!r}") from None
+    except (BadImage, OSError, ValueError) as error:
+        raise InputError(f"cannot read the strokes in {str(path)!r}: {error}") from None
+
+
+def _one_drawing(path: Path) -> bytes:
+    """Return the bytes of the first drawing in a file. Raises BadImage where they are too many."""
+    with path.open("rb") as file:
+        data = file.read(_MAX_LINE_BYTES + 1)
+    if path.suffix.lower() == ".ndjson":
+        data = next((line for line in data.splitlines() if line.strip()), b"")
+    if len(data) > _MAX_LINE_BYTES:
+        raise BadImage(f"more than {_MAX_LINE_BYTES} bytes")
+    return data
 
 
 def _check_stroke(stroke: Any, number: int) -> None:

@@ -15,6 +15,8 @@ from zsbir.base.config import digest_of, streamed_digest
 from zsbir.base.errors import InputError
 from zsbir.base.events import Progress, warn
 from zsbir.data.gallery import FolderSource, Gallery, dataset_gallery, folder_gallery
+from zsbir.data.ink import ink_facts
+from zsbir.data.measured_ink import run_ink
 from zsbir.data.originals import DATASET, FOLDER, Source
 from zsbir.data.passed_over import PassedOver
 from zsbir.data.segments import ENCODER
@@ -67,7 +69,12 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
                 "unreadable": len(unread),
                 "passed_over": len(passed),
             },
-            facts={"unreadable": unread.facts(), "passed_over": passed.facts(), **columns_fact(metadata.kinds)},
+            facts={
+                "unreadable": unread.facts(),
+                "passed_over": passed.facts(),
+                **columns_fact(metadata.kinds),
+                **ink_facts(run_ink(run)),
+            },
         )
 
 

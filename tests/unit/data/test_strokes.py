@@ -16,7 +16,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.storage import open_folder
 from zsbir.data.images import BadImage, eval_array
 from zsbir.data.ink import QUICKDRAW, Ink
-from zsbir.data.strokes import draw_query, drawings, framed, parse, parse_strokes, prefix, read_drawing, render
+from zsbir.data.strokes import draw_query, drawings, framed, parse, parse_strokes, prefix, read_drawing, read_strokes, render
 from zsbir.model.encoder import Encoder
 
 SQUARE = [[[0, 100, 100, 0, 0], [0, 0, 50, 50, 0]]]
@@ -260,6 +260,21 @@ def test_quickdraws_file_is_read_as_before(shared):
     line = (shared / "data/strokes/bear.ndjson").read_bytes().split(b"\n")[0]
     before = [np.array(stroke[:2], float).T for stroke in json.loads(line)["drawing"]]
     assert all(np.array_equal(old, new) for old, new in zip(before, parse(line), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", json.dumps(SQUARE)),
+        ("a.JSON", json.dumps({"strokes": SQUARE, "canvas": {"width": 100, "height": 100}})),
+        ("a.json", "\ufeff" + json.dumps({"drawing": SQUARE})),
+        ("a.ndjson", "\n" + json.dumps({"word": "box", "drawing": SQUARE}) + "\r\n" + json.dumps({"drawing": [[[0], [0]]]})),
+        ("a.ndjson", json.dumps(SQUARE)),
+    ],
+)
+def test_a_file_holds_the_strokes_themselves_or_a_mapping_that_names_them_or_lines_of_those(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    assert [stroke.T.tolist() for stroke in read_strokes(tmp_path / name)] == SQUARE
 
 
 # --- one drawing, captured in several ways: what differs between two devices
