@@ -53,9 +53,10 @@ class Ranked(NamedTuple):
     """Relevant photos that share their score with an irrelevant one, so that gallery order decided their rank."""
 
 
-def on_grid(embeddings: Float[np.ndarray, "n d"], *, name: str = "embeddings") -> Int32[np.ndarray, "n d"]:
+def on_grid(embeddings: Float[np.ndarray, "n d"], *, name: str = "embeddings", first_row: int = 0) -> Int32[np.ndarray, "n d"]:
     """Scale rows to length 1 and round them to integers, in units of 2^-26. A row of zeros stays zero: its cosine counts as 0.
 
+    first_row: number of the first of these rows in the whole that `name` stands for, by which an error names a row.
     Raises InputError for anything but a matrix of finite numbers with at least one row and column.
     """
     if embeddings.ndim != 2 or 0 in embeddings.shape:
@@ -65,7 +66,7 @@ def on_grid(embeddings: Float[np.ndarray, "n d"], *, name: str = "embeddings") -
         rows = embeddings[start : start + NORMALISE_ROWS].astype(np.float64)
         squares = np.einsum("nd,nd->n", rows, rows)
         if not np.isfinite(squares).all():
-            row = start + int(np.isfinite(squares).argmin())
+            row = first_row + start + int(np.isfinite(squares).argmin())
             raise InputError(f"{name}: row {row} holds NaN or infinity; look at the training's loss")
         rows *= (2.0**GRID_BITS / np.sqrt(np.where(squares > 0, squares, 1.0)))[:, None]
         grid[start : start + NORMALISE_ROWS] = np.rint(rows, out=rows)
@@ -79,6 +80,12 @@ def grid_scores(queries: Int32[np.ndarray, "q d"], gallery: Int32[np.ndarray, "g
     for start in range(0, len(gallery), TILE_PHOTOS):
         tile = slice(start, start + TILE_PHOTOS)
         result[:, tile] = left @ gallery[tile].astype(np.float64).T
+    return result
+
+
+def pair_scores(queries: Int32[np.ndarray, "n d"], photos: Int32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n"]:
+    """Return the cosine of each query with the photo of the same row, of rows that `on_grid` made: the bits of `grid_scores`."""
+    result: np.ndarray = np.vecdot(queries * 2.0 ** (-2 * GRID_BITS), photos.astype(np.float64)).astype(np.float32)
     return result
 
 
