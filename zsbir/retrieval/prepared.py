@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from zsbir.base.errors import InputError
-from zsbir.retrieval import exact
 from zsbir.retrieval.expansion import expanded, most_results
 from zsbir.retrieval.options import SearchOptions
+from zsbir.retrieval.scan import Scan
 from zsbir.retrieval.smoothing import SearchFunction, kinship, neighbours, smoothed
 from zsbir.retrieval.whitening import Domain, DomainStatistics, unit_rows
 
@@ -40,8 +40,8 @@ class PreparedGallery:
     def queries(self, embeddings: Float32[np.ndarray, "q d"], search: SearchFunction | None = None) -> Float32[np.ndarray, "q d"]:
         """Return what to rank `vectors` by, for embeddings of sketches (the mean of both views where the options have `flip`).
 
-        search: finds in `vectors`, and decides by which photos a query is expanded; None: `exact.search`. Raises InputError for
-        embeddings of another encoder.
+        search: finds in `vectors`, and decides by which photos a query is expanded; None: all of them, by a scan made for this call.
+        Raises InputError for embeddings of another encoder.
         """
         queries = centred(embeddings, "sketch", self.options, self.statistics)
         most = most_results(self.near, self.options.expand)
@@ -59,7 +59,7 @@ def prepare_gallery(
     """Return a gallery made ready for search.
 
     embeddings: of the photos (the mean of both views where the options have `flip`). search: finds in the centred embeddings; None:
-    `exact.search`, which takes a minute for 30,000 photos. Raises InputError where statistics are needed and there are none.
+    an exact scan. Neighbours take a search for each photo. Raises InputError where statistics are needed and there are none.
     """
     if options.needs_statistics and statistics is None:
         raise InputError(
@@ -88,8 +88,8 @@ def centred(
 
 
 def searching(gallery: Float32[np.ndarray, "n d"]) -> SearchFunction:
-    """Return the exact search of a gallery as a function of queries and k."""
-    return lambda queries, k: exact.search(queries, gallery, k)
+    """Return the exact search of a gallery as a function of queries and k, by a scan that is made once."""
+    return Scan([gallery]).search
 
 
 def mean_of_views(views: Float32[np.ndarray, "n e"]) -> Float32[np.ndarray, "n d"]:
