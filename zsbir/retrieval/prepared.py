@@ -40,7 +40,7 @@ class PreparedGallery:
     def queries(self, embeddings: Float32[np.ndarray, "q d"], search: SearchFunction | None = None) -> Float32[np.ndarray, "q d"]:
         """Return what to rank `vectors` by, for embeddings of sketches (the mean of both views where the options have `flip`).
 
-        search: finds in `vectors`, and decides by which photos a query is expanded; None: all of them, by a scan made for this call.
+        search: finds in `vectors`, and decides by which photos a query is expanded; None: all of them, by a scan of its own.
         Raises InputError for embeddings of another encoder.
         """
         queries = centred(embeddings, "sketch", self.options, self.statistics)
