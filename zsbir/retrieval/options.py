@@ -25,7 +25,7 @@ class SearchOptions(Config):
         True, description="embed each picture and its mirror image, and take the mean: twice the forward passes"
     )
     centring: Annotated[Centring, Added(neutral="off")] = Field(
-        "centre",
+        "whiten",
         description="subtract the mean training embedding of each domain (centre), and whiten mildly (whiten); off: neither",
     )
     smooth: Annotated[int, Added(neutral=0)] = Field(

@@ -20,7 +20,7 @@ def main() -> None:
     given = _arguments()
     file = Path(given.root) / ROWS
     if given.what == "table":
-        print(tables(_rows(file)))
+        print(tables(_current(_rows(file))))
         return
     for seed in given.seeds:
         for dataset in given.datasets:
@@ -42,7 +42,7 @@ def _arguments() -> argparse.Namespace:
 
 def _measure_all(dataset: str, seed: int, given: argparse.Namespace, file: Path) -> None:
     """Compute the rows of one training that are not there yet."""
-    done = {_key(row) for row in _rows(file) if row["state"] == "done"}
+    done = {_key(row) for row in _current(_rows(file))}
     wanted = [(dataset, given.split, setting, photos, seed) for setting in given.settings for photos in THINNED]
     missing = [key for key in wanted if key not in done]
     if not missing:
@@ -52,7 +52,7 @@ def _measure_all(dataset: str, seed: int, given: argparse.Namespace, file: Path)
     for key in missing:
         began = time.monotonic()
         row = {"dataset": dataset, "split": given.split, "setting": key[2], "photos": key[3], "seed": seed, "run": run.uri}
-        row |= {"state": "done", "result": measure(table, SETTINGS[key[2]], key[3])}
+        row |= {"options": SETTINGS[key[2]].text(), "state": "done", "result": measure(table, SETTINGS[key[2]], key[3])}
         row["minutes"] = round((time.monotonic() - began) / 60, 2)
         with file.open("a") as out:
             out.write(json.dumps(row) + "\n")
@@ -61,6 +61,11 @@ def _measure_all(dataset: str, seed: int, given: argparse.Namespace, file: Path)
 
 def _key(row: dict[str, Any]) -> tuple[str, str, str, int, int]:
     return row["dataset"], row["split"], row["setting"], row["photos"], row["seed"]
+
+
+def _current(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows that are done, and whose setting still means what it meant."""
+    return [row for row in rows if row["state"] == "done" and row["options"] == SETTINGS[row["setting"]].text()]
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

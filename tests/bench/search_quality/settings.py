@@ -27,6 +27,10 @@ class Setting(NamedTuple):
     options: SearchOptions
     pooled: bool = False
 
+    def text(self) -> str:
+        """Return what is on: rows of other options under the same name are computed again."""
+        return f"{self.options.text()}{', pooled' if self.pooled else ''}"
+
 
 def _on(**changes: object) -> SearchOptions:
     return PLAIN.replace(**changes)
