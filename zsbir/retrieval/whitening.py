@@ -11,12 +11,13 @@ that the network was trained on count, so a search with these statistics is as m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int
+from jaxtyping import Float, Float32, Float64, Int, Int32
 
 from zsbir.base.errors import InputError
 from zsbir.retrieval.exact import NORMALISE_ROWS, grid_scores, on_grid
@@ -65,15 +66,25 @@ class DomainStatistics:
 
     def whitened(self, embeddings: Float32[np.ndarray, "n d"], domain: Domain) -> Float32[np.ndarray, "n d"]:
         """Return unit rows: the embeddings centred, and multiplied by `root`. Bits and errors as of `centred`."""
-        scale = np.sqrt(np.einsum("nd,nd->n", self.root.astype(np.float64), self.root.astype(np.float64)))
-        cosines = grid_scores(on_grid(self.centred(embeddings, domain)), on_grid(self.root, name="whitening"))
-        return unit_rows((cosines * scale).astype(np.float32))
+        cosines = grid_scores(on_grid(self.centred(embeddings, domain)), self._root_grid)
+        return unit_rows((cosines * self._root_lengths).astype(np.float32))
 
     def save(self, path: Path) -> None:
         """Write one safetensors file that `load_statistics` reads."""
         from safetensors.numpy import save_file
 
-        save_file({name: np.ascontiguousarray(values) for name, values in vars(self).items()}, path)
+        save_file({field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}, path)
+
+    @cached_property
+    def _root_grid(self) -> Int32[np.ndarray, "d d"]:
+        """The directions of the matrix's rows as integers, made once: it takes longer than the search of a query."""
+        return on_grid(self.root, name="whitening")
+
+    @cached_property
+    def _root_lengths(self) -> Float64[np.ndarray, "d"]:
+        rows = self.root.astype(np.float64)
+        lengths: np.ndarray = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+        return lengths
 
 
 def load_statistics(path: Path, dimensions: int) -> DomainStatistics:
