@@ -25,6 +25,7 @@ Purpose = Literal[
     "TPE trial",  # seed of the sweep, number of the trial, number of the try
     "dev classes",  # seed
     "unseen classes",  # seed
+    "training statistics",  # domain
     "sketches to measure",  # how many there are
     "toy drawing",  # seed, class, domain, number
     "pretext form",  # class

@@ -32,12 +32,15 @@ def embed(
     autocast: AbstractContextManager[object] | None = None,
     label: str = "",
     threads: int = 0,
+    alone: bool = False,
 ) -> Float[np.ndarray, "n d"]:
     """Return unit embeddings (float32) of the images at `positions`, in that order.
 
-    In a torch.distributed group the batches are dealt out and every worker returns all of them. With a `label`, progress is shown.
+    In a torch.distributed group the batches are dealt out and every worker returns all of them; with `alone` the caller embeds all
+    of them by itself. With a `label`, progress is shown.
     """
-    rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    grouped = not alone and dist.is_available() and dist.is_initialized()
+    rank, workers = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
     starts = range(rank * EMBED_BATCH, len(positions), workers * EMBED_BATCH)
     mine = [positions[start : start + EMBED_BATCH] for start in starts]
     order = np.concatenate(mine) if mine else positions[:0]
@@ -81,3 +84,8 @@ def embeddings_of(encoder: nn.Module) -> Forward:
 def features_of(encoder: nn.Module) -> Forward:
     """Return a function from images to normalised pooled features: the frozen pre-trained backbone as a retrieval model."""
     return lambda images: nn.functional.normalize(encoder(images)[1], dim=1)
+
+
+def both_views(output: Forward) -> Forward:
+    """Return a function from images to two embeddings, one after the other: of the images and of their mirror images (b x 2d)."""
+    return lambda images: torch.cat([output(images), output(images.flip(-1))], dim=1)

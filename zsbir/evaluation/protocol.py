@@ -7,6 +7,11 @@
     generalised_all       unseen sketches             all photos, seen and unseen
     generalised_sem_pcyc  unseen sketches, and a      unseen photos, and a fifth as many seen ones
                           fifth as many seen ones     (both drawn at random, as in SEM-PCYC's `src/test.py`)
+    expanded              as zero_shot                as zero_shot; ranked with the search options of the protocol
+    dev_expanded          as dev                      as dev; ranked likewise
+
+An expanded protocol uses the gallery as a whole: what is ranked for a query depends on the other photos, though not on other
+queries or on anyone's labels. So its numbers stand under a name of their own, and none of another protocol compares with them.
 
 Training, sweeps and the choice of a checkpoint see `dev` alone.
 
@@ -15,17 +20,18 @@ The public Sketchy lists put 100 photos a class into the gallery twice, hence th
 
 from __future__ import annotations
 
-from typing import Literal, runtime_checkable
+from typing import Annotated, Literal, runtime_checkable
 from typing import Protocol as Interface
 
 import numpy as np
 from jaxtyping import Bool, Int8, Int32, Int64
 from pydantic import Field
 
-from zsbir.base.config import Config, unknown_name
+from zsbir.base.config import Added, Config, unknown_name
 from zsbir.base.errors import InputError
 from zsbir.data.domains import DOMAINS, SPLITS
 from zsbir.data.requirements import missing_side
+from zsbir.retrieval.options import PLAIN, SearchOptions
 
 SEM_PCYC_SHARE = 0.2
 """Seen samples added for each unseen one, rounded down (SEM-PCYC's code)."""
@@ -64,6 +70,9 @@ class Protocol(Config):
     primary: str = Field("map_all", description="the metric that decides")
     dedup: bool = Field(False, description="drop gallery photos whose class and bytes another one has")
     seed: int = Field(0, ge=0, description="of the draw of seen samples, where the setting has one")
+    options: Annotated[SearchOptions, Added(neutral=PLAIN)] = Field(
+        PLAIN, description="what is done to embeddings before they are ranked, as a search service does it"
+    )
 
     def label(self) -> str:
         """Name and version, as results are labelled: `zero_shot v1`."""
@@ -78,6 +87,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(name="dev", split="dev"),
         Protocol(name="generalised_all", setting="generalised_all"),
         Protocol(name="generalised_sem_pcyc", setting="generalised_sem_pcyc"),
+        Protocol(name="expanded", options=SearchOptions()),
+        Protocol(name="dev_expanded", split="dev", options=SearchOptions()),
     )
 }
 """The protocols results are published under."""

@@ -10,10 +10,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from zsbir.base import limits
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.base.text import clean
 from zsbir.evaluation.reports import interval_text, relevant_of, report_interval
+from zsbir.retrieval.options import SearchOptions
 
 SHOWN_METRICS = ("map_all", "map_all_voc", "map_at_200_min", "map_at_200_min_voc", "p_at_100", "p_at_200")
 CUTOFFS = {"p_at_100": 100, "p_at_200": 200}
@@ -38,6 +40,16 @@ class LeftOutCounts(BaseModel):
     repeated_photos: int = Field(ge=0)
 
 
+class LosingClass(BaseModel):
+    """What report.json says of a class that loses by search options: its map_all without and with them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    class_name: str = Field(max_length=1000)
+    plain: Share
+    with_options: Share
+
+
 class ReportSummary(BaseModel):
     """What report.json must hold for the table. Further entries, and models' further numbers, are not read."""
 
@@ -51,6 +63,8 @@ class ReportSummary(BaseModel):
     chance_map_all: Share
     models: dict[str, dict[str, float | None]] = Field(max_length=10)
     left_out: LeftOutCounts | None = None
+    options: SearchOptions | None = None
+    losing: list[LosingClass] = Field(default=[], max_length=limits.CLASSES)
 
 
 def summary_of(report: Artifact) -> ReportSummary:
@@ -74,10 +88,12 @@ def table(report: Artifact) -> str:
     head = f"{summary.protocol}: {summary.classes} classes, {summary.queries} sketches against {summary.gallery} photos"
     if summary.left_out is not None:
         head += f" of {summary.dataset}"
-    lines = [head, *_left_out_lines(summary), f"{'':10}" + "".join(f"{name + marks.get(name, ''):>20}" for name in SHOWN_METRICS)]
+    wide = max(10, *(len(name) + 1 for name in summary.models))
+    lines = [head, *_left_out_lines(summary), *_option_lines(summary)]
+    lines.append(" " * wide + "".join(f"{name + marks.get(name, ''):>20}" for name in SHOWN_METRICS))
     for name, values in summary.models.items():
-        lines.append(f"{name:10}" + "".join(f"{values[metric]:20.3f}" for metric in SHOWN_METRICS))
-    lines.append(f"{'chance':10}{summary.chance_map_all:20.3f}")
+        lines.append(f"{name:{wide}}" + "".join(f"{values[metric]:20.3f}" for metric in SHOWN_METRICS))
+    lines.append(f"{'chance':{wide}}{summary.chance_map_all:20.3f}")
     lines += notes
     for name, values in summary.models.items():
         interval = interval_text(report_interval(report, name, "map_all"), summary.classes)
@@ -97,6 +113,16 @@ def _left_out_lines(summary: ReportSummary) -> list[str]:
         f"left out as seen in training: {out.class_count} classes{names} with {out.sketches} sketches and {out.photos} photos;"
         f" by their bytes {out.repeated_sketches} sketches and {out.repeated_photos} photos of other classes"
     ]
+
+
+def _option_lines(summary: ReportSummary) -> list[str]:
+    """Return which search options were on, and which classes lose by them."""
+    if summary.options is None:
+        return []
+    lines = [f"search options: {summary.options.text()}"]
+    shown = [f"{row.class_name} {row.plain:.3f} to {row.with_options:.3f}" for row in summary.losing[:8]]
+    names = f": {', '.join(shown)}{', ...' if len(summary.losing) > 8 else ''}" if shown else ""
+    return [*lines, f"classes that lose by them: {len(summary.losing)} of {summary.classes}{names}"]
 
 
 def limits_of(gallery: int, relevant: Mapping[int, int]) -> tuple[dict[str, str], list[str]]:

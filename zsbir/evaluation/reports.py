@@ -19,6 +19,9 @@ from zsbir.evaluation.intervals import Interval, interval_over_classes
 TRAINED, FROZEN = "trained", "frozen"
 """The two models of a report."""
 
+UNCHANGED = "trained_plain"
+"""In a report under a protocol with search options: the trained model without them, as `zero_shot` ranks."""
+
 QUERY = ("path", "class_id", "sha256")
 """The columns that identify a query in a report."""
 

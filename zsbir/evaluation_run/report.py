@@ -14,6 +14,7 @@ from zsbir.base.artifact import Artifact, Draft, draft
 from zsbir.data.images import decode
 from zsbir.evaluation.figures import per_class_bars, precision_recall_figure, retrieval_grid
 from zsbir.evaluation.metrics import METRICS, chance_map
+from zsbir.evaluation.reports import TRAINED, UNCHANGED
 from zsbir.evaluation_run.config import EvaluateConfig
 from zsbir.evaluation_run.trial import Subject, Trial, frozen, trained
 from zsbir.retrieval.exact import search
@@ -32,7 +33,7 @@ def make_report(trial: Trial, config: EvaluateConfig, root: str) -> Artifact:
     if trial.is_made(config, root):
         return Artifact(uri, "report")
     with draft(uri, "report", trial.run.manifest.name) as work, free_threads():
-        subjects = [frozen(trial, config), trained(trial, config)]
+        subjects = [frozen(trial, config), *trained(trial, config)]
         summary = _write(work, trial, subjects, config)
         inputs: dict[str, Any] = {"run": trial.run.reference(), "dataset": trial.dataset.reference()}
         facts = {"protocol": trial.protocol.label(), **{name: values["map_all"] for name, values in summary["models"].items()}}
@@ -63,6 +64,8 @@ def _write(work: Draft, trial: Trial, subjects: list[Subject], config: EvaluateC
         "intervals_over": SAMPLING_UNIT,
         "models": {subject.name: figures(subject) for subject in subjects},
     }
+    if trial.protocol.options.changes_ranking:
+        summary |= {"options": trial.protocol.options.model_dump(mode="json"), "losing": _losing(trial, subjects)}
     if trial.restricted:
         summary |= {"seen_in": trial.seen.digests(), "left_out": left.out.as_json()}
     work.file("report.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
@@ -74,13 +77,25 @@ def _write(work: Draft, trial: Trial, subjects: list[Subject], config: EvaluateC
     return summary
 
 
+def _losing(trial: Trial, subjects: list[Subject]) -> list[dict[str, Any]]:
+    """Return the classes that lose by the protocol's search options, the one that loses most first."""
+    rows = {subject.name: subject.result.per_class() for subject in subjects}
+    pairs = [
+        {"class_name": trial.samples.class_names[old["class_id"]], "plain": old["map_all"], "with_options": new["map_all"]}
+        for old, new in zip(rows[UNCHANGED], rows[TRAINED], strict=True)
+    ]
+    return sorted(
+        (pair for pair in pairs if pair["with_options"] < pair["plain"]), key=lambda pair: pair["with_options"] - pair["plain"]
+    )
+
+
 def _write_figures(work: Draft, trial: Trial, subjects: list[Subject], title: str, chance: float) -> None:
     curves = {
         f"{s.name} ({s.result.summary()['map_all']:.3f})": (s.result.pr_curve.recall, s.result.pr_curve.interpolated)
         for s in subjects
     }
     precision_recall_figure(curves, title=title, chance=chance).savefig(work.file("precision_recall.png"), dpi=150)
-    before, after = (subject.result.per_class() for subject in subjects)
+    before, after = (subject.result.per_class() for subject in (subjects[0], subjects[-1]))
     per_class_bars(before, after, class_names=trial.samples.class_names).savefig(work.file("per_class.png"), dpi=150)
 
 

@@ -15,13 +15,17 @@ from zsbir.base.errors import InputError
 from zsbir.base.layout import report_uri
 from zsbir.data.samples import Samples, load_samples
 from zsbir.data.shards import Images
-from zsbir.evaluation.embed import Forward, check_finite, embed, embeddings_of, features_of
+from zsbir.evaluation.embed import Forward, both_views, check_finite, embed, embeddings_of, features_of
 from zsbir.evaluation.metrics import Evaluation, evaluate_embeddings
 from zsbir.evaluation.protocol import Protocol, check_contest, find_protocol
+from zsbir.evaluation.reports import FROZEN, TRAINED, UNCHANGED
 from zsbir.evaluation.seen import Left, Seen, seen_by, what_is_left
+from zsbir.evaluation.statistics import measured, run_statistics
 from zsbir.evaluation_run.config import EvaluateConfig
 from zsbir.model.encoder import Encoder, saved_facts
 from zsbir.model.weights import open_weights
+from zsbir.retrieval.prepared import mean_of_views, prepare_gallery
+from zsbir.retrieval.whitening import DomainStatistics
 from zsbir.training.context import default_device
 from zsbir.training.precision import autocast
 
@@ -114,21 +118,49 @@ def frozen(trial: Trial, config: EvaluateConfig) -> Subject:
     facts: dict[str, Any] = saved_facts(trial.run.verified("encoder.safetensors"))
     encoder = Encoder(**facts)
     encoder.load_trunk(open_weights(trial.run.input_file("weights"), backbone=facts["backbone"]))
-    return _subject("frozen", trial, encoder, features_of(encoder), config)
+    embedding = _embedding(FROZEN, trial, encoder, features_of(encoder), config)
+    return _subject(FROZEN, trial, *embedding, _frozen_statistics(trial, encoder, config))
 
 
-def trained(trial: Trial, config: EvaluateConfig) -> Subject:
-    """Evaluate the run's own encoder."""
+def trained(trial: Trial, config: EvaluateConfig) -> list[Subject]:
+    """Evaluate the run's own encoder. Under a protocol with search options it comes twice: first as PLAIN, without them."""
     encoder = Encoder.load(trial.run.verified("encoder.safetensors"))
-    return _subject("trained", trial, encoder, embeddings_of(encoder), config)
+    queries, gallery = _embedding(TRAINED, trial, encoder, embeddings_of(encoder), config)
+    options, device = trial.protocol.options, default_device()
+    statistics = None
+    if options.needs_statistics:
+        statistics = run_statistics(trial.run, encoder, device, autocast(config.precision, device))
+    subject = _subject(TRAINED, trial, queries, gallery, statistics)
+    if not options.changes_ranking:
+        return [subject]
+    first = encoder.embedding_dim  # of both views, one after the other, the first is the picture as it is
+    return [_ranked(UNCHANGED, trial, queries[:, :first], gallery[:, :first]), subject]
 
 
-def _subject(name: str, trial: Trial, encoder: Encoder, output: Forward, config: EvaluateConfig) -> Subject:
-    """Embed queries and gallery, and evaluate them. output: what of the encoder's output is the embedding."""
+def _frozen_statistics(trial: Trial, encoder: Encoder, config: EvaluateConfig) -> DomainStatistics | None:
+    """Measure the pre-trained backbone by the training images of the run, as its own encoder was measured."""
+    if not trial.protocol.options.needs_statistics:
+        return None
+    device, dataset = default_device(), trial.run.input("dataset", "dataset")
+    samples = trial.samples if dataset.digest == trial.dataset.digest else load_samples(dataset)
+    return measured(
+        features_of(encoder),
+        samples,
+        Images(dataset, samples),
+        image_px=encoder.image_px,
+        device=device,
+        autocast=autocast(config.precision, device),
+    )
+
+
+def _embedding(
+    name: str, trial: Trial, encoder: Encoder, output: Forward, config: EvaluateConfig
+) -> tuple[Float[np.ndarray, "q e"], Float[np.ndarray, "g e"]]:
+    """Embed queries and gallery. output: what of the encoder's output is the embedding; with `flip`, of both views of a picture."""
     device = default_device()
     encoder.eval().to(device)
     both = embed(
-        output,
+        both_views(output) if trial.protocol.options.flip else output,
         trial.images,
         np.concatenate([trial.left.queries, trial.left.gallery]),
         image_px=encoder.image_px,
@@ -137,7 +169,26 @@ def _subject(name: str, trial: Trial, encoder: Encoder, output: Forward, config:
         label=f"embed {name}",
     )
     check_finite(both, f"the {name} model")
-    queries, gallery = both[: len(trial.left.queries)], both[len(trial.left.queries) :]
+    return both[: len(trial.left.queries)], both[len(trial.left.queries) :]
+
+
+def _subject(
+    name: str,
+    trial: Trial,
+    queries: Float[np.ndarray, "q e"],
+    gallery: Float[np.ndarray, "g e"],
+    statistics: DomainStatistics | None,
+) -> Subject:
+    """Evaluate a model as the protocol's options have it ranked."""
+    options = trial.protocol.options
+    if options.flip:
+        queries, gallery = mean_of_views(queries), mean_of_views(gallery)
+    prepared = prepare_gallery(gallery, options, statistics)
+    return _ranked(name, trial, prepared.queries(queries), prepared.vectors)
+
+
+def _ranked(name: str, trial: Trial, queries: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"]) -> Subject:
+    """Rank the gallery for each query, and compute the metrics."""
     labels = trial.samples.class_id
     result = evaluate_embeddings(queries, labels[trial.left.queries], gallery, labels[trial.left.gallery])
     return Subject(name, queries, gallery, result)

@@ -56,6 +56,12 @@ class BestEncoder:
         """Write one file from which `Encoder.load` makes the encoder."""
         save_encoder(path, self.facts, self.tensors)
 
+    def encoder(self) -> Encoder:
+        """Return the encoder itself, on the CPU."""
+        encoder = Encoder(**self.facts)
+        encoder.load_state_dict(self.tensors)
+        return encoder.to(memory_format=torch.channels_last)
+
 
 @dataclass
 class TrainState:

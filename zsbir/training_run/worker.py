@@ -19,13 +19,17 @@ from zsbir.data.knowledge import load_knowledge
 from zsbir.data.measured_ink import dataset_ink
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
+from zsbir.evaluation.embed import embeddings_of
 from zsbir.evaluation.figures import training_curves
+from zsbir.evaluation.statistics import STATISTICS_FILE, measured
 from zsbir.model.weights import open_weights
-from zsbir.training.checkpoint import TrainState
+from zsbir.retrieval.whitening import DomainStatistics
+from zsbir.training.checkpoint import BestEncoder, TrainState
 from zsbir.training.context import Context
 from zsbir.training.failures import memory_errors_explained
 from zsbir.training.gather import barrier
 from zsbir.training.loop import DEV_SCORE, Log, Trainer, TrainInputs
+from zsbir.training.precision import autocast
 from zsbir.training_run.delivery import mark_undelivered, publish, tracked
 from zsbir.training_run.plan import Job
 
@@ -61,7 +65,9 @@ def run_job(job: Job, context: Context) -> None:
         if context.rank == 0:
             if tracker:  # a process that is killed from here on leaves a signed run that MLflow lacks something of
                 mark_undelivered(job.run)
-            run = sign_run(job, made_from, progress, ink)
+            assert progress.best is not None, "a training ends with an evaluation"
+            statistics = _statistics(job, inputs, progress.best, context)
+            run = sign_run(job, made_from, progress, ink, statistics)
             if tracker:
                 publish(tracker, run, inputs.samples, inputs.images)
             watch.flush()
@@ -91,12 +97,33 @@ def _logger(tracker: Tracker | None) -> Log:
     return log
 
 
-def sign_run(job: Job, made_from: Mapping[str, Mapping[str, str]], progress: TrainState, ink: Ink | None) -> Artifact:
-    """Commit the Run artifact: the best encoder, the configuration, the history and its curves, and how its sketches are drawn."""
+def _statistics(job: Job, inputs: TrainInputs, best: BestEncoder, context: Context) -> DomainStatistics:
+    """Measure the encoder that is kept by training images, on this worker alone: the others have no such encoder."""
+    encoder = best.encoder().eval().to(context.device)
+    return measured(
+        embeddings_of(encoder),
+        inputs.samples,
+        inputs.images,
+        image_px=encoder.image_px,
+        device=context.device,
+        autocast=autocast(job.config.precision, context.device),
+        alone=True,
+    )
+
+
+def sign_run(
+    job: Job,
+    made_from: Mapping[str, Mapping[str, str]],
+    progress: TrainState,
+    ink: Ink | None,
+    statistics: DomainStatistics,
+) -> Artifact:
+    """Commit the Run artifact: the best encoder, its statistics, configuration, history and curves, and how its sketches are drawn."""
     name, best = folder_name(job.run), progress.best
     assert best is not None, "a training ends with an evaluation"
     with draft(job.run, "run", job.config.recipe) as work:
         best.save(work.file("encoder.safetensors"))
+        statistics.save(work.file(STATISTICS_FILE))
         work.file("config.yaml").write_text(yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False), "utf-8")
         training_curves(progress.history, title=name).savefig(work.file("curves.png"), dpi=150)
         pq.write_table(pa.Table.from_pylist(_full_rows(progress.history)), work.file("history.parquet"))
