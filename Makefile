@@ -25,7 +25,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -c "import torch, torchvision; from torchvision.ops import nms"
 	touch $(READY)
 
-demo: $(READY) ## the whole pipeline on drawn data: a few minutes on two cores
+demo: $(READY) ## the whole pipeline on drawn data: a few minutes on two cores; DATA=real fetches photos and drawings
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh infra/demo.sh
 
 # COVER=1 measures line and branch coverage of what a target runs, in all its processes.
