@@ -25,7 +25,6 @@ from zsbir.base.urls import redacted
 from zsbir.downloads.web import Lost, Web
 from zsbir.storage_admin.tables import bytes_text
 
-PIECE_BYTES = 2**16
 PROGRESS_BYTES = 2**18
 """Bytes that must arrive between two losses, or the losses count as a series."""
 
@@ -146,7 +145,7 @@ class _Part:
             out.truncate(start)
             out.seek(start)
             self._count(start)
-            for piece in answer.iter_raw(PIECE_BYTES):
+            for piece in answer.iter_raw():  # as it comes: what is gathered to larger pieces is lost with the connection
                 if answer.status_code == httpx.codes.PARTIAL_CONTENT and len(piece) > self.amount - self.have:
                     raise _Changed("the server sends more bytes than it said")
                 out.write(piece[: self.amount - self.have])
