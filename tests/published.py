@@ -45,11 +45,18 @@ def zip_of(files: Iterable[tuple[str, bytes]]) -> bytes:
     return buffer.getvalue()
 
 
-def caltech(photos: Iterable[tuple[str, bytes]]) -> bytes:
-    """Return the archive with photos by their path, such as `101_ObjectCategories/ant/image_0001.jpg`."""
+def caltech(photos: Iterable[tuple[str, bytes]], annotations: int = 100) -> bytes:
+    """Return the archive with photos by their path, such as `101_ObjectCategories/ant/image_0001.jpg`.
+
+    annotations: bytes of what else the archive holds.
+    """
     inner = tar_of((tarfile.TarInfo(name), data) for name, data in photos)
     return zip_of(
-        [("caltech-101/", b""), ("caltech-101/101_ObjectCategories.tar.gz", inner), ("caltech-101/Annotations.tar", b"x" * 100)]
+        [
+            ("caltech-101/", b""),
+            ("caltech-101/101_ObjectCategories.tar.gz", inner),
+            ("caltech-101/Annotations.tar", bytes(annotations)),
+        ]
     )
 
 
@@ -74,12 +81,12 @@ def made_up_drawings(word: str, count: int) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def made_up(classes: Iterable[str], count: int = 6) -> dict[str, bytes]:
+def made_up(classes: Iterable[str], count: int = 6, annotations: int = 100) -> dict[str, bytes]:
     """Return everything that `zsbir.download` asks for, by its path on the host."""
     classes = list(classes)
     weights = np.random.default_rng(0).bytes(100_000)
     return {
-        ARCHIVE: caltech(made_up_photos(classes, count)),
+        ARCHIVE: caltech(made_up_photos(classes, count), annotations),
         weights_path(weights): weights,
         **{f"{DRAWINGS}{CLASSES[name].word}.ndjson": made_up_drawings(CLASSES[name].word, 4 * count) for name in classes},
     }
