@@ -46,8 +46,7 @@ echo "index      $INDEX"
 echo "champion   $CHAMPION"
 echo "picture    $REPORT-search.png"
 echo "MLflow     make ui"
-if [ "${DATA:-toy}" = real ]; then
-    echo "draw       make search DATA=real"
-else
-    echo "draw       make search"
-fi
+case "$CHAMPION" in
+none*) echo "draw       make search INDEX=$INDEX" ;;
+*) echo "draw       make search${DATA:+ DATA=$DATA}" ;;
+esac

@@ -3,7 +3,7 @@
 DOWNLOAD=${DOWNLOAD:-}
 FOLDER=$(python -m zsbir.download caltech-quickdraw $DOWNLOAD)
 DATASET=$(python -m zsbir.ingest folder "$FOLDER" --name caltech-quickdraw --unseen-classes "$FOLDER/unseen.txt")
-RUN=$(python -m zsbir.train folder --dataset "$DATASET" --weights "$FOLDER/resnet18.pth")
+RUN=$(python -m zsbir.train folder --dataset "$DATASET" --weights "$FOLDER/resnet18.pth" --train-on-dev)
 REPORT=$(python -m zsbir.evaluate "$RUN")
 INDEX=$(python -m zsbir.index "$RUN" --split all)
 MODEL_NAME=zsbir-demo-real

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Serve a page to draw on, and the photos that `make demo` has indexed; DATA=real: those of `make demo DATA=real`. The page and its API
-# answer on this machine alone. MODEL=NAME@ALIAS serves another champion of the root, PORT another port.
+# answer on this machine alone. MODEL=NAME@ALIAS serves another champion of the root, INDEX=URI one index, PORT is another port.
 set -eu
 NAME=zsbir-demo
 [ "${DATA:-toy}" != real ] || NAME=zsbir-demo-real
@@ -21,7 +21,12 @@ for _ in range(120):
 EOF
 fi
 
+if [ -n "${INDEX:-}" ]; then
+    set -- --index "$INDEX"
+else
+    set -- --model "${MODEL:-$NAME@champion}"
+fi
 STATUS=0
-python -m services.search --model "${MODEL:-$NAME@champion}" --auth off --port "$PORT" || STATUS=$?
+python -m services.search "$@" --auth off --port "$PORT" || STATUS=$?
 [ "$STATUS" != 2 ] || echo "search: \`make demo\` and \`make demo DATA=real\` make what is served here" >&2
 exit "$STATUS"

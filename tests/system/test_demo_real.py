@@ -68,8 +68,11 @@ def test_the_demo_on_real_photos_ends_with_a_champion_and_says_how_to_draw(share
         )
     assert done.returncode == 0, done.stderr
     last = dict(line.split(maxsplit=1) for line in done.stdout.strip().splitlines()[-7:])
-    assert last["draw"] == "make search DATA=real"
-    assert re.fullmatch(r"models:/zsbir-demo-real[/@]\w+|none that can be searched with", last["champion"])
+    if last["champion"].startswith("none"):  # the gate did not find the gain certain: an answer, not a failure
+        assert last["draw"] == f"make search INDEX={last['index']}"
+    else:
+        assert re.fullmatch(r"models:/zsbir-demo-real[/@]\w+", last["champion"])
+        assert last["draw"] == "make search DATA=real"
     report = Artifact(last["report"], "report")
     assert report.manifest.counts["classes"] == 4
     assert Path(last["picture"]).stat().st_size > 10_000
