@@ -131,10 +131,11 @@ def _by_hand(files: list[Wanted], folder: Path) -> str:
 
 def _fetch_script(files: list[Wanted]) -> str:
     """Return a shell script that fetches files into the folder in which it is run."""
-    lines = ["#!/bin/sh", "# Fetches what zsbir.download could not, into the folder in which it is run.", "set -e"]
+    lines = ["#!/bin/sh", "# Fetches what zsbir.download could not, into the folder in which it is run.", "set -eu"]
     for file in files:
-        part = f" -r 0-{file.first_bytes - 1}" if file.first_bytes else " -C -"
-        lines.append(f"curl -fL --retry 5{part} -o {shlex.quote(file.name)} {shlex.quote(file.url)}")
+        part = f"-r 0-{file.first_bytes - 1}" if file.first_bytes else "-C -"
+        name, half = shlex.quote(file.name), shlex.quote(f"{file.name}.half")
+        lines.append(f"test -f {name} || {{ curl -fL --retry 5 {part} -o {half} {shlex.quote(file.url)} && mv {half} {name}; }}")
     return "\n".join([*lines, ""])
 
 

@@ -57,8 +57,16 @@ class Sized(NamedTuple):
 
 
 def missing(files: Sequence[Wanted], folder: Path) -> list[Wanted]:
-    """Return the files that are not in the folder yet, whoever has put them there."""
-    return [file for file in files if not (folder / file.name).is_file()]
+    """Return the files that are not in the folder yet, whoever has put them there, or of which more is wanted than is there."""
+    kept = _kept(folder)
+    return [file for file in files if not (folder / file.name).is_file() or _is_short(file, folder, kept.get(file.name))]
+
+
+def _is_short(file: Wanted, folder: Path, entry: Any) -> bool:
+    """Return whether an earlier download took fewer bytes of a file than are wanted now, and its server has more."""
+    size = (folder / file.name).stat().st_size
+    of = entry.get("of") if isinstance(entry, dict) else None
+    return isinstance(of, int) and size < min(of, file.first_bytes or of)
 
 
 def ask_sizes(web: Web, files: Sequence[Wanted], patience: Patience) -> list[Sized]:
@@ -115,7 +123,7 @@ def download_all(web: Web, files: Sequence[Sized], folder: Path, patience: Patie
                     raise RunError(f"{redacted(file.wanted.url)}: {fault}, twice: the file there is another one now, or damaged")
                 meter.advance(-file.amount)
                 events.say(f"{file.wanted.name} arrived damaged ({fault}): fetched again")
-            _keep(file.wanted, folder)
+            _keep(file.wanted, folder, remote.size)
 
 
 def check_all(files: Sequence[Wanted], folder: Path) -> None:
@@ -177,13 +185,14 @@ def _digest(path: Path, checksum: Checksum) -> str:
     return digest.hexdigest()
 
 
-def _keep(file: Wanted, folder: Path) -> None:
-    """Keep the checksum of a file whose publisher names none, unless one of as many bytes is kept."""
+def _keep(file: Wanted, folder: Path, of: int | None = None) -> None:
+    """Keep the checksum of a file whose publisher names none, unless one of as many bytes is kept. of: bytes on its server."""
     length = (folder / file.name).stat().st_size
     expected = _expected(file, folder)
     if file.checksum or (expected and (expected.length or 0) >= length):
         return
-    entry = {"url": file.url, "bytes": length, "sha256": _digest(folder / file.name, Checksum("sha256", "", length))}
+    sha256 = _digest(folder / file.name, Checksum("sha256", "", length))
+    entry = {"url": file.url, "bytes": length, "sha256": sha256, "of": of}
     write_atomic(folder / CHECKSUMS, json.dumps({**_kept(folder), file.name: entry}, indent=1, sort_keys=True).encode())
 
 

@@ -2,8 +2,8 @@
 
 TERMS = """\
 Photos: Caltech-101, Li Fei-Fei, Marco Andreetto, Marc'Aurelio Ranzato and Pietro Perona, 2003. Its record at CaltechDATA
-(https://data.caltech.edu/records/mzrjq-6wc02) names CC BY 4.0. The photos were collected from the web; their makers may have rights
-of their own.
+(https://data.caltech.edu/records/mzrjq-6wc02) names CC BY 4.0, as far as this project knows. The photos were collected from the
+web; their makers may have rights of their own.
 
 Drawings: the Quick, Draw! Dataset, made available by Google, Inc. (https://github.com/googlecreativelab/quickdraw-dataset),
 CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/). Changed: strokes were drawn as images.

@@ -129,6 +129,17 @@ def test_only_the_first_bytes_of_the_drawings_are_asked_for(host, tmp_path):
     assert len(host.files[ANT]) > 100_000
 
 
+def test_more_drawings_than_before_are_fetched_and_no_file_that_is_whole(host, tmp_path):
+    host.files[ANT] = FILES[ANT] * 4
+    folder = fetched(host, tmp_path / "a")
+    host.asked.clear()
+    more = CONFIG.replace(drawings_per_class=12)
+    fetched(host, folder, more)
+    assert {one.path for one in host.asked} == {ANT}
+    assert len(names(folder / "sketch/ant")) == 12
+    assert contents(folder) == contents(fetched(host, tmp_path / "b", more))
+
+
 def test_offline_one_line_says_what_to_fetch_by_hand_and_files_put_there_are_used(tmp_path, capsys):
     with file_host({}) as gone:
         url = gone.url
@@ -140,7 +151,7 @@ def test_offline_one_line_says_what_to_fetch_by_hand_and_files_put_there_are_use
     assert "\n" not in line
     assert f"or fetch by hand {url}{ARCHIVE}, {url}{WEIGHTS}, 4 files of drawings (" in line
     assert line.endswith(f"({into}/fetch.sh has the commands), and put all into {into}")
-    assert f"-r 0-10239 -o sea_turtle.ndjson {url}{DRAWINGS}sea%20turtle.ndjson\n" in (into / "fetch.sh").read_text()
+    assert f"-r 0-10239 -o sea_turtle.ndjson.half {url}{DRAWINGS}sea%20turtle.ndjson && mv" in (into / "fetch.sh").read_text()
     put = {"caltech-101.zip": ARCHIVE, WEIGHTS.rpartition("/")[2]: WEIGHTS}
     put |= {f"{name}.ndjson": f"{DRAWINGS}{CLASSES[name].word}.ndjson" for name in NAMES}
     for name, path in put.items():
