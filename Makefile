@@ -9,7 +9,7 @@ UV     := uv==0.13.9
 ROOT   ?= artifacts
 export ZSBIR_ROOT := $(ROOT)
 
-.PHONY: help env demo test test-rest test-all test-long coverage mutants check bench ui lock clean
+.PHONY: help env demo search test test-rest test-all test-long coverage mutants check bench ui lock clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -25,8 +25,11 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -c "import torch, torchvision; from torchvision.ops import nms"
 	touch $(READY)
 
-demo: $(READY) ## the whole pipeline on drawn data: a few minutes on two cores
+demo: $(READY) ## the whole pipeline on drawn data: a few minutes on two cores; DATA=real fetches photos and drawings
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh infra/demo.sh
+
+search: $(READY) ## a page to draw on, with what the demo made; DATA=real as there, PORT=8280
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh infra/search.sh
 
 # COVER=1 measures line and branch coverage of what a target runs, in all its processes.
 export COVERAGE_FILE := $(CURDIR)/.coverage/data

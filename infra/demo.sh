@@ -1,6 +1,7 @@
 #!/bin/sh
 # Run the whole pipeline on drawn data, on this machine: each stage prints the URI of its result, and later stages take it.
-# STORE=s3 does the same in object storage, on an S3 server that this script starts and ends.
+# DATA=real does it on public photos and drawings, which it fetches first. STORE=s3 does the same in object storage, on an S3 server
+# that this script starts and ends.
 set -eu
 # A token left by an earlier Ray would get in the way: the demo's own Ray on this machine needs none.
 export RAY_AUTH_MODE="${RAY_AUTH_MODE:-disabled}"
@@ -13,15 +14,19 @@ if [ "${STORE:-disk}" = s3 ]; then
     export ZSBIR_ROOT=s3://zsbir-demo/artifacts
 fi
 
-# 21 unseen classes instead of the toy data's usual 7: an interval over classes needs that many to show what training is worth.
-DATASET=$(python -m zsbir.ingest toy --unseen-classes infra/demo_unseen.txt)
-WEIGHTS=$(python -m zsbir.pretrain)
-KNOWLEDGE=$(python -m zsbir.teacher "$DATASET" --backbone resnet18 --weights "$WEIGHTS" --image-px 64)
-# Lower learning rates than the recipe's, and the dev classes trained on too: then no seed of those that were tried gets stuck.
-RUN=$(python -m zsbir.train toy --dataset "$DATASET" --knowledge "$KNOWLEDGE" --num-workers "$WORKERS" \
-    --train-on-dev --lr 1e-3 --lr-backbone 3e-4)
-REPORT=$(python -m zsbir.evaluate "$RUN")
-INDEX=$(python -m zsbir.index "$RUN")
+if [ "${DATA:-toy}" = real ]; then
+    . infra/demo_real.sh
+else
+    # 21 unseen classes instead of the toy data's usual 7: an interval over classes needs that many to show what training is worth.
+    DATASET=$(python -m zsbir.ingest toy --unseen-classes infra/demo_unseen.txt)
+    WEIGHTS=$(python -m zsbir.pretrain)
+    KNOWLEDGE=$(python -m zsbir.teacher "$DATASET" --backbone resnet18 --weights "$WEIGHTS" --image-px 64)
+    # Lower learning rates than the recipe's, and the dev classes trained on too: then no seed of those that were tried gets stuck.
+    RUN=$(python -m zsbir.train toy --dataset "$DATASET" --knowledge "$KNOWLEDGE" --num-workers "$WORKERS" \
+        --train-on-dev --lr 1e-3 --lr-backbone 3e-4)
+    REPORT=$(python -m zsbir.evaluate "$RUN")
+    INDEX=$(python -m zsbir.index "$RUN")
+fi
 if [ "${STORE:-disk}" = s3 ]; then
     python -m zsbir.artifacts list
     python -m zsbir.artifacts verify --all
@@ -34,10 +39,14 @@ fi
 
 echo
 echo "dataset    $DATASET"
-echo "knowledge  $KNOWLEDGE"
+[ -z "${KNOWLEDGE:-}" ] || echo "knowledge  $KNOWLEDGE"
 echo "run        $RUN"
 echo "report     $REPORT"
 echo "index      $INDEX"
 echo "champion   $CHAMPION"
 echo "picture    $REPORT-search.png"
 echo "MLflow     make ui"
+case "$CHAMPION" in
+none*) echo "draw       make search INDEX=$INDEX" ;;
+*) echo "draw       make search${DATA:+ DATA=$DATA}" ;;
+esac

@@ -1,12 +1,15 @@
 # To be sourced by demo.sh, with REPORT and INDEX set: asks the gate, and searches with the champion. Sets CHAMPION.
+# MODEL_NAME is the model's name in the registry, SKETCH the drawing to search with.
 # The demo may be run again and again. The gate may keep the champion of an earlier run: that is an answer, not a failure.
-CHAMPION=models:/zsbir-demo@champion
+MODEL_NAME=${MODEL_NAME:-zsbir-demo}
+SKETCH=${SKETCH:-docs/pictures/sketch.png}
+CHAMPION=models:/$MODEL_NAME@champion
 STATUS=0
-MODEL=$(python -m zsbir.promote "$REPORT" --index "$INDEX" --model zsbir-demo) || STATUS=$?
+MODEL=$(python -m zsbir.promote "$REPORT" --index "$INDEX" --model "$MODEL_NAME") || STATUS=$?
 if [ "$STATUS" = 2 ]; then
     echo "demo: the champion of an earlier demo cannot be compared with, for the reason above; this training takes its place" >&2
     STATUS=0
-    MODEL=$(python -m zsbir.promote "$REPORT" --index "$INDEX" --model zsbir-demo \
+    MODEL=$(python -m zsbir.promote "$REPORT" --index "$INDEX" --model "$MODEL_NAME" \
         --force --reason "the champion of an earlier demo could not be compared with") || STATUS=$?
 fi
 case "$STATUS" in
@@ -17,8 +20,8 @@ case "$STATUS" in
     ;;
 *) exit "$STATUS" ;;
 esac
-if ! python -m zsbir.search models:/zsbir-demo@champion docs/pictures/sketch.png -k 10 --grid "$REPORT-search.png"; then
+if ! python -m zsbir.search "models:/$MODEL_NAME@champion" "$SKETCH" -k 10 --grid "$REPORT-search.png"; then
     echo "demo: no champion can be searched with, for the reason above; here is this training's own index" >&2
     CHAMPION="none that can be searched with"
-    python -m zsbir.search "$INDEX" docs/pictures/sketch.png -k 10 --grid "$REPORT-search.png"
+    python -m zsbir.search "$INDEX" "$SKETCH" -k 10 --grid "$REPORT-search.png"
 fi

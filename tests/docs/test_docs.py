@@ -36,6 +36,7 @@ DATED = ("docs/log.md", "docs/benchmarks/")
 TEXTS = [path for path in ALL_TEXTS if not path.relative_to(ROOT).as_posix().startswith(DATED)]
 VERBS = {
     # verb: the function that its command line calls in the end, which the tests replace
+    "download": "download",
     "ingest": "ingest",
     "pretrain": "pretrain",
     "teacher": "teach",
@@ -85,6 +86,7 @@ def plain(text):
 def commands(text):
     """Yield every `python -m zsbir.<verb> ...` and `python -m tuning ...` of a text as (verb, arguments)."""
     text = text.replace("\\\n", " ").replace('"$WORKERS"', "2")  # the only variable that stands for a number
+    text = text.replace(" $DOWNLOAD", "")  # further flags, or none
     for verb, rest in re.findall(r"python -m (?:zsbir\.)?(\w+)([^\n`|<>;)]*)", text):
         if verb not in VERBS and f"zsbir.{verb}" not in text:
             continue  # a module of another project

@@ -10,6 +10,7 @@ from zsbir.__main__ import MODULES
 from zsbir.base import cli
 
 WRONG = {
+    "download": ["caltech-quikdraw"],
     "ingest": ["folder", "nowhere", "--unseen-frac", "0.2"],
     "pretrain": ["--lr", "-1"],
     "teacher": ["nowhere"],

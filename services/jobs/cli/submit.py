@@ -40,9 +40,19 @@ FIELD_PREFIX = "field "
 
 PATH_FIELDS = frozenset(
     {
-        "path", "dataset", "knowledge", "run", "gallery", "metadata", "report", "index", "other_reports", "champion_reports",
-        "unseen_to", "cwd",
-    }  # fmt: skip
+        "path",
+        "dataset",
+        "knowledge",
+        "run",
+        "gallery",
+        "metadata",
+        "report",
+        "index",
+        "other_reports",
+        "champion_reports",
+        "unseen_to",
+        "cwd",
+    }
 )
 PATH_OR_NAME_FIELDS = frozenset({"weights", "unseen_classes", "seen_classes", "dev_classes", "space"})
 """Fields whose values may be files of this machine; those of the second set only where they contain a dot or a slash."""

@@ -1,0 +1,1 @@
+"""Public photos and drawings from their publishers, behind `zsbir.download`."""
