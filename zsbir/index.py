@@ -54,6 +54,8 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
 
     Raises InputError for an empty gallery or too many unreadable photos.
     """
+    from zsbir.data.ink import ink_facts
+    from zsbir.data.measured_ink import run_ink
     from zsbir.model.encoder import Encoder
     from zsbir.training.threads import free_threads
 
@@ -86,7 +88,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
                 "unreadable": len(unread),
                 "passed_over": len(passed),
             },
-            facts={"unreadable": unread.facts(), "passed_over": passed.facts()},
+            facts={"unreadable": unread.facts(), "passed_over": passed.facts(), **ink_facts(run_ink(run))},
         )
 
 

@@ -338,7 +338,8 @@ def _example_image(candidate: Candidate) -> bytes:
     """Return the thumbnail of the first photo in a candidate's index."""
     from zsbir.data.index_files import IndexFiles
 
-    return IndexFiles(candidate.index, candidate.encoder["embedding_dim"]).thumbnail(0)
+    files = IndexFiles(candidate.index, candidate.encoder["embedding_dim"])
+    return files.thumbnail(int(files.rows()[0]))
 
 
 def _changed_fields(run: Artifact) -> dict[str, Any]:

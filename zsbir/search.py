@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from PIL import Image, ImageOps
 from pydantic import Field
 
 from zsbir.base import cli, events
-from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError
 from zsbir.base.storage import default_root, local_path
 from zsbir.base.text import clean
-from zsbir.data.images import BadImage, decode, eval_array, is_blank, is_inverted
-from zsbir.training.config import PRECISIONS, Precision
+from zsbir.data.images import BadImage, decode, is_blank, is_inverted
+from zsbir.search_run.hits import Hit
 
 NAME_LETTERS = 18
 """Letters of a file name for which there is room below a photo."""
@@ -35,51 +33,21 @@ class Settings(Config):
     root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A photo that was found: rank from 1, cosine similarity to the drawing, row in the index, class and path."""
-
-    rank: int
-    score: float
-    item_id: int
-    class_name: str
-    path: str
-
-
 class Searcher:
     """An opened index. `search` may be called from several threads."""
 
     def __init__(self, index_uri: str):
-        from zsbir.data.index_files import IndexFiles
-        from zsbir.model.encoder import Encoder
+        from zsbir.search_run.engine import Engine
 
-        self.index = Artifact(index_uri, "index")
-        self.encoder = Encoder.load(self.index.verified("encoder.safetensors")).eval()
-        self._files = IndexFiles(self.index, self.encoder.embedding_dim)
-        self.vectors = self._files.vectors
-        self._precision = _precision(self.index)
+        self.engine = Engine(index_uri)
+        self.index, self.encoder, self._files = self.engine.index, self.engine.encoder, self.engine.files
+        self.vectors, _ = self._files.living()
 
     def search(self, image: Image.Image, k: int) -> list[Hit]:
         """Return the k photos nearest to a drawing, best first. Raises InputError for a blank drawing or k below 1."""
-        import torch
-
-        from zsbir.evaluation.embed import check_finite
-        from zsbir.retrieval.exact import search as exact_search
-        from zsbir.training.precision import autocast
-
         if is_blank(image):
             raise InputError("the drawing is empty: all of it has one colour")
-        pixels = torch.from_numpy(eval_array(image.convert("RGB"), self.encoder.image_px)[None])
-        # The same precision as for the index: drawing and photos must be embedded in the same way.
-        with torch.inference_mode(), autocast(self._precision, torch.device("cpu")):
-            query = self.encoder(pixels)[0].float().numpy()
-        check_finite(query, "the encoder")
-        found, scores = exact_search(query, self.vectors, k)
-        paths, names = self._files.paths, self._files.class_names
-        return [
-            Hit(rank, float(score), row, names[row].as_py(), paths[row].as_py())
-            for rank, (row, score) in enumerate(zip(found[0].tolist(), scores[0], strict=True), start=1)
-        ]
+        return self.engine.find(self.engine.embed([image]), k)[0]
 
     def thumbnail(self, item_id: int) -> bytes:
         """Return the thumbnail of a photo, a JPEG file. item_id: its row in the index. Raises InputError for anything else."""
@@ -88,13 +56,6 @@ class Searcher:
     def thumbnail_image(self, item_id: int) -> Image.Image:
         """Return the thumbnail of a photo, decoded. Raises InputError where that cannot be done safely."""
         return self._files.thumbnail_image(item_id)
-
-
-def _precision(index: Artifact) -> Precision:
-    precision: Precision = index.manifest.config["precision"]
-    if precision not in PRECISIONS:
-        raise InputError(f"{index.uri} was embedded in a precision that is not known: {str(precision)[:100]!r}")
-    return precision
 
 
 def read_drawing(path: Path) -> Image.Image:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
-from services.common.errors import Conflict, Forbidden, NotFound
+from services.common.errors import Conflict, Forbidden, NotFound, TooMany
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError, RunError
 
@@ -22,6 +22,7 @@ STATUSES: Mapping[type[Exception], int] = {
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    TooMany: 429,
     InputError: 422,
     RunError: 503,
     OSError: 503,  # a storage root on a disk that does not answer
@@ -63,7 +64,8 @@ def add_error_handlers(app: FastAPI, routes: Sequence[BaseRoute], more: Mapping[
 
 def _answer_with(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(_request: Request, error: Exception) -> Response:
-        return error_answer(status, str(error))
+        wait_s = getattr(error, "retry_after_s", None)
+        return error_answer(status, str(error), {"Retry-After": str(wait_s)} if wait_s is not None else None)
 
     return answer
 

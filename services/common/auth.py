@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Annotated, Literal, Protocol, get_args
+
+from pydantic import Field
 
 from services.common.errors import Forbidden
 from zsbir.base.errors import InputError
 
-Role = Literal["viewer", "submitter", "operator"]
+Role = Literal["searcher", "viewer", "submitter", "operator"]
 ROLES: tuple[Role, ...] = get_args(Role)
-"""A viewer sees everything; a submitter also submits jobs and cancels their own; an operator may do everything."""
+"""A searcher searches, and sees no jobs. A viewer also sees everything; a submitter also submits jobs and cancels their own; an
+operator may do everything."""
+
+
+ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+"""The name of a project, for which a token may be made."""
 
 
 @dataclass(frozen=True)

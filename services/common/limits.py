@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import HTTPException, Request
 from starlette.requests import ClientDisconnect
@@ -24,8 +24,14 @@ class LimitedRequest(Request):
     FastAPI's own reader has no limit on depth and numbers, and takes NaN, NUL characters and half surrogate pairs.
     """
 
+    max_body = MAX_BODY
+    """Bytes of a body."""
+    media: ClassVar[tuple[str, ...]] = ("application/json",)
+    what = "JSON"
+    """The types of content that are read, without their parameters, and what they are called. `image/*` is any kind of image."""
+
     async def body(self) -> bytes:
-        """Return the body's bytes; it must be announced as JSON."""
+        """Return the body's bytes; they must be announced as one of `media`."""
         if not hasattr(self, "_body"):
             self._body = await _read_body(self)
         return self._body
@@ -35,22 +41,23 @@ class LimitedRequest(Request):
         return parse_json(await self.body())
 
 
-async def _read_body(request: Request) -> bytes:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(400, "the body must be JSON, with the header Content-Type: application/json")
+async def _read_body(request: LimitedRequest) -> bytes:
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media not in request.media and f"{media.partition('/')[0]}/*" not in request.media:
+        raise HTTPException(400, f"the body must be {request.what}, with the header Content-Type: {request.media[0]}")
     announced, data = request.headers.get("content-length", ""), bytearray()
-    too_large = HTTPException(413, f"the body is larger than {MAX_BODY} bytes")
-    if announced.isdecimal() and int(announced) > MAX_BODY:
+    too_large = HTTPException(413, f"the body is larger than {request.max_body} bytes")
+    if announced.isdecimal() and int(announced) > request.max_body:
         raise too_large
     try:
         async for chunk in request.stream():
             data += chunk
-            if len(data) > MAX_BODY:
+            if len(data) > request.max_body:
                 raise too_large
     except ClientDisconnect:
         raise HTTPException(400, "the connection was closed before the whole body arrived") from None
     if not data:  # FastAPI would take it for a body that was left out
-        raise HTTPException(400, "the body is not JSON: it is empty")
+        raise HTTPException(400, f"the body is not {request.what}: it is empty")
     return bytes(data)
 
 

@@ -58,6 +58,7 @@ class ServeSettings(Config):
     hosts: tuple[str, ...] = Field((), description="further host names under which browsers may open the page")
     places: tuple[str, ...] = Field((), description="further folders and s3:// prefixes that jobs may read, besides the root")
     mlflow_url: str = Field("", description="address of MLflow's pages, to which the page links")
+    search_url: str = Field("", description="address of the search service's page, to which the page links")
     allow_commands: bool = Field(False, description="operators with a token may submit any program as a job")
     promotion: str = Field(
         "operators",

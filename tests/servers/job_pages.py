@@ -1,35 +1,24 @@
-"""The pages of a job queue in a real browser: a service over a store of its own, and visits that record what must not happen."""
+"""A job queue whose pages a real browser opens: a service over a store of its own."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-from playwright.sync_api import BrowserContext, Page, Route
-
+from servers.pages import served
+from services.common.tokens import Tokens
 from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import Attempt, Job, JobRequest, Lease
 from services.jobs.queue.store import Store, open_store
-from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.attempt_dir import End, attempt_dir_of
 from zsbir.base.storage import join, open_folder
-
-SEEN_MS = 15_000
-"""Milliseconds within which a page must show what a test waits for."""
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-WATCHED = """
-    window.violations = [];
-    document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
-"""
 
 PIPELINE: dict[str, Any] = {"ingest": {"layout": "toy"}, "teacher": {}, "train": {"recipe": "toy"}, "evaluate": {}, "index": {}}
 """The steps of a pipeline as a job has them."""
@@ -96,64 +85,11 @@ class Queue:
         return Tokens(self.store).make(name, role, "test")
 
 
-@contextmanager
-def served(settings: ApiSettings) -> Iterator[str]:
-    """Serve from a thread; the address."""
-    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_level="warning")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
-
-
 def opened(folder: Path, **more: Any) -> Iterator[Queue]:
     url, root = f"sqlite:///{folder / 'jobs.db'}", str(folder / "root")
     Path(root).mkdir()
     with closing(open_store(url).engine.raw_connection()):
         queue = Queue(open_store(url), root)
-    with served(ApiSettings.of({"store": url, "root": root, "mlflow_url": "http://mlflow.test", **more})) as address:
+    with served(create_app(ApiSettings.of({"store": url, "root": root, "mlflow_url": "http://mlflow.test", **more}))) as address:
         queue.address = address
         yield queue
-
-
-@dataclass
-class Visit:
-    """A new user's pages, and a record of what must not happen on them."""
-
-    context: BrowserContext
-    address: str
-    outside: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.context.add_init_script(WATCHED)
-        self.context.route("**/*", self._stay)
-
-    def _stay(self, route: Route) -> None:
-        if route.request.url.startswith((f"{self.address}/", "data:")):
-            route.continue_()
-        else:
-            self.outside.append(route.request.url)
-            route.abort()
-
-    def open(self, path: str = "/") -> Page:
-        page = self.context.new_page()
-        page.set_default_timeout(SEEN_MS)
-        page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.goto(self.address + path)
-        return page
-
-    def check(self, *, refusals: bool = False) -> None:
-        """Check that none of it happened. refusals: the browser's own lines about refused requests are expected."""
-        for page in self.context.pages:
-            assert page.evaluate("window.cracked") is None
-            assert page.evaluate("window.violations") == []
-        lines = [line for line in self.complaints if not (refusals and line.startswith("Failed to load resource"))]
-        assert not lines
-        assert not self.outside

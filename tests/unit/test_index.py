@@ -1,6 +1,8 @@
+import io
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -9,10 +11,12 @@ from pictures import encoded, picture
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
+from zsbir.data.index_files import IndexFiles
+from zsbir.data.ink import QUICKDRAW, Ink, ink_facts, ink_of
 from zsbir.evaluation.embed import check_finite
 from zsbir.index import IndexConfig, Settings, build_index
 from zsbir.model.encoder import Encoder
-from zsbir.promotion.index_check import _photos
+from zsbir.promotion.index_check import _photo
 
 
 @pytest.fixture
@@ -32,6 +36,12 @@ def photos(tmp_path):
         (tmp_path / "photos" / path).write_bytes(encoded(picture(40, 30)))
     (tmp_path / "photos/pointer.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     return tmp_path / "photos"
+
+
+def parquet(table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
 
 
 def index(run, photos, tmp_path, **changes) -> Artifact:
@@ -82,4 +92,21 @@ def test_embeddings_that_are_not_finite_are_counted_by_image():
 def test_an_index_of_an_earlier_version_is_checked_against_photos_that_would_be_passed_over_now(run, photos, tmp_path):
     made = index(run, photos, tmp_path, max_bad_frac=0.5)
     hidden = "summer/@eaDir/1.jpg/SYNOFILE_THUMB_M.jpg"
-    assert _photos(made, ["1.jpg", hidden, "gone.jpg"]) == [(photos / "1.jpg").read_bytes(), (photos / hidden).read_bytes(), None]
+    table = pq.read_table(made.file("items.parquet")).set_column(1, "path", pa.array(["1.jpg", hidden, "gone.jpg"]))
+    before = put(
+        str(tmp_path / "before"),
+        "index",
+        files={"items.parquet": parquet(table), "vectors.npy": made.file("vectors.npy").read_bytes()},
+        inputs=dict(made.manifest.inputs),
+        config=IndexConfig.of(made.manifest.config),
+    )
+    files = IndexFiles(before, 8)
+    assert [_photo(files, row) for row in range(3)] == [(photos / "1.jpg").read_bytes(), (photos / hidden).read_bytes(), None]
+
+
+def test_an_index_carries_the_ink_of_its_run_so_that_a_search_needs_nothing_else(run, photos, tmp_path):
+    ink = Ink(line_width=0.02, margin=0.1)
+    files = {"encoder.safetensors": run.file("encoder.safetensors").read_bytes()}
+    stated = put(str(tmp_path / "root"), "run", "stated", files=files, facts=ink_facts(ink))
+    assert ink_of(index(stated, photos, tmp_path, max_bad_frac=0.5)) == ink
+    assert ink_of(index(run, photos, tmp_path, max_bad_frac=0.5)) == QUICKDRAW

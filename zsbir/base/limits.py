@@ -61,6 +61,27 @@ SHARD_BYTES = 4 * GIB
 INDEX_PHOTOS = 100_000_000
 """Photos of an index."""
 
+INDEX_SEGMENTS = 64
+"""Segments of an index; those that index makes double in size, so that 100 million photos have at most 28."""
+
+METADATA_BYTES = 4 * GIB
+"""Bytes of a file of metadata that its owner gives to index."""
+
+METADATA_COLUMNS = 64
+"""Columns of metadata of an index."""
+
+METADATA_TEXT_BYTES = 1024
+"""Bytes of one text of metadata, in UTF-8."""
+
+FILTER_VALUES = 1000
+"""Values that one filter may name: classes, or values of a column."""
+
+ORIGINAL_BYTES = 256 * MIB
+"""Bytes of one photo that is read where its index says that it lies."""
+
+EXAMPLES = 64
+"""Sketches that an index may hold to try it with; those that index makes have at most 12."""
+
 EMBEDDING_DIM = 4096
 """Dimensions of an embedding."""
 
@@ -81,3 +102,12 @@ PATH_BYTES = 16_384
 
 CLASSES = 1_000_000
 """Classes of a data set; labels of a teacher."""
+
+DRAWING_STROKES = 2_000
+"""Strokes of one drawing; those of the Quick, Draw! game have a few dozen."""
+
+DRAWING_POINTS = 20_000
+"""Points of one drawing in a query, all strokes together: a hand takes minutes for them, drawing them takes .2 s of one core."""
+
+DRAWING_COORDINATE = 1e6
+"""How far from 0 a coordinate of a drawing may lie, in the units of its canvas."""

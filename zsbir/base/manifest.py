@@ -134,9 +134,8 @@ class Manifest(Config):
         return self.stored_as.get(name, name)
 
     def reference(self, role: str) -> Reference | None:
-        """Return what the artifact was made from in this role; None where the manifest names nothing."""
-        value = self.inputs.get(role)
-        return next((found for found in _references(role, value) if found.role == role), None)
+        """Return what the artifact was made from in this role ("run", "segments.0"); None where the manifest names nothing."""
+        return next((found for found in references(self) if found.role == role), None)
 
 
 def references(manifest: Manifest) -> list[Reference]:

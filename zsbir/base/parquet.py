@@ -7,7 +7,7 @@ before it is taken. Encodings that grow in other ways are refused; no stage writ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -53,11 +53,11 @@ class Leaf(NamedTuple):
         return self.values * self.uncompressed_bytes if self.has_dictionary and self.kind == _TEXT else self.decoded_bytes
 
 
-def read_table(path: Path, columns: Mapping[str, pa.DataType | None], where: str) -> pa.Table:
+def read_table(path: Path, columns: Mapping[str, pa.DataType | None], where: str, *, optional: Collection[str] = ()) -> pa.Table:
     """Read columns of a Parquet file, which must have these types (None: any of numbers or texts) and no missing values.
 
-    where: the file's address, for errors. Raises InputError for a file that is damaged, has other columns, or asks for more memory
-    than `zsbir.base.limits` allows; as much is not taken then.
+    where: the file's address, for errors. optional: columns whose values may be missing. Raises InputError for a file that is
+    damaged, has other columns, or asks for more memory than `zsbir.base.limits` allows; as much is not taken then.
     """
     with damaged(where):
         metadata = pq.read_metadata(path)
@@ -74,7 +74,7 @@ def read_table(path: Path, columns: Mapping[str, pa.DataType | None], where: str
             budget = _check_bytes(_expanded_bytes(table[name]), budget, where)
             table = table.set_column(table.column_names.index(name), name, table[name].cast(schema.field(name).type))
         table.validate(full=True)
-        _check_values(table, where)
+        _check_values(table, where, optional)
     return table
 
 
@@ -185,10 +185,10 @@ def _expanded_bytes(column: pa.ChunkedArray) -> int:
     return sum(pc.sum(some).as_py() or 0 for some in lengths)
 
 
-def _check_values(table: pa.Table, where: str) -> None:
+def _check_values(table: pa.Table, where: str, optional: Collection[str]) -> None:
     for name in table.column_names:
         column = table[name]
-        if column.null_count:
+        if column.null_count and name not in optional:
             raise InputError(f"{where}: {column.null_count} values of column {name!r} are missing")
         if pa.types.is_string(column.type):
             longest = pc.max(pc.binary_length(column)).as_py() or 0

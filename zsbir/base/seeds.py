@@ -26,6 +26,7 @@ Purpose = Literal[
     "dev classes",  # seed
     "unseen classes",  # seed
     "training statistics",  # domain
+    "sketches to measure",  # how many there are
     "toy drawing",  # seed, class, domain, number
     "pretext form",  # class
     "pretext photo",  # seed, part, class, number

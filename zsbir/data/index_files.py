@@ -1,124 +1,173 @@
-"""The files of an index, which anybody may have made: vectors, paths and thumbnails, opened within bounds.
+"""The files of an index, which anybody may have made: vectors, paths, metadata and thumbnails, opened within bounds.
 
-encoder.safetensors  vectors.npy (float32, a row a photo)  items.parquet (item_id, path, class_name, thumbnail)
+An index has one segment or several (`zsbir.data.segments`), each of them an artifact with
+
+    vectors.npy (float32, a row a photo)  items.parquet (item_id, path, class_name, thumbnail, and what follows)
+
+items.parquet of photos from a folder has `size` and `time_ns`, the file's bytes and time of change; of photos from several
+galleries `source`, which of them; and a column for each kind of metadata.
 """
 
 from __future__ import annotations
 
 import io
-import threading
-from pathlib import Path
-from tokenize import TokenError
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32, Int64
 from PIL import Image
 
 from zsbir.base import limits
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
-from zsbir.base.files import open_regular
-from zsbir.base.parquet import check_pages, damaged, leaves, read_table
+from zsbir.base.parquet import damaged, read_table
 from zsbir.data.images import BadImage, decode
+from zsbir.data.items import Filter, common_kinds, empty_columns
+from zsbir.data.originals import Source
+from zsbir.data.segment_files import SegmentFiles, open_vectors
+from zsbir.data.segments import ENCODER, EXAMPLES, holder_of, index_file, segments_of
 
-VECTORS, ITEMS = "vectors.npy", "items.parquet"
-_JPEG_START = b"\xff\xd8\xff"
-_NPY_VERSION = (1, 0)
-_NPY_HEADER_BYTES = 1000
+__all__ = ["ENCODER", "Example", "IndexFiles", "index_file", "open_vectors"]
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sketch to try an index with: a PNG file, and the class of what it shows."""
+
+    class_name: str
+    image: bytes
 
 
 class IndexFiles:
-    """The opened files of an index. Its photos are numbered by row; thread-safe.
+    """The opened files of an index. Its photos are numbered by row over all segments, deleted ones included; thread-safe.
 
     dimensions: of the encoder's embeddings. Raises InputError for files that are damaged, belong to other files, or ask for more
     than `zsbir.base.limits` allows.
     """
 
     def __init__(self, index: Artifact, dimensions: int):
-        self._where = index.address(ITEMS)
-        self.vectors = open_vectors(index.verified(VECTORS), dimensions, index.address(VECTORS))
-        self._items = index.verified(ITEMS)
-        table = read_table(self._items, {"path": pa.string(), "class_name": pa.string()}, self._where)
-        self.paths, self.class_names = table["path"], table["class_name"]
-        if len(self.vectors) != len(self.paths):
-            raise InputError(f"{index.uri} holds {len(self.vectors)} vectors for {len(self.paths)} photos; make the index again")
-        self._file: Any = None
-        self._kept: tuple[int, pa.ChunkedArray | None] = (-1, None)
-        self._starts = np.zeros(1, np.int64)
-        self._lock = threading.Lock()
+        self.index = index
+        found = segments_of(index)
+        self.segments = [SegmentFiles(part, dimensions) for part in found.parts]
+        self.starts = np.cumsum([0, *(len(segment) for segment in self.segments)])
+        """Row of the first photo of each segment, and behind them the number of rows."""
+        self.alive: Bool[np.ndarray, "n"] | None = found.alive(int(self.starts[-1]))
+        self.parts: list[Float32[np.ndarray, "_ d"]] = [segment.vectors for segment in self.segments]
+        self.paths = _joined([segment.paths for segment in self.segments])
+        self.class_names = _joined([segment.class_names for segment in self.segments])
+        self.kinds = common_kinds([segment.kinds for segment in self.segments], index.uri)
+        """Type of each column of metadata: string, int, float or bool."""
+        self.columns = {name: self._column(name) for name in self.kinds}
+        self._examples: list[Example] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows, deleted photos included."""
+        return len(self.paths)
+
+    @property
+    def photos(self) -> int:
+        """Photos that are not deleted."""
+        return len(self) if self.alive is None else int(self.alive.sum())
+
+    def rows(self) -> Int64[np.ndarray, "m"]:
+        """Return the rows of all photos that are not deleted, ascending."""
+        return np.arange(len(self)) if self.alive is None else np.flatnonzero(self.alive)
+
+    def living(self) -> tuple[Float32[np.ndarray, "m d"], Int64[np.ndarray, "m"]]:
+        """Return the vectors of all photos that are not deleted, and their rows. Copied where there are several segments."""
+        rows = self.rows()
+        if len(self.parts) == 1 and len(rows) == len(self):
+            return self.parts[0], rows
+        return np.concatenate(self.parts)[rows], rows
+
+    def mask(self, chosen: Filter) -> Bool[np.ndarray, "n"] | None:
+        """Return which rows are photos that meet a filter and are not deleted; None for a filter that chooses nothing.
+
+        Raises InputError for a column that the index lacks, or that has another type.
+        """
+        if not chosen:
+            return None
+        mask = chosen.mask(self.paths, self.class_names, self.columns)
+        return mask if self.alive is None else mask & self.alive
 
     def thumbnail(self, row: int) -> bytes:
         """Return the thumbnail of a photo, a JPEG file. Raises InputError where it is damaged, something else, or too large."""
-        if not 0 <= row < len(self.paths):
-            raise InputError(f"{self._where} has no photo {row}")
-        with damaged(self._where), self._lock:
-            self._open()
-            group = int(np.searchsorted(self._starts, row, side="right")) - 1
-            data = self._column(group)[row - int(self._starts[group])].as_py()
-        if not isinstance(data, bytes) or not data.startswith(_JPEG_START) or len(data) > limits.THUMBNAIL_BYTES:
-            raise InputError(
-                f"{self._where}: the thumbnail of photo {row} is no JPEG file of at most {limits.THUMBNAIL_BYTES} bytes"
-            )
-        try:
-            with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-                pixels = image.width * image.height
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{self._where}: the thumbnail of photo {row} is damaged: {error}") from None
-        if pixels > limits.THUMBNAIL_PIXELS:
-            raise InputError(
-                f"{self._where}: the thumbnail of photo {row} has {pixels} pixels, more than {limits.THUMBNAIL_PIXELS}"
-            )
-        return data
+        segment, own = self._own_row(row)
+        return segment.thumbnail(own)
 
     def thumbnail_image(self, row: int) -> Image.Image:
         """Return the thumbnail of a photo, decoded. Raises InputError as `thumbnail` does."""
+        segment, own = self._own_row(row)
+        return segment.thumbnail_image(own)
+
+    def original(self, row: int) -> bytes:
+        """Return the encoded bytes of a photo, read from its gallery as that is now.
+
+        Raises InputError where it cannot be read: it is gone, too large, or leads out of its folder.
+        """
+        segment, own = self._own_row(row)
+        return segment.original(own)
+
+    def gallery_of(self, row: int) -> Source:
+        """Return the gallery that a photo comes from."""
+        segment, own = self._own_row(row)
+        return segment.source_of(own)
+
+    def source_of(self, row: int) -> str:
+        """Return the address of the folder that a photo lies in, below which its path leads to it; "" for one of a data set."""
+        return self.gallery_of(row).folder
+
+    @property
+    def source(self) -> str:
+        """The address of the gallery's folder, of the first where there are several; "" for a data set."""
+        return self.segments[0].sources[0].folder
+
+    @property
+    def examples(self) -> list[Example]:
+        """Sketches to try the index with; none for a folder of photos. Raises InputError where they are damaged."""
+        if self._examples is None:
+            self._examples = _read_examples(holder_of(self.index, EXAMPLES))
+        return self._examples
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        kind = {name: self.kinds[name]}
+        return _joined([part.columns.get(name) or empty_columns(kind, len(part))[name] for part in self.segments])
+
+    def _own_row(self, row: int) -> tuple[SegmentFiles, int]:
+        """Return the segment that a row lies in, and its row there. Raises InputError where there is no such photo."""
+        if not 0 <= row < len(self) or (self.alive is not None and not self.alive[row]):
+            raise InputError(f"{self.index.uri} has no photo {row}")
+        number = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.segments[number], row - int(self.starts[number])
+
+
+def _joined(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    return pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
+
+
+def _read_examples(holder: Artifact) -> list[Example]:
+    if EXAMPLES not in holder.manifest.files:
+        return []
+    where = holder.address(EXAMPLES)
+    table = read_table(holder.verified(EXAMPLES), {"class_name": pa.string(), "image": pa.binary()}, where)
+    if len(table) > limits.EXAMPLES:
+        raise InputError(f"{where} holds {len(table)} sketches, more than the {limits.EXAMPLES} allowed")
+    examples = [Example(row["class_name"], row["image"]) for row in table.to_pylist()]
+    for number, example in enumerate(examples):
+        _check_png(example.image, f"{where}: sketch {number}")
+    return examples
+
+
+def _check_png(data: bytes, where: str) -> None:
+    """Raise InputError unless the bytes are a PNG file as small as a thumbnail."""
+    if not data.startswith(_PNG_START) or len(data) > limits.THUMBNAIL_BYTES:
+        raise InputError(f"{where} is no PNG file of at most {limits.THUMBNAIL_BYTES} bytes")
+    with damaged(where):
         try:
-            return decode(self.thumbnail(row), max_pixels=limits.THUMBNAIL_PIXELS)
+            decode(data, max_pixels=limits.THUMBNAIL_PIXELS)
         except BadImage as error:
-            raise InputError(f"{self._where}: the thumbnail of photo {row} cannot be shown: {error}") from None
-
-    def _open(self) -> None:
-        if self._file is None:
-            self._file = pq.ParquetFile(self._items, read_dictionary=["thumbnail"])
-            rows = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
-            self._starts = np.cumsum([0, *rows])
-
-    def _column(self, group: int) -> pa.ChunkedArray:
-        """Return the thumbnails of a row group; the last one is kept, since results lie anywhere and a page asks for each."""
-        if self._kept[0] != group:
-            found = leaves(self._file.metadata, ["thumbnail"], self._where, [group])
-            wanted = sum(leaf.decoded_bytes for leaf in found)
-            if wanted > limits.ROW_GROUP_BYTES:
-                raise InputError(f"{self._where}: row group {group} holds {wanted} bytes, more than {limits.ROW_GROUP_BYTES}")
-            with open_regular(self._items) as file:
-                check_pages(file, found, self._where)
-            self._kept = (group, self._file.read_row_group(group, columns=["thumbnail"])["thumbnail"])
-        column = self._kept[1]
-        assert column is not None
-        return column
-
-
-def open_vectors(path: Path, dimensions: int, where: str) -> Float32[np.ndarray, "n d"]:
-    """Map a file of vectors into memory: float32, a row for each photo.
-
-    Raises InputError for anything but such a file, of the size that its header says, with `dimensions` columns.
-    """
-    with open_regular(path) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            shape, by_columns, kind = np.lib.format.read_array_header_1_0(file, max_header_size=_NPY_HEADER_BYTES)
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError, TokenError) as error:
-            raise InputError(f"{where} is not an array: {' '.join(str(error).split())[:200]}") from None
-        start = file.tell()
-    fits = len(shape) == 2 and shape[1] == dimensions and 1 <= shape[0] <= limits.INDEX_PHOTOS
-    if version != _NPY_VERSION or not fits or by_columns or kind != np.dtype("<f4"):
-        raise InputError(
-            f"{where} holds {kind} of shape {shape}, not float32 with {dimensions} dimensions for each photo; make the index again"
-        )
-    if path.stat().st_size != start + 4 * shape[0] * shape[1]:
-        raise InputError(f"{where} is not as long as its shape {shape} says")
-    vectors: np.ndarray = np.memmap(path, np.float32, "r", start, shape)
-    return vectors
+            raise InputError(f"{where} cannot be shown: {error}") from None
+        Image.open(io.BytesIO(data), formats=("PNG",)).close()

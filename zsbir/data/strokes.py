@@ -1,32 +1,40 @@
-"""QuickDraw's drawings as images: an .ndjson file holds one drawing a line, strokes as lists of coordinates.
+"""Drawings as strokes: checked, drawn as images, cut short; and QuickDraw's files, which hold one drawing a line (.ndjson).
 
-Both published forms are read: simplified (`[[x...], [y...]]`) and raw (`[[x...], [y...], [t...]]`).
+A stroke is a list of coordinates, `[[x...], [y...]]`, with or without a third list, the times at which its points were drawn: the
+two published forms of QuickDraw, and what a browser sends. x grows to the right and y downwards, in any unit: proportions count.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64
 from PIL import Image, ImageDraw
 
+from zsbir.base import limits
 from zsbir.base.errors import InputError
 from zsbir.base.filetypes import what_is
 from zsbir.data.images import BadImage, encode_sketch
+from zsbir.data.ink import QUICKDRAW, Ink
 
 if TYPE_CHECKING:
     from zsbir.base.storage import Folder
 
+Strokes = list[Float64[np.ndarray, "_ 2"]]
+"""A drawing: the points of each stroke, x and y."""
+
 SIDE_PX = 256
-MARGIN_PX = 14
-LINE_PX = 3.0
-_SCALE = 2  # drawn larger and reduced: smooth lines
+_LINE_PX = 6  # lines are drawn at least this wide, then the picture is reduced: smooth, and of nearly the right width
+_LARGEST_PX = 4096  # side of the picture before it is reduced
+_FRAME, _FRAME_STEPS = 255, 256
 _MAX_LINE_BYTES = 10_000_000
 _PIECE_BYTES = 2**22
-_MAX_POINTS = 100_000
+_MAX_POINTS = 100_000  # of a drawing in a file, which is read once; one in a query has a lower limit
 
 
 class Line(NamedTuple):
@@ -72,35 +80,121 @@ def read_drawing(folder: Folder, file: str, start: int, length: int) -> bytes:
     return encode_sketch(render(parse(folder.read_range(file, start, min(length, _MAX_LINE_BYTES)))))
 
 
-def parse(line: bytes) -> list[np.ndarray]:
+def parse(line: bytes) -> Strokes:
     """Parse one line of an .ndjson file into strokes, each float [points, 2]. Raises BadImage."""
     try:
         drawing: Any = json.loads(line)["drawing"]
-        strokes = [np.array([stroke[0], stroke[1]], dtype=np.float64).T for stroke in drawing if len(stroke[0])]
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         what = what_is(line) or f"{type(error).__name__} {' '.join(str(error).split())[:100]}"
         raise BadImage(f"not a QuickDraw drawing: {what}") from None
-    if not strokes or any(stroke.ndim != 2 or stroke.shape[1] != 2 for stroke in strokes):
+    return parse_strokes(drawing, most_points=_MAX_POINTS)
+
+
+def parse_strokes(value: Any, *, most_points: int = limits.DRAWING_POINTS) -> Strokes:
+    """Check decoded JSON, `[[[x...], [y...]], ...]` or with a third list of times, and return the strokes that have points.
+
+    Coordinates are bounded by `limits.DRAWING_COORDINATE` either way; times are not looked at. Nothing is copied before all lengths
+    are known to be within `limits.DRAWING_STROKES` and `most_points`. Raises BadImage, one line, for anything else.
+    """
+    if not isinstance(value, list):
+        raise BadImage(f"a drawing is a list of strokes, [[[x...], [y...]], ...], not {_kind(value)}")
+    if len(value) > limits.DRAWING_STROKES:
+        raise BadImage(f"a drawing of {len(value)} strokes, more than the {limits.DRAWING_STROKES} allowed")
+    total = 0
+    for number, stroke in enumerate(value):
+        _check_stroke(stroke, number)
+        total += len(stroke[0])
+    if total > most_points:
+        raise BadImage(f"a drawing of {total} points, more than the {most_points} allowed")
+    for number, stroke in enumerate(value):
+        for coordinate in (*stroke[0], *stroke[1]):
+            _check_coordinate(coordinate, number)
+    strokes = [np.array([stroke[0], stroke[1]], np.float64).T for stroke in value if stroke[0]]
+    if not strokes:
         raise BadImage("a drawing without strokes")
-    points = np.concatenate(strokes)
-    if len(points) > _MAX_POINTS or not np.isfinite(points).all():
-        raise BadImage(f"a drawing of {len(points)} points, or with coordinates that are not numbers")
     return strokes
 
 
-def render(strokes: list[np.ndarray], size_px: int = SIDE_PX) -> Image.Image:
-    """Draw black strokes on white as a grey image, centred with a margin, proportions kept."""
+def _check_stroke(stroke: Any, number: int) -> None:
+    """Raise BadImage unless a stroke is two or three lists of one length."""
+    if not isinstance(stroke, list) or len(stroke) not in (2, 3) or not all(isinstance(part, list) for part in stroke):
+        raise BadImage(f"stroke {number} is not [[x...], [y...]], with or without a third list of times")
+    if len({len(part) for part in stroke}) > 1:
+        raise BadImage(f"stroke {number} has lists of different lengths: {', '.join(str(len(part)) for part in stroke)}")
+
+
+def _check_coordinate(value: Any, number: int) -> None:
+    """Raise BadImage unless a coordinate is a number within bounds, which NaN is not."""
+    if type(value) not in (int, float):  # a bool is an int to isinstance
+        raise BadImage(f"stroke {number} has a coordinate that is not a number but {_kind(value)}")
+    if not -limits.DRAWING_COORDINATE <= value <= limits.DRAWING_COORDINATE:
+        shown = f"{value:g}" if isinstance(value, float) else "a larger one"
+        raise BadImage(f"stroke {number} has a coordinate beyond {limits.DRAWING_COORDINATE:g}: {shown}")
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "a mapping", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), type(value).__name__)
+
+
+def framed(strokes: Strokes) -> Strokes:
+    """Bring a drawing into the frame of QuickDraw's simplified form: from 0 to 255 along its longer side, in steps of 1/256.
+
+    So one drawing is one picture to the byte, whatever the size and pixel ratio of the canvas and wherever on it a hand drew: the
+    last digits of scaled numbers no longer decide to which pixel they are rounded.
+    """
     points = np.concatenate(strokes)
     low, extent = points.min(0), points.max(0) - points.min(0)
-    scale = _SCALE * (size_px - 2 * MARGIN_PX) / max(float(extent.max()), 1e-6)
-    offset = _SCALE * size_px / 2 - (low + extent / 2) * scale
-    image = Image.new("L", (size_px * _SCALE, size_px * _SCALE), 255)
-    pen = ImageDraw.Draw(image)
-    width = round(LINE_PX * _SCALE)
+    scale = _FRAME / max(float(extent.max()), 1e-6)
+    return [np.round((stroke - low) * scale * _FRAME_STEPS) / _FRAME_STEPS for stroke in strokes]
+
+
+def prefix(strokes: Strokes, share: float) -> Strokes:
+    """Return the first `share` of all points, in the order in which they were drawn: the drawing as it was at that moment.
+
+    share: above 0, at most 1; at least one point is returned. Raises ValueError for another share.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, got {share}")
+    left = max(1, math.floor(share * sum(map(len, strokes)) + 0.5))
+    begun: Strokes = []
     for stroke in strokes:
-        path = [(x, y) for x, y in (stroke * scale + offset).tolist()]
-        if len(path) > 1:
-            pen.line(path, fill=0, width=width, joint="curve")
-        for x, y in (path[0], path[-1]):
-            pen.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=0)
+        if left <= 0:
+            break
+        begun.append(stroke[:left])
+        left -= len(stroke)
+    return begun
+
+
+def render(strokes: Strokes, size_px: int = SIDE_PX, ink: Ink = QUICKDRAW) -> Image.Image:
+    """Draw strokes as a grey image, the way `ink` says: the extent of the drawing is fitted into its box, whatever the canvas was.
+
+    size_px: side of the square image, at most `limits.IMAGE_PX`. For a query use `draw_query`.
+    """
+    points = np.concatenate(strokes)
+    width_px = ink.line_width * size_px
+    factor = max(1, min(max(2, math.ceil(_LINE_PX / width_px)), _LARGEST_PX // size_px))
+    side, box = factor * size_px, factor * (size_px - 2 * (ink.margin * size_px))
+    low, extent = points.min(0), points.max(0) - points.min(0)
+    scale = box / np.maximum(extent.max() if ink.keeps_proportions else extent, 1e-6)
+    moved = (np.array([ink.across, ink.down]) - 0.5) * (box - extent * scale)
+    offset = side / 2 - (low + extent / 2) * scale + moved
+    image = Image.new("L", (side, side), ink.paper)
+    pen = ImageDraw.Draw(image)
+    width = max(1, round(width_px * factor))
+    for stroke in strokes:
+        _draw(pen, [(x, y) for x, y in (stroke * scale + offset).tolist()], width, ink.level)
     return image.resize((size_px, size_px), Image.Resampling.BOX)
+
+
+def draw_query(strokes: Strokes, ink: Ink, size_px: int = SIDE_PX) -> Image.Image:
+    """Draw the strokes of a query as the sketches were drawn that an encoder learned from: `render`, after `framed`."""
+    return render(framed(strokes), size_px, ink)
+
+
+def _draw(pen: ImageDraw.ImageDraw, path: Sequence[tuple[float, float]], width: int, level: int) -> None:
+    """Draw a line through the points, in pixels, with round ends."""
+    if len(path) > 1:
+        pen.line(path, fill=level, width=width, joint="curve")
+    for x, y in (path[0], path[-1]):
+        pen.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=level)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.text import clean
 from zsbir.edge.mlflow_store import CALL_S, answering, bounded, is_there, open_client, registry_uri, tracking_uri
@@ -43,6 +45,15 @@ def find(address: ModelAddress, root: str) -> Release:
         if address.version == release.version or (address.alias and address.alias in release.aliases):
             return release
     raise InputError(_unknown(address, found, root))
+
+
+def with_aliases(model: str, aliases: Iterable[str], root: str) -> dict[str, Release]:
+    """Return the version of each of these aliases that a registered model has. RunError where MLflow does not answer."""
+    found: list[Release] = []
+    registry = registry_uri(root)
+    with answering(registry, "the model registry of MLflow"):
+        bounded(registry, lambda: found.extend(Releases(root, "", model).all()), CALL_S)
+    return {alias: release for alias in aliases for release in found if alias in release.aliases}
 
 
 def _unknown(address: ModelAddress, found: list[Release], root: str) -> str:

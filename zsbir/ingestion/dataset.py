@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from zsbir.base import watch
 from zsbir.base.artifact import Artifact, Draft, draft, exists
+from zsbir.base.cores import usable_cores
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say, warn
 from zsbir.base.layout import datasets_folder
@@ -20,8 +21,11 @@ from zsbir.base.parquet import read_table
 from zsbir.base.storage import Folder, join, open_folder
 from zsbir.base.text import clean
 from zsbir.data import doctor, summary
+from zsbir.data.ink import Ink, ink_facts
+from zsbir.data.measured_ink import measure_encoded, rows_to_measure
 from zsbir.data.packing import PARTS, OtherForm, Packer, Packing, Record, found_records
 from zsbir.data.passed_over import PassedOver
+from zsbir.data.preparing import Form, Packed, prepare_all
 from zsbir.data.schema import PASSED_OVER_SCHEMA, QUARANTINE_SCHEMA, SAMPLES_SCHEMA, shard_name
 from zsbir.ingestion.plan import FORM, Plan, Settings
 
@@ -164,8 +168,18 @@ def _finish(work: Draft, datasets: Folder, plan: Plan, packed: Record) -> Artifa
             "source_fingerprint": plan.fingerprint,
             "findings": [finding.model_dump() for finding in findings],
             "passed_over": passed.facts(),
+            **ink_facts(_measured_ink(plan, samples)),
         },
     )
+
+
+def _measured_ink(plan: Plan, samples: pa.Table) -> Ink | None:
+    """Return the ink of the sketches. A few are read once more: the shards that hold them may be in object storage by now."""
+    rows = rows_to_measure(samples)
+    sources = [plan.sources[number] for number in samples["sample_id"].take(rows).to_pylist()]
+    form = Form(plan.config.short_side_px, plan.config.invert_sketches)
+    read = prepare_all(sources, open_folder(plan.source_uri), form, usable_cores())
+    return measure_encoded(sketch.data for sketch in read if isinstance(sketch, Packed))
 
 
 def _note_repeats(plan: Plan, packed: Record) -> PassedOver:

@@ -17,10 +17,9 @@ from safetensors.torch import load_file
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
-from zsbir.base.storage import open_folder
-from zsbir.data.gallery import dataset_gallery
 from zsbir.data.images import BadImage, eval_image
-from zsbir.data.index_files import IndexFiles
+from zsbir.data.index_files import ENCODER, IndexFiles, index_file
+from zsbir.data.originals import NoOriginal
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.evaluation.embed import EMBED_BATCH
@@ -81,10 +80,10 @@ def try_index(
     Raises InputError where the index was made by another run or encoder, its files do not belong together, or its gallery is gone.
     """
     encoder = _same_encoder(index, run).eval().to(device)
-    vectors, paths = _contents(index, encoder)
+    files, vectors, rows = _contents(index, encoder)
     random = np.random.default_rng(seed)
     positions = _sample(len(vectors), random)
-    photos = _photos(index, [paths[position] for position in positions])
+    photos = [_photo(files, row) for row in rows[positions].tolist()]
     precision = str(index.manifest.config["precision"])
 
     def embed(images: Sequence[bytes | None]) -> Float[np.ndarray, "n d"]:
@@ -100,7 +99,7 @@ def try_index(
         photos_found_frac=float(found.mean()),
         sketches=len(sketches),
         recall_at_10=float(recall_at(ranked, sketches, vectors).mean()),
-        first_lost=paths[lost[0]] if len(lost) else "",
+        first_lost=files.paths[int(rows[lost[0]])].as_py() if len(lost) else "",
     )
 
 
@@ -110,7 +109,7 @@ def _same_encoder(index: Artifact, run: Artifact) -> Encoder:
             f"{index.uri} was made by {index.manifest.inputs['run']['uri']}, not by {run.uri}: pass as --index what"
             f" python -m zsbir.index {run.uri} prints"
         )
-    of_run, of_index = run.verified("encoder.safetensors"), index.verified("encoder.safetensors")
+    of_run, of_index = run.verified(ENCODER), index_file(index, ENCODER)
     wanted, found = load_file(of_run), load_file(of_index)
     same = saved_facts(of_run) == saved_facts(of_index) and wanted.keys() == found.keys()
     if not same or not all(torch.equal(wanted[name], found[name]) for name in wanted):
@@ -121,29 +120,20 @@ def _same_encoder(index: Artifact, run: Artifact) -> Encoder:
     return Encoder.load(of_run)
 
 
-def _contents(index: Artifact, encoder: Encoder) -> tuple[Float[np.ndarray, "g d"], list[str]]:
-    """Return the vectors of the index and the paths of their photos."""
+def _contents(index: Artifact, encoder: Encoder) -> tuple[IndexFiles, Float[np.ndarray, "g d"], Int[np.ndarray, "g"]]:
+    """Return the opened index, the vectors of its photos, and the row of each."""
     files = IndexFiles(index, encoder.embedding_dim)
-    if not np.isfinite(files.vectors).all():
+    vectors, rows = files.living()
+    if not np.isfinite(vectors).all():
         raise InputError(f"{index.uri} holds vectors that are not numbers; make the index again with python -m zsbir.index")
-    return files.vectors, files.paths.to_pylist()
+    return files, vectors, rows
 
 
-def _photos(index: Artifact, paths: list[str]) -> list[bytes | None]:
-    """Read the encoded bytes of photos from the index's gallery; None for those that are gone."""
-    if index.manifest.config["gallery"]:
-        # By path, not through the gallery's listing: what counts as a photo may have changed since the index was made.
-        folder = open_folder(index.manifest.inputs["gallery"]["uri"])
-        return [_bytes(folder.read, path) for path in paths]
-    gallery = dataset_gallery(index.input("gallery", "dataset"), index.manifest.config["split"])
-    numbers = {path: number for number, (path, _) in enumerate(gallery.entries)}
-    return [_bytes(gallery.read, numbers[path]) if path in numbers else None for path in paths]
-
-
-def _bytes(read: Callable[[Any], bytes], what: str | int) -> bytes | None:
+def _photo(files: IndexFiles, row: int) -> bytes | None:
+    """Return the encoded bytes of a photo, by its path, whatever counts as a photo by now; None for one that cannot be read."""
     try:
-        return read(what)
-    except OSError:
+        return files.original(row)
+    except NoOriginal:
         return None
 
 

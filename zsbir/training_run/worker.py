@@ -14,7 +14,9 @@ from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, draft
 from zsbir.base.config import digest_of
 from zsbir.base.storage import folder_name
+from zsbir.data.ink import Ink, ink_facts
 from zsbir.data.knowledge import load_knowledge
+from zsbir.data.measured_ink import dataset_ink
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.evaluation.embed import embeddings_of
@@ -43,6 +45,7 @@ def run_job(job: Job, context: Context) -> None:
     dataset = Artifact(job.dataset, "dataset")
     knowledge = Artifact(job.knowledge, "knowledge") if job.knowledge else None
     inputs = _open_inputs(job, dataset, knowledge)
+    ink = dataset_ink(dataset, inputs.samples, inputs.images) if context.rank == 0 else None
     made_from = {
         "dataset": dataset.reference(),
         "weights": {"uri": inputs.weights.uri, "digest": inputs.weights.sha256},
@@ -64,7 +67,7 @@ def run_job(job: Job, context: Context) -> None:
                 mark_undelivered(job.run)
             assert progress.best is not None, "a training ends with an evaluation"
             statistics = _statistics(job, inputs, progress.best, context)
-            run = sign_run(job, made_from, progress, statistics)
+            run = sign_run(job, made_from, progress, ink, statistics)
             if tracker:
                 publish(tracker, run, inputs.samples, inputs.images)
             watch.flush()
@@ -108,8 +111,14 @@ def _statistics(job: Job, inputs: TrainInputs, best: BestEncoder, context: Conte
     )
 
 
-def sign_run(job: Job, made_from: Mapping[str, Mapping[str, str]], progress: TrainState, statistics: DomainStatistics) -> Artifact:
-    """Commit the Run artifact: the best encoder, its statistics, the configuration, the history and its curves."""
+def sign_run(
+    job: Job,
+    made_from: Mapping[str, Mapping[str, str]],
+    progress: TrainState,
+    ink: Ink | None,
+    statistics: DomainStatistics,
+) -> Artifact:
+    """Commit the Run artifact: the best encoder, its statistics, configuration, history and curves, and how its sketches are drawn."""
     name, best = folder_name(job.run), progress.best
     assert best is not None, "a training ends with an evaluation"
     with draft(job.run, "run", job.config.recipe) as work:
@@ -123,7 +132,7 @@ def sign_run(job: Job, made_from: Mapping[str, Mapping[str, str]], progress: Tra
             config=job.config,
             inputs=made_from,
             counts={"steps": progress.step, "best_step": best.step},
-            facts={} if best.score is None else {"best_dev_map_all": best.score},
+            facts={**({} if best.score is None else {"best_dev_map_all": best.score}), **ink_facts(ink)},
         )
 
 

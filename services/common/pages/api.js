@@ -9,13 +9,18 @@ export const token = {
   forget: () => sessionStorage.removeItem(TOKEN),
 };
 
-/** An error answer of the service. status 0: the service could not be reached. */
+/** An error answer of the service. status 0: the service could not be reached. wait_s: after how many seconds it wants to be asked again,
+ * null where it says nothing of it. */
 export class ApiError extends Error {
-  constructor(status, message) {
+  constructor(status, message, wait_s = null) {
     super(message);
     this.status = status;
+    this.wait_s = wait_s;
   }
 }
+
+/** Whether an error says that this page itself has given up a request, through the signal it was made with. */
+export const isAborted = (error) => error?.name === "AbortError";
 
 /** The answer to a request below /api. ApiError for anything but success. */
 export async function request(path, options = {}) {
@@ -23,26 +28,29 @@ export async function request(path, options = {}) {
   let reply;
   try {
     reply = await fetch(`/api${path}`, { ...options, headers, cache: "no-store" });
-  } catch {
+  } catch (error) {
+    if (isAborted(error)) throw error;
     throw new ApiError(0, "the service cannot be reached");
   }
   if (reply.ok) return reply;
   const body = await reply.json().catch(() => ({}));
-  throw new ApiError(reply.status, body?.error ?? `the service answered ${reply.status}`);
+  const wait = reply.headers.get("Retry-After") ?? "";
+  throw new ApiError(reply.status, body?.error ?? `the service answered ${reply.status}`, /^\d{1,5}$/.test(wait) ? Number(wait) : null);
 }
 
 /** The content of an answer. ApiError where it broke off, or came from something else than the service, such as a proxy. */
 export async function read(reply, how) {
   try {
     return await how(reply);
-  } catch {
+  } catch (error) {
+    if (isAborted(error)) throw error;
     throw new ApiError(0, "the service's answer cannot be read");
   }
 }
 
 const json = (reply) => reply.json();
 
-export const get = async (path) => read(await request(path), json);
+export const get = async (path, options) => read(await request(path, options), json);
 
 /** A picture as a data: URL: an img element could not send the token. */
 export async function picture(path) {
@@ -52,8 +60,11 @@ export async function picture(path) {
   return reader.result;
 }
 
-export const post = async (path, body, headers = {}) =>
-  read(await request(path, { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body) }), json);
+/** body: what becomes JSON, or a Blob that is sent as it is. */
+export const post = async (path, body, headers = {}, signal = undefined) => {
+  const [type, sent] = body instanceof Blob ? [body.type, body] : ["application/json", JSON.stringify(body)];
+  return read(await request(path, { method: "POST", headers: { "Content-Type": type, ...headers }, body: sent, signal }), json);
+};
 
 /** Opens a session with the code of a login link, which is taken out of the address at once. Returns whether it succeeded. */
 export async function useLoginLink() {
@@ -119,7 +130,7 @@ export class Poll {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.#failures += 1;
-      const wait_s = Math.min(LONGEST_S, this.every_s * 2 ** (this.#failures - 1));
+      const wait_s = Math.min(LONGEST_S, error.wait_s ?? this.every_s * 2 ** (this.#failures - 1));
       this.onResult(error, wait_s);
       return wait_s;
     }

@@ -17,10 +17,10 @@ const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1).replace(
 
 /** Opens the page as soon as the service says who the user is.
  *
- * openPage({main, me, poll, say}): fills a page for that user. tokenCommand: the command line that makes a token. upCommand: the one
- * that prints a login link.
+ * openPage({main, me, poll, say}): fills a page for that user. tokenHelp: how to get a token, texts as rows of parts, the second part of
+ * a row being a command line. elsewhere(me): [text, address] of pages of other services, for the head of the page.
  */
-export function start({ openPage, tokenCommand, upCommand }) {
+export function start({ openPage, tokenHelp, elsewhere = () => [] }) {
   let polling = null;
 
   /** Pages poll through this, so that a page that is left asks no more. */
@@ -55,8 +55,7 @@ export function start({ openPage, tokenCommand, upCommand }) {
         problem && h("p", { class: "problem", role: "alert" }, problem),
         h("label", { for: "token" }, "Token"), field,
         h("button", { class: "main" }, "Sign in"),
-        h("p", { class: "quiet" }, "An operator makes one: ", h("code", {}, tokenCommand)),
-        h("p", { class: "quiet" }, "On the machine of a service that you started yourself, ", h("code", {}, upCommand), " prints a link that lets you in.")));
+        tokenHelp.map(([before, command, after]) => h("p", { class: "quiet" }, before, command && h("code", {}, command), after))));
     field.focus();
   }
 
@@ -69,7 +68,10 @@ export function start({ openPage, tokenCommand, upCommand }) {
       if (me.session) await endSession();
       location.assign("/");
     };
-    for (const link of document.querySelectorAll("nav a")) {
+    const others = elsewhere(me).filter(([, address]) => /^https?:\/\//.test(address ?? ""));
+    for (const link of document.querySelectorAll("nav .elsewhere")) link.remove();
+    document.querySelector("nav").append(...others.map(([text, href]) => h("a", { href, class: "elsewhere" }, text)));
+    for (const link of document.querySelectorAll("nav a:not(.elsewhere)")) {
       if (link.pathname === location.pathname) link.setAttribute("aria-current", "page");
     }
     const page = h("div"); // a new one each time, so that the listeners of an old one go with it

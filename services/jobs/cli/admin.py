@@ -121,7 +121,7 @@ def _tokens_of_service(client: Client, parsed: argparse.Namespace, number: int) 
 
 
 def _tokens_in_store(store: Store, parsed: argparse.Namespace, number: int) -> str | None:
-    from services.jobs.queue.tokens import Tokens
+    from services.common.tokens import Tokens
 
     tokens = Tokens(store)
     if parsed.action == "make":

@@ -14,11 +14,11 @@ from fastapi.security import HTTPAuthorizationCredentials
 
 from services.common.answers import error_responses
 from services.common.errors import Conflict
-from services.common.routes import BEARER, GuardedRoute, Operator, Viewer, log_refusal, session_cookie
+from services.common.routes import BEARER, GuardedRoute, Operator, Viewer, as_seen_from, log_refusal, session_cookie
+from services.common.tokens import LOGIN_S, SESSION_S
 from services.jobs.http import models
 from services.jobs.http.requests import LARGEST_ID, LoginCode, NewToken
 from services.jobs.http.state import App
-from services.jobs.queue.tokens import LOGIN_S, SESSION_S
 
 ACCESS = APIRouter(route_class=GuardedRoute)
 TokenId = Annotated[int, InPath(ge=1, le=LARGEST_ID, description="a token's number")]
@@ -30,7 +30,8 @@ CHANGE = error_responses(400, 401, 403, 413, 422, 503)
 def me(app: App, user: Viewer, request: Request) -> models.Me:
     """Return the user who asks, as the service knows them."""
     has_session = app.settings.auth == "tokens" and session_cookie(request) in request.cookies
-    return models.Me(name=user.name, role=user.role, auth=app.settings.auth, session=has_session)
+    search_url = as_seen_from(request, app.settings.search_url)
+    return models.Me(name=user.name, role=user.role, auth=app.settings.auth, session=has_session, search_url=search_url)
 
 
 @ACCESS.post("/api/login-codes", status_code=201, responses=error_responses(401, 403, 409, 503))

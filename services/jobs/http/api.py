@@ -15,11 +15,14 @@ from fastapi import Path as InPath
 from fastapi.responses import PlainTextResponse
 
 import zsbir
+from services.common.allowed_paths import AllowedPaths
 from services.common.answers import add_error_handlers, error_responses
 from services.common.auth import is_loopback
 from services.common.guard import RequestGuard
 from services.common.pages import html_page, load_pages, static_file
 from services.common.routes import GuardedRoute, Operator, Submitter, Viewer
+from services.common.tokens import Tokens
+from services.common.users import LocalUser, TokenUsers
 from services.jobs.http import models
 from services.jobs.http.access import ACCESS
 from services.jobs.http.metrics import DispatcherMonitor, Metrics
@@ -28,12 +31,10 @@ from services.jobs.http.patience import HealthProbe
 from services.jobs.http.permissions import Permissions
 from services.jobs.http.requests import LARGEST_ID, Filter, Selection, Submission
 from services.jobs.http.service import JobService
-from services.jobs.http.state import ApiSettings, App, AppState, LocalUser, TokenUsers
+from services.jobs.http.state import ApiSettings, App, AppState
 from services.jobs.http.views import ArrayView, Cancellations, JobView
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import KeyTaken, open_store
-from services.jobs.queue.tokens import Tokens
-from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.names import seed_of
 from services.jobs.runs.validation import describe_kinds
 from zsbir.base.errors import InputError

@@ -208,12 +208,16 @@ class Usage(BaseModel):
 
 
 class Me(BaseModel):
-    """The user who asks. auth: whether the service asks for tokens at all. session: whether the request has a session's cookie."""
+    """The user who asks. auth: whether the service asks for tokens at all. session: whether the request has a session's cookie.
+
+    search_url: address of the search service's page; empty where there is none.
+    """
 
     name: str
     role: Role
     auth: Literal["tokens", "off"]
     session: bool = False
+    search_url: str = ""
 
 
 class LoginCode(BaseModel):

@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from services.common.auth import Role
+from services.common.auth import ProjectName, Role
 from services.jobs.queue.arrays import MOST_JOBS
 from services.jobs.queue.dependencies import MOST_NEEDED, After
-from services.jobs.queue.limits import ProjectName
 from services.jobs.queue.records import LATEST_S, MOST_NAME
 from services.jobs.queue.resources import MOST
 from services.jobs.queue.states import Kind, State

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from services.common.allowed_paths import AllowedPaths
 from services.common.auth import User
 from services.common.credentials import split_login
 from services.common.errors import Conflict, NotFound
@@ -35,7 +36,6 @@ from services.jobs.queue.records import Attempt, Job
 from services.jobs.queue.resources import LABELS
 from services.jobs.queue.states import LIVE, TERMINAL, State
 from services.jobs.queue.store import Store
-from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.attempt_dir import LOG_PIECE, AttemptDir, attempt_dir_of
 from services.jobs.runs.names import recipe_of, seed_of
 from services.jobs.runs.steps import steps_of

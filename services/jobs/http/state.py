@@ -9,14 +9,12 @@ from typing import Annotated, Literal
 from fastapi import Depends, Request
 from pydantic import Field
 
-from services.common.auth import User
+from services.common.tokens import Tokens
 from services.jobs.http.metrics import DispatcherMonitor, Metrics
 from services.jobs.http.patience import HealthProbe
 from services.jobs.http.permissions import Permissions
 from services.jobs.http.service import JobService
-from services.jobs.queue.records import Token
 from services.jobs.queue.store import Store
-from services.jobs.queue.tokens import Tokens
 from zsbir.base.config import Config
 
 
@@ -30,39 +28,9 @@ class ApiSettings(Config):
     host: str = Field("127.0.0.1", description="the address that it listens on")
     hosts: tuple[str, ...] = Field((), description="names that browsers know it by, besides that one and this machine's own")
     mlflow_url: str = Field("", description="where people see MLflow's pages")
+    search_url: str = Field("", description="where people search")
     allow_commands: bool = Field(False, description="operators may submit any program as a job")
     promotion: Literal["operators", "submitters"] = Field("operators", description="who may submit jobs that promote a model")
-
-
-class TokenUsers:
-    """The users of the job store's tokens: a services.common.auth.UserSource."""
-
-    def __init__(self, tokens: Tokens):
-        self._tokens = tokens
-
-    def user_of(self, token: str | None) -> User | None:
-        """Return the user whose token this is, or None for one that is unknown or revoked."""
-        return _user(self._tokens.bearer(token), by_token=True) if token is not None else None
-
-    def user_of_session(self, secret: str) -> User | None:
-        """Return the user for whom a browser's session was opened, or None for one that is unknown or over."""
-        return _user(self._tokens.session(secret))
-
-
-def _user(token: Token | None, *, by_token: bool = False) -> User | None:
-    return User(token.name, token.role, tuple(token.projects or ()), by_token) if token else None
-
-
-class LocalUser:
-    """The one user of a service without tokens, who may do everything: a services.common.auth.UserSource."""
-
-    def user_of(self, token: str | None) -> User:  # noqa: ARG002 - the protocol's argument
-        """Return that user, whatever the token."""
-        return User("local", "operator")
-
-    def user_of_session(self, secret: str) -> User:  # noqa: ARG002 - the protocol's argument
-        """Return that user, whatever the session."""
-        return User("local", "operator")
 
 
 @dataclass(frozen=True)

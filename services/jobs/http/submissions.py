@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from services.common.allowed_paths import AllowedPaths
 from services.common.auth import User
 from services.common.errors import Conflict
 from services.jobs.http.patience import Patience
@@ -17,7 +18,6 @@ from services.jobs.queue.records import Job, JobRequest
 from services.jobs.queue.states import TERMINAL
 from services.jobs.queue.store import Store
 from services.jobs.queue.targets import Notify, read_targets
-from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.model_inputs import check_models, has_models
 from services.jobs.runs.names import default_name, members_of, shortened
 from services.jobs.runs.validation import check_config

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 
 from services.common.credentials import split_login
+from services.common.tokens import LOGIN_S
 from services.jobs.local.paths import read_state
 from services.jobs.local.tracking_server import USER as TRACKING_USER
-from services.jobs.queue.tokens import LOGIN_S
 from zsbir.base import events
 from zsbir.base.layout import MLFLOW_EXPERIMENT
 from zsbir.base.strict_json import parse_json
@@ -53,6 +53,8 @@ def _addresses(state: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows = [("page, API", str(state["url"]), "")]
     if state.get("elsewhere"):
         rows.append(("", str(state["elsewhere"]), "for others"))
+    if state.get("search"):
+        rows.append(("search", str(state["search"]), "draw, and see photos: once there is a champion"))
     mlflow = str(state.get("mlflow", ""))
     if state.get("mlflow_password"):
         rows.append(("MLflow", mlflow, f"opens on the runs; name {TRACKING_USER}, password in {state['mlflow_password']}"))

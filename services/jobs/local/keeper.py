@@ -19,6 +19,7 @@ from pathlib import Path
 
 from services.common.auth import is_loopback
 from services.common.private import open_log, write_private
+from services.common.tokens import Tokens
 from services.jobs.local.addresses import announce
 from services.jobs.local.lock import hold_lock, is_locked, is_ready, read_grace_s
 from services.jobs.local.machine import LOG_TIMES, Machine
@@ -30,7 +31,6 @@ from services.jobs.local.settings import GRACE_S, UpSettings
 from services.jobs.local.shutdown import Service, attempts_of, end_keeper, end_leftovers, pause_jobs
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import open_store
-from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.attempt_dir import AttemptDir
 from zsbir.base import events
 from zsbir.base.errors import InputError, Interrupted, RunError

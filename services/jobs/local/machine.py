@@ -79,10 +79,12 @@ class Machine:
                 "MLFLOW_TRACKING_PASSWORD": self.mlflow_password.read_text(),
             }
         programs = [self._ray(ports, {**path, **ray_env, **quiet, **self.tracking}), *own_tracking]
-        programs += [self._dispatcher(ray_address, ports.api, {**ray_env, **self.tracking}), self._api(ports.api)]
+        programs.append(self._dispatcher(ray_address, ports.api, {**ray_env, **self.tracking}))
+        programs += [*([self._search(ports)] if self.settings.search else []), self._api(ports)]
         self.summary = {
             "url": self._local_url(ports.api),
             "elsewhere": f"http://{socket.gethostname()}:{ports.api}" if self.settings.host in ANYWHERE else "",
+            "search": self._local_url(ports.search) if self.settings.search else "",
             "root": self.root,
             "store": hide_secrets(self.store_url),
             "ray": {"address": f"127.0.0.1:{ports.gcs}", "dashboard": ray_address, "token": str(token), "temp": self.ray_temp},
@@ -150,17 +152,31 @@ class Machine:
         """What jobs may read besides the root."""
         return ",".join([str(Path.cwd()), *self.settings.places])
 
-    def _api(self, port: int) -> Program:
-        """Return the API. It asks MLflow what a registered model is when one is named in a job."""
+    @property
+    def _names(self) -> list[str]:
+        """The arguments with the names by which browsers may know the pages, besides this machine's own."""
         names = [*self.settings.hosts, *(_own_names() if self.settings.host in ANYWHERE else ())]
-        command = python("services.jobs", "serve", f"--root={self.root}", f"--places={self._allowed}")
-        command += [f"--hosts={','.join(names)}"] if names else []
+        return [f"--hosts={','.join(names)}"] if names else []
+
+    def _search(self, ports: Ports) -> Program:
+        """Return the search service. It waits for a champion, and loads no network before there is an index."""
+        command = python("services.search", "--model=champion", "--wait", f"--root={self.root}", f"--places={self._allowed}")
+        command += [*self._names, f"--host={self.settings.host}", f"--port={ports.search}", f"--auth={self.auth}"]
+        command += [f"--jobs-url={self._local_url(ports.api)}"]
+        address = self._local_url(ports.search)
+        env = {**self._store_env, **self.tracking, **LOG_TIMES}
+        return Program("search", command, self._log("search"), env, address, f"{address}/healthz")
+
+    def _api(self, ports: Ports) -> Program:
+        """Return the API. It asks MLflow what a registered model is when one is named in a job."""
+        command = python("services.jobs", "serve", f"--root={self.root}", f"--places={self._allowed}", *self._names)
+        command += [f"--search-url={self._local_url(ports.search)}"] if self.settings.search else []
         command += ["--allow-commands" if self.settings.allow_commands else "--no-allow-commands"]
         command += [f"--promotion={self.settings.promotion}"]
-        command += [f"--host={self.settings.host}", f"--port={port}", f"--auth={self.auth}"]
+        command += [f"--host={self.settings.host}", f"--port={ports.api}", f"--auth={self.auth}"]
         has_pages = self.tracking_uri.startswith(("http://", "https://")) and not has_secret(self.tracking_uri)
         command += [f"--mlflow-url={self.tracking_uri}"] if has_pages else []
-        address = self._local_url(port)
+        address = self._local_url(ports.api)
         return Program(
             "api", command, self._log("api"), {**self._store_env, **self.tracking, **LOG_TIMES}, address, f"{address}/healthz"
         )

@@ -26,8 +26,12 @@ WHAT = {
     "gcs": "Ray's head",
     "client": "Ray's client server",
     "agent": "Ray's dashboard agent",
+    "search": "the search page",
 }
 """Who listens on each port. The first is where `up` is told; on a first `up` the others follow it, one after the other."""
+
+OPEN = ("api", "search")
+"""Those that listen where `up` is told; all others only on this machine."""
 
 HIGHEST = 65_535
 MAX_BYTES = 10_000
@@ -44,13 +48,14 @@ class Ports:
     gcs: int
     client: int
     agent: int
+    search: int
 
 
 def choose_ports(state: Path, host: str, asked: int) -> Ports:
     """Return the ports of the last `up`, and remember them; say so where one of them is another program's by now.
 
-    state: the service's folder. host: the address that API and page listen on. asked: their port as `up` was told, 0 for any. Where
-    `up` is told another one than last time, that one is taken.
+    state: the service's folder. host: the address that the pages listen on. asked: the first one's port as `up` was told, 0 for
+    any. Where `up` is told another one than last time, that one is taken.
     """
     last = _read(state / "ports.json")
     last_asked = last.pop("asked", None)
@@ -58,7 +63,7 @@ def choose_ports(state: Path, host: str, asked: int) -> Ports:
     for number, name in enumerate(WHAT):
         known = last.get(name) if name != "api" or last_asked == asked else None
         wanted = known or (asked + number if asked else 0)
-        where = host if name == "api" else LOOPBACK
+        where = host if name in OPEN else LOOPBACK
         port = wanted if wanted not in found.values() and is_free(where, wanted) else _free_port(where, found.values())
         if port != wanted and (known or (asked and name == "api")):
             events.say(f"port {wanted} is taken by another program: {WHAT[name]} is on port {port} from now on")

@@ -36,6 +36,7 @@ class UpSettings(Config):
         pattern="^(operators|submitters)$",
         description="who may submit jobs that promote a model: operators, submitters",
     )
+    search: bool = Field(True, description="also start the search service, which serves the champion as soon as there is one")
     running: int = Field(0, ge=0, description="jobs that may run at once, unless limits were set before; 0: one for each CPU")
     cpus: int = Field(0, ge=0, description="CPUs that Ray may use; 0: all")
     gpus: int = Field(-1, ge=-1, description="GPUs that Ray may use; -1: all")

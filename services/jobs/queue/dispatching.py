@@ -16,7 +16,7 @@ from sqlalchemy import (
     update,
 )
 
-from services.jobs.queue.database import storable
+from services.common.database import storable
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.needs import hopeless_jobs
 from services.jobs.queue.order import next_job

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
+from services.common.auth import ProjectName
 from services.jobs.queue.dependencies import waits_for
 from services.jobs.queue.resources import LABELS, MOST, ResourceLimits, Resources
 from services.jobs.queue.states import State
-
-ProjectName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
 class ProjectLimits(ResourceLimits, strict=True):

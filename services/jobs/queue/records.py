@@ -8,9 +8,8 @@ from typing import Any, Self
 from pydantic import Field
 from sqlalchemy import Row
 
-from services.common.auth import Role
+from services.common.auth import ProjectName
 from services.jobs.queue.dependencies import MOST_NEEDED, After
-from services.jobs.queue.limits import ProjectName
 from services.jobs.queue.resources import ResourceRequest, Resources
 from services.jobs.queue.states import Cause, Kind, State, StopReason
 
@@ -95,18 +94,6 @@ class Attempt(_FromRow):
     resumed_from: str
     stop_reason: StopReason | None
     stop_asked_s: float | None
-
-
-@dataclass(frozen=True)
-class Token(_FromRow):
-    """A row of TOKENS, without the token's hash."""
-
-    id: int
-    name: str
-    role: Role
-    made_s: float
-    revoked_s: float | None
-    projects: list[str] | None = None
 
 
 @dataclass(frozen=True)

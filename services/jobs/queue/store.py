@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from services.jobs.queue.database import first_line
+from services.common.database import first_line
 from services.jobs.queue.dispatching import Dispatching
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.needs import require_known

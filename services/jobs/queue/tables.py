@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, CheckConstraint, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import Boolean, CheckConstraint, Column, Float, ForeignKey, Index, Integer, Table, Text
 
-from services.common.auth import ROLES
+from services.common.tables import EVENTS, JSON_VALUE, METADATA, SESSIONS, TOKENS, one_of
 from services.jobs.queue.resources import LABELS
 from services.jobs.queue.states import KINDS, LIVE, STATES
-
-METADATA = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
-JSON_VALUE = JSON().with_variant(JSONB(), "postgresql")
-
-
-SESSION_KINDS = ("login", "session")
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> str:
-    return f"{column} in ({', '.join(repr(value) for value in values)})"
-
 
 JOBS = Table(
     "jobs",
     METADATA,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("kind", Text, CheckConstraint(_one_of("kind", KINDS), name="kind"), nullable=False),
+    Column("kind", Text, CheckConstraint(one_of("kind", KINDS), name="kind"), nullable=False),
     Column("config", JSON_VALUE, nullable=False),
     Column("project", Text, nullable=False),
     Column("owner", Text, nullable=False),
     Column("priority", Integer, nullable=False),
     *[Column(name, Float, nullable=False) for name in LABELS],
-    Column("state", Text, CheckConstraint(_one_of("state", STATES), name="state"), nullable=False),
+    Column("state", Text, CheckConstraint(one_of("state", STATES), name="state"), nullable=False),
     Column("message", Text, nullable=False, server_default=""),
     Column("cancelling", Boolean, nullable=False),
     Column("result", Text, nullable=False, server_default=""),
@@ -112,20 +92,6 @@ LEASE = Table(
 """Which process dispatches. Each new holder has a higher epoch, so that what an older one writes matches no row. A process that
 sees `beats` stand still for long enough by its own clock may take over: no two clocks are compared."""
 
-EVENTS = Table(
-    "events",
-    METADATA,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("at_s", Float, nullable=False),
-    Column("job_id", Integer, ForeignKey("jobs.id")),
-    Column("actor", Text, nullable=False),
-    Column("what", Text, nullable=False),
-    Column("detail", JSON_VALUE, nullable=False),
-    sqlite_autoincrement=True,
-)
-Index("ix_events_job_id", EVENTS.c.job_id, EVENTS.c.id)
-"""Who did what, in order. Rows are never changed."""
-
 META = Table(
     "meta",
     METADATA,
@@ -135,36 +101,6 @@ META = Table(
 """limits: the queue's limits, as JSON. store_id: a part of every submission id, so that two queues on one Ray cluster never use the
 same id."""
 
-TOKENS = Table(
-    "tokens",
-    METADATA,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("name", Text, nullable=False),
-    Column("role", Text, CheckConstraint(_one_of("role", ROLES), name="role"), nullable=False),
-    Column("sha256", Text, nullable=False, unique=True),
-    Column("made_s", Float, nullable=False),
-    Column("revoked_s", Float),
-    Column("projects", JSON_VALUE),
-    sqlite_autoincrement=True,
-)
-"""Who may use the service. A token's text is shown once, when it is made; only its sha256 is kept.
-
-projects: the only ones for which its bearer may submit; null: it names none.
-"""
-
-SESSIONS = Table(
-    "sessions",
-    METADATA,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("token_id", Integer, ForeignKey("tokens.id"), nullable=False),
-    Column("kind", Text, CheckConstraint(_one_of("kind", SESSION_KINDS), name="kind"), nullable=False),
-    Column("sha256", Text, nullable=False, unique=True),
-    Column("made_s", Float, nullable=False),
-    Column("expires_s", Float, nullable=False),
-    Column("ended_s", Float),
-    sqlite_autoincrement=True,
-)
-"""How browsers are let in without a token. A login is a code that opens one session, once; a session's secret is a cookie. Both end
-with the token of the user who asked for the code. Not rows of TOKENS: an earlier version would take them for tokens."""
+__all__ = ["ATTEMPTS", "EVENTS", "JOBS", "JSON_VALUE", "LEASE", "LIVE_STATES", "META", "METADATA", "SESSIONS", "TOKENS"]
 
 LIVE_STATES = sorted(LIVE)

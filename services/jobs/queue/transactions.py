@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -10,17 +9,16 @@ from typing import Any
 from sqlalchemy import (
     Connection,
     Select,
-    func,
-    insert,
     select,
     update,
 )
 
-from services.jobs.queue.database import Database
+from services.common.database import Database, now_in
+from services.common.tokens import write_note
 from services.jobs.queue.records import Attempt, Job, Lease
 from services.jobs.queue.retries import AttemptEnd
 from services.jobs.queue.states import TERMINAL, TRANSITIONS, State
-from services.jobs.queue.tables import ATTEMPTS, EVENTS, JOBS, LEASE
+from services.jobs.queue.tables import ATTEMPTS, JOBS, LEASE
 from zsbir.base.errors import InputError, RunError
 
 LEASE_NAME = "dispatcher"
@@ -54,9 +52,7 @@ class Transactions:
         """
         if self._clock is not None:
             return self._clock()
-        if database.dialect.name == "postgresql":
-            return float(database.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
-        return time.time()
+        return now_in(database)
 
     @contextmanager
     def _holding_lease(self, lease: Lease) -> Iterator[Connection]:
@@ -95,5 +91,4 @@ class Transactions:
 
     def note(self, database: Connection, actor: str, what: str, job_id: int | None, detail: Mapping[str, Any]) -> None:
         """Record who did what, in the transaction that does it."""
-        values = {"at_s": self.time_in(database), "job_id": job_id, "actor": actor, "what": what, "detail": dict(detail)}
-        database.execute(insert(EVENTS).values(**values))
+        write_note(database, at_s=self.time_in(database), actor=actor, what=what, job_id=job_id, detail=detail)

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+from services.common.allowed_paths import AllowedPaths
 from services.jobs.queue.states import Kind
-from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.steps import Step, steps_of
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError

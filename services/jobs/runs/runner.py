@@ -23,8 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from services.common.allowed_paths import AllowedPaths
 from services.jobs.queue.states import Cause, StopReason
-from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.attempt_dir import HEARTBEAT_S, AttemptDir, End
 from services.jobs.runs.causes import DECLINED, cause_of, cause_of_program
 from services.jobs.runs.child import Child, Outcome

@@ -8,8 +8,8 @@ from typing import Any
 
 import tuning.config
 import tuning.sweep
+from services.common.allowed_paths import AllowedPaths
 from services.jobs.queue.states import KINDS, Kind
-from services.jobs.runs.allowed_paths import AllowedPaths
 from services.jobs.runs.checks import NAMED_WEIGHTS, check_job
 from services.jobs.runs.own_fields import CommandFields, EvaluationInputs, PromotionInputs
 from services.jobs.runs.steps import COMMAND, PIPELINE, PIPELINE_INPUTS, SINGLE, steps_of

@@ -12,12 +12,12 @@ from fastapi import FastAPI
 from servers.postgres import new_database
 from starlette.testclient import TestClient
 
+from services.common.tokens import Tokens
 from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import Attempt, Lease
 from services.jobs.queue.store import Store
-from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.attempt_dir import AttemptDir, attempt_dir_of
 
 HERE = "http://127.0.0.1:8080"

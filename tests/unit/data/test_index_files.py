@@ -46,7 +46,7 @@ def good(tmp_path):
 
 def test_an_index_is_read_as_it_was_written(good):
     files = IndexFiles(good, 4)
-    assert files.vectors.shape == (5, 4)
+    assert [part.shape for part in files.parts] == [(5, 4)]
     assert files.paths.to_pylist() == [f"photo/{number}.jpg" for number in range(5)]
     assert [files.thumbnail_image(row).width for row in (4, 0, 3, 1, 2)] == [12, 8, 11, 9, 10]
 

@@ -2,6 +2,7 @@
 // hears them all, so that a list may be redrawn at any time.
 
 import { ApiError, post } from "./api.js";
+import { confirmed } from "./confirm.js";
 import { plural } from "./format.js";
 
 const LIVE = ["queued", "starting", "running"];
@@ -12,17 +13,6 @@ export const mayChange = (me, job) => me.role === "operator" || (me.role === "su
 export const mayCancel = (me, job) => mayChange(me, job) && LIVE.includes(job.state) && !job.cancelling;
 
 export const mayRetry = (me, job) => mayChange(me, job) && ["failed", "cancelled", "timed_out"].includes(job.state);
-
-/** Asks in the page's dialog; true for yes. */
-export function confirmed(title, text, verb) {
-  const dialog = document.getElementById("ask");
-  document.getElementById("ask-title").textContent = title;
-  document.getElementById("ask-text").textContent = text;
-  document.getElementById("ask-yes").textContent = verb;
-  dialog.returnValue = "no";
-  dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
-}
 
 async function cancel(ids) {
   const one = ids.length === 1;

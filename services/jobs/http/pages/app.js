@@ -15,6 +15,9 @@ function openPage(context) {
 
 start({
   openPage,
-  tokenCommand: "python -m services.jobs tokens make NAME --role submitter",
-  upCommand: "python -m services.jobs up",
+  tokenHelp: [
+    ["An operator makes one: ", "python -m services.jobs tokens make NAME --role submitter"],
+    ["On the machine of a service that you started yourself, ", "python -m services.jobs up", " prints a link that lets you in."],
+  ],
+  elsewhere: (me) => [["Search", me.search_url]],
 });

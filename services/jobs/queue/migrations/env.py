@@ -1,7 +1,7 @@
 """Alembic's entry point: it runs the migrations in one transaction, on the engine that `services.jobs.queue.schema` passes on.
 
 Processes that migrate at the same time wait for each other, because every transaction of that engine takes the lock for writers
-(see `services.jobs.queue.database`).
+(see `services.common.database`).
 """
 
 from __future__ import annotations

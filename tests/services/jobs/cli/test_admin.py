@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from services.common.server import make_server
+from services.common.tokens import Tokens
 from services.jobs.cli.admin import limits, tokens
 from services.jobs.cli.commands import jobs
 from services.jobs.http.api import create_app
@@ -23,7 +24,6 @@ from services.jobs.local.ownership import start_of
 from services.jobs.local.paths import OWNER_TOKEN, make_state_folder, owner_token, write_state
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import Store
-from services.jobs.queue.tokens import Tokens
 from zsbir.base.errors import InputError
 
 

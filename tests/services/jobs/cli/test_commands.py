@@ -24,6 +24,7 @@ from servers.processes import HOST, free_ports
 from servers.s3 import S3Server
 
 from services.common.auth import Role
+from services.common.tokens import Tokens
 from services.jobs.cli import submit as submitting
 from services.jobs.cli.client import Client
 from services.jobs.cli.commands import COMMANDS
@@ -31,7 +32,6 @@ from services.jobs.cli.options import deadline, duration_s
 from services.jobs.cli.style import TextStyle, format_duration
 from services.jobs.local.paths import server_url, write_state
 from services.jobs.queue.limits import Limits, ProjectLimits
-from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.attempt_dir import End
 from zsbir.base import cli
 from zsbir.base.errors import InputError, RunError

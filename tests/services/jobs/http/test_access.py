@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.common import routes
 from services.common.server import Repeats
-from services.jobs.queue.tokens import LOGIN_S, SESSION_S, Tokens
+from services.common.tokens import LOGIN_S, SESSION_S, Tokens
 
 COOKIE = "zsbir_session_8080"
 
@@ -21,7 +21,13 @@ def test_a_login_link_lets_one_browser_in_once(served):
     cookie = opened.headers["Set-Cookie"]
     assert cookie.startswith(f"{COOKIE}=")
     assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
-    assert browser.get("/api/me").json() == {"name": "submitter", "role": "submitter", "auth": "tokens", "session": True}
+    assert browser.get("/api/me").json() == {
+        "name": "submitter",
+        "role": "submitter",
+        "auth": "tokens",
+        "session": True,
+        "search_url": "",
+    }
     assert served.client().post("/api/session", json={"code": code}).status_code == 401
 
 

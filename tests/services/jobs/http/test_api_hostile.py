@@ -14,9 +14,9 @@ import pytest
 import uvicorn
 from servers.processes import HOST, free_ports
 
+from services.common.tokens import Tokens
 from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
-from services.jobs.queue.tokens import Tokens
 
 SECRET = "the bytes of a file that lies outside"
 PAYLOADS = (

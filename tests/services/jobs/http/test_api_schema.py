@@ -10,11 +10,11 @@ from PIL import Image
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
+from services.common.tokens import Tokens
 from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
 from services.jobs.queue.records import JobRequest
 from services.jobs.queue.store import Store
-from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.attempt_dir import End, attempt_dir_of
 from zsbir.base.artifact import draft
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
+from services.common.tokens import Tokens
 from services.jobs.http.api import create_app
-from services.jobs.queue.tokens import Tokens
 
 TARGETS = {"targets": {"team": {"webhook": "https://chat.example.org/hooks/secret"}}}
 

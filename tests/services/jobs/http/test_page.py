@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from PIL import Image
 from playwright.sync_api import Route, expect
-from servers.job_pages import DESKTOP, PHONE, PIPELINE, Queue
+from servers.job_pages import PIPELINE, Queue
+from servers.pages import DESKTOP, PHONE, TOO_FAINT, UNUSABLE
 
+from services.common.tokens import Tokens
 from services.jobs.cli.client import Client
-from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.attempt_dir import attempt_dir_of
 from zsbir.base.artifact import draft
 from zsbir.base.storage import join, open_folder
@@ -25,37 +26,6 @@ from zsbir.base.storage import join, open_folder
 pytestmark = pytest.mark.slow
 
 EVIL = "<img src=x onerror='window.cracked=1'><script>window.cracked=1</script>\"'><svg onload=window.cracked=1>"
-
-TOO_FAINT = """() => {
-    const parts = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
-    const seen = (colour) => { const found = parts(colour); return found.length === 3 || found[3] > 0; };
-    const light = (colour) => parts(colour).slice(0, 3).map((part) => part / 255)
-        .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
-        .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
-    const ground = (node) => { while (node && !seen(getComputedStyle(node).backgroundColor)) node = node.parentElement;
-        return node ? getComputedStyle(node).backgroundColor : "rgb(255, 255, 255)"; };
-    const texts = [...document.querySelectorAll("body *")].filter((node) =>
-        node.checkVisibility() && [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()));
-    return texts.map((node) => {
-        const style = getComputedStyle(node);
-        const [one, other] = [light(node instanceof SVGElement ? style.fill : style.color), light(ground(node))].sort();
-        return [node.textContent, (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05)];
-    }).filter(([, contrast]) => contrast < 4.5);
-}"""
-"""Texts whose contrast to their background is below WCAG's AA."""
-
-
-UNUSABLE = """() => {
-    const ids = [...document.querySelectorAll("[id]")].map((node) => node.id);
-    const twice = ids.filter((id, place) => ids.indexOf(id) !== place);
-    const unnamed = [...document.querySelectorAll("input, select, textarea, button, a[href], summary, progress")].filter((node) =>
-        node.checkVisibility() && !node.getAttribute("aria-label") && !node.labels?.length && !node.textContent.trim());
-    const told = ["aria-describedby", "aria-labelledby"];
-    const lost = [...document.querySelectorAll(told.map((name) => `[${name}]`))].filter((node) =>
-        told.map((name) => node.getAttribute(name)).some((id) => id && !document.getElementById(id)));
-    return [...twice, ...unnamed.map((node) => node.outerHTML), ...lost.map((node) => node.outerHTML)];
-}"""
-"""What a screen reader stumbles over: ids of two nodes, controls without a name, references to nodes that are not there."""
 
 
 def rows_of(count: int) -> list[dict[str, float | None]]:

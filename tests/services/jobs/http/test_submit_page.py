@@ -15,10 +15,10 @@ from pictures import drawing, encoded, picture
 from playwright.sync_api import Locator, Page, expect
 from servers.job_pages import PIPELINE, Queue, opened
 
+from services.common.tokens import Tokens
 from services.jobs.cli.client import Client
 from services.jobs.queue.records import Job
 from services.jobs.queue.targets import Targets, set_targets
-from services.jobs.queue.tokens import Tokens
 
 pytestmark = pytest.mark.slow
 

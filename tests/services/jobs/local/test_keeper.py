@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from services.common.tokens import Tokens
 from services.jobs.__main__ import _parse as main_parse
 from services.jobs.local import lock
 from services.jobs.local.addresses import announce
@@ -24,7 +25,6 @@ from services.jobs.local.paths import make_state_folder, state_folder, write_sta
 from services.jobs.local.settings import UpSettings
 from services.jobs.local.shutdown import RUNNER_MODULES, Service, pause_jobs, running_attempts
 from services.jobs.queue.store import open_store
-from services.jobs.queue.tokens import Tokens
 from services.jobs.runs.attempt_dir import attempt_dir_of
 from services.jobs.runs.steps import Step
 from zsbir.base.errors import InputError, RunError
@@ -217,7 +217,7 @@ def test_the_address_is_one_that_works_and_tokens_are_asked_for_unless_they_are_
 def test_a_password_is_on_no_command_line_and_in_no_file(root, tmp_path):
     machine = Machine(UpSettings(root=root, store="postgresql://ann:hush@db.example.org/zsbir"))
     assert all("hush" not in " ".join(program.command) for program in machine.programs)
-    assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["dispatcher", "api"]
+    assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["dispatcher", "search", "api"]
     assert "hush" not in str(machine.summary)
 
 
@@ -233,9 +233,9 @@ def test_a_password_is_on_no_command_line_and_in_no_file(root, tmp_path):
 def test_the_password_of_an_mlflow_reaches_the_programs_that_ask_it_by_their_environment_alone(root, monkeypatch, given, link):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
     machine = Machine(UpSettings(root=root))
-    assert [program.name for program in machine.programs] == ["ray", "dispatcher", "api"]
+    assert [program.name for program in machine.programs] == ["ray", "dispatcher", "search", "api"]
     assert all("hush" not in " ".join(program.command) for program in machine.programs)
-    assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["ray", "dispatcher", "api"]
+    assert [program.name for program in machine.programs if "hush" in str(program.env)] == ["ray", "dispatcher", "search", "api"]
     assert "hush" not in str(machine.summary)
     shown = [word.partition("=")[2] for word in machine.programs[-1].command if word.startswith("--mlflow-url=")]
     assert shown == ([link] if link else [])

@@ -25,9 +25,9 @@ def state(tmp_path):
 
 @pytest.fixture
 def asked():
-    """A port that is free, as are the five behind it."""
-    candidates = (port for port in iter(lambda: free_ports(1)[0], None) if port < HIGHEST - 5)
-    return next(port for port in candidates if all(is_free(HOST, port + number) for number in range(6)))
+    """A port that is free, as are the six behind it."""
+    candidates = (port for port in iter(lambda: free_ports(1)[0], None) if port < HIGHEST - 6)
+    return next(port for port in candidates if all(is_free(HOST, port + number) for number in range(7)))
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def taken():
 
 
 def test_the_first_up_takes_the_ports_behind_that_of_the_page(state, asked):
-    assert astuple(choose_ports(state, HOST, asked)) == tuple(range(asked, asked + 6))
+    assert astuple(choose_ports(state, HOST, asked)) == tuple(range(asked, asked + 7))
 
 
 @pytest.mark.parametrize("anywhere", [False, True])
 def test_the_next_up_has_the_same_ports(state, asked, anywhere):
     asked = 0 if anywhere else asked
     first = choose_ports(state, HOST, asked)
-    assert len(set(astuple(first))) == 6
+    assert len(set(astuple(first))) == 7
     assert choose_ports(state, HOST, asked) == first
 
 

@@ -7,10 +7,10 @@ import time
 import pytest
 from servers.postgres import new_database
 
+from services.common.tokens import Tokens
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import JobRequest
 from services.jobs.queue.store import open_store
-from services.jobs.queue.tokens import Tokens
 
 AHEAD_S = 600.0
 

@@ -87,3 +87,20 @@ def test_a_store_goes_back_to_the_version_before_unless_it_has_newer_kinds(old):
         assert database.execute(text("select state from jobs order by id")).scalars().all() == ["failed", "queued"]
     with pytest.raises(IntegrityError), old.engine.begin() as database:
         database.execute(text("update jobs set kind = 'promote' where id = 1"))
+
+
+@pytest.mark.parametrize("old", ["0003"], indirect=True)
+def test_an_old_store_takes_searchers_and_goes_back_unless_it_has_one(old):
+    token = "insert into tokens (name, role, sha256, made_s) values ('ann', 'searcher', 'x', 1)"
+    with pytest.raises(IntegrityError), old.engine.begin() as database:
+        database.execute(text(token))
+    upgrade(old.engine)
+    with old.engine.begin() as database:
+        database.execute(text(token))
+    with pytest.raises(RuntimeError, match="1 tokens are of a role"):
+        downgrade(old.engine, "0003")
+    with old.engine.begin() as database:
+        database.execute(text("delete from tokens"))
+    downgrade(old.engine, "0003")
+    with pytest.raises(IntegrityError), old.engine.begin() as database:
+        database.execute(text(token))

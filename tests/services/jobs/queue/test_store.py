@@ -17,7 +17,7 @@ from servers.postgres import new_database
 from sqlalchemy import insert, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from services.jobs.queue import database as databases
+from services.common import database as databases
 from services.jobs.queue.dispatching import MODELS_RESOLVED, NOBODY
 from services.jobs.queue.limits import Limits, ProjectLimits
 from services.jobs.queue.order import LOOK_AHEAD

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.jobs.runs.allowed_paths import AllowedPaths
+from services.common.allowed_paths import AllowedPaths
 from services.jobs.runs.validation import check_config
 from zsbir.base.artifact import draft
 from zsbir.base.errors import InputError

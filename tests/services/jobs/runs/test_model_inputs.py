@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from services.jobs.runs.allowed_paths import AllowedPaths
+from services.common.allowed_paths import AllowedPaths
 from services.jobs.runs.attempt_dir import attempt_dir_of
 from services.jobs.runs.model_inputs import check_models, has_models, pin_models
 from services.jobs.runs.runner import Attempt

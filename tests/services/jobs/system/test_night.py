@@ -26,13 +26,13 @@ from servers.night import FullDisk, kill_one, small_disk, wait_until
 from servers.ray_head import ray_head
 from starlette.testclient import TestClient
 
+from services.common.tokens import Tokens
 from services.jobs.cli.format import format_jobs
 from services.jobs.cli.style import TextStyle
 from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.states import TERMINAL
-from services.jobs.queue.tokens import Tokens
 from zsbir.base.artifact import exists
 from zsbir.base.storage import open_folder
 from zsbir.toys.draw import draw

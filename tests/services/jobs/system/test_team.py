@@ -12,9 +12,9 @@ from servers.job_queue import job_queue
 from servers.mlflow_server import mlflow_server
 from servers.postgres import new_database
 
+from services.common.tokens import Tokens
 from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
-from services.jobs.queue.tokens import Tokens
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.storage import join, open_folder
 

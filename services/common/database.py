@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine, event, func, select
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -74,6 +75,16 @@ class Database:
 
     def _too_many(self) -> RunError:
         return RunError(f"the job store at {self.shown_url} is asked by too many at once; nothing was changed")
+
+
+def now_in(database: Connection) -> float:
+    """Return the time by the one clock that all users of a database share, in seconds since 1970, within a transaction.
+
+    Not the time at which the transaction began: it may have waited for another writer since.
+    """
+    if database.dialect.name == "postgresql":
+        return float(database.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
+    return time.time()
 
 
 def first_line(error: DatabaseError) -> str:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, Self
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from services.common.auth import Role, check_token_name
-from services.jobs.queue.limits import ProjectName
-from services.jobs.queue.records import Token
-from services.jobs.queue.store import Store
-from services.jobs.queue.tables import SESSIONS, TOKENS
+from services.common.auth import ProjectName, Role, User, check_token_name
+from services.common.database import Database, now_in
+from services.common.tables import EVENTS, SESSIONS, TOKENS
 from zsbir.base.errors import InputError
 
 PREFIX = "zsbir_"
@@ -29,10 +30,73 @@ SESSION_S = 7 * 86400.0
 """Seconds that a browser's session lasts."""
 
 
+@dataclass(frozen=True)
+class Token:
+    """A row of TOKENS, without the token's hash."""
+
+    id: int
+    name: str
+    role: Role
+    made_s: float
+    revoked_s: float | None
+    projects: list[str] | None = None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Self:
+        """Return the token of a row."""
+        return cls(**{field.name: row._mapping[field.name] for field in fields(cls)})
+
+    def user(self, *, by_token: bool = False) -> User:
+        """Return the user whose token this is."""
+        return User(self.name, self.role, tuple(self.projects or ()), by_token)
+
+
+class TokenStore(Protocol):
+    """The transactions, the clock and the audit trail that tokens need: the job queue's store has them, and `UserStore`."""
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """Open a transaction that writes."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Open a transaction that reads."""
+
+    def time_in(self, database: Connection) -> float:
+        """Return the time by the store's clock."""
+
+    def note(self, database: Connection, actor: str, what: str, job_id: int | None, detail: Mapping[str, Any]) -> None:
+        """Record who did what."""
+
+
+class UserStore:
+    """The tokens' part of a job store, for services that have nothing to do with jobs: a TokenStore."""
+
+    def __init__(self, url: str):
+        self._database = Database(url)
+        self.reading, self.writing = self._database.reading, self._database.writing
+
+    def time_in(self, database: Connection) -> float:
+        """Return the time by the store's clock, in seconds since 1970."""
+        return now_in(database)
+
+    def note(self, database: Connection, actor: str, what: str, job_id: int | None, detail: Mapping[str, Any]) -> None:
+        """Record who did what, in the transaction that does it."""
+        write_note(database, at_s=self.time_in(database), actor=actor, what=what, job_id=job_id, detail=detail)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.engine.dispose()
+
+
+def write_note(database: Connection, *, at_s: float, actor: str, what: str, job_id: int | None, detail: Mapping[str, Any]) -> None:
+    """Record who did what, in the transaction that does it."""
+    values = {"at_s": at_s, "job_id": job_id, "actor": actor, "what": what, "detail": dict(detail)}
+    database.execute(insert(EVENTS).values(**values))
+
+
 class Tokens:
     """The tokens of a job store."""
 
-    def __init__(self, store: Store):
+    def __init__(self, store: TokenStore):
         self._store = store
 
     def make(self, name: str, role: Role, actor: str, projects: Sequence[str] = ()) -> str:

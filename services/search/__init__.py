@@ -1,0 +1,1 @@
+"""The search service: a drawing in, ranked photos out, over HTTP; and its page."""

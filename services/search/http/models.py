@@ -1,0 +1,169 @@
+"""The answers of the search service as JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from services.common.auth import Role
+from services.search.serving.catalogue import Served
+
+MOST_CLASSES = 500
+"""Classes that the description of a model lists."""
+
+
+class Me(BaseModel):
+    """The user who asks. auth: whether the service asks for tokens at all. session: whether the request has a session's cookie.
+
+    jobs_url: address of the job queue's page; empty where there is none.
+    """
+
+    name: str
+    role: Role
+    auth: Literal["tokens", "off"]
+    session: bool = False
+    jobs_url: str = ""
+
+
+class Opened(BaseModel):
+    """A session was opened. lasts_s: for how many seconds."""
+
+    lasts_s: float
+
+
+class ClassCount(BaseModel):
+    """A class and how many photos of it an index has."""
+
+    name: str
+    photos: int
+
+
+class IndexName(BaseModel):
+    """An index: its address, digest and name."""
+
+    uri: str
+    digest: str
+    name: str
+
+
+class NoMatch(BaseModel):
+    """The threshold of the best score below which an index most likely has nothing like the query, and how often that errs."""
+
+    threshold: float
+    false_alarm: float
+    miss: float
+    measured_on: str
+
+
+class ServedModel(BaseModel):
+    """A model that is served. model: address of its version; empty where the index was named by its own address."""
+
+    alias: str
+    model: str
+    index: IndexName
+    run: str
+    photos: int
+    dimensions: int
+    classes: list[ClassCount]
+    columns: list[str]
+    options: dict[str, Any]
+    no_match: NoMatch | None
+
+
+def describe(served: Served) -> ServedModel:
+    """Return what is said of a model that is served."""
+    engine = served.engine
+    manifest = engine.index.manifest
+    return ServedModel(
+        alias=served.alias,
+        model=served.model,
+        index=IndexName(uri=engine.index.uri, digest=served.digest, name=manifest.name),
+        run=str(manifest.inputs.get("run", {}).get("uri", "")),
+        photos=engine.photos,
+        dimensions=engine.encoder.embedding_dim,
+        classes=[ClassCount(name=name, photos=photos) for name, photos in served.class_counts[:MOST_CLASSES]],
+        columns=[],
+        options={},
+        no_match=None,
+    )
+
+
+class Models(BaseModel):
+    """All models that are served, by alias; default: the one that is meant where a request names none."""
+
+    default: str
+    models: list[ServedModel]
+
+
+class Hit(BaseModel):
+    """A photo that was found. id: its number in the index. score: cosine similarity. probability: that it is of what was drawn.
+
+    thumbnail, original: addresses on this service; null where the original cannot be shown.
+    """
+
+    id: int
+    rank: int
+    score: float
+    probability: float | None
+    class_name: str
+    path: str
+    thumbnail: str
+    original: str | None
+
+
+class Answer(BaseModel):
+    """The photos that were found, and by which model in which index. no_match: whether nothing there is like the query."""
+
+    model: str
+    index: str
+    alias: str
+    took_ms: float
+    no_match: bool | None
+    hits: list[Hit]
+
+
+class Failed(BaseModel):
+    """A query of a batch that could not be answered."""
+
+    error: str
+
+
+class Answers(BaseModel):
+    """The answers to a batch, in its order."""
+
+    answers: list[Answer | Failed]
+
+
+class Example(BaseModel):
+    """A sketch to begin with. image: its address on this service."""
+
+    id: int
+    class_name: str
+    image: str
+
+
+class Examples(BaseModel):
+    """Sketches to begin with."""
+
+    examples: list[Example]
+
+
+class Health(BaseModel):
+    """The service is alive."""
+
+    ok: Literal[True] = True
+
+
+class Deleted(BaseModel):
+    """How many clicks were deleted."""
+
+    deleted: int
+
+
+class Ready(BaseModel):
+    """Whether searches can be answered. problem: what keeps the newest version from being served; empty where nothing does."""
+
+    ready: bool
+    served: dict[str, str]
+    problem: str

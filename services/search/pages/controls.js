@@ -1,0 +1,160 @@
+// The fields above the photos. They show the settings, change them, and say so.
+
+import { h, show } from "./dom.js";
+import { plural } from "./format.js";
+import { COUNTS } from "./settings.js";
+
+/** What the options are called. One that is not here is shown by its name. */
+const OPTIONS = {
+  flip: "Average with the mirrored drawing",
+  centre: "Centre drawings and photos",
+  whiten: "Whiten drawings and photos",
+  smooth: "Smooth photos over their neighbours",
+  expand: "Search again with the first photos",
+};
+
+export class Controls {
+  /** settings: what they change; changed(): called after each change; feedback: who judges. */
+  constructor({ settings, changed, feedback }) {
+    Object.assign(this, { settings, feedback });
+    this.changed = () => {
+      this.refresh();
+      changed();
+    };
+    this.models = [];
+    this.#build();
+    this.node.addEventListener("change", (event) => this.#take(event));
+    this.node.addEventListener("click", (event) => this.#click(event));
+    this.node.addEventListener("submit", (event) => event.preventDefault());
+  }
+
+  #build() {
+    this.field = h("input", { id: "class", list: "classes", autocomplete: "off", spellcheck: "false", placeholder: "all classes" });
+    this.classes = h("datalist", { id: "classes" });
+    this.chips = h("div", { class: "chips" });
+    this.model = h("select", { id: "model" });
+    this.rest = h("div", { class: "fields" });
+    this.field.addEventListener("input", ({ inputType }) => {
+      if (!inputType || inputType === "insertReplacementText") this.#addClass(); // chosen from the list, not typed
+    });
+    this.classRow = h("div", { class: "field" }, h("label", { for: "class" }, "Only"), this.field, this.classes);
+    this.modelRow = h("div", { class: "field" }, h("label", { for: "model" }, "Model"), this.model);
+    this.node = h("form", { class: "controls", "aria-label": "What to search for" },
+      this.classRow, this.modelRow,
+      h("details", {}, h("summary", {}, "Options"), this.rest), this.chips);
+  }
+
+  /** models: as the service describes them. */
+  offer(models) {
+    this.models = models;
+    this.refresh();
+  }
+
+  /** The models that are asked, by the service's own description: one, or two side by side. */
+  get chosen() {
+    const named = this.settings.aliases.map((alias) => this.models.find((model) => model.alias === alias)).filter(Boolean);
+    return named.length ? named : this.models.slice(0, 1);
+  }
+
+  refresh() {
+    const [model] = this.chosen;
+    if (!model) return;
+    const { settings } = this;
+    this.classRow.hidden = !model.classes.length;
+    show(this.classes, model.classes.map(({ name, photos }) => h("option", { value: name }, plural(photos, "photo"))));
+    show(this.chips, settings.classes.map((name) =>
+      h("button", { type: "button", class: "chip", "data-key": name, "data-class": name, "aria-label": `No longer only ${name}` }, name, h("span", { "aria-hidden": "true" }, " ×"))));
+    this.modelRow.hidden = this.models.length < 2;
+    const choices = modelChoices(this.models);
+    show(this.model, choices.map(([value, text]) => h("option", { value }, text)));
+    this.model.value = this.chosen.map(({ alias }) => alias).join("\n");
+    show(this.rest, this.#fields(model));
+    this.#fill(model);
+  }
+
+  #fields(model) {
+    return [
+      h("div", { class: "field", "data-key": "k" }, h("label", { for: "k" }, "Photos"), h("select", { id: "k" }, COUNTS.map((count) => h("option", { value: count }, count)))),
+      h("div", { class: "field", "data-key": "least" }, h("label", { for: "least" }, "Least score"),
+        h("input", { id: "least", type: "range", min: 0, max: 0.95, step: 0.05 }), h("output", { for: "least" }, this.settings.least ? this.settings.least.toFixed(2) : "any")),
+      Object.entries(model.options).map(([name, value]) => optionField(name, value)),
+      h("label", { class: "check", "data-key": "judging" }, h("input", { type: "checkbox", id: "judging" }), "Say which photos are right or wrong"),
+      this.feedback.agreed && h("button", { type: "button", class: "plain", "data-key": "withdraw", "data-act": "withdraw" }, "Delete what I said"),
+      (Object.keys(this.settings.options).length > 0 || this.settings.least > 0) &&
+        h("button", { type: "button", class: "plain", "data-key": "reset", "data-act": "reset" }, "Back to the defaults"),
+    ];
+  }
+
+  #fill(model) {
+    const node = (id) => this.node.querySelector(`#${id}`);
+    node("k").value = String(this.settings.k);
+    node("least").value = String(this.settings.least);
+    node("judging").checked = this.feedback.on;
+    for (const [name, standard] of Object.entries(model.options)) {
+      const control = [...this.node.querySelectorAll("[data-option]")].find((each) => each.dataset.option === name);
+      const value = this.settings.options[name] ?? standard;
+      if (control?.type === "checkbox") control.checked = value === true;
+      else if (control) control.value = String(value);
+    }
+  }
+
+  #take({ target }) {
+    const { settings } = this;
+    if (target === this.field) this.#addClass();
+    else if (target.id === "judging") this.feedback.turn(target.checked).then(() => this.refresh());
+    else {
+      if (target === this.model) settings.aliases = target.value.split("\n");
+      else if (target.id === "k") settings.k = Number(target.value);
+      else if (target.id === "least") settings.least = Number(target.value);
+      else if (target.dataset.option) this.#setOption(target);
+      this.changed();
+    }
+  }
+
+  #setOption({ dataset: { option }, type, checked, value }) {
+    const standard = this.chosen[0].options[option];
+    const said = type === "checkbox" ? checked : typeof standard === "number" ? Number(value) : value;
+    if (said === standard) delete this.settings.options[option];
+    else this.settings.options[option] = said;
+  }
+
+  /** Takes the class that was typed: its whole name, or a part that only one class has. */
+  #addClass() {
+    const said = this.field.value.trim().toLowerCase();
+    if (!said) return;
+    const names = this.chosen[0].classes.map(({ name }) => name);
+    const like = names.filter((name) => name.toLowerCase().includes(said));
+    const found = names.find((name) => name.toLowerCase() === said) ?? (like.length === 1 ? like[0] : null);
+    this.field.setCustomValidity(found ? "" : `There is no class “${said}”`);
+    if (!found) return this.field.reportValidity();
+    this.field.value = "";
+    if (!this.settings.classes.includes(found)) this.settings.classes.push(found);
+    return this.changed();
+  }
+
+  #click({ target }) {
+    const { settings } = this;
+    const name = target.closest("[data-class]")?.dataset.class;
+    const act = target.closest("[data-act]")?.dataset.act;
+    if (act === "withdraw") this.feedback.withdraw().then(() => this.refresh());
+    if (act === "reset") Object.assign(settings, { options: {}, least: 0 });
+    if (name) settings.classes = settings.classes.filter((each) => each !== name);
+    if (name) this.field.focus();
+    if (name || act === "reset") this.changed();
+  }
+}
+
+/** Each model by itself, then each with the first one: [value, text]. */
+function modelChoices(models) {
+  const [first, ...others] = models.map(({ alias }) => alias);
+  return [...models.map(({ alias }) => [alias, alias]), ...others.map((other) => [`${first}\n${other}`, `${first} beside ${other}`])];
+}
+
+function optionField(name, value) {
+  const text = OPTIONS[name] ?? name.replaceAll("_", " ");
+  const key = `option-${name}`;
+  if (typeof value === "boolean") return h("label", { class: "check", "data-key": key }, h("input", { type: "checkbox", "data-option": name }), text);
+  const numeric = typeof value === "number";
+  if (!numeric && typeof value !== "string") return null;
+  return h("label", { class: "field", "data-key": key }, text, h("input", { type: numeric ? "number" : "text", step: "any", "data-option": name }));
+}

@@ -1,0 +1,53 @@
+// What a search is made with beside the drawing: model, classes, number of photos, minimum score, options. And all of it in an address.
+
+export const COUNTS = [12, 24, 48, 96];
+const LEAST_SCORE = 0;
+
+export class Settings {
+  constructor() {
+    Object.assign(this, { aliases: [], classes: [], k: COUNTS[1], least: LEAST_SCORE, options: {} });
+  }
+
+  /** Takes what an address says, from URLSearchParams; what it does not say, or says wrongly, is as in the beginning. */
+  read(said) {
+    const k = Number(said.get("k"));
+    const least = Number(said.get("min"));
+    const known = Object.entries(parsed(said.get("options"))).filter(([, value]) => ["boolean", "number", "string"].includes(typeof value));
+    this.aliases = said.getAll("model").slice(0, 2);
+    this.classes = said.getAll("class").slice(0, 50);
+    this.k = COUNTS.includes(k) ? k : COUNTS[1];
+    this.least = least > 0 && least <= 1 ? least : LEAST_SCORE;
+    this.options = Object.fromEntries(known);
+  }
+
+  /** As pairs for URLSearchParams; what is as in the beginning is left out. */
+  get said() {
+    return [
+      ...this.aliases.map((alias) => ["model", alias]),
+      ...this.classes.map((name) => ["class", name]),
+      this.k !== COUNTS[1] && ["k", this.k],
+      this.least !== LEAST_SCORE && ["min", this.least],
+      Object.keys(this.options).length > 0 && ["options", JSON.stringify(this.options)],
+    ].filter(Boolean);
+  }
+
+  /** The fields of a search by one model. model: as the service describes it. */
+  body(model) {
+    const options = Object.fromEntries(Object.entries(this.options).filter(([name]) => Object.hasOwn(model.options, name)));
+    return {
+      model: model.alias,
+      k: this.k,
+      min_score: this.least === LEAST_SCORE ? null : this.least,
+      ...(this.classes.length && { filter: { classes: this.classes } }),
+      ...(Object.keys(options).length && { options }),
+    };
+  }
+}
+
+function parsed(text) {
+  try {
+    return Object(JSON.parse(text ?? "{}"));
+  } catch {
+    return {};
+  }
+}

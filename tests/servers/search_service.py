@@ -1,0 +1,101 @@
+"""Small real indexes, a registered model whose versions name them, and search services over them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from building import put
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from mlflow import MlflowClient
+from pictures import encoded, picture
+
+from services.common.auth import Role, User
+from services.search.http.api import create_app
+from services.search.http.state import ApiSettings
+from services.search.serving.catalogue import Catalogue, Served
+from zsbir.base.artifact import Artifact
+from zsbir.index import IndexConfig, Settings, build_index
+from zsbir.model.encoder import Encoder
+from zsbir.search_run.engine import Engine
+
+DRAWING = {"strokes": [[[10, 90, 50, 10], [90, 90, 10, 90]]]}
+CLASSES = ("bear", "cup", "tree")
+
+
+def make_run(root: Path, seed: int = 0) -> Artifact:
+    """A run whose encoder nobody trained."""
+    torch.manual_seed(seed)
+    file = root / f"encoder-{seed}"
+    root.mkdir(parents=True, exist_ok=True)
+    Encoder("resnet18", 8, 32).save(file)
+    return put(str(root), "run", f"toy-{seed}", files={"encoder.safetensors": file.read_bytes()})
+
+
+def make_gallery(root: Path, photos: int = 5) -> Path:
+    """A folder of photos in three folders, no two of which are alike."""
+    folder = root / "photos"
+    for number, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for each in range(photos):
+            image = picture(60 + 7 * each, 40 + 11 * number).rotate(17 * each + 40 * number)
+            (folder / name / f"{each}.png").write_bytes(encoded(image))
+    return folder
+
+
+def make_index(root: Path, seed: int = 0, gallery: Path | None = None) -> Artifact:
+    """An index of such a gallery, by such an encoder."""
+    gallery = gallery or make_gallery(root)
+    return build_index(make_run(root, seed).uri, IndexConfig(gallery=str(gallery), precision="fp32"), Settings(root=str(root)))
+
+
+class Registry:
+    """A registered model in the MLflow store below a root. Its versions name indexes, as promote's do."""
+
+    def __init__(self, root: Path, database: Path, model: str = "zsbir"):
+        shutil.copy(database, root / "mlflow.db")
+        self.model, self.root = model, root
+        self.client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}", f"sqlite:///{root / 'mlflow.db'}")
+        self.client.create_registered_model(model)
+
+    def add(self, made: Artifact, **tags: str) -> str:
+        """Register a version that names an index, and return its number. tags: in place of those of promote."""
+        run = made.manifest.inputs["run"]
+        named = {"run_uri": run["uri"], "run_digest": run["digest"], "index": made.uri, "index_digest": made.digest, **tags}
+        own = {f"zsbir.{name}": value for name, value in named.items()}
+        return str(self.client.create_model_version(self.model, str(self.root / "nowhere"), tags=own).version)
+
+    def set(self, alias: str, version: str) -> None:
+        self.client.set_registered_model_alias(self.model, alias, version)
+
+    def unset(self, alias: str) -> None:
+        self.client.delete_registered_model_alias(self.model, alias)
+
+
+class ByName:
+    """Users whose token is the name of their role."""
+
+    def user_of(self, token: str | None) -> User | None:
+        roles: dict[str, Role] = {"searcher": "searcher", "viewer": "viewer", "submitter": "submitter", "operator": "operator"}
+        name, _, role = (token or "").rpartition("-")
+        return User(name or role, roles[role], by_token=True) if role in roles else None
+
+    def user_of_session(self, secret: str) -> User | None:
+        return self.user_of(secret)
+
+
+def make_app(root: Path, catalogue: Catalogue, **settings: Any) -> FastAPI:
+    """A service whose users are those of ByName."""
+    return create_app(ApiSettings(root=str(root), hosts=("testserver",), **settings), catalogue, ByName())
+
+
+def served(index: Artifact, alias: str = "champion", model: str = "models:/zsbir/1") -> Served:
+    return Served(alias, model, Engine(index.uri))
+
+
+def client(app: FastAPI, token: str = "searcher") -> TestClient:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return TestClient(app, headers=headers, raise_server_exceptions=False)

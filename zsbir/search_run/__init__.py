@@ -1,0 +1,1 @@
+"""What is behind the verb search, and behind the search service: one opened index with its encoder."""

@@ -1,0 +1,22 @@
+"""What a search finds, and what its caller may choose. Imports neither torch nor an index: command lines use it, too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zsbir.base.config import Config
+
+
+class SearchOptions(Config):
+    """What a caller may choose about one search, besides the number of photos."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A photo that was found: rank from 1, cosine similarity to the query, row in the index, class and path."""
+
+    rank: int
+    score: float
+    item_id: int
+    class_name: str
+    path: str
