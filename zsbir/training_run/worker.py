@@ -118,7 +118,7 @@ def sign_run(
     ink: Ink | None,
     statistics: DomainStatistics,
 ) -> Artifact:
-    """Commit the Run artifact: the best encoder, its statistics, configuration, history and curves, and how its sketches are drawn."""
+    """Commit the Run artifact: the best encoder, its statistics, the configuration, the history, and how sketches are drawn."""
     name, best = folder_name(job.run), progress.best
     assert best is not None, "a training ends with an evaluation"
     with draft(job.run, "run", job.config.recipe) as work:
