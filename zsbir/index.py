@@ -1,193 +1,94 @@
-"""Embed photos for search: Run and photos in, Index out.
+"""Embed photos for search: Run and photos in, Index out; and indexes that grow.
 
     python -m zsbir.index artifacts/runs/toy-0123456789ab                     the unseen photos of the run's data set
     python -m zsbir.index artifacts/runs/toy-0123456789ab --gallery photos/   every image below a folder
+    python -m zsbir.index update artifacts/indexes/toy/0123456789abcdef       agree with the folder again
+    python -m zsbir.index add artifacts/indexes/toy/0123456789abcdef more/    the photos of one more folder
+    python -m zsbir.index delete artifacts/indexes/toy/0123456789abcdef --path cat/1.jpg
+    python -m zsbir.index compact artifacts/indexes/toy/0123456789abcdef      one segment, without what was deleted
 
-Costs one forward pass a photo. The index holds its encoder and a thumbnail of each photo, so that searching needs nothing else.
-Prints the URI of the index.
+Costs one forward pass a photo that is new. The index holds its encoder and a thumbnail of each photo, so that searching needs
+nothing else. An index never changes: update, add, delete and compact make a new one; each has its own --help. Prints the URI of the
+index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-from jaxtyping import Float
-from pydantic import Field
-
-from zsbir.base import cli, events, layout, watch
-from zsbir.base.artifact import Artifact, Draft, draft, exists
-from zsbir.base.config import Config, digest_of
+from zsbir.base import cli, layout
+from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
-from zsbir.base.storage import default_root
-from zsbir.data.passed_over import PassedOver
-from zsbir.training.config import Precision
+from zsbir.index_run.config import GrowthConfig, IndexConfig, Settings
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from zsbir.data.gallery import Gallery, Item, Unreadable
-    from zsbir.model.encoder import Encoder
-
-
-class IndexConfig(Config):
-    """What decides the contents of the index."""
-
-    outside_identity = frozenset({"gallery"})  # the digest of the photos is in that of the index
-
-    name: str = Field("", pattern=r"^([a-z0-9][a-z0-9_.-]*)?$", description="name of the index; none: that of the run's recipe")
-    gallery: str = Field("", description="folder of photos; none: the photos of the run's data set")
-    split: str = Field("unseen", description="photos to take without --gallery: train, dev, unseen or all")
-    max_bad_frac: float = Field(0.01, ge=0, le=1, description="share of unreadable photos above which the command fails")
-    precision: Precision = Field("auto", description="autocast of the forward pass; auto: bf16 where the hardware gains by it")
-
-
-class Settings(Config):
-    """Where the index is stored."""
-
-    root: str = Field(default_factory=default_root, description="storage root; default: ZSBIR_ROOT, else artifacts/")
+__all__ = [
+    "GrowthConfig", "IndexConfig", "Settings", "add_photos", "build_index", "compact_index", "delete_photos", "update_index",
+]  # fmt: skip
 
 
 def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifact:
     """Return the Index artifact of a gallery and a run's encoder; an existing one is found if no photo has changed.
 
-    Raises InputError for an empty gallery or too many unreadable photos.
+    Raises InputError for an empty gallery, too many unreadable photos, or metadata that cannot be used.
     """
-    from zsbir.data.ink import ink_facts
-    from zsbir.data.measured_ink import run_ink
-    from zsbir.model.encoder import Encoder
-    from zsbir.training.threads import free_threads
+    from zsbir.index_run import building  # torch takes long to load
 
-    run = Artifact(run_uri, "run")
-    passed = PassedOver()
-    gallery, source = _gallery(run, config, passed)
-    passed.show(f"passed over in {source['uri']}")
-    digest = digest_of([config.identity(), run.digest, source["digest"]])
-    name = config.name or run.manifest.name
-    uri = layout.index_uri(settings.root, name, digest)
-    if exists(uri):
-        watch.record_found(uri)
-        return Artifact(uri, "index")
-    with draft(uri, "index", name) as work, free_threads():
-        encoder = Encoder.load(run.verified("encoder.safetensors")).eval()
-        unread = PassedOver()
-        vectors = _embed(encoder, gallery, work, config, unread)
-        unread.show("photos that cannot be read")
-        _check_bad(unread, len(gallery.entries), config)
-        _write_passed_over(work, [*unread.rows(), *passed.rows()])
-        np.save(work.file("vectors.npy"), vectors)
-        encoder.save(work.file("encoder.safetensors"))
-        return work.commit(
-            digest=digest,
-            config=config,
-            inputs={"run": run.reference(), "gallery": source},
-            counts={
-                "photos": len(vectors),
-                "dimensions": encoder.embedding_dim,
-                "unreadable": len(unread),
-                "passed_over": len(passed),
-            },
-            facts={"unreadable": unread.facts(), "passed_over": passed.facts(), **ink_facts(run_ink(run))},
-        )
+    return building.build_index(run_uri, config, settings)
 
 
-def _gallery(run: Artifact, config: IndexConfig, passed: PassedOver) -> tuple[Gallery, dict[str, str]]:
-    """Return the photos to index, and the address and digest of where they come from."""
-    from zsbir.data.gallery import dataset_gallery, folder_gallery
+def update_index(index_uri: str, folder: str, config: GrowthConfig, settings: Settings) -> Artifact:
+    """Return an index that agrees with a folder: new photos added, changed ones replaced, those that are gone deleted.
 
-    if not config.gallery:
-        dataset = run.input("dataset", "dataset")
-        return dataset_gallery(dataset, config.split), dataset.reference()
-    gallery = folder_gallery(config.gallery, passed)
-    assert gallery.folder is not None
-    return gallery, {"uri": gallery.folder.uri, "digest": digest_of([list(stamp) for stamp in gallery.stamps])}
-
-
-def _embed(encoder: Encoder, gallery: Gallery, work: Draft, config: IndexConfig, unread: PassedOver) -> Float[np.ndarray, "n d"]:
-    """Return the vectors of all readable photos. Their rows are written to items.parquet; unreadable ones are noted in `unread`.
-
-    Raises InputError where a vector is not finite.
+    folder: "" for the one that all of the index's photos come from. Photos of other galleries stay. Files are compared by path,
+    size and time. Raises InputError where there is no such folder, or no image in it.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    import torch
+    from zsbir.index_run.changes import folder_change, only_folder
+    from zsbir.index_run.growing import grow, open_base
 
-    from zsbir.evaluation.embed import check_finite
-    from zsbir.training.context import default_device
-    from zsbir.training.precision import autocast
-
-    schema = _item_schema()
-    device = default_device()
-    encoder.to(device)
-    vectors = [np.zeros((0, encoder.embedding_dim), np.float32)]
-    with (
-        pq.ParquetWriter(work.file("items.parquet"), schema) as writer,
-        events.Progress("index", total=len(gallery.entries), unit="photo") as progress,
-        torch.inference_mode(),
-    ):
-        done = 0
-        for items in _batches(gallery.items(encoder.image_px), unread):
-            with autocast(config.precision, device):
-                pixels = torch.from_numpy(np.stack([item.pixels for item in items])).to(device)
-                vectors.append(encoder(pixels)[0].float().cpu().numpy())
-            check_finite(vectors[-1], "the encoder")
-            rows = [_row(done + number, item) for number, item in enumerate(items)]
-            writer.write_table(pa.Table.from_pylist(rows, schema))
-            done += len(items)
-            progress.advance(len(items))
-    return np.concatenate(vectors)
+    base = open_base(Artifact(index_uri, "index"))
+    folder = folder or only_folder(base)
+    return grow(base, folder_change(base, folder, config.metadata, delete_gone=True), config, settings)
 
 
-def _item_schema() -> pa.Schema:
-    import pyarrow as pa
+def add_photos(index_uri: str, folder: str, config: GrowthConfig, settings: Settings) -> Artifact:
+    """Return an index with the photos of a folder too; what it has of that folder is replaced where it changed, and never deleted.
 
-    return pa.schema([("item_id", pa.int64()), ("path", pa.string()), ("class_name", pa.string()), ("thumbnail", pa.binary())])
+    Raises InputError where there is no such folder, or no image in it.
+    """
+    from zsbir.index_run.changes import folder_change
+    from zsbir.index_run.growing import grow, open_base
 
-
-def _row(number: int, item: Item) -> dict[str, object]:
-    return {"item_id": number, "path": item.path, "class_name": item.class_name, "thumbnail": item.thumbnail}
-
-
-def _batches(items: Iterator[Item | Unreadable], unread: PassedOver) -> Iterator[list[Item]]:
-    """Yield readable items, EMBED_BATCH at a time; note the others in `unread`."""
-    from zsbir.data.gallery import Unreadable
-    from zsbir.evaluation.embed import EMBED_BATCH
-
-    batch: list[Item] = []
-    for item in items:
-        if isinstance(item, Unreadable):
-            unread.add(item.path, item.reason)
-            continue
-        batch.append(item)
-        if len(batch) == EMBED_BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    base = open_base(Artifact(index_uri, "index"))
+    return grow(base, folder_change(base, folder, config.metadata, delete_gone=False), config, settings)
 
 
-def _check_bad(unread: PassedOver, total: int, config: IndexConfig) -> None:
-    if len(unread) > config.max_bad_frac * total or len(unread) == total:
-        first = next(unread.rows())
-        raise InputError(
-            f"{len(unread)} of {total} photos cannot be read, more than --max-bad-frac {config.max_bad_frac:g} allows; first:"
-            f" {first['path']}: {first['reason']}"
-        )
+def delete_photos(index_uri: str, paths: Sequence[str], settings: Settings) -> Artifact:
+    """Return an index without these photos; a path that ends in "/" stands for all below it. Raises InputError for others."""
+    from zsbir.index_run.changes import deletion
+    from zsbir.index_run.growing import grow, open_base
+
+    base = open_base(Artifact(index_uri, "index"))
+    return grow(base, deletion(base, paths), GrowthConfig(), settings)
 
 
-def _write_passed_over(work: Draft, rows: list[dict[str, str]]) -> None:
-    """Write the list of what the index lacks, if it lacks anything."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def compact_index(index_uri: str, settings: Settings) -> Artifact:
+    """Return an index of the same photos that is one segment, needs no other index, and holds nothing that was deleted."""
+    from zsbir.index_run.growing import compact, open_base
 
-    from zsbir.data.schema import PASSED_OVER_SCHEMA
+    return compact(open_base(Artifact(index_uri, "index")), settings)
 
-    if rows:
-        pq.write_table(pa.Table.from_pylist(rows, PASSED_OVER_SCHEMA), work.file("passed_over.parquet"))
+
+def perform(make: Callable[..., Artifact], *inputs: object) -> str:
+    """Carry out a parsed command line. Return the address of the index made."""
+    return make(*inputs).uri
 
 
 def _parse(argv: Sequence[str]) -> str:
+    command = GROWTH.get(argv[0] if argv else "")
+    return command(argv[1:]) if command else _parse_build(argv)
+
+
+def _parse_build(argv: Sequence[str]) -> str:
     parser = cli.Parser("zsbir.index", __doc__ or "")
     parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it, or models:/NAME@champion")
     parser.add_config_file()
@@ -198,7 +99,91 @@ def _parse(argv: Sequence[str]) -> str:
     from zsbir.edge.model_address import artifact_address
 
     where = Settings.of(settings)
-    return build_index(artifact_address(parsed.run, "run", where.root), IndexConfig.of(config), where).uri
+    return perform(build_index, artifact_address(parsed.run, "run", where.root), IndexConfig.of(config), where)
+
+
+def _growth_parser(command: str, card: str) -> cli.Parser:
+    parser = cli.Parser(f"zsbir.index {command}", card)
+    parser.add_argument("index", help="URI of an Index artifact, as zsbir.index prints it, or models:/NAME@champion")
+    return parser
+
+
+def _located(index: str, values: Mapping[str, object]) -> tuple[str, Settings]:
+    """Return the address of the index that grows, and the settings: it stays in its own storage root unless another is given."""
+    from zsbir.edge.model_address import artifact_address
+
+    uri = Artifact(artifact_address(index, "index", Settings.of(values).root), "index").uri
+    return uri, Settings.of({"root": layout.root_of(uri), **values})
+
+
+def _parse_update(argv: Sequence[str]) -> str:
+    parser = _growth_parser(
+        "update", "Make an index agree with its folder again: add what is new, replace what changed, delete what is gone."
+    )
+    parser.add_argument("folder", nargs="?", default="", help="folder of photos; none: the one that the index is of")
+    return _grown(update_index, parser, argv)
+
+
+def _parse_add(argv: Sequence[str]) -> str:
+    parser = _growth_parser(
+        "add", "Add the photos of a folder to an index. Those that it has already are replaced where they changed."
+    )
+    parser.add_argument("folder", help="folder of photos")
+    return _grown(add_photos, parser, argv)
+
+
+def _grown(make: Callable[[str, str, GrowthConfig, Settings], Artifact], parser: cli.Parser, argv: Sequence[str]) -> str:
+    parser.add_fields(GrowthConfig, title="photos")
+    parser.add_fields(Settings, title="where it is stored, by default beside the index")
+    parsed, values = parser.values(argv)
+    config, settings = cli.split_fields(values, GrowthConfig, Settings)
+    uri, where = _located(parsed.index, settings)
+    return perform(make, uri, parsed.folder, GrowthConfig.of(config), where)
+
+
+def _parse_delete(argv: Sequence[str]) -> str:
+    parser = _growth_parser("delete", "Delete photos from an index by path, as a search shows it.")
+    parser.add_argument(
+        "--path", action="append", default=[], help="path of a photo; with / at its end, of a folder; may be repeated"
+    )
+    parser.add_argument("--paths-file", default="", metavar="FILE", help="text file with such a path on each line")
+    parser.add_fields(
+        Settings, title="where it is stored, by default beside the index", skip=frozenset({"num_workers", "gpus_per_worker"})
+    )
+    parsed, values = parser.values(argv)
+    uri, where = _located(parsed.index, values)
+    return perform(delete_photos, uri, [*parsed.path, *_lines_of(parsed.paths_file)], where)
+
+
+def _lines_of(file: str) -> list[str]:
+    from zsbir.base.storage import local_path
+    from zsbir.base.textfile import decode_text, text_lines
+
+    if not file:
+        return []
+    try:
+        data = local_path(file).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the paths in {file!r}: {error.strerror}") from None
+    return [line for line in text_lines(decode_text(data, file)) if line]
+
+
+def _parse_compact(argv: Sequence[str]) -> str:
+    parser = _growth_parser(
+        "compact", "Copy the photos of an index into one segment, without those that were deleted. Nothing is embedded."
+    )
+    parser.add_fields(
+        Settings, title="where it is stored, by default beside the index", skip=frozenset({"num_workers", "gpus_per_worker"})
+    )
+    parsed, values = parser.values(argv)
+    uri, where = _located(parsed.index, values)
+    return perform(compact_index, uri, where)
+
+
+GROWTH: Mapping[str, Callable[[Sequence[str]], str]] = {
+    "update": _parse_update, "add": _parse_add, "delete": _parse_delete, "compact": _parse_compact,
+}  # fmt: skip
+"""Commands that make a new index of one that is there."""
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ VERBS = {
     "teacher": "teach",
     "train": "fitted",
     "evaluate": "evaluate",
-    "index": "build_index",
+    "index": "perform",
     "search": "read_drawing",
     "artifacts": "perform",
     "tuning": "sweep",

@@ -20,8 +20,10 @@ from zsbir.data.images import decode
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.evaluation.embed import embed, embeddings_of
-from zsbir.index import IndexConfig, Settings, build_index
+from zsbir.evaluation.protocol import PROTOCOLS
+from zsbir.index import GrowthConfig, IndexConfig, Settings, build_index, delete_photos, update_index
 from zsbir.model.encoder import Encoder
+from zsbir.promotion.index_check import try_index
 from zsbir.search import Searcher, _parse, read_drawing
 from zsbir.training.context import default_device
 from zsbir.training.precision import autocast
@@ -218,3 +220,52 @@ def test_an_index_searches_after_everything_it_was_made_from_is_gone(run: str, f
     searcher = Searcher(str(moved))
     assert len(searcher.search(read_drawing(drawing), 2)) == 2
     assert decode(searcher.thumbnail(0)).width > 0
+
+
+def test_an_index_that_grew_has_the_vectors_of_one_made_at_once_and_is_searched_alike(
+    run: str, folder: Path, tmp_path: Path, unseen: np.ndarray, dataset: str
+) -> None:
+    """With a real network: a photo has one vector, whether it came with others or alone."""
+    root = Settings(root=str(tmp_path / "root"))
+    (folder / "broken.jpg").unlink()
+    last = folder / "summer" / "3.jpg"
+    moved = last.rename(tmp_path / "3.jpg")
+    grown = index_folder(run, folder, tmp_path / "root")
+    moved.rename(last)
+    grown = update_index(grown.uri, "", GrowthConfig(), root)
+    (folder / "new.jpg").write_bytes(stored(dataset, int(unseen[5])))
+    grown = update_index(delete_photos(grown.uri, ["0.jpg"], root).uri, "", GrowthConfig(), root)
+    assert grown.manifest.counts["segments"] >= 2
+    fresh = index_folder(run, folder, tmp_path / "root")
+    drawing = decode(stored(dataset, int(unseen[2])))
+    hits = [[(hit.path, hit.score) for hit in Searcher(index.uri).search(drawing, 10)] for index in (grown, fresh)]
+    assert sorted(hits[0]) == sorted(hits[1])
+    assert len(hits[0]) == 5
+    vectors = [np.sort(Searcher(index.uri).vectors, axis=0).tobytes() for index in (grown, fresh)]
+    assert vectors[0] == vectors[1]
+
+
+def test_promotion_checks_an_index_that_grew_as_any_other(run: str, folder: Path, tmp_path: Path) -> None:
+    (folder / "broken.jpg").unlink()
+    made = index_folder(run, folder, tmp_path / "root", precision="fp32")
+    grown = delete_photos(made.uri, ["0.jpg"], Settings(root=str(tmp_path / "root")))
+    verdict = try_index(grown, Artifact(run, "run"), PROTOCOLS["zero_shot"], seed=0, device=default_device(), arithmetic=autocast)
+    assert (verdict.photos, verdict.photos_found_frac) == (3, 1)
+    (folder / "1.jpg").unlink(missing_ok=True)
+    (folder / "summer" / "1.jpg").unlink()
+    lost = try_index(grown, Artifact(run, "run"), PROTOCOLS["zero_shot"], seed=0, device=default_device(), arithmetic=autocast)
+    assert lost.first_lost == "summer/1.jpg"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["folder", "data set"])
+def test_ray_workers_make_the_same_bytes(
+    run: str, folder: Path, tmp_path: Path, head: dict[str, str], monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    config = IndexConfig(gallery=str(folder) if source == "folder" else "", split="all", max_bad_frac=0.5)
+    here = build_index(run, config, Settings(root=str(tmp_path / "here")))
+    for name, value in head.items():
+        monkeypatch.setenv(name, value)
+    there = build_index(run, config, Settings(root=str(tmp_path / "there"), num_workers=2))
+    assert there.manifest.files == here.manifest.files
+    assert there.digest == here.digest

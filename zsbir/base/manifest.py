@@ -138,6 +138,16 @@ class Manifest(Config):
         return next((found for found in references(self) if found.role == role), None)
 
 
+def is_part(role: str) -> bool:
+    """Return whether an input in this role is a part of the artifact, without which it cannot be read: a segment of an index."""
+    return role.partition(".")[0] == "segments"
+
+
+def parts(manifest: Manifest) -> list[Reference]:
+    """Return the inputs that are parts of the artifact: the segments of a grown index before its own, oldest first."""
+    return [found for found in references(manifest) if is_part(found.role)]
+
+
 def references(manifest: Manifest) -> list[Reference]:
     """Return the inputs that a manifest names."""
     return [found for role, value in manifest.inputs.items() for found in _references(role, value)]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +11,16 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from zsbir.base import limits
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
+from zsbir.base.folder import TooLarge
 from zsbir.data.domains import SPLITS
 from zsbir.data.images import BadImage, decode, encode_photo, eval_array
 from zsbir.data.loader import default_threads
 from zsbir.data.names import IMAGE_SUFFIXES
 from zsbir.data.passed_over import PassedOver
-from zsbir.data.samples import load_samples
+from zsbir.data.samples import Samples, load_samples
 from zsbir.data.shards import Images
 from zsbir.data.trees import open_tree
 
@@ -34,10 +34,9 @@ _THREADS_REMOTE = 16
 
 @dataclass(frozen=True)
 class Item:
-    """One photo of a gallery: where it came from, its class where known, a small JPEG, and its pixels as the encoder takes them."""
+    """One photo of a gallery: where it came from, a small JPEG, and its pixels as the encoder takes them."""
 
     path: str
-    class_name: str
     thumbnail: bytes
     pixels: UInt8[np.ndarray, "3 h w"]
 
@@ -50,49 +49,80 @@ class Unreadable:
     reason: str
 
 
+class FolderSource:
+    """Reads photos of a folder by path. It can be sent to other processes."""
+
+    def __init__(self, folder: Folder):
+        self.folder = folder
+
+    @property
+    def threads(self) -> int:
+        """How many threads read: more than there are cores where requests to object storage wait."""
+        return max(_THREADS_REMOTE, default_threads()) if self.folder.local() is None else default_threads()
+
+    def read(self, path: str, _position: int) -> bytes:
+        """Return the encoded bytes of a photo. Raises OSError and InputError where it cannot be read. Thread-safe."""
+        return self.folder.read(path, limits.ORIGINAL_BYTES)
+
+    def prefetch(self, positions: Sequence[int]) -> None:
+        """Do nothing: photos are read one by one."""
+
+
+class DatasetSource:
+    """Reads photos of a data set by their positions in its sample table. Another process to which it is sent opens it anew."""
+
+    threads = property(lambda _: default_threads())
+
+    def __init__(self, dataset_uri: str, samples: Samples | None = None):
+        self._uri = dataset_uri
+        dataset = Artifact(dataset_uri, "dataset")
+        self.images = Images(dataset, load_samples(dataset) if samples is None else samples)
+
+    def __reduce__(self) -> tuple[type[DatasetSource], tuple[str]]:
+        return DatasetSource, (self._uri,)
+
+    def read(self, _path: str, position: int) -> bytes:
+        """Return the encoded bytes of a photo. Raises InputError where its shard is missing or damaged. Thread-safe."""
+        return self.images.read(position)
+
+    def prefetch(self, positions: Sequence[int]) -> None:
+        """Fetch what these photos lie in, in the background."""
+        self.images.prefetch(np.array(positions, np.int64))
+
+
+PhotoSource = FolderSource | DatasetSource
+
+
+def read_item(source: PhotoSource, path: str, position: int, image_px: int) -> Item | Unreadable:
+    """Return one photo of a source, decoded; an Unreadable where that cannot be done."""
+    try:
+        image = decode(source.read(path, position))
+    except (BadImage, TooLarge) as error:
+        return Unreadable(path, str(error))
+    except OSError as error:
+        return Unreadable(path, f"cannot be read: {error.strerror or error}")
+    return Item(path, thumbnail(image), eval_array(image, image_px))
+
+
 @dataclass(frozen=True)
 class Gallery:
-    """A source of photos: path and class name of each, and where its encoded bytes are read."""
+    """Photos to index: path and class name of each, for a data set its position in the sample table, and where they are read."""
 
     entries: list[tuple[str, str]]
-    dataset_images: Images | None = None
+    source: PhotoSource
     positions: tuple[int, ...] = ()
-    folder: Folder | None = None
     stamps: tuple[tuple[str, int, int], ...] = ()
     """For a folder: path, size in bytes and time of change (ns) of each photo, which show a changed gallery without reading it."""
 
-    def read(self, number: int) -> bytes:
-        """Return the encoded bytes of photo `number`. Thread-safe."""
-        if self.dataset_images is not None:
-            return self.dataset_images.read(self.positions[number])
-        assert self.folder is not None
-        return self.folder.read(self.entries[number][0])
+    def __len__(self) -> int:
+        """Return the number of photos."""
+        return len(self.entries)
 
-    def items(self, image_px: int) -> Iterator[Item | Unreadable]:
-        """Yield every photo in order, decoded by threads; an Unreadable stands for one that cannot be read."""
-
-        def item(number: int) -> Item | Unreadable:
-            path, class_name = self.entries[number]
-            try:
-                image = decode(self.read(number))
-            except BadImage as error:
-                return Unreadable(path, str(error))
-            except OSError as error:
-                return Unreadable(path, f"cannot be read: {error.strerror or error}")
-            return Item(path, class_name, thumbnail(image), eval_array(image, image_px))
-
-        if self.dataset_images is not None:
-            self.dataset_images.prefetch(np.array(self.positions))
-        numbers = iter(range(len(self.entries)))
-        with ThreadPoolExecutor(self._threads()) as pool:
-            # In pieces, since `map` would decode the whole gallery ahead of its reader.
-            while piece := list(islice(numbers, 256)):
-                yield from pool.map(item, piece)
-
-    def _threads(self) -> int:
-        """Return how many threads read: more than there are cores where requests to object storage wait."""
-        remote = self.folder is not None and self.folder.local() is None
-        return max(_THREADS_REMOTE, default_threads()) if remote else default_threads()
+    def chosen(self, numbers: Sequence[int]) -> Gallery:
+        """Return a gallery of some of a folder's photos, in the order of `numbers`."""
+        return Gallery(
+            [self.entries[number] for number in numbers], self.source, stamps=tuple(self.stamps[number] for number in numbers)
+        )
 
 
 def thumbnail(image: Image.Image) -> bytes:
@@ -112,7 +142,7 @@ def dataset_gallery(dataset: Artifact, split: str) -> Gallery:
         raise InputError(f"{dataset.uri} has no photos of split {split!r}")
     names = [samples.class_names[class_id] for class_id in samples.class_id[positions]]
     entries = list(zip(samples.path[positions].tolist(), names, strict=True))
-    return Gallery(entries, Images(dataset, samples), tuple(positions.tolist()))
+    return Gallery(entries, DatasetSource(dataset.uri, samples), tuple(positions.tolist()))
 
 
 def folder_gallery(uri: str | Path, passed: PassedOver | None = None) -> Gallery:
@@ -131,4 +161,5 @@ def folder_gallery(uri: str | Path, passed: PassedOver | None = None) -> Gallery
     if not found:
         why = "; ".join(f"{fact['count']} passed over: {fact['reason']}" for fact in passed.facts())
         raise InputError(f"no images below {folder.uri!r} ({', '.join(sorted(IMAGE_SUFFIXES))}){f'; {why}' if why else ''}")
-    return Gallery([(path, "") for path in found], folder=folder, stamps=tuple((path, *tree.stamp(path)) for path in found))
+    stamps = tuple((path, *tree.stamp(path)) for path in found)
+    return Gallery([(path, "") for path in found], FolderSource(folder), stamps=stamps)

@@ -37,8 +37,8 @@ Value = str | int | float | bool
 class Range(NamedTuple):
     """A range of numbers that both ends belong to. An infinite end stands for none."""
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _meets(column: pa.ChunkedArray, wanted: Value | tuple[Value, ...] | Range, n
     return pc.is_in(column, pa.array([value for value in values if value is not None], kind))
 
 
-def _end(kind: pa.DataType, number: float, *, up: bool) -> pa.Scalar:
+def _end(kind: pa.DataType, number: int | float, *, up: bool) -> pa.Scalar:
     """Return one end of a range in the type of its column; for whole numbers the next one within the range."""
     if pa.types.is_integer(kind):
         whole = (2**63 - 1) * (1 if number > 0 else -1) if math.isinf(number) else math.ceil(number) if up else math.floor(number)
@@ -206,17 +206,24 @@ def _end(kind: pa.DataType, number: float, *, up: bool) -> pa.Scalar:
 
 def _as_kind(value: Value, kind: pa.DataType, name: str) -> Value | None:
     """Return a value in the type of its column; None where no value of that type equals it. Raises InputError for another type."""
+    typed: Value | None = value
     if pa.types.is_string(kind):
-        fits, typed = isinstance(value, str), value
+        fits = isinstance(value, str)
     elif pa.types.is_boolean(kind):
-        fits, typed = isinstance(value, bool), value
+        fits = isinstance(value, bool)
     else:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
-        whole = pa.types.is_integer(kind)
-        typed = None if whole and fits and value != int(value) else int(value) if whole and fits else value  # type: ignore[assignment]
+        typed = _as_number(value, whole=pa.types.is_integer(kind)) if fits else None
     if not fits:
         raise InputError(f"filter: {clean(name)!r} holds {_kind_name(kind)}s, and is compared with {clean(repr(value)[:100])}")
     return typed
+
+
+def _as_number(value: Any, *, whole: bool) -> Value | None:
+    """Return a number as one of a column of whole numbers, or of others; None where it is not whole."""
+    if not whole:
+        return float(value)
+    return int(value) if value == int(value) else None
 
 
 def _kind_name(kind: pa.DataType) -> str:
@@ -240,7 +247,7 @@ def checked_kinds(value: Any, where: str) -> dict[str, str]:
         raise InputError(f"{where}: its columns of metadata must be a mapping of at most {limits.METADATA_COLUMNS} names")
     for name, kind in value.items():
         checked_column_name(str(name), where)
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise InputError(
                 f"{where}: column {clean(str(name))!r} must be one of {', '.join(KINDS)}, got {clean(str(kind)[:100])!r}"
             )

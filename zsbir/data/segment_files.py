@@ -36,7 +36,7 @@ class SegmentFiles:
     """
 
     def __init__(self, segment: Segment, dimensions: int):
-        artifact = segment.artifact
+        artifact = self.artifact = segment.artifact
         self._where = artifact.address(ITEMS)
         self.vectors = open_vectors(artifact.verified(VECTORS), dimensions, artifact.address(VECTORS))
         self._items = artifact.verified(ITEMS)
@@ -52,6 +52,7 @@ class SegmentFiles:
             raise InputError(f"{artifact.uri} holds {len(self.paths)} photos, not {segment.photos}; make the index again")
         self._originals = Originals(artifact)
         self._sources: Int64[np.ndarray, "n"] | None = None
+        self._stamps: tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]] | None = None
         self._file: Any = None
         self._kept: tuple[int, pa.ChunkedArray | None] = (-1, None)
         self._starts = np.zeros(1, np.int64)
@@ -76,7 +77,9 @@ class SegmentFiles:
 
     def stamps(self) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
         """Return bytes and time of change (ns) of each photo's file when it was read; zeros where that is not known."""
-        return self._numbers("size"), self._numbers("time_ns")
+        if self._stamps is None:
+            self._stamps = self._numbers("size"), self._numbers("time_ns")
+        return self._stamps
 
     def source_of(self, row: int) -> Source:
         """Return the gallery of a photo."""

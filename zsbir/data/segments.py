@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int64
 from zsbir.base import limits
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
-from zsbir.base.manifest import Manifest, Reference, references
+from zsbir.base.manifest import Reference, parts
 from zsbir.base.parquet import read_table
 
 VECTORS, ITEMS, TOMBSTONES = "vectors.npy", "items.parquet", "tombstones.parquet"
@@ -28,7 +28,6 @@ OWN_FILES = frozenset({VECTORS, ITEMS, TOMBSTONES, "passed_over.parquet"})
 """Files that are about a segment's own photos. Others of the first segment, such as the encoder, are about the whole index."""
 
 TOMBSTONES_SCHEMA = pa.schema([("row", pa.int64())])
-SEGMENTS = "segments"
 
 
 @dataclass(frozen=True)
@@ -64,32 +63,27 @@ def segments_of(index: Artifact) -> Segments:
     Raises InputError, which names the index, where one is missing, has changed, belongs to another index or another run, and where
     the numbers of photos do not add up.
     """
-    named = segment_references(index.manifest)
+    named = parts(index.manifest)
     if not named:
         return Segments((Segment(index, index.manifest.counts.get("photos")),), np.zeros(0, np.int64))
     if len(named) > limits.INDEX_SEGMENTS:
         raise InputError(f"{index.uri} has {len(named)} segments, more than the {limits.INDEX_SEGMENTS} allowed")
-    parts, before = [], 0
+    found, before = [], 0
     for number, reference in enumerate(named):
         part = index.input(reference.role, "index")
         _check_belongs(index, part, named[:number])
         photos = _own_photos(part)
-        parts.append(Segment(part, photos))
+        found.append(Segment(part, photos))
         before += photos
     own, deleted = _own_photos(index), _deleted(index, before)
     if own:
-        parts.append(Segment(index, own))
+        found.append(Segment(index, own))
     if before + own > limits.INDEX_PHOTOS or before + own - len(deleted) != index.manifest.counts["photos"]:
         raise InputError(
             f"{index.uri} says that it has {index.manifest.counts['photos']} photos, but its segments hold {before + own}, of which"
             f" {len(deleted)} are deleted: make the index again"
         )
-    return Segments(tuple(parts), deleted)
-
-
-def segment_references(manifest: Manifest) -> list[Reference]:
-    """Return what an index names as the segments before its own, oldest first; nothing for one that was never grown."""
-    return [found for found in references(manifest) if found.role.partition(".")[0] == SEGMENTS]
+    return Segments(tuple(found), deleted)
 
 
 def index_file(index: Artifact, name: str) -> Path:
@@ -102,13 +96,13 @@ def index_file(index: Artifact, name: str) -> Path:
 
 def holder_of(index: Artifact, name: str) -> Artifact:
     """Return the artifact in which a file about the whole index lies: the index itself, or its first segment."""
-    named = segment_references(index.manifest)
+    named = parts(index.manifest)
     return index if name in index.manifest.files or not named else index.input(named[0].role, "index")
 
 
 def _own_photos(index: Artifact) -> int:
     """Return how many photos an index's own files hold; in one that was never grown, all that it has."""
-    own = index.manifest.counts["own_photos" if segment_references(index.manifest) else "photos"]
+    own = index.manifest.counts["own_photos" if parts(index.manifest) else "photos"]
     if not 0 <= own <= limits.INDEX_PHOTOS:
         raise InputError(f"{index.uri} says that its own files hold {own} photos: make the index again")
     return own
@@ -117,7 +111,7 @@ def _own_photos(index: Artifact) -> int:
 def _check_belongs(index: Artifact, part: Artifact, before: list[Reference]) -> None:
     if part.manifest.inputs["run"]["digest"] != index.manifest.inputs["run"]["digest"]:
         raise InputError(f"{index.uri} names {part.uri} as a segment, which was made by another run")
-    if [found.digest for found in segment_references(part.manifest)] != [found.digest for found in before]:
+    if [found.digest for found in parts(part.manifest)] != [found.digest for found in before]:
         raise InputError(f"{index.uri} names {part.uri} as a segment, which belongs to other segments")
 
 

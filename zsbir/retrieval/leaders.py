@@ -49,32 +49,38 @@ class Leaders:
             if self._new_count > self._patience:
                 self._drop()
 
-    def rows(self) -> list[Int64[np.ndarray, "m"] | None]:
+    def rows(self) -> list[Int64[np.ndarray, "_"] | None]:
         """Return for each query the numbers of the rows that are left, ascending; None where it was given up."""
         with self._lock:
             self._drop()
             kept = self._kept
+        if self._queries == 1:
+            return [None if self.floors[0] == np.inf else np.sort(kept.rows)]
         order = np.lexsort((kept.rows, kept.queries))
         parts = np.split(kept.rows[order], np.cumsum(np.bincount(kept.queries, minlength=self._queries))[:-1])
         return [None if floor == np.inf else part for floor, part in zip(self.floors, parts, strict=True)]
 
     def _drop(self) -> None:
         """Raise the floors by what was offered since the last time, and drop what lies below them."""
-        pairs = _Pairs.joined([self._kept, *self._new]).reaching(self.floors)
+        if not self._new:
+            return
+        pairs = _Pairs.joined([self._kept, *self._new])
         lower = pairs.middle - pairs.error
         # Sums lie within 8 of 0, so 32 keeps queries apart. The key may misplace sums that are 2^-40 apart.
-        order = np.argsort(pairs.queries * 32.0 - lower)
+        order = (pairs.queries * 32.0 - lower).argsort()
         counts = np.bincount(pairs.queries, minlength=self._queries)
-        full = np.flatnonzero(counts >= self._k)
-        kth = order[(np.cumsum(counts) - counts)[full] + self._k - 1]
+        full = (counts >= self._k).nonzero()[0]
+        kth = order[(counts.cumsum() - counts)[full] + self._k - 1]
         floors = self.floors.copy()
         floors[full] = np.maximum(floors[full], lower[kth] - SAME_SCORE)
         pairs = pairs.reaching(floors)
-        floors[np.bincount(pairs.queries, minlength=self._queries) > self._most] = np.inf
+        if len(pairs.rows) > self._most and (over := np.bincount(pairs.queries, minlength=self._queries) > self._most).any():
+            floors[over] = np.inf
+            pairs = pairs.reaching(floors)
         self.floors = floors  # in one step: other threads read it without the lock
-        self._kept, self._new, self._new_count = pairs.reaching(floors), [], 0
+        self._kept, self._new, self._new_count = pairs, [], 0
         # As many new ones as there are already: so each is looked at a few times only, however many stay.
-        self._patience = len(self._kept.rows) + self._k
+        self._patience = len(pairs.rows) + self._k
 
 
 class _Pairs:
@@ -96,17 +102,13 @@ class _Pairs:
     @staticmethod
     def joined(some: list[_Pairs]) -> _Pairs:
         return _Pairs(
-            *(
-                np.concatenate(column)
-                for column in zip(*((one.queries, one.rows, one.middle, one.error) for one in some), strict=True)
-            )
+            np.concatenate([one.queries for one in some]),
+            np.concatenate([one.rows for one in some]),
+            np.concatenate([one.middle for one in some]),
+            np.concatenate([one.error for one in some]),
         )
 
     def reaching(self, floors: Float64[np.ndarray, "q"]) -> _Pairs:
         """Return the pairs whose upper bound reaches the floor of their query."""
-        stay = np.flatnonzero(self.middle + self.error >= floors[self.queries])
-        return (
-            self
-            if len(stay) == len(self.rows)
-            else _Pairs(*(column[stay] for column in (self.queries, self.rows, self.middle, self.error)))
-        )
+        stay = (self.middle + self.error >= floors[self.queries]).nonzero()[0]
+        return _Pairs(self.queries[stay], self.rows[stay], self.middle[stay], self.error[stay])

@@ -76,16 +76,18 @@ class Scan:
         threads: how many to use; by default one for each usable core. codes: False for the float product alone.
         Raises InputError for parts without a row, of different widths, or with NaN or infinity.
         """
-        self._rows = Rows(parts)
-        if alive is not None and alive.shape != (len(self._rows),):
-            raise InputError(f"alive: expected {len(self._rows)} values, one for each row, got shape {alive.shape}")
+        self.rows = Rows(parts)
+        """The vectors themselves."""
+        if alive is not None and alive.shape != (len(self.rows),):
+            raise InputError(f"alive: expected {len(self.rows)} values, one for each row, got shape {alive.shape}")
         self._alive = None if alive is None else alive.copy()
         self._threads = Threads(threads)
-        bounded = self._rows.dimensions <= int8.MOST_DIMENSIONS
-        prepared = prepare(self._rows, self._threads, with_codes=codes and bounded and int8.library() is not None)
-        self._ranking = Ranking(self._rows, prepared.twins, self._threads)
+        bounded = self.rows.dimensions <= int8.MOST_DIMENSIONS
+        prepared = prepare(self.rows, self._threads, with_codes=codes and bounded and int8.library() is not None)
+        self.ranking = Ranking(self.rows, prepared.twins, self._threads)
+        """Exact scores of candidates."""
         self._by_codes = ByCodes(prepared.codes) if prepared.codes else None
-        self._by_floats = ByFloats(self._rows, prepared.inverse) if bounded else None
+        self._by_floats = ByFloats(self.rows, prepared.inverse) if bounded else None
         self.memory_bytes = sum(
             array.nbytes for array in (prepared.inverse, *(prepared.codes or ()), prepared.twins) if array is not None
         )
@@ -93,7 +95,7 @@ class Scan:
 
     def __len__(self) -> int:
         """Return the number of rows, dead ones too."""
-        return len(self._rows)
+        return len(self.rows)
 
     def search(
         self, queries: Float32[np.ndarray, "q d"], k: int, *, among: Bool[np.ndarray, "n"] | None = None
@@ -105,27 +107,32 @@ class Scan:
         """
         if k < 1:
             raise InputError(f"k must be at least 1, got {k}")
-        grid = exact.on_grid(queries, name="queries")
-        if grid.shape[1] != self._rows.dimensions:
-            raise InputError(
-                f"queries have {grid.shape[1]} dimensions, the gallery {self._rows.dimensions}; embed both with one encoder"
-            )
-        wanted = self._wanted(among)
-        living = len(self._rows) if wanted is None else int(np.count_nonzero(wanted))
+        grid = self.on_grid(queries)
+        wanted = self.wanted(among)
+        living = len(self.rows) if wanted is None else int(np.count_nonzero(wanted))
         k = min(k, living)
         found, scores = np.empty((len(grid), k), np.int64), np.empty((len(grid), k), np.float32)
         for start in range(0, len(grid) if k else 0, GROUP):
             group = grid[start : start + GROUP]
             here = slice(start, start + GROUP)
-            found[here], scores[here] = self._ranking.best(group, self._left(group, k, wanted, living), k)
+            found[here], scores[here] = self.ranking.best(group, self._left(group, k, wanted, living), k)
         return found, scores
 
-    def _wanted(self, among: Bool[np.ndarray, "n"] | None) -> Bool[np.ndarray, "n"] | None:
-        """Return which rows take part; None for all."""
+    def on_grid(self, queries: Float32[np.ndarray, "q d"]) -> Int32[np.ndarray, "q d"]:
+        """Return queries as `exact.on_grid` does. Raises InputError as it does, and for another number of dimensions."""
+        grid = exact.on_grid(queries, name="queries")
+        if grid.shape[1] != self.rows.dimensions:
+            raise InputError(
+                f"queries have {grid.shape[1]} dimensions, the gallery {self.rows.dimensions}; embed both with one encoder"
+            )
+        return grid
+
+    def wanted(self, among: Bool[np.ndarray, "n"] | None) -> Bool[np.ndarray, "n"] | None:
+        """Return which rows take part in a search among some; None for all."""
         if among is None:
             return self._alive
-        if among.shape != (len(self._rows),):
-            raise InputError(f"among: expected {len(self._rows)} values, one for each row, got shape {among.shape}")
+        if among.shape != (len(self.rows),):
+            raise InputError(f"among: expected {len(self.rows)} values, one for each row, got shape {among.shape}")
         return among if self._alive is None else among & self._alive
 
     def _left(
@@ -143,7 +150,7 @@ class Scan:
                         found = self._closer(grid[still], found, k)
                     for number, rows in zip(still.tolist(), found, strict=True):
                         left[number] = rows
-        every = _numbers(len(self._rows), wanted) if any(rows is None for rows in left) else np.empty(0, np.int64)
+        every = _numbers(len(self.rows), wanted) if any(rows is None for rows in left) else np.empty(0, np.int64)
         # All scores of a query of zeros are 0: the first in gallery order are the best.
         return [(every if any_ else every[:k]) if rows is None else rows for rows, any_ in zip(left, some, strict=True)]
 
@@ -153,14 +160,14 @@ class Scan:
         """Estimate all wanted rows for all queries; return what stays of each query."""
         asked = estimate.ask(grid)
         leaders = Leaders(len(grid), k, max(2 * k, min(most, MOST_PAIRS // len(grid))))
-        blocks = list(_blocks(len(self._rows), estimate.block_pairs // len(grid)))
+        blocks = list(_blocks(len(self.rows), estimate.block_pairs // len(grid)))
 
         def block(number: int) -> None:
             _offer(estimate, asked, leaders, slice(*blocks[number]), wanted)
 
         # The first block alone: with what it excludes, all others have little to offer.
         block(0)
-        alone = (estimate.own_threads and len(grid) > 1) or len(self._rows) * self._rows.dimensions * len(grid) <= SMALL
+        alone = (estimate.own_threads and len(grid) > 1) or len(self.rows) * self.rows.dimensions * len(grid) <= SMALL
         self._threads.run(block, range(1, len(blocks)), alone=alone)
         return leaders
 
@@ -172,7 +179,7 @@ class Scan:
         estimate, asked = self._by_floats, self._by_floats.ask(grid)
         rows = np.concatenate([np.empty(0, np.int64) if some is None else some for some in left])
         queries = repeated([rows[:0] if some is None else some for some in left])
-        leaders = Leaders(len(left), k, len(self._rows))
+        leaders = Leaders(len(left), k, len(self.rows))
 
         def block(start: int) -> None:
             here = slice(start, start + CLOSER_PAIRS)
@@ -208,11 +215,10 @@ def _offer(estimate: Estimate, asked: Asked, leaders: Leaders, block: slice, wan
     hits = values >= _enough(floors, asked, float(errors.max()))
     if mask is not None:
         hits &= mask[:, None]
-    pairs = np.flatnonzero(hits)
-    if not len(pairs):
+    places, queries = np.divmod(hits.ravel().nonzero()[0], len(floors))
+    if not len(places):
         return
-    places, queries = np.divmod(pairs, len(floors))
-    middle = asked.t[queries] * values.ravel()[pairs]
+    middle = asked.t[queries] * values[places, queries]
     error = asked.a[queries] + asked.b[queries] * errors[places]
     rows = places + block.start if isinstance(where, slice) else where[places]
     leaders.offer(queries, rows, middle, error)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from zsbir.base.artifact import Artifact, is_signed
 from zsbir.base.errors import InputError, RunError
-from zsbir.base.manifest import MANIFEST, FileEntry
+from zsbir.base.manifest import MANIFEST, FileEntry, parts
 from zsbir.base.storage import Folder, join, open_folder, split_file
 from zsbir.storage_admin.lineage import is_weight_file, weight_sha256
 from zsbir.storage_admin.roots import Survey
@@ -62,11 +63,11 @@ def verifiable_uris(found: Survey) -> list[str]:
 
 
 def verify(uris: Sequence[str]) -> list[Verdict]:
-    """Read all files of artifacts and weight files, and return whether each is whole.
+    """Read all files of artifacts and weight files, and return whether each is whole; of an index, its segments too.
 
     Artifacts that are removed meanwhile are left out: a training replaces its checkpoints. Raises InputError where there is none.
     """
-    subjects = list(in_threads(_subject, dict.fromkeys(uris)))
+    subjects = list(in_threads(_subject, dict.fromkeys(address for uri in uris for address in (*_parts_of(uri), uri))))
     files = [file for _, some in subjects for file in some]
     problems: dict[str, list[Problem]] = {}
     with ByteProgress("verify", sum(file.entry.size for file in files)) as progress:
@@ -75,6 +76,23 @@ def verify(uris: Sequence[str]) -> list[Verdict]:
                 problems.setdefault(file.owner, []).append(Problem(file.name, what))
     verdicts = [replace(verdict, problems=(*verdict.problems, *problems.get(verdict.uri, ()))) for verdict, _ in subjects]
     return [verdict for verdict in verdicts if not verdict.problems or is_weight_file(verdict.uri) or is_signed(verdict.uri)]
+
+
+def _parts_of(uri: str) -> Iterator[str]:
+    """Yield the addresses of an artifact's parts that are there; that one is missing is a problem of the artifact."""
+    with suppress(InputError):
+        artifact = Artifact(uri)
+        for part in parts(artifact.manifest):
+            with suppress(InputError):
+                yield artifact.input(part.role, artifact.manifest.kind).uri
+
+
+def _missing_parts(artifact: Artifact) -> Iterator[Problem]:
+    for part in parts(artifact.manifest):
+        try:
+            artifact.input(part.role, artifact.manifest.kind)
+        except InputError as error:
+            yield Problem(part.role, str(error))
 
 
 def _subject(uri: str) -> tuple[Verdict, list[_File]]:
@@ -89,7 +107,8 @@ def _subject(uri: str) -> tuple[Verdict, list[_File]]:
             raise
         return Verdict(open_folder(uri).uri, "damaged", problems=(Problem(MANIFEST, str(error)),)), []
     size = sum(entry.size for entry in entries.values())
-    return Verdict(artifact.uri, artifact.manifest.kind, len(files), size, unnamed=tuple(unnamed_files(artifact))), files
+    unnamed, missing = tuple(unnamed_files(artifact)), tuple(_missing_parts(artifact))
+    return Verdict(artifact.uri, artifact.manifest.kind, len(files), size, missing, unnamed), files
 
 
 def _weights(uri: str) -> tuple[Verdict, list[_File]]:

@@ -18,7 +18,7 @@ from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say
 from zsbir.base.files import sha256_file
 from zsbir.base.layout import below_root, lies_in_root
-from zsbir.base.manifest import MANIFEST, FileEntry, Manifest, checked_file_name, manifest_of
+from zsbir.base.manifest import MANIFEST, FileEntry, Manifest, checked_file_name, manifest_of, parts
 from zsbir.base.storage import Folder, is_remote, join, open_folder, split_file
 from zsbir.base.strict_json import parse_json
 from zsbir.storage_admin.lineage import Origin, is_weight_file, lineage, weight_sha256
@@ -36,6 +36,7 @@ _IN_MEMORY_BYTES = 4 * 10**9
 def copy(uri: str, target_root: str, *, inputs: bool = True) -> str:
     """Copy an artifact or a weight file, and what it was made from, to another root. Return its address there.
 
+    inputs: False copies the artifact alone, with the segments of an index, without which it cannot be read.
     Raises InputError when an input is gone (then nothing is copied) or a file differs from its manifest, and RunError when the
     target holds another artifact at the same path, or cannot be written.
     """
@@ -46,7 +47,7 @@ def copy(uri: str, target_root: str, *, inputs: bool = True) -> str:
         origins = [Origin("weights", uri, weight_sha256(uri))]
     else:
         artifact = Artifact(uri)
-        origins = _wanted(lineage(artifact)) if inputs else [Origin("", artifact.uri, artifact.digest, artifact=artifact)]
+        origins = _wanted(lineage(artifact)) if inputs else _alone(artifact)
     plans = list(in_threads(lambda origin: _planned(origin, root), origins))
     to_do = [plan for plan in plans if plan.size or not plan.is_signed]
     for plan in plans:
@@ -57,6 +58,12 @@ def copy(uri: str, target_root: str, *, inputs: bool = True) -> str:
             plan.carry_out(progress.advance)
             say(f"copied {count_text(len(plan.missing), 'file')}, {bytes_text(plan.size)}: {plan.uri}")
     return plans[-1].uri
+
+
+def _alone(artifact: Artifact) -> list[Origin]:
+    """Return an artifact without its inputs, but with its parts before it. Raises InputError where one of these is missing."""
+    found = [artifact.input(part.role, artifact.manifest.kind) for part in parts(artifact.manifest)]
+    return [Origin("", each.uri, each.digest, artifact=each) for each in (*found, artifact)]
 
 
 def _wanted(tree: Origin) -> list[Origin]:

@@ -15,7 +15,7 @@ from zsbir.base import limits
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.base.layout import below_root
-from zsbir.base.manifest import Manifest
+from zsbir.base.manifest import Manifest, is_part
 from zsbir.base.storage import join, split_file
 from zsbir.base.text import clean
 from zsbir.storage_admin.checking import Verdict
@@ -75,11 +75,17 @@ def _branch(origin: Origin, first: str, rest: str, seen: set[str]) -> list[str]:
         return lines
     note = _note(origin)
     if note:
-        lines.append(f"{rest}{'│  ' if origin.inputs else '   '}{note}")
-    for number, part in enumerate(origin.inputs, start=1):
-        last = number == len(origin.inputs)
+        lines.append(f"{rest}{'│  ' if _shown_inputs(origin) else '   '}{note}")
+    shown = _shown_inputs(origin)
+    for number, part in enumerate(shown, start=1):
+        last = number == len(shown)
         lines += _branch(part, rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "), seen)
     return lines
+
+
+def _shown_inputs(origin: Origin) -> tuple[Origin, ...]:
+    """Return the inputs of an origin; of a part, without parts, which stand beside it: a list of n would be shown 2^n times."""
+    return tuple(part for part in origin.inputs if not (is_part(origin.role) and is_part(part.role)))
 
 
 def _line(origin: Origin) -> str:
@@ -116,7 +122,7 @@ def _json_branch(origin: Origin, numbers: Iterator[int]) -> dict[str, Any]:
         about |= {"kind": origin.artifact.manifest.kind, "name": origin.artifact.manifest.name}
     elif is_weight_file(origin.uri):
         about["kind"] = "weights"
-    return {**about, "inputs": [_json_branch(part, numbers) for part in origin.inputs]}
+    return {**about, "inputs": [_json_branch(part, numbers) for part in _shown_inputs(origin)]}
 
 
 def _code(manifest: Manifest) -> str:

@@ -21,7 +21,7 @@ READS = {
     "knowledge": ("dataset", "weights", "pretrained"),
     "runs": ("dataset", "knowledge", "weights", "pretrained"),
     "reports": ("run", "dataset", "weights"),
-    "indexes": ("run", "dataset"),
+    "indexes": ("run", "dataset", "index"),
     "sweeps": ("dataset", "knowledge", "weights", "pretrained", "run"),
     "exports": ("run", "dataset"),
 }

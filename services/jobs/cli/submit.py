@@ -39,7 +39,7 @@ FIELD_PREFIX = "field "
 """Prefix of the names under which argparse keeps the job's fields, which no option of the command itself has."""
 
 PATH_FIELDS = frozenset(
-    {"path", "dataset", "knowledge", "run", "gallery", "report", "index", "other_reports", "champion_reports", "cwd"}
+    {"path", "dataset", "knowledge", "run", "gallery", "metadata", "report", "index", "other_reports", "champion_reports", "cwd"}
 )
 PATH_OR_NAME_FIELDS = frozenset({"weights", "unseen_classes", "seen_classes", "dev_classes", "space"})
 """Fields whose values may be files of this machine; those of the second set only where they contain a dot or a slash."""

@@ -21,6 +21,7 @@ from zsbir.base.cli import split_fields
 from zsbir.base.config import Config, unknown_name
 from zsbir.base.errors import InputError
 from zsbir.base.layout import below_root, root_of
+from zsbir.base.manifest import parts
 from zsbir.base.storage import join, split_file
 from zsbir.promotion.address import is_model_address, parse_address
 from zsbir.recipes import RECIPES, recipe
@@ -36,7 +37,7 @@ ADDRESSES: Mapping[str, Mapping[str, Made | None]] = {
     "train": {"dataset": "dataset", "knowledge": "knowledge", "weights": None},
     "evaluate": {"run": "run", "dataset": "dataset", "unseen_to": "run"},
     "sweep": {"dataset": "dataset", "knowledge": "knowledge", "weights": None},
-    "index": {"run": "run", "gallery": None},
+    "index": {"run": "run", "gallery": None, "metadata": None},
     "promote": {"report": "report", "index": "index", "other_reports": "report", "champion_reports": "report"},
     "export": {"run": "run"},
     COMMAND: {"cwd": None},
@@ -58,7 +59,7 @@ READ_THROUGH: Mapping[str, tuple[str, ...]] = {
     "report": ("run", "dataset"),
     "index": ("run",),
 }
-"""The inputs that commands open of an artifact that they are given: a manifest may name any address for them."""
+"""The inputs that commands open of an artifact that they are given, besides its parts: a manifest may name any address for them."""
 
 STARTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "toy": {
@@ -238,17 +239,16 @@ def check_inputs(where: str, artifact: Artifact, allowed: AllowedPaths) -> None:
 
     Like the commands, look in the artifact's own root first, where a copy of it has its inputs.
     """
-    for role in READ_THROUGH.get(artifact.manifest.kind, ()):
-        reference = artifact.manifest.inputs.get(role)
-        if not isinstance(reference, Mapping) or not isinstance(reference.get("uri"), str):
-            continue
-        uri = str(reference["uri"])
+    manifest = artifact.manifest
+    opened = [manifest.reference(role) for role in READ_THROUGH.get(manifest.kind, ())]
+    for reference in (*filter(None, opened), *parts(manifest)):
+        role, uri = reference.role, reference.uri
         copied = join(root_of(artifact.uri), below_root(uri))
         if not _is_there(copied, role):
             allowed.check(f"{where}: the {role} that its manifest names", uri)
             continue
         allowed.check(f"{where}: the {role} that its manifest names", copied)
-        if copied != uri and role != "weights" and Artifact(copied).digest != reference.get("digest"):
+        if copied != uri and role != "weights" and Artifact(copied).digest != reference.digest:
             allowed.check(f"{where}: the {role} that its manifest names", uri)
 
 
