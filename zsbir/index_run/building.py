@@ -20,6 +20,7 @@ from zsbir.data.measured_ink import run_ink
 from zsbir.data.originals import DATASET, FOLDER, Source
 from zsbir.data.passed_over import PassedOver
 from zsbir.data.segments import ENCODER
+from zsbir.evaluation.statistics import STATISTICS_FILE
 from zsbir.index_run.config import IndexConfig, Settings
 from zsbir.index_run.embedding import Embedded, chunks_of, embed_gallery
 from zsbir.index_run.examples import write_examples
@@ -59,6 +60,8 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
         if source.kind == DATASET:
             write_examples(work, run.input("dataset", "dataset"), {name for _, name in gallery.entries})
         shutil.copyfile(encoder, work.file(ENCODER))
+        if STATISTICS_FILE in run.manifest.files:
+            shutil.copyfile(run.verified(STATISTICS_FILE), work.file(STATISTICS_FILE))
         return work.commit(
             digest=digest,
             config=config,

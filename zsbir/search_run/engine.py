@@ -19,10 +19,15 @@ from zsbir.data.images import eval_array
 from zsbir.data.index_files import ENCODER, IndexFiles, index_file
 from zsbir.data.ink import ink_of
 from zsbir.data.items import Filter
+from zsbir.data.segments import holder_of
 from zsbir.evaluation.embed import check_finite
+from zsbir.evaluation.statistics import STATISTICS_FILE
 from zsbir.model.encoder import Encoder
+from zsbir.retrieval.options import PLAIN, SearchOptions
+from zsbir.retrieval.prepared import PreparedGallery, prepare_gallery
 from zsbir.retrieval.scan import Scan
-from zsbir.search_run.hits import Hit, SearchOptions
+from zsbir.retrieval.whitening import DomainStatistics, load_statistics
+from zsbir.search_run.hits import Hit
 from zsbir.training.config import PRECISIONS, Precision
 from zsbir.training.precision import autocast
 
@@ -30,11 +35,12 @@ from zsbir.training.precision import autocast
 class Engine:
     """An opened index. Every method may be called from several threads.
 
-    threads: how many threads torch computes with in this process; None leaves them as they are. Raises InputError for an index that
-    is damaged or asks for more than `zsbir.base.limits` allows.
+    threads: how many threads torch computes with in this process; None leaves them as they are. options: what raises quality, made
+    of the index's vectors when it is opened. Raises InputError for an index that is damaged, asks for more than `zsbir.base.limits`
+    allows, or lacks the statistics that options need, and for `flip`: its photos are embedded one way.
     """
 
-    def __init__(self, index_uri: str, *, threads: int | None = None):
+    def __init__(self, index_uri: str, *, threads: int | None = None, options: SearchOptions = PLAIN):
         if threads is not None:
             torch.set_num_threads(threads)
         self.index = Artifact(index_uri, "index")
@@ -42,10 +48,13 @@ class Engine:
         self.files = IndexFiles(self.index, self.encoder.embedding_dim)
         self.ink = ink_of(self.index)
         """How strokes are drawn for this encoder."""
-        self._scan = Scan(self.files.parts, alive=self.files.alive, threads=threads)
+        self.options = options
+        self._prepared = self._prepare() if options.changes_ranking else None
+        parts = [self._prepared.vectors] if self._prepared else self.files.parts
+        self._scan = Scan(parts, alive=self.files.alive, threads=threads)
         self._precision = _precision(self.index)
 
-    def embed(self, images: Sequence[Image.Image], options: SearchOptions | None = None) -> Float32[np.ndarray, "q d"]:  # noqa: ARG002
+    def embed(self, images: Sequence[Image.Image]) -> Float32[np.ndarray, "q d"]:
         """Return the embeddings of images, by one forward pass for all. Raises InputError where one is not finite."""
         return self.embed_pixels([self.pixels(image) for image in images])
 
@@ -92,6 +101,14 @@ class Engine:
         among: the photos to rank, by row, as `among` returns them. min_score: lowest cosine similarity of a hit. Raises InputError
         for k below 1.
         """
+        if self._prepared:
+            queries = self._prepared.queries(queries, lambda asked, count: self._scan.search(asked, count, among=among))
+        return self._ranked(queries, k, among, min_score)
+
+    def _ranked(
+        self, queries: Float32[np.ndarray, "q d"], k: int, among: Bool[np.ndarray, "n"] | None, min_score: float | None
+    ) -> list[list[Hit]]:
+        """Rank the photos for vectors that are prepared as the photos are."""
         rows, scores = self._scan.search(queries, k, among=among)
         return [self._hits(zip(*pair, strict=True), min_score) for pair in zip(rows.tolist(), scores.tolist(), strict=True)]
 
@@ -100,9 +117,29 @@ class Engine:
 
         Raises InputError for a row that the index does not have.
         """
-        found = self.find(self.vector(row)[None], k + 1, **options)[0]
+        vector = self.vector(row) if self._prepared is None else self._prepared.vectors[row]
+        found = self._ranked(vector[None], k + 1, options.get("among"), options.get("min_score"))[0]
         others = [hit for hit in found if hit.item_id != row][:k]
         return [Hit(rank, hit.score, hit.item_id, hit.class_name, hit.path) for rank, hit in enumerate(others, start=1)]
+
+    def _prepare(self) -> PreparedGallery:
+        """Return the photos as the options have them ranked, by row; deleted ones have no part in it, and rows of zeros."""
+        if self.options.flip:
+            raise InputError("an index holds photos embedded one way, so its search cannot average mirror images: pass --no-flip")
+        vectors, rows = self.files.living()
+        made = prepare_gallery(np.ascontiguousarray(vectors), self.options, self._statistics())
+        if len(rows) == len(self.files):
+            return made
+        spread, near = np.zeros((len(self.files), vectors.shape[1]), np.float32), np.zeros(len(self.files), np.float32)
+        spread[rows], near[rows] = made.vectors, made.near
+        return PreparedGallery(spread, near, made.options, made.statistics)
+
+    def _statistics(self) -> DomainStatistics | None:
+        """Return the statistics of the index's encoder; None where its run had none."""
+        holder = holder_of(self.index, ENCODER)
+        if STATISTICS_FILE not in holder.manifest.files:
+            return None
+        return load_statistics(holder.verified(STATISTICS_FILE), self.encoder.embedding_dim)
 
     def _hits(self, found: Iterable[tuple[int, float]], min_score: float | None) -> list[Hit]:
         paths, names = self.files.paths, self.files.class_names

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zsbir.base.config import Config
-
-
-class SearchOptions(Config):
-    """What a caller may choose about one search, besides the number of photos."""
-
 
 @dataclass(frozen=True)
 class Hit:

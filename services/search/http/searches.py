@@ -23,7 +23,8 @@ from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError, RunError
 from zsbir.data.images import BadImage, decode, is_blank
 from zsbir.data.items import Filter
-from zsbir.search_run.hits import Hit, SearchOptions
+from zsbir.retrieval.options import SearchOptions
+from zsbir.search_run.hits import Hit
 
 if TYPE_CHECKING:
     from zsbir.search_run.engine import Engine
