@@ -141,7 +141,7 @@ def test_without_tokens_everybody_is_the_operator_on_a_loopback_address_and_nowh
             "role": "operator",
             "auth": "off",
             "session": False,
-        "search_url": "",
+            "search_url": "",
         }
         assert served.client().get("/api/audit").status_code == 200
         assert served.client().get("/metrics").status_code == 200
