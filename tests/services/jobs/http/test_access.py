@@ -21,13 +21,8 @@ def test_a_login_link_lets_one_browser_in_once(served):
     cookie = opened.headers["Set-Cookie"]
     assert cookie.startswith(f"{COOKIE}=")
     assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
-    assert browser.get("/api/me").json() == {
-        "name": "submitter",
-        "role": "submitter",
-        "auth": "tokens",
-        "session": True,
-        "search_url": "",
-    }
+    me = {"name": "submitter", "role": "submitter", "auth": "tokens", "session": True, "search_url": ""}
+    assert browser.get("/api/me").json() == me
     assert served.client().post("/api/session", json={"code": code}).status_code == 401
 
 
