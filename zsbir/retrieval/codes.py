@@ -5,6 +5,7 @@ Letters: n vectors, d dimensions.
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +73,8 @@ def prepare(rows: Rows, threads: Threads, *, with_codes: bool) -> Prepared:
         Codes(np.empty((count, width), np.int8), np.empty(count, np.float32), np.empty(count, np.float32)) if with_codes else None
     )
     marks = np.empty(count, np.uint64)
-    factors = np.random.default_rng().integers(1 << 63, size=-(-width // 2), dtype=np.uint64) * 2 + 1
+    # Unpredictable, so that nobody can make vectors that share a mark; no answer depends on them.
+    factors = np.frombuffer(os.urandom(8 * -(-width // 2)), np.uint64) | np.uint64(1)
 
     def block(start: int) -> None:
         some = rows.between(start, min(start + NORMALISE_ROWS, count))
