@@ -5,7 +5,8 @@
     python -m zsbir.search models:/zsbir@champion sketch.png                  in the index of the champion
 
 Strokes (.json: [[[x...], [y...]], ...], or a mapping that has them as "strokes" or "drawing"; .ndjson: a line of it) are drawn like
-the sketches that the index's encoder learned from. Prints a table: rank, cosine similarity, class where known, path. `--json`
+the sketches that the index's encoder learned from. Prints a table: rank, cosine similarity, probability where
+the scores are calibrated, class where known, path. `--json`
 prints one JSON object a line instead.
 """
 
@@ -110,9 +111,15 @@ def _in_the_middle(name: str) -> str:
 
 
 def table(hits: list[Hit]) -> str:
-    """Return the hits as lines of text; control characters in names and paths are shown as escapes."""
-    lines = [f"{'rank':>4}  {'score':>6}  {'class':20}  path"]
-    lines += [f"{hit.rank:4}  {hit.score:6.3f}  {clean(hit.class_name or '-'):20}  {clean(hit.path)}" for hit in hits]
+    """Return the hits as lines of text, with probabilities where there are any.
+
+    Control characters in names and paths are shown as escapes.
+    """
+    sure = any(hit.probability is not None for hit in hits)
+    lines = [f"{'rank':>4}  {'score':>6}  {'probability  ' if sure else ''}{'class':20}  path"]
+    for hit in hits:
+        probability = f"{hit.probability:11.2f}  " if hit.probability is not None else ""
+        lines.append(f"{hit.rank:4}  {hit.score:6.3f}  {probability}{clean(hit.class_name or '-'):20}  {clean(hit.path)}")
     return "\n".join(lines)
 
 
@@ -143,6 +150,8 @@ def _parse(argv: Sequence[str]) -> str:
     searcher = Searcher(artifact_address(parsed.index, "index", Settings.of(values).root))
     drawing = drawn(read, searcher.index) if isinstance(read, list) else read
     hits = searcher.search(drawing, parsed.k)
+    if searcher.engine.meaning.nothing_like(hits):
+        events.warn("nothing like that seems to be in this index; these are the nearest photos")
     if parsed.grid:
         picture(searcher, drawing, hits, f"{Path(parsed.drawing).name} in {searcher.index.manifest.name}").save(parsed.grid)
         events.say(f"picture: {parsed.grid}{_left_out(len(hits))}")

@@ -26,6 +26,8 @@ Purpose = Literal[
     "dev classes",  # seed
     "unseen classes",  # seed
     "training statistics",  # domain
+    "calibration images",  # how many at most
+    "calibration galleries",  # photos of a class
     "sketches to measure",  # how many there are
     "toy drawing",  # seed, class, domain, number
     "pretext form",  # class

@@ -27,6 +27,7 @@ from zsbir.index_run.examples import write_examples
 from zsbir.index_run.metadata import Metadata, read_metadata
 from zsbir.index_run.writing import SegmentWriter, items_schema, write_passed_over
 from zsbir.model.encoder import stated_facts
+from zsbir.retrieval.calibration import calibration_facts, calibrations_of
 from zsbir.training.threads import free_threads
 
 
@@ -77,6 +78,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
                 "passed_over": passed.facts(),
                 **columns_fact(metadata.kinds),
                 **ink_facts(run_ink(run)),
+                **calibration_facts(calibrations_of(run)),
             },
         )
 

@@ -23,11 +23,13 @@ from zsbir.data.segments import holder_of
 from zsbir.evaluation.embed import check_finite
 from zsbir.evaluation.statistics import STATISTICS_FILE
 from zsbir.model.encoder import Encoder
+from zsbir.retrieval.calibration import calibration_for
 from zsbir.retrieval.options import PLAIN, SearchOptions
 from zsbir.retrieval.prepared import PreparedGallery, prepare_gallery
 from zsbir.retrieval.scan import Scan
 from zsbir.retrieval.whitening import DomainStatistics, load_statistics
 from zsbir.search_run.hits import Hit
+from zsbir.search_run.meaning import Meaning
 from zsbir.training.config import PRECISIONS, Precision
 from zsbir.training.precision import autocast
 
@@ -53,6 +55,9 @@ class Engine:
         parts = [self._prepared.vectors] if self._prepared else self.files.parts
         self._scan = Scan(parts, alive=self.files.alive, threads=threads)
         self._precision = _precision(self.index)
+        kin = self._prepared.near if self._prepared else np.zeros(0, np.float32)
+        self.meaning = Meaning(calibration_for(self.index, options), self.files, kin)
+        """What the scores of searches by drawings mean."""
 
     def embed(self, images: Sequence[Image.Image]) -> Float32[np.ndarray, "q d"]:
         """Return the embeddings of images, by one forward pass for all. Raises InputError where one is not finite."""
@@ -103,7 +108,7 @@ class Engine:
         """
         if self._prepared:
             queries = self._prepared.queries(queries, lambda asked, count: self._scan.search(asked, count, among=among))
-        return self._ranked(queries, k, among, min_score)
+        return [self.meaning.explained(hits) for hits in self._ranked(queries, k, among, min_score)]
 
     def _ranked(
         self, queries: Float32[np.ndarray, "q d"], k: int, among: Bool[np.ndarray, "n"] | None, min_score: float | None

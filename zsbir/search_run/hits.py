@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Hit:
-    """A photo that was found: rank from 1, cosine similarity to the query, row in the index, class and path."""
+    """A photo that was found: rank from 1, cosine similarity to the query, row in the index, class and path.
+
+    probability: that it is of what was drawn; None where the index's scores are not calibrated, and for photos found by a photo.
+    """
 
     rank: int
     score: float
     item_id: int
     class_name: str
     path: str
+    probability: float | None = None

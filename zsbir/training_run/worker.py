@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,10 +19,12 @@ from zsbir.data.knowledge import load_knowledge
 from zsbir.data.measured_ink import dataset_ink
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
+from zsbir.evaluation.calibration import measured_calibrations
 from zsbir.evaluation.embed import embeddings_of
 from zsbir.evaluation.figures import training_curves
 from zsbir.evaluation.statistics import STATISTICS_FILE, measured
 from zsbir.model.weights import open_weights
+from zsbir.retrieval.calibration import Calibration, calibration_facts
 from zsbir.retrieval.whitening import DomainStatistics
 from zsbir.training.checkpoint import BestEncoder, TrainState
 from zsbir.training.context import Context
@@ -66,8 +68,8 @@ def run_job(job: Job, context: Context) -> None:
             if tracker:  # a process that is killed from here on leaves a signed run that MLflow lacks something of
                 mark_undelivered(job.run)
             assert progress.best is not None, "a training ends with an evaluation"
-            statistics = _statistics(job, inputs, progress.best, context)
-            run = sign_run(job, made_from, progress, ink, statistics)
+            kept = Measured(ink, *_measured(job, inputs, progress.best, context))
+            run = sign_run(job, made_from, progress, kept)
             if tracker:
                 publish(tracker, run, inputs.samples, inputs.images)
             watch.flush()
@@ -97,33 +99,40 @@ def _logger(tracker: Tracker | None) -> Log:
     return log
 
 
-def _statistics(job: Job, inputs: TrainInputs, best: BestEncoder, context: Context) -> DomainStatistics:
-    """Measure the encoder that is kept by training images, on this worker alone: the others have no such encoder."""
+class Measured(NamedTuple):
+    """What a run keeps of its encoder beside the weights.
+
+    ink: how the sketches are drawn that it learned from. statistics: of its training embeddings. calibrations: what scores mean.
+    """
+
+    ink: Ink | None
+    statistics: DomainStatistics
+    calibrations: Sequence[Calibration]
+
+
+def _measured(job: Job, inputs: TrainInputs, best: BestEncoder, context: Context) -> tuple[DomainStatistics, list[Calibration]]:
+    """Measure the encoder that is kept, on this worker alone: the others have no such encoder.
+
+    Scores are calibrated on dev classes, and not at all where these were trained on.
+    """
     encoder = best.encoder().eval().to(context.device)
-    return measured(
-        embeddings_of(encoder),
-        inputs.samples,
-        inputs.images,
-        image_px=encoder.image_px,
-        device=context.device,
-        autocast=autocast(job.config.precision, context.device),
-        alone=True,
-    )
+    output, px, device = embeddings_of(encoder), encoder.image_px, context.device
+    precision = autocast(job.config.precision, device)
+    data = inputs.samples, inputs.images
+    statistics = measured(output, *data, image_px=px, device=device, autocast=precision, alone=True)
+    if job.config.train_on_dev:
+        return statistics, []
+    found = measured_calibrations(output, *data, statistics, image_px=px, device=device, autocast=precision, alone=True)
+    return statistics, found
 
 
-def sign_run(
-    job: Job,
-    made_from: Mapping[str, Mapping[str, str]],
-    progress: TrainState,
-    ink: Ink | None,
-    statistics: DomainStatistics,
-) -> Artifact:
-    """Commit the Run artifact: the best encoder, its statistics, configuration, history and curves; how its sketches are drawn."""
+def sign_run(job: Job, made_from: Mapping[str, Mapping[str, str]], progress: TrainState, kept: Measured) -> Artifact:
+    """Commit the Run artifact: the best encoder and what is known of it, configuration, history and curves."""
     name, best = folder_name(job.run), progress.best
     assert best is not None, "a training ends with an evaluation"
     with draft(job.run, "run", job.config.recipe) as work:
         best.save(work.file("encoder.safetensors"))
-        statistics.save(work.file(STATISTICS_FILE))
+        kept.statistics.save(work.file(STATISTICS_FILE))
         work.file("config.yaml").write_text(yaml.safe_dump(job.config.model_dump(mode="json"), sort_keys=False), "utf-8")
         training_curves(progress.history, title=name).savefig(work.file("curves.png"), dpi=150)
         pq.write_table(pa.Table.from_pylist(_full_rows(progress.history)), work.file("history.parquet"))
@@ -132,7 +141,11 @@ def sign_run(
             config=job.config,
             inputs=made_from,
             counts={"steps": progress.step, "best_step": best.step},
-            facts={**({} if best.score is None else {"best_dev_map_all": best.score}), **ink_facts(ink)},
+            facts={
+                **({} if best.score is None else {"best_dev_map_all": best.score}),
+                **ink_facts(kept.ink),
+                **calibration_facts(kept.calibrations),
+            },
         )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
 from services.common.auth import Role
 from services.search.serving.catalogue import Served
+
+if TYPE_CHECKING:
+    from zsbir.search_run.meaning import Meaning
 
 MOST_CLASSES = 500
 """Classes that the description of a model lists."""
@@ -48,16 +51,41 @@ class IndexName(BaseModel):
 
 
 class NoMatch(BaseModel):
-    """The threshold of the best score below which an index most likely has nothing like the query, and how often that errs."""
+    """The threshold of the best score below which an index most likely has nothing like the query, and how often that errs.
+
+    threshold: for a search of all photos. false_alarm: share of drawings for which it is said though the thing is there; miss: not
+    said though it is not there; each with its 95 % interval over classes.
+    """
 
     threshold: float
     false_alarm: float
+    false_alarm_interval: tuple[float, float]
     miss: float
+    miss_interval: tuple[float, float]
     measured_on: str
 
 
+def no_match_of(meaning: Meaning) -> NoMatch | None:
+    """Return what is known of "nothing like that here"; None where that was not calibrated."""
+    threshold, calibration = meaning.threshold(), meaning.calibration
+    if threshold is None or calibration is None or calibration.no_match is None:
+        return None
+    alarm, miss = calibration.no_match.false_alarm, calibration.no_match.miss
+    return NoMatch(
+        threshold=threshold,
+        false_alarm=alarm.mean,
+        false_alarm_interval=(alarm.low, alarm.high),
+        miss=miss.mean,
+        miss_interval=(miss.low, miss.high),
+        measured_on=calibration.measured_on,
+    )
+
+
 class ServedModel(BaseModel):
-    """A model that is served. model: address of its version; empty where the index was named by its own address."""
+    """A model that is served. model: address of its version; empty where the index was named by its own address.
+
+    calibrated: whether hits have a probability.
+    """
 
     alias: str
     model: str
@@ -69,6 +97,7 @@ class ServedModel(BaseModel):
     columns: list[str]
     options: dict[str, Any]
     no_match: NoMatch | None
+    calibrated: bool
 
 
 def describe(served: Served) -> ServedModel:
@@ -85,7 +114,8 @@ def describe(served: Served) -> ServedModel:
         classes=[ClassCount(name=name, photos=photos) for name, photos in served.class_counts[:MOST_CLASSES]],
         columns=[],
         options={},
-        no_match=None,
+        no_match=no_match_of(engine.meaning),
+        calibrated=bool(engine.meaning.calibration and engine.meaning.calibration.hit),
     )
 
 

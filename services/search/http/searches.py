@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,8 @@ async def search_image(app: AppState, served: Served, draw: Callable[[], Image.I
         return served.engine.pixels(image)
 
     pixels = await app.admission.compute(prepare)
-    return await _answered(app, served, _query(served, wanted, among, pixels=pixels), began_s)
+    hits = await _computed(app, _query(served, wanted, among, pixels=pixels))
+    return answer_of(app, served, hits, began_s, no_match=served.engine.meaning.nothing_like(hits, among))
 
 
 async def search_photo(app: AppState, served: Served, row: int, wanted: Wanted) -> models.Answer:
@@ -71,7 +72,8 @@ async def search_photo(app: AppState, served: Served, row: int, wanted: Wanted) 
     began_s = time.perf_counter()
     wider = Wanted(wanted.k + 1, wanted.min_score, wanted.filter, wanted.options)
     query = _query(served, wider, await _among(app, served, wanted), row=row)
-    hits = [hit for hit in await _computed(app, query) if hit.item_id != row][: wanted.k]
+    found = [hit for hit in await _computed(app, query) if hit.item_id != row][: wanted.k]
+    hits = [replace(hit, probability=None) for hit in found]  # what was calibrated are drawings
     return answer_of(app, served, hits, began_s)
 
 
@@ -96,10 +98,6 @@ async def _computed(app: AppState, query: Query) -> list[Hit]:
     return await asyncio.wrap_future(app.batcher.submit(query))
 
 
-async def _answered(app: AppState, served: Served, query: Query, began_s: float) -> models.Answer:
-    return answer_of(app, served, await _computed(app, query), began_s)
-
-
 async def _among(app: AppState, served: Served, wanted: Wanted) -> np.ndarray | None:
     """Return which photos meet the filter, in a thread: a large gallery has many paths. Raises InputError for one that is none."""
     if wanted.options:
@@ -110,14 +108,14 @@ async def _among(app: AppState, served: Served, wanted: Wanted) -> np.ndarray | 
     return await app.admission.compute(lambda: served.engine.among(chosen))
 
 
-def answer_of(app: AppState, served: Served, hits: Sequence[Hit], began_s: float) -> models.Answer:
-    """Return hits as JSON. began_s: when the search began, by `time.perf_counter`."""
+def answer_of(app: AppState, served: Served, hits: Sequence[Hit], began_s: float, *, no_match: bool | None = None) -> models.Answer:
+    """Return hits as JSON. began_s: when the search began, by `time.perf_counter`. no_match: None where that is not known."""
     found = [
         models.Hit(
             id=hit.item_id,
             rank=rank,
             score=hit.score,
-            probability=None,
+            probability=hit.probability,
             class_name=hit.class_name,
             path=hit.path,
             thumbnail=f"/api/thumbnails/{served.digest}/{hit.item_id}",
@@ -126,7 +124,9 @@ def answer_of(app: AppState, served: Served, hits: Sequence[Hit], began_s: float
         for rank, hit in enumerate(hits, start=1)
     ]
     took_ms = round(1000 * (time.perf_counter() - began_s), 2)
-    return models.Answer(model=served.model, index=served.digest, alias=served.alias, took_ms=took_ms, no_match=None, hits=found)
+    return models.Answer(
+        model=served.model, index=served.digest, alias=served.alias, took_ms=took_ms, no_match=no_match, hits=found
+    )
 
 
 async def search_drawing(app: AppState, asked: requests.Query) -> models.Answer:
