@@ -6,8 +6,7 @@
 
 Strokes (.json: [[[x...], [y...]], ...], or a mapping that has them as "strokes" or "drawing"; .ndjson: a line of it) are drawn like
 the sketches that the index's encoder learned from. Prints a table: rank, cosine similarity, probability where
-the scores are calibrated, class where known, path. `--json`
-prints one JSON object a line instead.
+scores are calibrated, class where known, path. `--json` prints one JSON object a line instead.
 """
 
 from __future__ import annotations
@@ -155,7 +154,12 @@ def _parse(argv: Sequence[str]) -> str:
     if parsed.grid:
         picture(searcher, drawing, hits, f"{Path(parsed.drawing).name} in {searcher.index.manifest.name}").save(parsed.grid)
         events.say(f"picture: {parsed.grid}{_left_out(len(hits))}")
-    return "\n".join(json.dumps(vars(hit)) for hit in hits) if parsed.json else table(hits)
+    return "\n".join(map(_object, hits)) if parsed.json else table(hits)
+
+
+def _object(hit: Hit) -> str:
+    """Return a hit as JSON, without a probability where there is none."""
+    return json.dumps({name: value for name, value in vars(hit).items() if value is not None})
 
 
 if __name__ == "__main__":

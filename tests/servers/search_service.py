@@ -26,13 +26,13 @@ DRAWING = {"strokes": [[[10, 90, 50, 10], [90, 90, 10, 90]]]}
 CLASSES = ("bear", "cup", "tree")
 
 
-def make_run(root: Path, seed: int = 0) -> Artifact:
-    """A run whose encoder nobody trained."""
+def make_run(root: Path, seed: int = 0, **facts: Any) -> Artifact:
+    """A run whose encoder nobody trained. facts: of its manifest."""
     torch.manual_seed(seed)
     file = root / f"encoder-{seed}"
     root.mkdir(parents=True, exist_ok=True)
     Encoder("resnet18", 8, 32).save(file)
-    return put(str(root), "run", f"toy-{seed}", files={"encoder.safetensors": file.read_bytes()})
+    return put(str(root), "run", f"toy-{seed}", files={"encoder.safetensors": file.read_bytes()}, facts=facts)
 
 
 def make_gallery(root: Path, photos: int = 5) -> Path:

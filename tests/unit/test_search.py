@@ -25,6 +25,15 @@ def test_a_table_of_hits_gives_no_orders_to_the_terminal_and_has_one_line_a_hit(
     ]
 
 
+def test_a_table_has_a_column_of_probabilities_where_scores_are_calibrated():
+    lines = table([Hit(1, 0.9, 0, "cup", "a", 0.876), Hit(2, 0.8, 1, "", "b", 0.0)]).split("\n")
+    assert lines == [
+        "rank   score  probability  class                 path",
+        "   1   0.900         0.88  cup                   a",
+        "   2   0.800         0.00  -                     b",
+    ]
+
+
 @pytest.fixture
 def index(tmp_path):
     """An index of two photos, made by an encoder that nobody trained."""

@@ -63,8 +63,8 @@ class Labelled(NamedTuple):
 class Trial:
     """What the queries of one gallery found.
 
-    labels: their classes. scores, right: of the first hits, -inf where there are fewer. absent: the best score without the class.
-    size, absent_size: the gallery's logarithm of photos and `kin_share`, with the class and without it.
+    labels: their classes. scores, right: of the first hits, HITS of them or the whole gallery. absent: the best score without the
+    class. size, absent_size: the gallery's logarithm of photos and `kin_share`, with the class and without it.
     """
 
     labels: Int[np.ndarray, "q"]

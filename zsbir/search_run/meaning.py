@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float32
 
@@ -25,7 +26,7 @@ class Meaning:
         self.calibration = calibration
         self._photos = files.photos
         self._kin = float(near.sum()) / files.photos if len(near) and files.photos else 0.0
-        self._classes = _classes(files, calibration.classes) if calibration and calibration.hit else 2
+        self._classes = guessed_among(files.class_names, calibration.classes) if calibration and calibration.hit else 2
 
     def explained(self, hits: Sequence[Hit]) -> list[Hit]:
         """Return hits with the probability that each is of what was drawn, supposing that the index has such photos."""
@@ -49,8 +50,7 @@ class Meaning:
         return hits[0].score < threshold if hits and threshold is not None else None
 
 
-def _classes(files: IndexFiles, otherwise: int) -> int:
-    """Return how many classes the photos are of; `otherwise` where not all of them have one, or all have the same."""
-    names = files.class_names
+def guessed_among(names: pa.ChunkedArray, otherwise: int) -> int:
+    """Return how many classes photos are of, by their class names; `otherwise` where some have none, or all the same."""
     known = pc.count_distinct(names).as_py()
     return known if known > 1 and not pc.any(pc.equal(names, "")).as_py() else otherwise

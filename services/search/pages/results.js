@@ -48,12 +48,14 @@ export function judge(key, name, mark) {
   return h("div", { class: "judge", "data-key": "judge" }, button(true, "right", "✓"), button(false, "wrong", "✗"));
 }
 
+const between = (interval) => (Array.isArray(interval) ? ` (${percent(interval[0])} to ${percent(interval[1])})` : "");
+
 /** Says that nothing like the drawing is there, and how sure that is. measured: the model's `no_match`. */
 export function nothingLikeThat(measured) {
   const rates = measured && [
-    isKnown(measured.false_alarm) && `it says so wrongly for ${percent(measured.false_alarm)} of drawings`,
-    isKnown(measured.miss) && `misses ${percent(measured.miss)} of those that have no photo`,
-    measured.measured_on && `measured on ${measured.measured_on}`,
+    isKnown(measured.false_alarm) && `it says so wrongly for ${percent(measured.false_alarm)} of drawings${between(measured.false_alarm_interval)}`,
+    isKnown(measured.miss) && `misses ${percent(measured.miss)} of those that have no photo${between(measured.miss_interval)}`,
+    measured.measured_on && `measured on ${measured.measured_on}; with other photos it may be otherwise`,
   ].filter(Boolean).join(", ");
   return h("div", { class: "notice", "data-key": "nothing" },
     h("p", {}, h("b", {}, "Nothing like that seems to be here."), " These are the nearest photos."),
@@ -62,5 +64,5 @@ export function nothingLikeThat(measured) {
 
 /** Which model and which photos an answer comes from. */
 export const origin = (answer, model) =>
-  [answer.model || answer.alias, `index ${answer.index.slice(0, 8)}`, model && plural(model.photos.toLocaleString("en"), "photo"), `${Math.round(answer.took_ms)} ms`]
+  [answer.model || answer.alias, `index ${answer.index.slice(0, 8)}`, model && plural(model.photos.toLocaleString("en"), "photo"), model?.calibrated === false && "scores are not calibrated", `${Math.round(answer.took_ms)} ms`]
     .filter(Boolean).join(" · ");
