@@ -30,7 +30,7 @@ def sketches(dimensions: int) -> np.ndarray:
 
 @pytest.mark.slow
 def test_an_engine_ranks_as_a_report_does(index):
-    engine = Engine(index.uri, options=OPTIONS)
+    engine = Engine(index.uri, wanted=OPTIONS)
     vectors, _ = engine.files.living()
     statistics = load_statistics(index.file(STATISTICS_FILE), vectors.shape[1])
     prepared = prepare_gallery(np.ascontiguousarray(vectors), OPTIONS, statistics)
@@ -48,9 +48,9 @@ def test_an_engine_ranks_as_a_report_does(index):
 
 @pytest.mark.slow
 def test_deleted_photos_have_no_part_in_what_is_ranked(index, pipeline_root):
-    engine = Engine(index.uri, options=OPTIONS)
+    engine = Engine(index.uri, wanted=OPTIONS)
     gone = [engine.files.paths[row].as_py() for row in (0, 4, 5)]
-    smaller = Engine(delete_photos(index.uri, gone, Settings(root=str(pipeline_root))).uri, options=OPTIONS)
+    smaller = Engine(delete_photos(index.uri, gone, Settings(root=str(pipeline_root))).uri, wanted=OPTIONS)
     vectors, rows = smaller.files.living()
     prepared = prepare_gallery(
         np.ascontiguousarray(vectors), OPTIONS, load_statistics(index.file(STATISTICS_FILE), vectors.shape[1])
@@ -64,4 +64,4 @@ def test_deleted_photos_have_no_part_in_what_is_ranked(index, pipeline_root):
 @pytest.mark.slow
 def test_mirror_images_are_refused_for_photos_embedded_one_way(index):
     with pytest.raises(InputError, match="--no-flip"):
-        Engine(index.uri, options=SearchOptions())
+        Engine(index.uri, wanted=SearchOptions())

@@ -38,6 +38,9 @@ FEWEST_CLASSES = 4
 MOST_CLASSES = 30
 """Classes that are measured at most, spread evenly: each is held out of each gallery."""
 
+MEASURED = (PLAIN, SearchOptions(), SearchOptions(expand=0))
+"""What is calibrated: plain searches, those that are on by default, and these without expansion, which a page can switch off."""
+
 PHOTOS_PER_CLASS = (1, 3, 10, 0)
 """Photos of a class in the galleries; 0: all."""
 
@@ -92,7 +95,7 @@ def measured_calibrations(
     autocast: AbstractContextManager[object] | None = None,
     alone: bool = False,
 ) -> list[Calibration]:
-    """Measure a network by the dev classes of its data set, for plain and for default searches, by one view and by both.
+    """Measure a network by the dev classes of its data set, for the searches in MEASURED, by one view and by both.
 
     output: from images to embeddings. alone: as for `zsbir.evaluation.statistics.measured`. The classes must not have been trained
     on. An empty list where there are too few of them; unseen classes are never opened. Raises InputError for embeddings that are
@@ -118,7 +121,7 @@ def measured_calibrations(
         vectors = mean_of_views(views) if flip else np.ascontiguousarray(views[:, : views.shape[1] // 2])
         both = vectors[: len(sketches)], vectors[len(sketches) :]
         data = Labelled(both[0], samples.class_id[sketches], both[1], samples.class_id[photos])
-        for options in (PLAIN, SearchOptions()):
+        for options in MEASURED:
             calibration = calibrate(data, options.replace(flip=flip), statistics)
             found += [calibration] if calibration else []
     return found

@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float32
 
+from zsbir.base.artifact import Artifact
 from zsbir.data.index_files import IndexFiles
-from zsbir.retrieval.calibration import Calibration
+from zsbir.retrieval.calibration import Calibration, calibration_for
+from zsbir.retrieval.options import SearchOptions
 from zsbir.search_run.hits import Hit
 
 
@@ -19,14 +21,19 @@ class Meaning:
     """The calibration of an index for the search options that it is opened with.
 
     calibration: None where the scores are not calibrated; then nothing is said. near: how many of its kind each photo has around
-    it, by row, empty where no option asks.
+    it, by row; None where no option asks.
     """
 
-    def __init__(self, calibration: Calibration | None, files: IndexFiles, near: Float32[np.ndarray, "n"]):
+    def __init__(self, calibration: Calibration | None, files: IndexFiles, near: Float32[np.ndarray, "n"] | None = None):
         self.calibration = calibration
         self._photos = files.photos
-        self._kin = float(near.sum()) / files.photos if len(near) and files.photos else 0.0
+        self._kin = float(near.sum()) / files.photos if near is not None and files.photos else 0.0
         self._classes = guessed_among(files.class_names, calibration.classes) if calibration and calibration.hit else 2
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether hits have a probability."""
+        return self.calibration is not None and self.calibration.hit is not None
 
     def explained(self, hits: Sequence[Hit]) -> list[Hit]:
         """Return hits with the probability that each is of what was drawn, supposing that the index has such photos."""
@@ -48,6 +55,19 @@ class Meaning:
         """
         threshold = self.threshold(None if among is None else int(among.sum()))
         return hits[0].score < threshold if hits and threshold is not None else None
+
+
+def meanings(
+    index: Artifact, files: IndexFiles, options: Sequence[SearchOptions], near: Float32[np.ndarray, "n"]
+) -> dict[SearchOptions, Meaning]:
+    """Return what scores mean with each of several options. Raises InputError for a manifest that states no calibrations.
+
+    near: as for Meaning, of the prepared photos.
+    """
+    return {
+        each: Meaning(calibration_for(index, each), files, near if each.needs_neighbours and len(near) else None)
+        for each in options
+    }
 
 
 def guessed_among(names: pa.ChunkedArray, otherwise: int) -> int:

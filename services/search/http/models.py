@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
 
@@ -10,6 +10,7 @@ from services.common.auth import Role
 from services.search.serving.catalogue import Served
 
 if TYPE_CHECKING:
+    from zsbir.search_run.engine import Engine
     from zsbir.search_run.meaning import Meaning
 
 MOST_CLASSES = 500
@@ -84,7 +85,9 @@ def no_match_of(meaning: Meaning) -> NoMatch | None:
 class ServedModel(BaseModel):
     """A model that is served. model: address of its version; empty where the index was named by its own address.
 
-    calibrated: whether hits have a probability.
+    options: the switches of a search and their defaults; none where only plain searches are to be had. options_text: what these
+    defaults stand for. why_plain: why there are no better ones, where the service was left to choose; else empty.
+    calibrated: whether hits have a probability, by default.
     """
 
     alias: str
@@ -95,7 +98,9 @@ class ServedModel(BaseModel):
     dimensions: int
     classes: list[ClassCount]
     columns: list[str]
-    options: dict[str, Any]
+    options: dict[str, bool]
+    options_text: str
+    why_plain: str
     no_match: NoMatch | None
     calibrated: bool
 
@@ -112,11 +117,19 @@ def describe(served: Served) -> ServedModel:
         photos=engine.photos,
         dimensions=engine.encoder.embedding_dim,
         classes=[ClassCount(name=name, photos=photos) for name, photos in served.class_counts[:MOST_CLASSES]],
-        columns=[],
-        options={},
-        no_match=no_match_of(engine.meaning),
-        calibrated=bool(engine.meaning.calibration and engine.meaning.calibration.hit),
+        columns=list(engine.files.kinds),
+        options=_switches(engine),
+        options_text=engine.options.text(),
+        why_plain=engine.why_plain,
+        no_match=no_match_of(engine.meaning()),
+        calibrated=engine.meaning().has_probabilities,
     )
+
+
+def _switches(engine: Engine) -> dict[str, bool]:
+    if not engine.is_prepared:
+        return {}
+    return {"improve": True, **({"expand": True} if engine.options.expand else {})}
 
 
 class Models(BaseModel):
@@ -143,11 +156,16 @@ class Hit(BaseModel):
 
 
 class Answer(BaseModel):
-    """The photos that were found, and by which model in which index. no_match: whether nothing there is like the query."""
+    """The photos that were found, and by which model in which index.
+
+    options: the search options that ranked them, in words; "off" for a plain search. no_match: whether nothing there is like the
+    query.
+    """
 
     model: str
     index: str
     alias: str
+    options: str
     took_ms: float
     no_match: bool | None
     hits: list[Hit]

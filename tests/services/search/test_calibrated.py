@@ -101,7 +101,7 @@ def test_the_command_prints_probabilities_and_warns_where_nothing_is_like_the_dr
 
 
 def test_an_index_without_a_calibration_says_nothing(opened):
-    model = opened.engine.meaning
+    model = opened.engine.meaning()
     assert (model.threshold(), model.nothing_like([Hit(1, -1.0, 0, "", "a")])) == (None, None)
     hits = opened.engine.find(np.ones((1, 8), np.float32), 3)[0]
     assert [hit.probability for hit in hits] == [None] * 3
