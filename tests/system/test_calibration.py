@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from zsbir import train
 from zsbir.base.artifact import Artifact
 from zsbir.data.domains import SPLITS
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.evaluation.calibration import MEASURED, calibration_images, measured_calibrations
 from zsbir.evaluation.embed import embed
-from zsbir.retrieval.calibration import calibrations_of
+from zsbir.retrieval.calibration import Calibration, HitProbability, calibrations_of
 from zsbir.retrieval.options import PLAIN
 from zsbir.retrieval.whitening import measure_statistics
+from zsbir.training_run import worker
 
 PX, CPU = 16, torch.device("cpu")
 
@@ -77,6 +79,19 @@ def test_a_network_that_draws_lots_is_not_calibrated(data):
         return torch.nn.functional.normalize(torch.randn(len(batch), statistics.dimensions, generator=lots))
 
     assert measured_calibrations(output, samples, images, statistics, image_px=PX, device=CPU) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("train_on_dev", [False, True])
+def test_a_run_carries_what_was_measured_and_measures_nothing_on_classes_it_was_trained_on(
+    dataset, knowledge, tmp_path, monkeypatch, train_on_dev
+):
+    made = Calibration(options=PLAIN, hit=HitProbability(intercept=0, slope=1, error=0), classes=4, photos=20)
+    monkeypatch.setattr(worker, "measured_calibrations", lambda *_, **__: [made])
+    options = ["--steps", "1", "--image-px", "32", "--classes-per-batch", "4", "--per-class", "2", "--no-tracking"]
+    options += ["--train-on-dev"] if train_on_dev else []
+    uri = train._parse(["toy", "--dataset", dataset, "--knowledge", knowledge, *options, "--root", str(tmp_path)])
+    assert calibrations_of(Artifact(uri, "run")) == ([] if train_on_dev else [made])
 
 
 def test_a_run_states_what_was_measured_and_nothing_for_an_encoder_that_learned_nothing(run):

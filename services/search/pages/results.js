@@ -64,5 +64,6 @@ export function nothingLikeThat(measured) {
 
 /** Which model and which photos an answer comes from. */
 export const origin = (answer, model) =>
-  [answer.model || answer.alias, `index ${answer.index.slice(0, 8)}`, model && plural(model.photos.toLocaleString("en"), "photo"), model?.calibrated === false && "scores are not calibrated", `${Math.round(answer.took_ms)} ms`]
+  [answer.model || answer.alias, `index ${answer.index.slice(0, 8)}`, model && plural(model.photos.toLocaleString("en"), "photo"), answer.options !== "off" && answer.options,
+    model?.calibrated === false && "scores are not calibrated", `${Math.round(answer.took_ms)} ms`]
     .filter(Boolean).join(" · ");

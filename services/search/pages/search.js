@@ -29,7 +29,7 @@ class Search {
     this.examples = new Examples(this.pictures, (example) => this.drawing.show(example));
     this.controls = new Controls({ settings: this.settings, feedback: this.feedback, changed: () => this.#ask() });
     this.sheet = new Sheet(this.drawing, { take: (file) => this.#take(file), link: () => location.href });
-    this.photo = new Photo({ pictures: this.pictures, judged: () => this.#judged(), onJudge: (button) => this.#judge(button) });
+    this.photo = new Photo({ pictures: this.pictures, judged: () => this.#judged(), onJudge: (button) => this.#judge(button), options: (answer) => this.#optionsOf(answer) });
     this.latest = new Latest({
       ask: (signal) => this.#search(signal),
       show: (answers) => this.#answered(answers),
@@ -122,6 +122,11 @@ class Search {
     return strokes.length ? { strokes } : null;
   }
 
+  #optionsOf({ alias }) {
+    const model = this.models.find((each) => each.alias === alias);
+    return model ? this.settings.optionsOf(model) : {};
+  }
+
   async #take(file) {
     const picture = await opened(file);
     if (picture) this.drawing.show(picture);
@@ -163,7 +168,7 @@ class Search {
     if (error) return h("section", { "data-key": model.alias, "aria-label": model.alias }, title, h("p", { class: "problem" }, error.message));
     return h("section", { "data-key": model.alias, "aria-label": `Photos found by ${model.alias}`, class: answer.no_match ? "unlike" : null },
       title,
-      answer.no_match && nothingLikeThat(model.no_match),
+      answer.no_match && nothingLikeThat(answer.options === model.options_text ? model.no_match : null),
       answer.hits.length ? photos(answer, { source, judged: this.#judged(), label: "Photos, the most alike first" }) : h("p", { class: "empty" }, "No photo is left by the filter or the least score."),
       h("p", { class: "quiet origin", "data-key": "origin" }, origin(answer, model)));
   }
