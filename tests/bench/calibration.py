@@ -3,7 +3,8 @@
     python -m bench.calibration DIR/embeddings/*-dev.npz
 
 The files are those that `python -m bench.search_quality run` leaves below its --root. For each class the threshold is chosen
-without that class's sketches and tried on them; beside it a threshold that was chosen, in the same way, on the largest gallery alone.
+without that class's sketches and tried on them; beside it a threshold that was chosen in the same way on the largest gallery
+alone.
 """
 
 from __future__ import annotations
