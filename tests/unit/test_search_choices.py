@@ -86,19 +86,6 @@ def test_what_flags_choose_is_what_is_left_of_a_search_of_everything(old, sketch
     assert found(old, sketch, "-k", "18", "--plain", *flags) == [hit for hit in everything if hit[0] in left]
 
 
-def test_a_class_is_chosen_by_name_and_several_by_several_flags(old, sketch, monkeypatch):
-    """Folders of photos have no classes, so each photo's folder stands for one here."""
-    searcher = Searcher(old)
-    import pyarrow as pa
-
-    names = pa.chunked_array([[path.rpartition("/")[0] for path in searcher.engine.files.paths.to_pylist()]])
-    monkeypatch.setattr("zsbir.data.index_files.IndexFiles.class_names", property(lambda _: names, lambda *_: None), raising=False)
-    everything = found(old, sketch, "-k", "18", "--plain")
-    assert found(old, sketch, "-k", "18", "--plain", "--class", "ab") == [hit for hit in everything if hit[0].startswith("ab/")]
-    both = found(old, sketch, "-k", "18", "--plain", "--class", "ab", "--class", "a/b")
-    assert both == [hit for hit in everything if hit[0].startswith(("ab/", "a/b/"))]
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
