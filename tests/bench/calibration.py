@@ -103,7 +103,7 @@ def tabled(rows: list[dict[str, Any]]) -> str:
     errors = [f"{np.mean([hit.error for hit in hits]):.3f}"] if hits else []
     lines += [
         "",
-        f"Threshold in {len(found)}, probability in {len(hits)} trainings. {'; '.join(rates)}. Error in bins {'; '.join(errors)}.",
+        f"Threshold in {len(found)}, probability in {len(hits)} trainings: {'; '.join(rates)}. Error in bins {'; '.join(errors)}.",
     ]
     return "\n".join(lines)
 
