@@ -40,15 +40,16 @@ class Search:
     address: str = ""
 
 
-def toy_index(root: str, seed: int, *, dataset: str = "") -> tuple[str, str]:
-    """Return the URIs of a toy data set and of an index of its photos, by an encoder that nobody trained."""
+def toy_index(root: str, seed: int, *, dataset: str = "", **facts: Any) -> tuple[str, str]:
+    """Return the URIs of a toy data set and of an index of its photos, by an encoder that nobody trained. facts: of its run."""
     sizes = ["--toy-photos-per-class", "2", "--toy-sketches-per-class", "2", "--toy-px", "48"]
     dataset = dataset or ingest._parse(["toy", *sizes, "--root", root])
     torch.manual_seed(seed)
     file = Path(root) / f"encoder-{seed}"
     Encoder("resnet18", 16, 32).save(file)
     files = {"encoder.safetensors": file.read_bytes()}
-    run = put(root, "run", f"toy-{seed}", inputs={"dataset": Artifact(dataset, "dataset")}, files=files, digest=f"{seed:064x}")
+    inputs, digest = {"dataset": Artifact(dataset, "dataset")}, f"{seed:064x}"
+    run = put(root, "run", f"toy-{seed}", inputs=inputs, files=files, digest=digest, facts=facts)
     return dataset, index._parse([run.uri, "--split", "all", "--precision", "fp32", "--root", root])
 
 
