@@ -3,10 +3,12 @@
     python -m zsbir.search artifacts/indexes/toy/0123456789abcdef sketch.png -k 10 --grid found.png
     python -m zsbir.search artifacts/indexes/toy/0123456789abcdef cat.ndjson  by the first drawing of a file of Quick, Draw!
     python -m zsbir.search models:/zsbir@champion sketch.png                  in the index of the champion
+    python -m zsbir.search INDEX sketch.png --class bear --folder zoo/2026 --where "price<10"
 
 Strokes (.json: [[[x...], [y...]], ...], or a mapping that has them as "strokes" or "drawing"; .ndjson: a line of it) are drawn like
-the sketches that the index's encoder learned from. Prints a table: rank, cosine similarity, class where known, path. `--json`
-prints one JSON object a line instead.
+the sketches that the index's encoder learned from. Photos are ranked with search options (docs/search.md) where the index has what
+these need; they change the scores, and `--plain` leaves them out. Prints a table: rank, cosine similarity, class where known, path.
+`--json` prints one JSON object a line instead.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
 from pydantic import Field
@@ -27,7 +30,12 @@ from zsbir.base.text import clean
 from zsbir.data.images import BadImage, decode, is_blank, is_inverted
 from zsbir.data.ink import ink_of
 from zsbir.data.strokes import Strokes, draw_query, read_strokes
-from zsbir.search_run.hits import Hit
+from zsbir.retrieval.options import SearchOptions
+from zsbir.search_run.hits import AUTO_PHOTOS, Hit
+
+if TYPE_CHECKING:
+    from zsbir.data.items import Filter
+    from zsbir.search_run.choice import Wanted
 
 NAME_LETTERS = 18
 """Letters of a file name for which there is room below a photo."""
@@ -40,20 +48,26 @@ class Settings(Config):
 
 
 class Searcher:
-    """An opened index. `search` may be called from several threads."""
+    """An opened index. `search` may be called from several threads.
 
-    def __init__(self, index_uri: str):
+    wanted: search options; "default" for those that are on by default, "auto" for these where the index is fit for them. Raises
+    InputError as `zsbir.search_run.engine.Engine` does.
+    """
+
+    def __init__(self, index_uri: str, wanted: Wanted = "plain"):
         from zsbir.search_run.engine import Engine
 
-        self.engine = Engine(index_uri)
+        self.engine = Engine(index_uri, wanted=wanted)
         self.index, self.encoder, self._files = self.engine.index, self.engine.encoder, self.engine.files
-        self.vectors, _ = self._files.living()
 
-    def search(self, image: Image.Image, k: int) -> list[Hit]:
-        """Return the k photos nearest to a drawing, best first. Raises InputError for a blank drawing or k below 1."""
+    def search(self, image: Image.Image, k: int, chosen: Filter | None = None) -> list[Hit]:
+        """Return the k photos nearest to a drawing, best first. chosen: which photos to search, None for all.
+
+        Raises InputError for a blank drawing, k below 1, and a filter by a column that the index lacks.
+        """
         if is_blank(image):
             raise InputError("the drawing is empty: all of it has one colour")
-        return self.engine.find(self.engine.embed([image]), k)[0]
+        return self.engine.find(self.engine.embed([image]), k, among=self.engine.among(chosen))[0]
 
     def thumbnail(self, item_id: int) -> bytes:
         """Return the thumbnail of a photo, a JPEG file. item_id: its row in the index. Raises InputError for anything else."""
@@ -122,7 +136,7 @@ def _left_out(hits: int) -> str:
     return f", with the first {MOST_FOUND} of {hits} photos" if hits > MOST_FOUND else ""
 
 
-def _parse(argv: Sequence[str]) -> str:
+def _parser() -> cli.Parser:
     parser = cli.Parser("zsbir.search", __doc__ or "")
     parser.add_argument("index", help="URI of an Index artifact, as zsbir.index prints it, or models:/NAME@champion")
     parser.add_argument("drawing", help="image file, dark strokes on a light background; or strokes: .json, .ndjson")
@@ -130,19 +144,65 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_argument("--grid", metavar="FILE", help="write a picture of the drawing and the photos found for it")
     parser.add_argument("--invert", action="store_true", help="the drawing is light strokes on a dark background: turn it over")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    among = parser.add_argument_group("which photos to search")
+    among.add_argument(
+        "--class", dest="classes", metavar="NAME", action="append", default=[], help="of this class; may be repeated"
+    )
+    among.add_argument("--folder", metavar="PATH", default="", help="below this folder, as paths are printed")
+    among.add_argument(
+        "--where", metavar="CONDITION", action="append", default=[],
+        help="metadata of this value or range: \"price<10\", colour=red,green; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--plain", action="store_true", help="rank by the embeddings as they are, without search options")
+    parser.add_fields(
+        SearchOptions,
+        title="search options; none given: these, where the index has statistics of training embeddings and at most"
+        f" {AUTO_PHOTOS:,} photos, else --plain",
+        skip=frozenset({"flip"}),
+    )
     parser.add_fields(Settings, title="where a registered model's index is looked for")
-    parsed, values = parser.values(argv)
+    return parser
+
+
+def _wanted(given: dict[str, Any], index: Artifact, *, plain: bool) -> Wanted:
+    """Return which search options the flags ask for."""
+    from zsbir.data.segments import is_flipped
+
+    if given and plain:
+        raise InputError(f"--plain leaves all search options out, --{next(iter(given))} sets one: pass either")
+    if given:
+        return SearchOptions.of({**given, "flip": is_flipped(index)})
+    return "plain" if plain else "auto"
+
+
+def _opened(uri: str, given: dict[str, Any], *, plain: bool) -> Searcher:
+    """Open an index, and say how its photos are ranked, unless that was asked for."""
+    wanted = _wanted(given, Artifact(uri, "index"), plain=plain)
+    searcher = Searcher(uri, wanted)
+    engine = searcher.engine
+    if engine.why_plain:
+        events.say(f"searched without search options: {engine.why_plain}")
+    elif wanted == "auto":
+        events.say(f"search options: {engine.options.text()}; --plain leaves them out")
+    return searcher
+
+
+def _parse(argv: Sequence[str]) -> str:
+    parsed, values = _parser().values(argv)
+    options, where = cli.split_fields(values, SearchOptions, Settings)
     if parsed.grid and Path(parsed.grid).suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise InputError(f"--grid {parsed.grid}: a picture's name ends in .png, .jpg or .webp")
     path = local_path(parsed.drawing)
     if is_strokes(path) and parsed.invert:
         raise InputError("--invert is for pictures: strokes are drawn as the index expects them")
     read = read_strokes(path) if is_strokes(path) else _turned(read_drawing(path), invert=parsed.invert)
+    from zsbir.data.items import Filter
     from zsbir.edge.model_address import artifact_address
 
-    searcher = Searcher(artifact_address(parsed.index, "index", Settings.of(values).root))
+    chosen = Filter.from_flags(parsed.classes, parsed.folder, parsed.where)
+    searcher = _opened(artifact_address(parsed.index, "index", Settings.of(where).root), options, plain=parsed.plain)
     drawing = drawn(read, searcher.index) if isinstance(read, list) else read
-    hits = searcher.search(drawing, parsed.k)
+    hits = searcher.search(drawing, parsed.k, chosen)
     if parsed.grid:
         picture(searcher, drawing, hits, f"{Path(parsed.drawing).name} in {searcher.index.manifest.name}").save(parsed.grid)
         events.say(f"picture: {parsed.grid}{_left_out(len(hits))}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from zsbir.base.config import Config
 from zsbir.base.storage import default_root
+from zsbir.search_run.hits import AUTO_PHOTOS
 
 PORT = 8280
 
@@ -31,4 +34,9 @@ class SearchSettings(Config):
     )
     poll_s: float = Field(5.0, gt=0, le=3600, description="seconds between two questions to the registry")
     jobs_url: str = Field("", description="address of the job queue's page, to which the page links")
+    options: Literal["auto", "default", "plain"] = Field(
+        "auto",
+        description="search options (docs/search.md): default, plain, or auto: default where the index has statistics and at most"
+        f" {AUTO_PHOTOS:,} photos",
+    )
     threads: int = Field(0, ge=0, description="threads that torch computes with; 0: one for each core that may be used")

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import FastAPI
 from sqlalchemy.engine import make_url
@@ -47,10 +47,10 @@ def open_app(settings: SearchSettings) -> FastAPI:
     fields = settings.model_dump(include={"root", "auth", "host", "hosts", "places", "jobs_url"})
     if settings.index:
         uri = artifact_address(settings.index, "index", root)
-        catalogue = Catalogue([Served(INDEX_ALIAS, "", _engine(uri, threads))])
+        catalogue = Catalogue([Served(INDEX_ALIAS, "", _engine(uri, threads, settings.options))])
         return create_app(ApiSettings.of(fields), catalogue, users_of(settings))
     catalogue = Catalogue()
-    following = Following(_followed(settings), catalogue, lambda uri: _engine(uri, threads))
+    following = Following(_followed(settings), catalogue, lambda uri: _engine(uri, threads, settings.options))
     app = create_app(ApiSettings.of(fields), catalogue, users_of(settings), lambda: following.problem)
     if not settings.wait:
         following.look()
@@ -61,11 +61,14 @@ def open_app(settings: SearchSettings) -> FastAPI:
     return app
 
 
-def _engine(uri: str, threads: int) -> Engine:
+def _engine(uri: str, threads: int, wanted: Literal["auto", "default", "plain"]) -> Engine:
     """Open an index. Torch is loaded here, so that a service that waits for its first index is small."""
     from zsbir.search_run.engine import Engine
 
-    return Engine(uri, threads=threads)
+    engine = Engine(uri, threads=threads, wanted=wanted)
+    if engine.why_plain:
+        events.say(f"{uri} is searched without search options: {engine.why_plain}")
+    return engine
 
 
 def _followed(settings: SearchSettings) -> Followed:

@@ -87,7 +87,7 @@ def commands(text):
     """Yield every `python -m zsbir.<verb> ...` and `python -m tuning ...` of a text as (verb, arguments)."""
     text = text.replace("\\\n", " ").replace('"$WORKERS"', "2")  # the only variable that stands for a number
     text = text.replace(" $DOWNLOAD", "")  # further flags, or none
-    for verb, rest in re.findall(r"python -m (?:zsbir\.)?(\w+)([^\n`|<>;)]*)", text):
+    for verb, rest in re.findall(r'python -m (?:zsbir\.)?(\w+)((?:"[^"\n]*"|[^\n`|<>;)"])*)', text):
         if verb not in VERBS and f"zsbir.{verb}" not in text:
             continue  # a module of another project
         yield verb, shlex.split(rest, comments=True)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from building import put
 from fastapi import FastAPI
@@ -18,21 +19,29 @@ from services.search.http.api import create_app
 from services.search.http.state import ApiSettings
 from services.search.serving.catalogue import Catalogue, Served
 from zsbir.base.artifact import Artifact
+from zsbir.evaluation.statistics import STATISTICS_FILE
 from zsbir.index import IndexConfig, Settings, build_index
 from zsbir.model.encoder import Encoder
+from zsbir.retrieval.whitening import measure_statistics
 from zsbir.search_run.engine import Engine
 
 DRAWING = {"strokes": [[[10, 90, 50, 10], [90, 90, 10, 90]]]}
 CLASSES = ("bear", "cup", "tree")
 
 
-def make_run(root: Path, seed: int = 0) -> Artifact:
-    """A run whose encoder nobody trained."""
+def make_run(root: Path, seed: int = 0, *, statistics: bool = False) -> Artifact:
+    """A run whose encoder nobody trained. statistics: whether it has some, of made-up embeddings."""
     torch.manual_seed(seed)
     file = root / f"encoder-{seed}"
     root.mkdir(parents=True, exist_ok=True)
     Encoder("resnet18", 8, 32).save(file)
-    return put(str(root), "run", f"toy-{seed}", files={"encoder.safetensors": file.read_bytes()})
+    files = {"encoder.safetensors": file.read_bytes()}
+    if statistics:
+        random, classes = np.random.default_rng(seed), np.arange(80) % 4
+        sketches, photos = random.normal(0.3, 1, (2, 80, 8)).astype(np.float32)
+        measure_statistics(sketches, classes, photos, classes).save(root / "statistics")
+        files[STATISTICS_FILE] = (root / "statistics").read_bytes()
+    return put(str(root), "run", f"toy-{seed}", files=files)
 
 
 def make_gallery(root: Path, photos: int = 5) -> Path:
@@ -46,10 +55,11 @@ def make_gallery(root: Path, photos: int = 5) -> Path:
     return folder
 
 
-def make_index(root: Path, seed: int = 0, gallery: Path | None = None) -> Artifact:
+def make_index(root: Path, seed: int = 0, gallery: Path | None = None, *, statistics: bool = False) -> Artifact:
     """An index of such a gallery, by such an encoder."""
     gallery = gallery or make_gallery(root)
-    return build_index(make_run(root, seed).uri, IndexConfig(gallery=str(gallery), precision="fp32"), Settings(root=str(root)))
+    run = make_run(root, seed, statistics=statistics)
+    return build_index(run.uri, IndexConfig(gallery=str(gallery), precision="fp32"), Settings(root=str(root)))
 
 
 class Registry:

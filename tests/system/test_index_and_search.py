@@ -99,10 +99,11 @@ def test_a_drawing_is_seen_by_search_as_evaluation_sees_a_sketch(index: Artifact
     samples = load_samples(opened)
     sketches = samples.select(split="unseen", domain="sketch")[:3]
     searcher = Searcher(index.uri)
+    vectors, _ = searcher.engine.files.living()
     queries = embed(embeddings_of(searcher.encoder), Images(opened, samples), sketches, image_px=32, device=torch.device("cpu"))
     for query, position in zip(queries, sketches, strict=True):
         hits = searcher.search(decode(stored(dataset, int(position))), 42)
-        expected = searcher.vectors @ query
+        expected = vectors @ query
         np.testing.assert_allclose([hit.score for hit in hits], expected[[hit.item_id for hit in hits]], atol=1e-4)
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
         assert sorted(hit.item_id for hit in hits) == list(range(42))
@@ -190,14 +191,14 @@ def drawing(dataset: str, unseen: np.ndarray, tmp_path: Path) -> Path:
 
 
 def test_the_command_prints_a_table_best_first(index: Artifact, drawing: Path) -> None:
-    head, first, *more = _parse([index.uri, str(drawing), "-k", "4"]).splitlines()
+    head, first, *more = _parse([index.uri, str(drawing), "-k", "4", "--plain"]).splitlines()
     assert head.split() == ["rank", "score", "class", "path"]
     assert first.split()[:2] == ["1", "1.000"]
     assert len(more) == 3
 
 
 def test_json_is_one_object_a_line_and_the_grid_a_picture(index: Artifact, drawing: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "zsbir.search", index.uri, str(drawing), "-k", "5", "--json", "--grid", "found.png"]
+    command = [sys.executable, "-m", "zsbir.search", index.uri, str(drawing), "-k", "5", "--plain", "--json", "--grid", "found.png"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -246,7 +247,7 @@ def test_an_index_that_grew_has_the_vectors_of_one_made_at_once_and_is_searched_
     hits = [[(hit.path, hit.score) for hit in Searcher(index.uri).search(drawing, 10)] for index in (grown, fresh)]
     assert sorted(hits[0]) == sorted(hits[1])
     assert len(hits[0]) == 4
-    vectors = [np.sort(Searcher(index.uri).vectors, axis=0).tobytes() for index in (grown, fresh)]
+    vectors = [np.sort(Searcher(index.uri).engine.files.living()[0], axis=0).tobytes() for index in (grown, fresh)]
     assert vectors[0] == vectors[1]
 
 

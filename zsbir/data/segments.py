@@ -57,6 +57,17 @@ class Segments:
         return alive
 
 
+def is_flipped(index: Artifact) -> bool:
+    """Return whether an index holds the mean of each photo's embedding and that of its mirror image.
+
+    Raises InputError where its manifest says neither yes nor no.
+    """
+    said = index.manifest.config.get("flip", False)
+    if not isinstance(said, bool):
+        raise InputError(f"{index.uri} does not say whether its photos were embedded by both views: flip is {str(said)[:100]!r}")
+    return said
+
+
 def segments_of(index: Artifact) -> Segments:
     """Return the segments of an index.
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor, nn
 
 from zsbir.base.errors import InputError
@@ -84,6 +84,15 @@ def embeddings_of(encoder: nn.Module) -> Forward:
 def features_of(encoder: nn.Module) -> Forward:
     """Return a function from images to normalised pooled features: the frozen pre-trained backbone as a retrieval model."""
     return lambda images: nn.functional.normalize(encoder(images)[1], dim=1)
+
+
+def embed_views(encoder: nn.Module, images: UInt8[Tensor, "b 3 h w"], *, flip: bool) -> Float32[np.ndarray, "b d"]:
+    """Return the embeddings of images as an index holds them; with `flip`, of each image and its mirror image the mean."""
+    from zsbir.retrieval.prepared import mean_of_views  # loads the scan, which a training does not need
+
+    output = embeddings_of(encoder)
+    found: np.ndarray = (both_views(output) if flip else output)(images).float().cpu().numpy()
+    return mean_of_views(found) if flip else found
 
 
 def both_views(output: Forward) -> Forward:

@@ -52,7 +52,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
         unread = PassedOver()
         schema = items_schema(metadata.kinds, stamps=bool(gallery.stamps), sources=False)
         with SegmentWriter(work, dimensions, schema) as writer:
-            embedded = embed_gallery(run.uri, gallery, config.precision, settings)
+            embedded = embed_gallery(run.uri, gallery, config, settings)
             write_photos(writer, gallery, embedded, metadata, unread=unread)
         unread.show("photos that cannot be read")
         check_bad(unread, len(gallery), config.max_bad_frac)

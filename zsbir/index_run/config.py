@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from zsbir.base.config import Config
+from zsbir.base.config import Added, Config
 from zsbir.base.storage import default_root
 from zsbir.training.config import Precision
 
@@ -20,6 +22,11 @@ class IndexConfig(Config):
     max_bad_frac: float = Field(0.01, ge=0, le=1, description="share of unreadable photos above which the command fails")
     precision: Precision = Field("auto", description="autocast of the forward pass; auto: bf16 where the hardware gains by it")
     metadata: str = Field("", description="CSV or Parquet file with a column `path` and a column for each thing known of a photo")
+    flip: Annotated[bool, Added(neutral=False)] = Field(
+        False,
+        description="embed each photo and its mirror image, and take the mean; searches do so too: better answers for twice the"
+        " forward passes",
+    )
 
 
 class GrowthConfig(Config):

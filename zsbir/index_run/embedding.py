@@ -18,10 +18,9 @@ from jaxtyping import Float32
 from zsbir.base.artifact import Artifact
 from zsbir.data.gallery import Gallery, Item, PhotoSource, Unreadable, read_item
 from zsbir.data.loader import STEPS_AHEAD
-from zsbir.evaluation.embed import EMBED_BATCH, check_finite
-from zsbir.index_run.config import Settings
+from zsbir.evaluation.embed import EMBED_BATCH, check_finite, embed_views
+from zsbir.index_run.config import IndexConfig, Settings
 from zsbir.model.encoder import Encoder
-from zsbir.training.config import Precision
 from zsbir.training.context import default_device
 from zsbir.training.precision import autocast
 
@@ -52,20 +51,20 @@ def chunks_of(gallery: Gallery) -> Iterator[Chunk]:
         yield Chunk(tuple(path for path, _ in entries), positions)
 
 
-def embed_gallery(encoder_uri: str, gallery: Gallery, precision: Precision, settings: Settings) -> Iterator[Embedded]:
+def embed_gallery(encoder_uri: str, gallery: Gallery, config: IndexConfig, settings: Settings) -> Iterator[Embedded]:
     """Yield what each chunk of a gallery becomes, in order. encoder_uri: of the artifact whose encoder.safetensors embeds.
 
-    Raises InputError where an embedding is not finite.
+    config: of the index, which says in what precision and by which views. Raises InputError where an embedding is not finite.
     """
     if not settings.num_workers:
         gallery.source.prefetch(gallery.positions)
-        yield from Embedder(encoder_uri, gallery.source, precision).embed(chunks_of(gallery))
+        yield from Embedder(encoder_uri, gallery.source, config).embed(chunks_of(gallery))
         return
     from zsbir.edge.ray_map import ray_map  # Ray is loaded only where it is asked for
 
     yield from ray_map(
         Embedder,
-        (encoder_uri, gallery.source, precision),
+        (encoder_uri, gallery.source, config),
         "embed_fetched",
         chunks_of(gallery),
         workers=settings.num_workers,
@@ -76,8 +75,8 @@ def embed_gallery(encoder_uri: str, gallery: Gallery, precision: Precision, sett
 class Embedder:
     """An encoder and a source of photos; each worker makes one."""
 
-    def __init__(self, encoder_uri: str, source: PhotoSource, precision: Precision):
-        self._source, self._precision, self._device = source, precision, default_device()
+    def __init__(self, encoder_uri: str, source: PhotoSource, config: IndexConfig):
+        self._source, self._config, self._device = source, config, default_device()
         self._encoder = Encoder.load(Artifact(encoder_uri).verified("encoder.safetensors")).eval().to(self._device)
 
     def embed_fetched(self, chunks: list[Chunk]) -> Iterator[Embedded]:
@@ -103,8 +102,8 @@ class Embedder:
             pixels[place] = item.pixels
         if not items:
             return np.zeros((0, self._encoder.embedding_dim), np.float32)
-        with torch.inference_mode(), autocast(self._precision, self._device):
-            vectors: np.ndarray = self._encoder(torch.from_numpy(pixels).to(self._device))[0].float().cpu().numpy()
+        with torch.inference_mode(), autocast(self._config.precision, self._device):
+            vectors = embed_views(self._encoder, torch.from_numpy(pixels).to(self._device), flip=self._config.flip)
         check_finite(vectors[: len(items)], "the encoder")
         return vectors[: len(items)]
 

@@ -168,7 +168,7 @@ class _Growth:
                 _copy_shared_files(work, base.index)
             return work.commit(
                 digest=digest,
-                config=IndexConfig.of(base.index.manifest.config, where=base.index.uri),
+                config=config_of(base.index),
                 inputs=self._inputs(),
                 counts=self._counts(own, unread),
                 facts=self._facts(unread),
@@ -187,8 +187,8 @@ class _Growth:
                 moving = Moving(self._sources, change.metadata, known, progress.advance)
                 move_photos(writer, base, copied, moving)
             if self._added and change.source:
-                encoder, precision = holder_of(base.index, ENCODER).uri, base.index.manifest.config["precision"]
-                embedded = embed_gallery(encoder, self._added, precision, self._settings)
+                encoder = holder_of(base.index, ENCODER).uri
+                embedded = embed_gallery(encoder, self._added, config_of(base.index), self._settings)
                 place = place_of(self._sources, change.source)
                 write_photos(writer, self._added, embedded, change.metadata, unread=unread, source=place)
         return writer.photos
@@ -226,6 +226,11 @@ class _Growth:
         kept = {name: fact for name, fact in self._base.index.manifest.facts.items() if name not in OWN_FACTS}
         own = {"unreadable": unread.facts(), "passed_over": self._change.passed.facts(), **columns_fact(self._kinds)}
         return {**kept, **own}
+
+
+def config_of(index: Artifact) -> IndexConfig:
+    """Return how the photos of an index are embedded. Raises InputError where its manifest says something else."""
+    return IndexConfig.of(index.manifest.config, where=index.uri)
 
 
 def _copy_shared_files(work: Draft, index: Artifact) -> None:

@@ -1,5 +1,6 @@
 """A check of an index before it serves: photos and sketches are embedded again, and search must find what it should.
 
+What is judged is the index itself: its vectors and their exact ranking, without anything that search options make of them.
 A checksum shows that the files are those that were written; this check shows that what was written is right.
 """
 
@@ -21,8 +22,9 @@ from zsbir.data.images import BadImage, eval_image
 from zsbir.data.index_files import ENCODER, IndexFiles, index_file
 from zsbir.data.originals import NoOriginal
 from zsbir.data.samples import load_samples
+from zsbir.data.segments import is_flipped
 from zsbir.data.shards import Images
-from zsbir.evaluation.embed import EMBED_BATCH
+from zsbir.evaluation.embed import EMBED_BATCH, embed_views
 from zsbir.evaluation.protocol import Protocol, select
 from zsbir.model.encoder import Encoder, saved_facts
 from zsbir.retrieval.exact import search
@@ -84,11 +86,11 @@ def try_index(
     random = np.random.default_rng(seed)
     positions = _sample(len(vectors), random)
     photos = [_photo(files, row) for row in rows[positions].tolist()]
-    precision = str(index.manifest.config["precision"])
+    precision, flip = str(index.manifest.config["precision"]), is_flipped(index)
 
     def embed(images: Sequence[bytes | None]) -> Float[np.ndarray, "n d"]:
         with torch.inference_mode(), arithmetic(precision, device):
-            return _embed(encoder, images, device)
+            return _embed(encoder, images, device, flip=flip)
 
     found = find_themselves(embed(photos), positions, vectors, TOLERANCE.get(precision, OTHER_TOLERANCE))
     sketches = embed(_sketches(run, protocol, random))
@@ -149,8 +151,8 @@ def _sample(total: int, random: np.random.Generator) -> Int[np.ndarray, "n"]:
     return np.sort(random.choice(total, min(SAMPLE, total), replace=False))
 
 
-def _embed(encoder: Encoder, images: Sequence[bytes | None], device: torch.device) -> Float[np.ndarray, "n d"]:
-    """Embed images; those that are gone or no longer readable become zeros, which match nothing."""
+def _embed(encoder: Encoder, images: Sequence[bytes | None], device: torch.device, *, flip: bool) -> Float[np.ndarray, "n d"]:
+    """Embed images by the views of the index; those that are gone or no longer readable become zeros, which match nothing."""
     pixels = np.zeros((len(images), 3, encoder.image_px, encoder.image_px), np.uint8)
     readable = np.zeros(len(images), bool)
     for number, data in enumerate(images):
@@ -160,6 +162,6 @@ def _embed(encoder: Encoder, images: Sequence[bytes | None], device: torch.devic
         except BadImage:
             continue  # the photo was readable when the index was made, so it has changed since, and must not find itself
     starts = range(0, len(images), EMBED_BATCH)
-    parts = [encoder(torch.from_numpy(pixels[start : start + EMBED_BATCH]).to(device))[0].float().cpu().numpy() for start in starts]
+    parts = [embed_views(encoder, torch.from_numpy(pixels[start : start + EMBED_BATCH]).to(device), flip=flip) for start in starts]
     vectors: np.ndarray = np.concatenate(parts) * readable[:, None]
     return vectors

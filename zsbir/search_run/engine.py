@@ -5,8 +5,8 @@ Letters of shapes: q queries, d dimensions, n rows of the index, deleted photos 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +19,13 @@ from zsbir.data.images import eval_array
 from zsbir.data.index_files import ENCODER, IndexFiles, index_file
 from zsbir.data.ink import ink_of
 from zsbir.data.items import Filter
-from zsbir.data.segments import holder_of
-from zsbir.evaluation.embed import check_finite
-from zsbir.evaluation.statistics import STATISTICS_FILE
+from zsbir.data.segments import is_flipped
+from zsbir.evaluation.embed import check_finite, embed_views
 from zsbir.model.encoder import Encoder
 from zsbir.retrieval.options import PLAIN, SearchOptions
 from zsbir.retrieval.prepared import PreparedGallery, prepare_gallery
 from zsbir.retrieval.scan import Scan
-from zsbir.retrieval.whitening import DomainStatistics, load_statistics
+from zsbir.search_run.choice import Wanted, options_for, statistics_of
 from zsbir.search_run.hits import Hit
 from zsbir.training.config import PRECISIONS, Precision
 from zsbir.training.precision import autocast
@@ -35,12 +34,15 @@ from zsbir.training.precision import autocast
 class Engine:
     """An opened index. Every method may be called from several threads.
 
-    threads: how many threads torch computes with in this process; None leaves them as they are. options: what raises quality, made
-    of the index's vectors when it is opened. Raises InputError for an index that is damaged, asks for more than `zsbir.base.limits`
-    allows, or lacks the statistics that options need, and for `flip`: its photos are embedded one way.
+    threads: how many threads torch computes with in this process; None leaves them as they are. wanted: what raises quality
+    (`zsbir.search_run.choice`). The photos are prepared by it once, when the index is opened, and kept beside the plain ones: five
+    bytes a number more in memory. Each search is one with these options, with `expand` below theirs, or a plain one.
+
+    Raises InputError for an index that is damaged, asks for more than `zsbir.base.limits` allows, or lacks the statistics that
+    options need, and for options whose `flip` is not that of the index.
     """
 
-    def __init__(self, index_uri: str, *, threads: int | None = None, options: SearchOptions = PLAIN):
+    def __init__(self, index_uri: str, *, threads: int | None = None, wanted: Wanted = "plain"):
         if threads is not None:
             torch.set_num_threads(threads)
         self.index = Artifact(index_uri, "index")
@@ -48,11 +50,31 @@ class Engine:
         self.files = IndexFiles(self.index, self.encoder.embedding_dim)
         self.ink = ink_of(self.index)
         """How strokes are drawn for this encoder."""
-        self.options = options
-        self._prepared = self._prepare() if options.changes_ranking else None
-        parts = [self._prepared.vectors] if self._prepared else self.files.parts
-        self._scan = Scan(parts, alive=self.files.alive, threads=threads)
         self._precision = _precision(self.index)
+        self._flip = is_flipped(self.index)
+        self.options, self.why_plain = options_for(self.index, wanted, self.photos)
+        """The options of a search that names none; and why these are plain although better ones were wanted if possible."""
+        self._scan = Scan(self.files.parts, alive=self.files.alive, threads=threads)
+        self._prepared = self._prepare() if self.is_prepared else None
+        self._prepared_scan = (
+            Scan([self._prepared.vectors], alive=self.files.alive, threads=threads) if self._prepared else self._scan
+        )
+
+    @property
+    def plain(self) -> SearchOptions:
+        """The options of a plain search: the vectors of the index as they are."""
+        return PLAIN.replace(flip=self._flip)
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether photos are prepared, so that searches may be other than plain."""
+        return self.options.centring != "off" or self.options.needs_neighbours
+
+    def switched(self, *, improve: bool = True, expand: bool = True) -> SearchOptions:
+        """Return the options of one search: those of this index, without expansion, or (`improve` off) plain ones."""
+        if not (improve and self.is_prepared):
+            return self.plain
+        return self.options if expand else self.options.replace(expand=0)
 
     def embed(self, images: Sequence[Image.Image]) -> Float32[np.ndarray, "q d"]:
         """Return the embeddings of images, by one forward pass for all. Raises InputError where one is not finite."""
@@ -67,7 +89,7 @@ class Engine:
         pixels = torch.from_numpy(np.stack(images))
         # The same precision as for the index: drawing and photos must be embedded in the same way.
         with torch.inference_mode(), autocast(self._precision, torch.device("cpu")):
-            found: np.ndarray = self.encoder(pixels)[0].float().numpy()
+            found = embed_views(self.encoder, pixels, flip=self._flip)
         check_finite(found, "the encoder")
         return found
 
@@ -95,51 +117,73 @@ class Engine:
         *,
         among: Bool[np.ndarray, "n"] | None = None,
         min_score: float | None = None,
+        options: SearchOptions | None = None,
     ) -> list[list[Hit]]:
         """Return the k nearest photos of each query, best first: fewer where fewer remain.
 
-        among: the photos to rank, by row, as `among` returns them. min_score: lowest cosine similarity of a hit. Raises InputError
-        for k below 1.
+        among: the photos to rank, by row, as `among` returns them. min_score: lowest cosine similarity of a hit. options: None for
+        those of this index. Raises InputError for k below 1, and for options that the photos are not prepared by.
         """
-        if self._prepared:
-            queries = self._prepared.queries(queries, lambda asked, count: self._scan.search(asked, count, among=among))
-        return self._ranked(queries, k, among, min_score)
+        scan, prepared = self._ranking(options)
+        if prepared:
+            queries = prepared.queries(queries, lambda asked, count: scan.search(asked, count, among=among))
+        return self._ranked(scan, queries, k, among, min_score)
 
-    def _ranked(
-        self, queries: Float32[np.ndarray, "q d"], k: int, among: Bool[np.ndarray, "n"] | None, min_score: float | None
-    ) -> list[list[Hit]]:
-        """Rank the photos for vectors that are prepared as the photos are."""
-        rows, scores = self._scan.search(queries, k, among=among)
-        return [self._hits(zip(*pair, strict=True), min_score) for pair in zip(rows.tolist(), scores.tolist(), strict=True)]
-
-    def neighbours(self, row: int, k: int, **options: Any) -> list[Hit]:
+    def neighbours(
+        self,
+        row: int,
+        k: int,
+        *,
+        among: Bool[np.ndarray, "n"] | None = None,
+        min_score: float | None = None,
+        options: SearchOptions | None = None,
+    ) -> list[Hit]:
         """Return the k photos nearest to a photo of the index, itself left out. Takes the options of `find`.
 
-        Raises InputError for a row that the index does not have.
+        Raises InputError for a row that the index does not have, and as `find` does.
         """
-        vector = self.vector(row) if self._prepared is None else self._prepared.vectors[row]
-        found = self._ranked(vector[None], k + 1, options.get("among"), options.get("min_score"))[0]
+        scan, prepared = self._ranking(options)
+        own = self.vector(row)
+        found = self._ranked(scan, (prepared.vectors[row] if prepared else own)[None], k + 1, among, min_score)[0]
         others = [hit for hit in found if hit.item_id != row][:k]
-        return [Hit(rank, hit.score, hit.item_id, hit.class_name, hit.path) for rank, hit in enumerate(others, start=1)]
+        return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(others, start=1)]
+
+    def _ranking(self, options: SearchOptions | None) -> tuple[Scan, PreparedGallery | None]:
+        """Return what ranks by these options. Raises InputError where the photos are not prepared by them."""
+        asked = self.options if options is None else options
+        if asked == self.plain or self._prepared is None:
+            if asked not in (self.plain, self.options):
+                raise InputError(f"this index is searched with the options {self.plain.text()} alone, not {asked.text()}")
+            return self._scan, None
+        # Expansion is of the query, and needs the number of kin among as many neighbours as the photos were prepared by, or none.
+        looked = max(asked.smooth, asked.expand) == max(self.options.smooth, self.options.expand)
+        if asked.replace(expand=self.options.expand) != self.options or not (looked or not asked.expand):
+            raise InputError(
+                f"this index is searched with the options {self.options.text()}, or {self.plain.text()}, not {asked.text()}"
+            )
+        return self._prepared_scan, dataclasses.replace(self._prepared, options=asked)
+
+    def _ranked(
+        self,
+        scan: Scan,
+        queries: Float32[np.ndarray, "q d"],
+        k: int,
+        among: Bool[np.ndarray, "n"] | None,
+        min_score: float | None,
+    ) -> list[list[Hit]]:
+        """Rank the photos for vectors that are prepared as the photos of the scan are."""
+        rows, scores = scan.search(queries, k, among=among)
+        return [self._hits(zip(*pair, strict=True), min_score) for pair in zip(rows.tolist(), scores.tolist(), strict=True)]
 
     def _prepare(self) -> PreparedGallery:
         """Return the photos as the options have them ranked, by row; deleted ones have no part in it, and rows of zeros."""
-        if self.options.flip:
-            raise InputError("an index holds photos embedded one way, so its search cannot average mirror images: pass --no-flip")
         vectors, rows = self.files.living()
-        made = prepare_gallery(np.ascontiguousarray(vectors), self.options, self._statistics())
+        made = prepare_gallery(np.ascontiguousarray(vectors), self.options, statistics_of(self.index, self.encoder.embedding_dim))
         if len(rows) == len(self.files):
             return made
         spread, near = np.zeros((len(self.files), vectors.shape[1]), np.float32), np.zeros(len(self.files), np.float32)
         spread[rows], near[rows] = made.vectors, made.near
         return PreparedGallery(spread, near, made.options, made.statistics)
-
-    def _statistics(self) -> DomainStatistics | None:
-        """Return the statistics of the index's encoder; None where its run had none."""
-        holder = holder_of(self.index, ENCODER)
-        if STATISTICS_FILE not in holder.manifest.files:
-            return None
-        return load_statistics(holder.verified(STATISTICS_FILE), self.encoder.embedding_dim)
 
     def _hits(self, found: Iterable[tuple[int, float]], min_score: float | None) -> list[Hit]:
         paths, names = self.files.paths, self.files.class_names

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
 
 from services.common.auth import Role
 from services.search.serving.catalogue import Served
+
+if TYPE_CHECKING:
+    from zsbir.search_run.engine import Engine
 
 MOST_CLASSES = 500
 """Classes that the description of a model lists."""
@@ -57,7 +60,11 @@ class NoMatch(BaseModel):
 
 
 class ServedModel(BaseModel):
-    """A model that is served. model: address of its version; empty where the index was named by its own address."""
+    """A model that is served. model: address of its version; empty where the index was named by its own address.
+
+    options: the switches of a search and their defaults; none where only plain searches are to be had. options_text: what these
+    defaults stand for. why_plain: why there are no better ones, where the service was left to choose; else empty.
+    """
 
     alias: str
     model: str
@@ -67,7 +74,9 @@ class ServedModel(BaseModel):
     dimensions: int
     classes: list[ClassCount]
     columns: list[str]
-    options: dict[str, Any]
+    options: dict[str, bool]
+    options_text: str
+    why_plain: str
     no_match: NoMatch | None
 
 
@@ -83,10 +92,18 @@ def describe(served: Served) -> ServedModel:
         photos=engine.photos,
         dimensions=engine.encoder.embedding_dim,
         classes=[ClassCount(name=name, photos=photos) for name, photos in served.class_counts[:MOST_CLASSES]],
-        columns=[],
-        options={},
+        columns=list(engine.files.kinds),
+        options=_switches(engine),
+        options_text=engine.options.text(),
+        why_plain=engine.why_plain,
         no_match=None,
     )
+
+
+def _switches(engine: Engine) -> dict[str, bool]:
+    if not engine.is_prepared:
+        return {}
+    return {"improve": True, **({"expand": True} if engine.options.expand else {})}
 
 
 class Models(BaseModel):
@@ -113,11 +130,16 @@ class Hit(BaseModel):
 
 
 class Answer(BaseModel):
-    """The photos that were found, and by which model in which index. no_match: whether nothing there is like the query."""
+    """The photos that were found, and by which model in which index.
+
+    options: the search options that ranked them, in words; "off" for a plain search. no_match: whether nothing there is like the
+    query.
+    """
 
     model: str
     index: str
     alias: str
+    options: str
     took_ms: float
     no_match: bool | None
     hits: list[Hit]

@@ -62,13 +62,20 @@ class Drawing(_Body):
     model: Alias = ""
 
 
+class Options(_Body):
+    """Switches of one search. What they switch on was chosen when the service opened the index; `/api/models` says what that is."""
+
+    improve: bool = Field(True, description="photos prepared for search; false: plain, by the embeddings as they are")
+    expand: bool = Field(True, description="search again with the first photos found; nothing where `improve` is false")
+
+
 class Query(Drawing):
     """A search by a drawing."""
 
     k: Count = 24
     min_score: MinScore = None
     filter: dict[str, Any] = Field({}, description="which photos to search: classes, folder, columns")
-    options: dict[str, Any] = Field({}, description="options of the search; those left out have the index's defaults")
+    options: Options = Options()
 
 
 class Batch(_Body):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from pydantic import ValidationError
 
 from services.common.errors import NotFound
 from services.search.http import models, requests
@@ -23,7 +24,6 @@ from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError, RunError
 from zsbir.data.images import BadImage, decode, is_blank
 from zsbir.data.items import Filter
-from zsbir.retrieval.options import SearchOptions
 from zsbir.search_run.hits import Hit
 
 if TYPE_CHECKING:
@@ -43,12 +43,25 @@ class Wanted:
     k: int
     min_score: float | None = None
     filter: Mapping[str, Any] | None = None
-    options: Mapping[str, Any] | None = None
+    options: requests.Options = field(default_factory=requests.Options)
 
 
 def wanted_of(asked: requests.Asked) -> Wanted:
     """Return what the parameters of an address ask. InputError, or HTTPException 400, where a part is no JSON object."""
-    return Wanted(asked.k, asked.min_score, json_object(asked.filter, "filter"), json_object(asked.options, "options"))
+    return Wanted(asked.k, asked.min_score, json_object(asked.filter, "filter"), options_of(asked.options))
+
+
+def options_of(text: str) -> requests.Options:
+    """Return the switches of a search, a JSON object. InputError, or HTTPException 400, for anything else."""
+    value = json_object(text, "options")
+    try:
+        return requests.Options.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))[:100]
+        if first["type"] == "extra_forbidden":
+            raise InputError(unknown_name("option", name, requests.Options.model_fields)) from None
+        raise InputError(f"options: {name}: expected true or false") from None
 
 
 async def search_image(app: AppState, served: Served, draw: Callable[[], Image.Image], wanted: Wanted) -> models.Answer:
@@ -63,16 +76,13 @@ async def search_image(app: AppState, served: Served, draw: Callable[[], Image.I
         return served.engine.pixels(image)
 
     pixels = await app.admission.compute(prepare)
-    return await _answered(app, served, _query(served, wanted, among, pixels=pixels), began_s)
+    return await _answered(app, _query(served, wanted, among, pixels=pixels), began_s)
 
 
 async def search_photo(app: AppState, served: Served, row: int, wanted: Wanted) -> models.Answer:
     """Answer which photos are near to a photo of the index, itself left out."""
     began_s = time.perf_counter()
-    wider = Wanted(wanted.k + 1, wanted.min_score, wanted.filter, wanted.options)
-    query = _query(served, wider, await _among(app, served, wanted), row=row)
-    hits = [hit for hit in await _computed(app, query) if hit.item_id != row][: wanted.k]
-    return answer_of(app, served, hits, began_s)
+    return await _answered(app, _query(served, wanted, await _among(app, served, wanted), row=row), began_s)
 
 
 def check_photo(engine: Engine, row: int) -> None:
@@ -89,29 +99,27 @@ def uploaded(data: bytes) -> Image.Image:
 
 
 def _query(served: Served, wanted: Wanted, among: np.ndarray | None, **what: Any) -> Query:
-    return Query(served, wanted.k, among=among, min_score=wanted.min_score, until_s=time.monotonic() + SEARCH_S, **what)
+    options = served.engine.switched(improve=wanted.options.improve, expand=wanted.options.expand)
+    until_s = time.monotonic() + SEARCH_S
+    return Query(served, wanted.k, among=among, min_score=wanted.min_score, options=options, until_s=until_s, **what)
 
 
-async def _computed(app: AppState, query: Query) -> list[Hit]:
-    return await asyncio.wrap_future(app.batcher.submit(query))
-
-
-async def _answered(app: AppState, served: Served, query: Query, began_s: float) -> models.Answer:
-    return answer_of(app, served, await _computed(app, query), began_s)
+async def _answered(app: AppState, query: Query, began_s: float) -> models.Answer:
+    hits = await asyncio.wrap_future(app.batcher.submit(query))
+    return answer_of(app, query, hits, began_s)
 
 
 async def _among(app: AppState, served: Served, wanted: Wanted) -> np.ndarray | None:
     """Return which photos meet the filter, in a thread: a large gallery has many paths. Raises InputError for one that is none."""
-    if wanted.options:
-        raise InputError(unknown_name("option", next(iter(wanted.options)), SearchOptions.model_fields))
     if not wanted.filter:
         return None
     chosen = Filter.from_json(wanted.filter)
     return await app.admission.compute(lambda: served.engine.among(chosen))
 
 
-def answer_of(app: AppState, served: Served, hits: Sequence[Hit], began_s: float) -> models.Answer:
-    """Return hits as JSON. began_s: when the search began, by `time.perf_counter`."""
+def answer_of(app: AppState, query: Query, hits: Sequence[Hit], began_s: float) -> models.Answer:
+    """Return the hits of a query as JSON. began_s: when the search began, by `time.perf_counter`."""
+    served = query.served
     found = [
         models.Hit(
             id=hit.item_id,
@@ -126,7 +134,15 @@ def answer_of(app: AppState, served: Served, hits: Sequence[Hit], began_s: float
         for rank, hit in enumerate(hits, start=1)
     ]
     took_ms = round(1000 * (time.perf_counter() - began_s), 2)
-    return models.Answer(model=served.model, index=served.digest, alias=served.alias, took_ms=took_ms, no_match=None, hits=found)
+    return models.Answer(
+        model=served.model,
+        index=served.digest,
+        alias=served.alias,
+        options=(query.options or served.engine.options).text(),
+        took_ms=took_ms,
+        no_match=None,
+        hits=found,
+    )
 
 
 async def search_drawing(app: AppState, asked: requests.Query) -> models.Answer:

@@ -4,13 +4,10 @@ import { h, show } from "./dom.js";
 import { plural } from "./format.js";
 import { COUNTS } from "./settings.js";
 
-/** What the options are called. One that is not here is shown by its name. */
+/** What the switches of a search are called. One that is not here is shown by its name. */
 const OPTIONS = {
-  flip: "Average with the mirrored drawing",
-  centre: "Centre drawings and photos",
-  whiten: "Whiten drawings and photos",
-  smooth: "Smooth photos over their neighbours",
-  expand: "Search again with the first photos",
+  improve: "Better answers: photos that look alike vouch for each other",
+  expand: "Search again with the first photos found",
 };
 
 export class Controls {
@@ -78,7 +75,8 @@ export class Controls {
       h("div", { class: "field", "data-key": "k" }, h("label", { for: "k" }, "Photos"), h("select", { id: "k" }, COUNTS.map((count) => h("option", { value: count }, count)))),
       h("div", { class: "field", "data-key": "least" }, h("label", { for: "least" }, "Least score"),
         h("input", { id: "least", type: "range", min: 0, max: 0.95, step: 0.05 }), h("output", { for: "least" }, this.settings.least ? this.settings.least.toFixed(2) : "any")),
-      Object.entries(model.options).map(([name, value]) => optionField(name, value)),
+      Object.keys(model.options).map((name) => optionField(name, { disabled: name !== "improve" && this.#said(model, "improve") === false, title: model.options_text })),
+      model.why_plain && h("p", { class: "quiet", "data-key": "plain" }, `Plain search: ${model.why_plain}.`),
       h("label", { class: "check", "data-key": "judging" }, h("input", { type: "checkbox", id: "judging" }), "Say which photos are right or wrong"),
       this.feedback.agreed && h("button", { type: "button", class: "plain", "data-key": "withdraw", "data-act": "withdraw" }, "Delete what I said"),
       (Object.keys(this.settings.options).length > 0 || this.settings.least > 0) &&
@@ -91,12 +89,12 @@ export class Controls {
     node("k").value = String(this.settings.k);
     node("least").value = String(this.settings.least);
     node("judging").checked = this.feedback.on;
-    for (const [name, standard] of Object.entries(model.options)) {
-      const control = [...this.node.querySelectorAll("[data-option]")].find((each) => each.dataset.option === name);
-      const value = this.settings.options[name] ?? standard;
-      if (control?.type === "checkbox") control.checked = value === true;
-      else if (control && control !== document.activeElement) control.value = String(value);
-    }
+    for (const control of this.node.querySelectorAll("[data-option]")) control.checked = this.#said(model, control.dataset.option) === true;
+  }
+
+  /** How a switch of a model stands. */
+  #said(model, name) {
+    return this.settings.options[name] ?? model.options[name];
   }
 
   #take({ target }) {
@@ -112,11 +110,9 @@ export class Controls {
     }
   }
 
-  #setOption({ dataset: { option }, type, checked, value }) {
-    const standard = this.chosen[0].options[option];
-    const said = type === "checkbox" ? checked : typeof standard === "number" ? Number(value) : value;
-    if (said === standard) delete this.settings.options[option];
-    else this.settings.options[option] = said;
+  #setOption({ dataset: { option }, checked }) {
+    if (checked === this.chosen[0].options[option]) delete this.settings.options[option];
+    else this.settings.options[option] = checked;
   }
 
   /** Takes the class that was typed: its whole name, or a part that only one class has. */
@@ -151,11 +147,6 @@ function modelChoices(models) {
   return [...models.map(({ alias }) => [alias, alias]), ...others.map((other) => [`${first}\n${other}`, `${first} beside ${other}`])];
 }
 
-function optionField(name, value) {
-  const text = OPTIONS[name] ?? name.replaceAll("_", " ");
-  const key = `option-${name}`;
-  if (typeof value === "boolean") return h("label", { class: "check", "data-key": key }, h("input", { type: "checkbox", "data-option": name }), text);
-  const numeric = typeof value === "number";
-  if (!numeric && typeof value !== "string") return null;
-  return h("label", { class: "field", "data-key": key }, text, h("input", { type: numeric ? "number" : "text", step: "any", "data-option": name }));
-}
+const optionField = (name, { disabled, title }) =>
+  h("label", { class: "check", "data-key": `option-${name}`, title },
+    h("input", { type: "checkbox", "data-option": name, disabled }), OPTIONS[name] ?? name.replaceAll("_", " "));

@@ -9,10 +9,10 @@ const NEAR = 12;
 export class Photo {
   #way = []; // {answer, hit, near}: the photos that led here, the last one is shown
 
-  /** pictures: a Pictures; judged(): as for `photos`, or null. */
-  constructor({ pictures, judged, onJudge }) {
+  /** pictures: a Pictures; judged(): as for `photos`, or null; options(answer): the switches of a search by the answer's model. */
+  constructor({ pictures, judged, onJudge, options }) {
     this.dialog = document.getElementById("photo");
-    Object.assign(this, { pictures, judged });
+    Object.assign(this, { pictures, judged, options });
     this.dialog.onclick = (event) => this.#click(event, onJudge);
     this.dialog.onclose = () => (this.#way = []);
   }
@@ -34,8 +34,7 @@ export class Photo {
     this.#way.push(here);
     this.#draw();
     try {
-      here.near = await get(`/neighbours/${answer.index}/${hit.id}${query({ k: NEAR + 1 })}`);
-      here.near.hits = here.near.hits.filter(({ id }) => id !== hit.id).slice(0, NEAR);
+      here.near = await get(`/neighbours/${answer.index}/${hit.id}${query({ k: NEAR, options: JSON.stringify(this.options(answer)) })}`);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       here.problem = error.message;

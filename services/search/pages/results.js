@@ -62,5 +62,5 @@ export function nothingLikeThat(measured) {
 
 /** Which model and which photos an answer comes from. */
 export const origin = (answer, model) =>
-  [answer.model || answer.alias, `index ${answer.index.slice(0, 8)}`, model && plural(model.photos.toLocaleString("en"), "photo"), `${Math.round(answer.took_ms)} ms`]
+  [answer.model || answer.alias, `index ${answer.index.slice(0, 8)}`, model && plural(model.photos.toLocaleString("en"), "photo"), answer.options !== "off" && answer.options, `${Math.round(answer.took_ms)} ms`]
     .filter(Boolean).join(" · ");

@@ -29,7 +29,7 @@ class Search {
     this.examples = new Examples(this.pictures, (example) => this.drawing.show(example));
     this.controls = new Controls({ settings: this.settings, feedback: this.feedback, changed: () => this.#ask() });
     this.sheet = new Sheet(this.drawing, { take: (file) => this.#take(file), link: () => location.href });
-    this.photo = new Photo({ pictures: this.pictures, judged: () => this.#judged(), onJudge: (button) => this.#judge(button) });
+    this.photo = new Photo({ pictures: this.pictures, judged: () => this.#judged(), onJudge: (button) => this.#judge(button), options: (answer) => this.#optionsOf(answer) });
     this.latest = new Latest({
       ask: (signal) => this.#search(signal),
       show: (answers) => this.#answered(answers),
@@ -120,6 +120,11 @@ class Search {
     const { picture, strokes } = this.drawing;
     if (picture) return picture.example === null ? null : { example: picture.example };
     return strokes.length ? { strokes } : null;
+  }
+
+  #optionsOf({ alias }) {
+    const model = this.models.find((each) => each.alias === alias);
+    return model ? this.settings.optionsOf(model) : {};
   }
 
   async #take(file) {

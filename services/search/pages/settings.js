@@ -12,7 +12,7 @@ export class Settings {
   read(said) {
     const k = Number(said.get("k"));
     const least = Number(said.get("min"));
-    const known = Object.entries(parsed(said.get("options"))).filter(([, value]) => ["boolean", "number", "string"].includes(typeof value));
+    const known = Object.entries(parsed(said.get("options"))).filter(([, value]) => typeof value === "boolean");
     this.aliases = said.getAll("model").slice(0, 2);
     this.classes = said.getAll("class").slice(0, 50);
     this.k = COUNTS.includes(k) ? k : COUNTS[1];
@@ -31,9 +31,14 @@ export class Settings {
     ].filter(Boolean);
   }
 
-  /** The fields of a search by one model. model: as the service describes it. */
+  /** The switches that a model has. model: as the service describes it. */
+  optionsOf(model) {
+    return Object.fromEntries(Object.entries(this.options).filter(([name]) => Object.hasOwn(model.options, name)));
+  }
+
+  /** The fields of a search by one model. */
   body(model) {
-    const options = Object.fromEntries(Object.entries(this.options).filter(([name]) => Object.hasOwn(model.options, name)));
+    const options = this.optionsOf(model);
     return {
       model: model.alias,
       k: this.k,

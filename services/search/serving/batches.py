@@ -17,6 +17,7 @@ import numpy as np
 from services.common.errors import Busy
 from services.search.serving.catalogue import Served
 from zsbir.base import events
+from zsbir.retrieval.options import SearchOptions
 from zsbir.search_run.hits import Hit
 
 MOST = 32
@@ -31,9 +32,10 @@ MOST_WAITING = 128
 
 @dataclass(eq=False)
 class Query:
-    """One query: an image as its encoder takes it, or a photo of the index. among: the photos to rank, None for all.
+    """One query: an image as its encoder takes it, or a photo of the index, whose neighbours are asked for.
 
-    until_s: the moment, by `time.monotonic`, after which nobody waits for the answer any more.
+    among: the photos to rank, None for all. options: how they are ranked, None for the index's own. until_s: the moment, by
+    `time.monotonic`, after which nobody waits for the answer any more.
     """
 
     served: Served
@@ -42,6 +44,7 @@ class Query:
     row: int = -1
     among: np.ndarray | None = None
     min_score: float | None = None
+    options: SearchOptions | None = None
     until_s: float = float("inf")
     answer: Future[list[Hit]] = field(default_factory=Future)
 
@@ -117,29 +120,27 @@ class Batcher:
 def _answer(group: Sequence[Query]) -> None:
     """Answer queries of one index. An error is that of every query whose answer it kept from being computed."""
     try:
-        vectors = _vectors(group)
-        plain = [number for number, query in enumerate(group) if query.among is None]
-        if plain:
-            most = max(group[number].k for number in plain)
-            found = group[0].served.engine.find(vectors[plain], most)
-            for number, hits in zip(plain, found, strict=True):
-                _give(group[number], hits)
-        for number, query in enumerate(group):
-            if query.among is not None:
-                _give(query, query.served.engine.find(vectors[number : number + 1], query.k, among=query.among)[0])
+        engine = group[0].served.engine
+        drawn = [(query, query.pixels) for query in group if query.pixels is not None]
+        vectors = iter(engine.embed_pixels([pixels for _, pixels in drawn]) if drawn else ())
+        together: dict[SearchOptions | None, list[tuple[Query, np.ndarray]]] = {}
+        for (query, _), vector in zip(drawn, vectors, strict=True):
+            if query.among is None:
+                together.setdefault(query.options, []).append((query, vector))
+            else:
+                _give(query, engine.find(vector[None], query.k, among=query.among, options=query.options)[0])
+        for options, asked in together.items():
+            found = engine.find(np.stack([vector for _, vector in asked]), max(query.k for query, _ in asked), options=options)
+            for (query, _), hits in zip(asked, found, strict=True):
+                _give(query, hits)
+        for query in group:
+            if query.pixels is None:
+                _give(query, engine.neighbours(query.row, query.k, among=query.among, options=query.options))
     except Exception as error:  # noqa: BLE001 - it is raised where the answer is waited for
         for query in group:
             if not query.answer.done():
                 query.answer.set_exception(error)
         events.warn(f"a search failed: {error}")
-
-
-def _vectors(group: Sequence[Query]) -> np.ndarray:
-    """Return the vector of each query: images by one forward pass, photos from the index."""
-    engine = group[0].served.engine
-    images = [query.pixels for query in group if query.pixels is not None]
-    embedded = iter(engine.embed_pixels(images)) if images else iter(())
-    return np.stack([next(embedded) if query.pixels is not None else engine.vector(query.row) for query in group])
 
 
 def _give(query: Query, hits: Sequence[Hit]) -> None:

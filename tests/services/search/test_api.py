@@ -48,7 +48,7 @@ def test_an_image_is_searched_by_its_content_whatever_it_is_called(searcher: Tes
 
 
 def test_neighbours_of_a_photo_leave_it_out_and_equal_a_search_for_it(searcher: TestClient, index: Artifact):
-    vectors = Searcher(index.uri).vectors
+    vectors, _ = Searcher(index.uri).engine.files.living()
     found, _ = exact.search(vectors[4:5], vectors, 6)
     answer = searcher.get(f"/api/neighbours/{index.digest}/4?k=5").json()
     assert ids(answer) == [row for row in found[0].tolist() if row != 4][:5]
@@ -164,7 +164,8 @@ def test_an_upload_beyond_the_limit_is_not_read_to_its_end(searcher: TestClient)
         (b'{"strokes": [[[1], [1]]], "model": "nobody"}', 404),
         (b'{"strokes": [[[1], [1]]], "filter": {"colour": "red"}}', 422),
         (b'{"strokes": [[[1], [1]]], "filter": {"columns": {"price": {"min": 1}}}}', 422),
-        (b'{"strokes": [[[1], [1]]], "options": {"magic": true}}', 422),
+        (b'{"strokes": [[[1], [1]]], "options": {"magic": true}}', 400),
+        (b'{"strokes": [[[1], [1]]], "options": {"improve": 1}}', 422),
         (b'{"strokes": [[[1], [1]]], "extra": 1}', 400),
         (json.dumps({"strokes": [[list(range(150_000)), [0] * 150_000]]}).encode(), 413),
         (json.dumps({"strokes": [[[1] * 110_000, [0] * 110_000]]}).encode(), 422),

@@ -14,10 +14,14 @@ from pictures import drawing, encoded
 from playwright.sync_api import Page, Route, expect
 from servers.pages import DESKTOP, PHONE, TOO_FAINT, UNUSABLE, served
 from servers.search_pages import HOUSE, Hand, Search, found_by, strokes_of
+from servers.search_service import make_index
 
 from services.common.users import OwnerToken
 from services.search.http.api import create_app
 from services.search.http.state import ApiSettings
+from services.search.serving.catalogue import Served
+from zsbir.retrieval.options import SearchOptions
+from zsbir.search_run.engine import Engine
 
 pytestmark = pytest.mark.slow
 
@@ -237,6 +241,70 @@ def to(page: Page, name: str, kind: str = "button") -> None:
         if text.startswith(name) and page.evaluate("document.activeElement.localName") == kind:
             return
     pytest.fail(f"{name} cannot be reached by Tab")
+
+
+@pytest.fixture(scope="module")
+def with_options(module_path: Path) -> list[Served]:
+    """A champion that is searched with options, each of which changes what is found, and a challenger without statistics."""
+    champion = make_index(module_path / "new", 0, statistics=True)
+    challenger = make_index(module_path / "old", 0)
+    options = SearchOptions(flip=False, smooth=3, expand=2, caution=0)
+    return [
+        Served("champion", "models:/toy/3", Engine(champion.uri, threads=1, wanted=options)),
+        Served("challenger", "models:/toy/4", Engine(challenger.uri, threads=1, wanted="auto")),
+    ]
+
+
+def test_switches_choose_the_options_of_a_search_and_of_a_photos_neighbours(
+    search: Search, visit, with_options: list[Served], tmp_path: Path
+) -> None:
+    there, before = visit(search), search.catalogue.now
+    search.catalogue.put(with_options)
+    try:
+        page = there.open()
+        drawn(page)
+        origin = page.locator(".origin")
+        expect(origin).to_contain_text("whiten, smooth 3, expand 2")
+        page.locator("summary").click()
+        better, again = page.get_by_label("Better answers"), page.get_by_label("Search again")
+        expect(better).to_be_checked()
+        again.uncheck()
+        expect(origin).to_contain_text("whiten, smooth 3, caution 0")
+        assert found_by(page) == found_with(search, page, {"expand": False})
+        better.uncheck()
+        expect(origin).not_to_contain_text("smooth")
+        expect(again).to_be_disabled()
+        assert found_by(page) == found_with(search, page, {"improve": False}) != found_with(search, page, {})
+        fine(page, tmp_path / "switches.png")
+        page.reload()
+        expect(page.locator(ANY_PHOTO).first).to_be_visible()
+        assert found_by(page) == found_with(search, page, {"improve": False})
+        page.locator(ANY_PHOTO).first.click()
+        near = page.get_by_role("dialog").get_by_role("list", name="Photos near this one").locator("[data-open]")
+        expect(near).to_have_count(12)
+        index, _, number = found_by(page)[0].partition("/")
+        plain = {"k": 12, "options": '{"improve": false}'}
+        answer = httpx.get(f"{search.address}/api/neighbours/{index}/{number}", params=plain).json()
+        assert near.evaluate_all("nodes => nodes.map(node => node.dataset.open)") == [
+            f"{index}/{hit['id']}" for hit in answer["hits"]
+        ]
+        page.keyboard.press("Escape")
+        page.locator("summary").click()
+        page.get_by_role("button", name="Back to the defaults").click()
+        expect(origin).to_contain_text("whiten, smooth 3, expand 2")
+        page.get_by_label("Model").select_option("challenger")
+        expect(page.get_by_text("Plain search: the index has no statistics")).to_be_visible()
+        expect(page.get_by_label("Better answers")).to_have_count(0)
+    finally:
+        search.catalogue.put(before)
+    there.check()
+
+
+def found_with(search: Search, page: Page, options: dict[str, bool]) -> list[str]:
+    """Return the keys of the photos that the API finds by the drawing on the page."""
+    body = {"strokes": strokes_of(page), "canvas": {"width": 1000, "height": 1000}, "k": 24, "options": options}
+    answer = httpx.post(f"{search.address}/api/search", json=body).json()
+    return [f"{answer['index']}/{hit['id']}" for hit in answer["hits"]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
