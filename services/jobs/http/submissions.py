@@ -12,7 +12,6 @@ from services.jobs.http.patience import Patience
 from services.jobs.http.permissions import Permissions
 from services.jobs.http.quotas import held_resources, require_owner, require_project
 from services.jobs.http.requests import Submission
-from services.jobs.queue.dependencies import ENDED
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.records import Job, JobRequest
 from services.jobs.queue.states import TERMINAL
@@ -51,12 +50,14 @@ class Submissions:
     def retry(self, user: User, job: Job) -> Job:
         """Submit a job that goes on with the work of one that has ended without success; return it. Conflict for other jobs.
 
-        The jobs that were cancelled because it did not succeed are submitted again with it, as far as they are the user's.
+        Where that one was tried again before, also without success, the new job goes on with its newest retry. The jobs that were
+        cancelled because it did not succeed are submitted again with it, as far as they are the user's.
         """
         user.require_role("submitter")
         require_owner(user, job)
-        self._require_unfinished_work(job)
-        return self._try_again(user, [job])[0]
+        newest = self._unfinished(job)
+        require_owner(user, newest)
+        return self._try_again(user, [newest])[0]
 
     def retry_array(self, user: User, array_id: int, jobs: Sequence[Job]) -> list[Job]:
         """Do as `retry` for the jobs of an array that have ended without success; return the new ones.
@@ -73,17 +74,19 @@ class Submissions:
 
     # --- how
 
-    def _require_unfinished_work(self, job: Job) -> None:
-        """Raise Conflict for a job that did not end without success, or whose work another one has gone on with."""
+    def _unfinished(self, job: Job) -> Job:
+        """Return the newest retry of a job that has ended without success, itself where there is none.
+
+        Raises Conflict for other jobs, and where its work was done, or is under way, in a retry.
+        """
         if job.state not in TERMINAL or job.state == "succeeded":
             raise Conflict(f"job {job.id} is {job.state}: only one that has failed, timed out or was cancelled can be tried again")
         newest = self._store.retry_chain(job.id)[-1]
-        if newest.id == job.id:
-            return
         if newest.state not in TERMINAL:
             raise Conflict(f"job {newest.id} goes on with the work of job {job.id} already")
-        way = "" if newest.state == "succeeded" else ": try that one again"
-        raise Conflict(f"job {newest.id} went on with the work of job {job.id}, and {ENDED[newest.state]}{way}")
+        if newest.state == "succeeded":
+            raise Conflict(f"job {newest.id} went on with the work of job {job.id}, and succeeded")
+        return newest
 
     def _try_again(self, user: User, jobs: Sequence[Job]) -> list[Job]:
         """Submit the jobs again, in one transaction with those that were cancelled because of them; return the new ones of these.

@@ -91,7 +91,7 @@ def runs_of(address: str) -> str:
 def _login_for(pages: str) -> tuple[str, str]:
     """Return the environment's name and password for MLflow's server of this address; empty ones where they are for another."""
     theirs, user, password = split_login(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    if urlsplit(theirs)[:2] != urlsplit(pages)[:2]:
+    if theirs and urlsplit(theirs)[:2] != urlsplit(pages)[:2]:
         return "", ""
     name = user or os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     return name, password or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")

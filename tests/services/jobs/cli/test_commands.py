@@ -347,7 +347,7 @@ def test_following_goes_over_attempts_and_a_restart_of_the_service_without_losin
     service.end(second, result="/data/made")
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "three\n")
-    assert re.fullmatch(r"job 1 has succeeded: made a data set; /data/made; in \d+ s\n", err)
+    assert re.fullmatch(r"job 1 has succeeded: made a data set, in attempt 2; /data/made; in \d+ s\n", err)
 
 
 # --- changing
