@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import random
 import re
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
@@ -18,7 +20,9 @@ os.umask(_MASK)  # the mask can only be read by setting it
 
 Made = TypeVar("Made")
 
-_FOLDER_TRIES = 100
+_FOLDER_SECONDS = 5.0
+"""How long a folder that others keep removing is made again. A count of tries would not do: two processes can fall into step."""
+_FOLDER_PAUSE_S = 1e-3
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ROOM_TEXT = re.compile(rf"\d+ requested and \d+ written|(?:os error|errno) (?:{'|'.join(map(str, _NO_ROOM))})\b", re.IGNORECASE)
 """How NumPy, and libraries written in Rust or C++, report a full disk where they pass on no error number."""
@@ -102,11 +106,12 @@ def _part_of(path: Path) -> IO[bytes]:
 
 def in_folder(folder: Path, make: Callable[[], Made]) -> Made:
     """Call `make` in a folder that exists, and return its result. Other processes may remove it as empty: it is made again."""
-    for tries_left in reversed(range(_FOLDER_TRIES)):
+    end = time.monotonic() + _FOLDER_SECONDS
+    while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             return make()
         except (FileNotFoundError, FileExistsError):
-            if not tries_left:
+            if time.monotonic() > end or (folder.exists() and not folder.is_dir()):
                 raise
-    raise AssertionError("unreachable")
+        time.sleep(random.uniform(0, _FOLDER_PAUSE_S))  # noqa: S311 - out of step with whatever removes the folder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zsbir.base.files import open_regular, sha256_file, write_atomic, write_failure
+from zsbir.base.files import in_folder, open_regular, sha256_file, write_atomic, write_failure
 
 
 def test_a_file_is_written_though_its_empty_folder_is_removed_at_the_same_moment(tmp_path):
@@ -29,6 +29,27 @@ def test_a_file_is_written_though_its_empty_folder_is_removed_at_the_same_moment
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_folder_that_is_removed_at_every_try_for_a_while_is_made_again(tmp_path):
+    tries = []
+
+    def make():
+        tries.append(0)
+        if len(tries) < 300:
+            (tmp_path / "parts").rmdir()
+        (tmp_path / "parts" / "a").write_bytes(b"data")
+        return len(tries)
+
+    assert in_folder(tmp_path / "parts", make) == 300
+
+
+def test_a_file_where_the_folder_should_be_is_said_at_once(tmp_path):
+    (tmp_path / "parts").write_bytes(b"")
+    started = time.monotonic()
+    with pytest.raises(FileExistsError):
+        write_atomic(tmp_path / "parts" / "a", b"")
+    assert time.monotonic() - started < 4
 
 
 def test_only_regular_files_are_opened_for_reading_and_nothing_else_makes_the_reader_wait(tmp_path):
