@@ -19,6 +19,7 @@ from zsbir.base.config import read_yaml
 from zsbir.recipes import RECIPES, changed_recipe
 from zsbir.training.config import TrainConfig
 from zsbir.training_run.fitting import fitted
+from zsbir.training_run.flags import add_training_fields
 from zsbir.training_run.plan import InputUris, Settings
 
 
@@ -37,7 +38,7 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_fields(SweepSettings, title="trials")
     parser.add_fields(InputUris, title="inputs")
     parser.add_fields(Settings, title="where each trial runs", skip=frozenset({"parent"}))
-    parser.add_fields(TrainConfig, title="training: the same in all trials", skip=frozenset({"recipe"}))
+    add_training_fields(parser, argv, RECIPES, title="training: the same in all trials")
     parsed, values = parser.values(argv)
     changes, config, where, uris, settings = cli.split_fields(values, TrainConfig, SweepConfig, SweepSettings, InputUris, Settings)
     name, inputs, trials = parsed.recipe or changes.pop("recipe", "custom"), InputUris.of(uris), Settings.of(settings)

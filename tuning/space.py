@@ -31,7 +31,7 @@ EDGE = 1e-5
 """How far a value may lie beyond the end of a range by rounding, as a share of the range."""
 
 NOT_VARIED = frozenset(
-    {"recipe", "steps", "epochs", "eval_every_steps", "checkpoint_every_steps", "log_every_steps", "train_on_dev"}
+    {"recipe", "losses", "steps", "epochs", "eval_every_steps", "checkpoint_every_steps", "log_every_steps", "train_on_dev"}
 )
 """Fields that decide how long a trial trains and how it is scored: trials that differ in them cannot be compared."""
 
@@ -148,8 +148,9 @@ def read_space(values: Mapping[str, Any], base: TrainConfig, *, where: str = "sp
 
 
 def _dimension(field: str, value: Any, base: TrainConfig, where: str) -> Dimension:
-    if field not in TrainConfig.model_fields:
-        raise InputError(f"{where}: {unknown_name('field', field, TrainConfig.model_fields)}")
+    fields = TrainConfig.all_fields(base.losses)
+    if field not in fields:
+        raise InputError(f"{where}: {unknown_name('field', field, fields)}")
     if field in NOT_VARIED:
         raise InputError(
             f"{where}: {field} cannot vary: trials of different {field} cannot be compared; set it for all with --config"
@@ -158,7 +159,7 @@ def _dimension(field: str, value: Any, base: TrainConfig, where: str) -> Dimensi
         return Choice.of({"values": value}, where=f"{where}, {field}")
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: {field} must be {{low: ..., high: ...}} or a list of values, got {value!r}")
-    whole = TrainConfig.model_fields[field].annotation is int
+    whole = fields[field].annotation is int
     found = Range.of({"whole": whole, **value}, where=f"{where}, {field}")
     if not found.relative:
         return found

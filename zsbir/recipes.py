@@ -125,7 +125,7 @@ def title(config: Mapping[str, Any], run: str) -> str:
     """
     name = str(config.get("recipe", "custom"))
     plain = RECIPES.get(name, custom)().model_dump(mode="json")
-    changed = [field for field in plain if field not in UNTITLED and field in config and config[field] != plain[field]]
+    changed = [field for field in config if field not in UNTITLED and config[field] != plain.get(field)]
     seed = ["seed"] if config.get("seed") else []
     return f"{shortened(' '.join([name, *(field_text(field, config[field]) for field in seed + changed)]))} ({short_digest(run)})"
 

@@ -10,7 +10,8 @@ photo: a ResNet50 at 224 px does about 20 photos/s on two busy CPU cores. Prints
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,9 +19,10 @@ from pydantic import Field
 
 from zsbir.base import cli, events, limits, watch
 from zsbir.base.artifact import Artifact, draft, exists
-from zsbir.base.config import Config, digest_of
+from zsbir.base.config import Added, Config, digest_of
 from zsbir.base.errors import InputError
 from zsbir.base.layout import knowledge_uri
+from zsbir.base.seeds import stream
 from zsbir.base.storage import default_root
 from zsbir.model.choices import Backbone
 from zsbir.training.config import Precision
@@ -44,6 +46,12 @@ class TeacherConfig(Config):
     weights_sha256: str = Field("", description="expected sha256 of the weight file; none: not checked")
     image_px: int = Field(224, ge=16, le=limits.IMAGE_PX, description="side of the photos the teacher sees, pixels")
     temperature: float = Field(1.0, gt=0, description="T of the teacher's softmax")
+    mean_features: Annotated[bool, Added(neutral=False)] = Field(
+        False, description="keep the mean of each class's pooled features too, from which a training may start its classifier"
+    )
+    permute_seed: Annotated[int | None, Added(neutral=None)] = Field(
+        None, ge=0, description="a control for experiments: give each class the knowledge of another one, drawn by this seed"
+    )
     precision: Precision = Field(
         "auto", description="autocast of the teacher's forward pass; auto: bf16 where the hardware gains by it"
     )
@@ -57,8 +65,13 @@ class Settings(Config):
     gpus_per_worker: float = Field(0, ge=0, description="GPUs each Ray worker holds")
 
 
-Sums = tuple[Int[np.ndarray, "k"], Int[np.ndarray, "k"], Float[np.ndarray, "k t"]]
-"""One chunk's part of the result: class ids [k], number of photos of each [k], summed distributions [k t]."""
+class Sums(NamedTuple):
+    """One chunk's part of the result: class ids, number of photos of each, summed distributions and pooled features of each."""
+
+    ids: Int[np.ndarray, "k"]
+    photos: Int[np.ndarray, "k"]
+    probabilities: Float[np.ndarray, "k t"]
+    features: Float[np.ndarray, "k f"]
 
 
 class Teacher:
@@ -79,6 +92,9 @@ class Teacher:
         weights = open_weights(weights_uri, backbone=config.backbone)
         trunk = build_trunk(config.backbone, len(weights.labels))
         trunk.load_state_dict(weights.state)
+        classifier, trunk.fc = trunk.fc, torch.nn.Identity()
+        assert isinstance(classifier, torch.nn.Linear)
+        self.classifier = classifier.eval().to(self.device)
         self.network = torch.nn.Sequential(Normalise(), trunk.to(memory_format=torch.channels_last)).eval().to(self.device)
 
     def sums(self, chunks: Sequence[Int[np.ndarray, "n"]]) -> Iterator[Sums]:
@@ -92,16 +108,22 @@ class Teacher:
         batches = eval_batches(self.images, positions, self.config.image_px, CHUNK)
         for chunk, batch in zip(chunks, batches, strict=True):
             with torch.inference_mode(), autocast(self.config.precision, self.device):
-                logits = self.network(batch.to(self.device)).double().cpu()
-            yield sum_by_class(self.samples.class_id[chunk], (logits / self.config.temperature).softmax(dim=1).numpy())
+                features = self.network(batch.to(self.device))
+                logits = self.classifier(features).double().cpu()
+            probabilities = (logits / self.config.temperature).softmax(dim=1).numpy()
+            kept = features.double().cpu().numpy() if self.config.mean_features else np.zeros((len(chunk), 0))
+            yield sum_by_class(self.samples.class_id[chunk], probabilities, kept)
 
 
-def sum_by_class(class_ids: Int[np.ndarray, "n"], probabilities: Float[np.ndarray, "n t"]) -> Sums:
-    """Return the distinct class ids, how often each occurs, and the sum of the rows of each, added in row order."""
+def sum_by_class(
+    class_ids: Int[np.ndarray, "n"], probabilities: Float[np.ndarray, "n t"], features: Float[np.ndarray, "n f"]
+) -> Sums:
+    """Return the distinct class ids, how often each occurs, and the sums of the rows of each, added in row order."""
     ids, where, counts = np.unique(class_ids, return_inverse=True, return_counts=True)
-    totals = np.zeros((len(ids), probabilities.shape[1]))
-    np.add.at(totals, where, probabilities)
-    return ids, counts, totals
+    totals = [np.zeros((len(ids), values.shape[1])) for values in (probabilities, features)]
+    for total, values in zip(totals, (probabilities, features), strict=True):
+        np.add.at(total, where, values)
+    return Sums(ids, counts, *totals)
 
 
 def teach(dataset_uri: str, config: TeacherConfig, settings: Settings) -> Artifact:
@@ -126,7 +148,7 @@ def teach(dataset_uri: str, config: TeacherConfig, settings: Settings) -> Artifa
         return Artifact(uri, "knowledge")
     with draft(uri, "knowledge", dataset.manifest.name) as work:
         parts = _all_sums(photo_chunks(samples), dataset, weights, config, settings)
-        knowledge = add_up(samples, len(weights.labels), parts)
+        knowledge = permuted(add_up(samples, parts), config.permute_seed)
         _check_complete(samples, knowledge)
         rows = [entry.row(weights.labels) for entry in knowledge]
         pq.write_table(pa.Table.from_pylist(rows, KNOWLEDGE_SCHEMA), work.file("knowledge.parquet"))
@@ -171,18 +193,36 @@ def _all_sums(
             progress.advance(len(chunk))
 
 
-def add_up(samples: Samples, labels: int, parts: Iterable[Sums]) -> list[ClassKnowledge]:
+def add_up(samples: Samples, parts: Iterable[Sums]) -> list[ClassKnowledge]:
     """Add the sums of all chunks in their order, so that rounding is the same for any number of workers."""
     from zsbir.data.knowledge import ClassKnowledge
 
-    totals = np.zeros((len(samples.class_names), labels))
-    photos = np.zeros(len(samples.class_names), np.int64)
-    for ids, counts, sums in parts:
-        totals[ids] += sums
-        photos[ids] += counts
+    found: dict[int, ClassKnowledge] = {}
+    for part in parts:
+        for class_id, photos, total, features in zip(*part, strict=True):
+            before = found.get(int(class_id))
+            found[int(class_id)] = ClassKnowledge(
+                int(class_id),
+                samples.class_names[class_id],
+                int(photos) + (before.photos if before else 0),
+                total + (before.total if before else 0),
+                features + (before.features if before else 0),
+            )
+    return [found[class_id] for class_id in sorted(found)]
+
+
+def permuted(knowledge: list[ClassKnowledge], seed: int | None) -> list[ClassKnowledge]:
+    """Return each class with the knowledge of another one, for a control; with its own for None.
+
+    No class keeps its own: classes are put into a random circle, and each gets that of the next.
+    """
+    if seed is None:
+        return knowledge
+    circle = stream("permuted knowledge", seed).permutation(len(knowledge)).tolist()
+    source = dict(zip(circle, circle[1:] + circle[:1], strict=True))
     return [
-        ClassKnowledge(class_id, samples.class_names[class_id], int(photos[class_id]), totals[class_id])
-        for class_id in np.flatnonzero(photos).tolist()
+        replace(knowledge[source[place]], class_id=entry.class_id, class_name=entry.class_name)
+        for place, entry in enumerate(knowledge)
     ]
 
 

@@ -23,6 +23,7 @@ from zsbir.recipes import RECIPES, changed_recipe, title
 from zsbir.training.config import TrainConfig
 from zsbir.training_run.delivery import deliver_again
 from zsbir.training_run.fitting import fitted
+from zsbir.training_run.flags import add_training_fields
 from zsbir.training_run.plan import InputUris, Job, Settings, resolve
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _parse(argv: Sequence[str]) -> str:
     parser.add_config_file()
     parser.add_fields(InputUris, title="inputs")
     parser.add_fields(Settings, title="where it runs")
-    parser.add_fields(TrainConfig, title="training (a recipe changes the defaults shown here)", skip=frozenset({"recipe"}))
+    add_training_fields(parser, argv, RECIPES, title="training (a recipe changes the defaults shown here)")
     parsed, values = parser.values(argv)
     changes, uris, settings = cli.split_fields(values, TrainConfig, InputUris, Settings)
     name, inputs, where = parsed.recipe or changes.pop("recipe", "custom"), InputUris.of(uris), Settings.of(settings)

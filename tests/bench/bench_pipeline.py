@@ -18,7 +18,8 @@ from zsbir.model.weights import load_weights, save_weights
 from zsbir.recipes import recipe
 from zsbir.teacher import Teacher, TeacherConfig, photo_chunks
 from zsbir.training.context import LocalContext
-from zsbir.training.loop import Trainer, TrainInputs
+from zsbir.training.inputs import TrainInputs
+from zsbir.training.loop import Trainer
 from zsbir.training.precision import autocast
 
 LABELS = tuple(str(number) for number in range(40))
@@ -58,7 +59,7 @@ def test_training_costs_little_beside_the_bare_step(ratio, root, dataset, weight
     def bare() -> int:
         for _ in range(4):
             with autocast(config.precision, trainer.context.device):
-                embeddings, _ = trainer.encoder(fixed.images)
+                embeddings = trainer.encoder(fixed.images).embeddings
             trainer.optimiser.zero_grad(set_to_none=True)
             embeddings.square().sum().backward()
             trainer.optimiser.step()

@@ -25,7 +25,8 @@ from zsbir.recipes import recipe
 from zsbir.storage_admin.copying import copy
 from zsbir.teacher import Teacher, TeacherConfig, photo_chunks
 from zsbir.training.context import LocalContext
-from zsbir.training.loop import Trainer, TrainInputs, plan_training
+from zsbir.training.inputs import TrainInputs
+from zsbir.training.loop import Trainer, plan_training
 from zsbir.training.precision import autocast
 
 LABELS = tuple(str(number) for number in range(40))

@@ -11,11 +11,15 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
+from zsbir.losses.further import further_losses
+from zsbir.losses.loss import Shapes
 from zsbir.losses.objective import Objective
 from zsbir.losses.objective_config import ObjectiveConfig
-from zsbir.model.encoder import Encoder
+from zsbir.losses.registry import offered
+from zsbir.model.encoder import Encoded, Encoder
 from zsbir.model.heads import Heads
 from zsbir.training.batchnorm import prepare_batch_norm, set_train_mode
+from zsbir.training.config import TrainConfig
 from zsbir.training.context import data_parallel
 from zsbir.training.forecast import seconds_per_image
 from zsbir.training.gather import any_worker, gather
@@ -52,11 +56,13 @@ def one_step(mode: str, place: str) -> dict[str, torch.Tensor]:
     if rank == 0:  # the first worker alone measures how long training will take, before the first step
         seconds_per_image(encoder, images, nullcontext())
     set_train_mode(encoder, mode)
-    objective = Objective(ObjectiveConfig(preservation_place=place), data_parallel(heads, device), torch.arange(CLASSES), knowledge)
-    embeddings, features = network(images)
-    loss, _ = objective(gather(embeddings), gather(features), gather(class_id), gather(domain))
+    config = TrainConfig(preservation_place=place, losses=sorted(offered()))
+    objective = Objective(config, heads, torch.arange(CLASSES), knowledge, further=further_losses(config, Shapes(8, 512, CLASSES)))
+    encoded = Encoded(*map(gather, network(images)))
+    loss, _ = data_parallel(objective, device)(encoded, gather(class_id), gather(domain))
     loss.backward()
-    result = {f"grad/{name}": p.grad for module in (encoder, heads) for name, p in module.named_parameters()}
+    parts = (encoder, heads, objective.further)
+    result = {f"grad/{number}/{name}": p.grad for number, module in enumerate(parts) for name, p in module.named_parameters()}
     result |= {f"buffer/{name}": b.float() for name, b in encoder.named_buffers()}
     return result | {"loss": loss.detach()}
 

@@ -32,7 +32,8 @@ from zsbir.model.weights import load_weights
 from zsbir.toys.draw import draw
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import LocalContext
-from zsbir.training.loop import Trainer, TrainInputs
+from zsbir.training.inputs import TrainInputs
+from zsbir.training.loop import Trainer
 
 PROGRESS = re.compile(r"(ingest|teach|train|index|embed \w+)(:| \d+/\d+) .*/s.*")
 BEFORE = re.compile(r"\d+ steps of \d+ images, .*|warning: '\w+' is the only unseen class, .*")

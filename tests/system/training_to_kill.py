@@ -43,7 +43,8 @@ from zsbir.recipes import recipe
 from zsbir.train import InputUris, Settings, train
 from zsbir.training.checkpoint_names import newest_checkpoint
 from zsbir.training.context import LocalContext
-from zsbir.training.loop import DEV_SCORE, Trainer, TrainInputs
+from zsbir.training.inputs import TrainInputs
+from zsbir.training.loop import DEV_SCORE, Trainer
 from zsbir.training_run import worker
 
 STEPS = 9

@@ -111,3 +111,6 @@ DRAWING_POINTS = 20_000
 
 DRAWING_COORDINATE = 1e6
 """How far from 0 a coordinate of a drawing may lie, in the units of its canvas."""
+
+MEMORY_BATCHES = 1000
+"""Past batches whose embeddings a loss remembers; they are in every checkpoint."""

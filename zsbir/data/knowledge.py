@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -26,18 +26,23 @@ KNOWLEDGE_SCHEMA = pa.schema(
         ("top_labels", pa.list_(pa.string())),
         ("top_probabilities", pa.list_(pa.float64())),
         ("distribution", pa.list_(pa.float64())),
+        ("mean_features", pa.list_(pa.float64())),
     ]
 )
 
 
 @dataclass(frozen=True)
 class ClassKnowledge:
-    """The teacher's answers for one class: the sum of its distributions over that many photos."""
+    """The teacher's answers for one class: the sums of its distributions and of its pooled features over that many photos.
+
+    features: empty where they were not asked for.
+    """
 
     class_id: int
     class_name: str
     photos: int
     total: Float[np.ndarray, "t"]
+    features: Float[np.ndarray, "f"] = field(default_factory=lambda: np.zeros(0))
 
     def row(self, labels: tuple[str, ...]) -> dict[str, object]:
         """Return the class's row of the table."""
@@ -52,6 +57,7 @@ class ClassKnowledge:
             "top_labels": [labels[label] for label in top],
             "top_probabilities": distribution[top].tolist(),
             "distribution": distribution.tolist(),
+            "mean_features": (self.features / self.photos).tolist() if len(self.features) else None,
         }
 
 
@@ -75,6 +81,26 @@ def load_knowledge(knowledge: Artifact, dataset: Artifact) -> dict[int, Float[np
             f" python -m zsbir.teacher {dataset.uri} with other weights"
         )
     return distributions
+
+
+def load_mean_features(knowledge: Artifact) -> dict[int, Float[np.ndarray, "f"]]:
+    """Read the mean of the teacher's pooled features of each class, by class id.
+
+    Raises InputError where the knowledge holds none, or they are damaged.
+    """
+    file, where = knowledge.file("knowledge.parquet"), knowledge.address("knowledge.parquet")
+    columns = {name: KNOWLEDGE_SCHEMA.field(name).type for name in ("class_id", "mean_features")}
+    remedy = "make it again with python -m zsbir.teacher ... --mean-features"
+    if not knowledge.manifest.config.get("mean_features"):
+        raise InputError(f"{knowledge.uri} holds no mean features of its classes: {remedy}")
+    table = read_table(file, columns, where)
+    lengths = set(pc.list_value_length(table["mean_features"]).to_pylist())
+    if len(lengths) != 1 or None in lengths or 0 in lengths:
+        raise InputError(f"{where}: the mean features are not of one length: {remedy}")
+    found = np.array(table["mean_features"].to_pylist(), np.float64)
+    if not np.isfinite(found).all():
+        raise InputError(f"{where}: the mean features are not finite: {remedy}")
+    return dict(zip(table["class_id"].to_pylist(), found, strict=True))
 
 
 def is_distribution(values: Float[np.ndarray, "t"]) -> bool:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from zsbir.data.domains import DOMAINS
 from zsbir.losses.classification import classification
+from zsbir.losses.loss import Loss, LossBatch
+from zsbir.losses.memory import Memory
 from zsbir.losses.objective_config import ObjectiveConfig
 from zsbir.losses.preservation import preservation
 from zsbir.losses.quadruplet import quadruplet
+from zsbir.model.encoder import Encoded
 from zsbir.model.heads import Heads
 
 
 class Objective(nn.Module):
-    """L = w_quad L_quad + w_cls L_cls + w_skp L_skp over gathered embeddings.
+    """L = w_quad L_quad + w_cls L_cls + w_skp L_skp over gathered embeddings, plus each further loss times its weight.
 
     class_index: maps a data set's class id to its row in the classifier, -1 for classes not trained on.
     knowledge: per trained class the teacher's distribution, or None where preservation has no weight.
+    further: losses by name, each with its weight. memory: of past batches, for the quadruplet loss.
     """
 
     class_index: Tensor
@@ -29,47 +34,76 @@ class Objective(nn.Module):
     def __init__(
         self,
         config: ObjectiveConfig,
-        heads: Heads | nn.Module,
+        heads: Heads,
         class_index: Int[Tensor, "ids"],
         knowledge: Float[Tensor, "c t"] | None,
+        *,
+        further: Mapping[str, tuple[float, Loss]] | None = None,
+        memory: Memory | None = None,
     ):
         super().__init__()
         self.config, self.heads = config, heads
+        self.further = nn.ModuleDict({name: loss for name, (_, loss) in (further or {}).items()})
+        self.memory = memory
+        self._weights = {name: weight for name, (weight, _) in (further or {}).items()}
         self.register_buffer("class_index", class_index, persistent=False)
         self.register_buffer("knowledge", torch.empty(0) if knowledge is None else knowledge, persistent=False)
 
     def forward(
         self,
-        embeddings: Float[Tensor, "b d"],
-        features: Float[Tensor, "b f"],
+        encoded: Encoded,
         class_id: Int[Tensor, "b"],
         domain: Int[Tensor, "b"],
         progress: float = 0.0,
+        images: UInt8[Tensor, "b 3 h w"] | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return the total, and each term and figure by name without gradient. `progress`: share of the training done, 0 to 1.
+
+        images: for further losses that read them.
 
         Every term is computed and reported, those of weight zero included; preservation where the heads have one for it.
         """
         config = self.config
         classes = self.class_index[class_id]
-        class_logits, teacher_logits = self.heads(embeddings, features)
+        class_logits, teacher_logits = self.heads(encoded)
         quad = quadruplet(
-            embeddings,
+            encoded.embeddings,
             classes,
             domain,
             margin_cross=config.margin_cross,
             margin_same=config.margin_same,
             mining=config.mining,
+            temperature=config.mining_temperature,
+            memory=self.memory.read() if self.memory else None,
         )
         semantic = classification(class_logits, classes, label_smoothing=config.label_smoothing)
         total = config.weight_quadruplet * quad.loss + config.weight_classification * semantic
         figures = {"loss_quadruplet": quad.loss, "loss_classification": semantic}
         if teacher_logits is not None:
-            kept = preservation(teacher_logits, self.knowledge[classes], self._taught(domain))
+            kept = preservation(
+                teacher_logits, self.knowledge[classes], self._taught(domain), temperature=config.preservation_temperature
+            )
             total = total + config.weight_preservation * self._schedule(progress) * kept
             figures["loss_preservation"] = kept
+        batch = LossBatch(encoded.embeddings, encoded.features, classes, domain, progress, images)
+        for name, loss in self.further.items():
+            term, more = loss(batch)
+            total = total + self._weights[name] * term
+            figures |= {f"loss_{name}": term, **{f"{name}_{figure}": value for figure, value in more.items()}}
+        if self.memory and self.training:
+            self.memory.write(encoded.embeddings, classes, domain)
         figures |= {"loss": total, **dict(zip(quad._fields[1:], quad[1:], strict=True))}
         return total, {name: value.detach() for name, value in figures.items()}
+
+    def learned(self) -> dict[str, nn.Module]:
+        """Return what belongs into a checkpoint, by name."""
+        parts: dict[str, nn.Module | None] = {"heads": self.heads, "further": self.further or None, "memory": self.memory}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether a further loss reads the images of a batch."""
+        return any(loss.reads_images for loss in self.further.values())
 
     def _taught(self, domain: Int[Tensor, "b"]) -> Float[Tensor, "b"] | None:
         if self.config.preservation_domains == "both":

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -51,6 +51,18 @@ class Normalise(nn.Module):
         return ((images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
+class Encoded(NamedTuple):
+    """What an encoder makes of images: unit embeddings, pooled features, and the lengths that the embeddings had before."""
+
+    embeddings: Float[Tensor, "b d"]
+    features: Float[Tensor, "b f"]
+    lengths: Float[Tensor, "b"]
+
+    def unnormalised(self) -> Float[Tensor, "b d"]:
+        """Return the embeddings as they were before they became unit vectors."""
+        return self.embeddings * self.lengths[:, None]
+
+
 class Encoder(nn.Module):
     """The network from images as bytes to unit embeddings (and pooled features, for the heads).
 
@@ -72,11 +84,12 @@ class Encoder(nn.Module):
         nn.init.orthogonal_(self.embedding.weight)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b f"]]:
-        """Return unit embeddings and pooled features, both float32 whatever the autocast."""
+    def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Encoded:
+        """Return unit embeddings and pooled features, float32 whatever the autocast."""
         features = self.trunk(self.normalise(images)).float()
         with torch.autocast(images.device.type, enabled=False):
-            return normalize(self.embedding(features), dim=1), features
+            raw = self.embedding(features)
+            return Encoded(normalize(raw, dim=1), features, raw.norm(dim=1))
 
     def load_trunk(self, weights: Weights) -> None:
         """Start the trunk from pre-trained weights (their classifier is left out)."""

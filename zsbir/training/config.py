@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 from zsbir.base import limits
-from zsbir.base.config import Config
+from zsbir.base.config import Added, Config, unknown_name
+from zsbir.base.errors import InputError
 from zsbir.data.augmentation import Augmentation
 from zsbir.losses.objective_config import ObjectiveConfig
+from zsbir.losses.registry import METHOD, fields_of, loss_kind
 from zsbir.model.choices import Backbone
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -33,7 +37,13 @@ class OptimiserConfig(Config):
 
 
 class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
-    """Everything that decides what a training computes; where it runs is in `zsbir.train.Settings`."""
+    """Everything that decides what a training computes; where it runs is in `zsbir.train.Settings`.
+
+    The losses that `losses` names add fields of their own, `weight_<name>` among them: attributes like all others, and validated
+    like them, but not in `model_fields`. `all_fields` has them.
+    """
+
+    model_config = ConfigDict(extra="allow")  # for the fields of `losses` alone: see _with_fields_of_losses
 
     recipe: str = Field("custom", pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="name of the recipe this came from")
     backbone: Backbone = Field("resnet50", description="torchvision network that is fine-tuned")
@@ -49,6 +59,9 @@ class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
     eval_every_steps: int = Field(100, ge=1, description="steps between evaluations on the dev classes")
     checkpoint_every_steps: int = Field(100, ge=1, description="steps between checkpoints to resume from")
     log_every_steps: int = Field(10, ge=1, description="steps between logged metrics")
+    losses: Annotated[tuple[str, ...], Added(neutral=())] = Field(
+        (), description="losses beside the method's three, by name (--help lists them); each adds fields of its own"
+    )
     seed: int = Field(0, ge=0, description="seed of initialisation, batch plan and augmentation")
 
     @property
@@ -56,8 +69,57 @@ class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
         """Images in a global batch."""
         return 2 * self.classes_per_batch * self.per_class
 
+    @classmethod
+    def all_fields(cls, losses: Iterable[str]) -> dict[str, FieldInfo]:
+        """Return every field of a training with these further losses. Raises InputError for a loss that is not installed."""
+        return {**cls.model_fields, **fields_of(losses)}
+
+    def replace(self, **changes: Any) -> Self:
+        """Return the same configuration with some fields changed; fields of losses that are no longer named are dropped."""
+        values = {**self.model_dump(), **changes}
+        if "losses" in changes:
+            kept = self.all_fields(_names(changes["losses"]))
+            values = {name: value for name, value in values.items() if name in kept or name in changes}
+        return type(self).of(values)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what names a run: the fields, and of each loss of another package the package and its version."""
+        installed = {name: kind.identity for name in self.losses if (kind := loss_kind(name)).identity}
+        return super().identity() | ({"packages": installed} if installed else {})
+
+    def weight_of(self, loss: str) -> float:
+        """Return the weight of a loss of the method, or of a further one."""
+        return float(getattr(self, f"weight_{loss}"))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_fields_of_losses(cls, values: Any) -> Any:
+        """Validate the fields of the losses that are named, and give them their defaults. InputError for fields that nobody has."""
+        if not isinstance(values, Mapping):
+            return values
+        names = _names(values.get("losses", ()))
+        found = dict(values)
+        for name in names:
+            fields = loss_kind(name).fields
+            given = {field: found[field] for field in fields.model_fields if field in found}
+            found |= fields.of(given).model_dump()
+        known = cls.all_fields(names)
+        strange = next((field for field in found if field not in known), None)
+        if strange is not None:
+            raise InputError(unknown_name("field", str(strange)[:200], known))
+        return found | ({"losses": tuple(sorted(names))} if names else {})
+
     @model_validator(mode="after")
     def _some_loss(self) -> TrainConfig:
-        if self.weight_quadruplet == self.weight_classification == self.weight_preservation == 0:
-            raise ValueError("all three loss weights are 0; give at least one")
+        if not any(self.weight_of(loss) for loss in (*METHOD, *self.losses)):
+            raise ValueError("all loss weights are 0; give at least one")
         return self
+
+
+def _names(losses: Any) -> tuple[str, ...]:
+    """Return the names of losses that a value holds, each once; none for what is no list of texts, which has its own error."""
+    if not isinstance(losses, list | tuple) or not all(isinstance(name, str) for name in losses):
+        return ()
+    if len(set(losses)) < len(losses):
+        raise InputError("losses: a loss is named twice")
+    return tuple(losses)

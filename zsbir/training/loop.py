@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from zsbir.base import events, watch
-from zsbir.base.errors import InputError, Interrupted
+from zsbir.base.errors import Interrupted
 from zsbir.data.batches import BatchPlan, plan_batches, steps_per_epoch
 from zsbir.data.loader import Batch, TrainLoader
 from zsbir.data.samples import Samples
-from zsbir.data.shards import Images
 from zsbir.evaluation.embed import embed, embeddings_of
 from zsbir.evaluation.metrics import evaluate_embeddings
-from zsbir.losses.objective import Objective
-from zsbir.model.encoder import Encoder
-from zsbir.model.heads import Heads
-from zsbir.model.weights import Weights
-from zsbir.training.batchnorm import prepare_batch_norm, set_train_mode
+from zsbir.model.encoder import Encoded
+from zsbir.training.batchnorm import set_train_mode
 from zsbir.training.checkpoint import BestEncoder, Checkpoints, TrainState
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import Context
 from zsbir.training.failures import diverged
 from zsbir.training.forecast import announcement
 from zsbir.training.gather import any_worker, gather
+from zsbir.training.inputs import TrainInputs, train_positions
 from zsbir.training.meters import Clock, ShownLoss
+from zsbir.training.networks import build_networks
 from zsbir.training.optimiser import build_optimiser, rate, set_rate
 from zsbir.training.precision import autocast
 from zsbir.training.requirements import check_shares
@@ -42,26 +38,6 @@ DEV_SCORE = f"dev/{DEV_METRIC}"
 
 Log = Callable[[int, dict[str, float]], None]
 """A function of (step, metrics), called on rank 0 alone."""
-
-
-@dataclass(frozen=True)
-class TrainInputs:
-    """What a training reads: samples with their images, pre-trained weights, and the teacher's knowledge by class id.
-
-    same_labels: the weights' own classifier has the teacher's labels, so the preservation head starts from it.
-    """
-
-    samples: Samples
-    images: Images
-    weights: Weights
-    knowledge: dict[int, Float[np.ndarray, "t"]] | None = None
-    same_labels: bool = False
-
-
-def train_positions(config: TrainConfig, samples: Samples) -> Int[np.ndarray, "n"]:
-    """Return the samples that are trained on: the train split, and with `train_on_dev` the dev split too, ascending."""
-    splits = ("train", "dev") if config.train_on_dev else ("train",)
-    return np.sort(np.concatenate([samples.select(split=split) for split in splits]))
 
 
 def plan_training(config: TrainConfig, samples: Samples, workers: int) -> BatchPlan:
@@ -107,45 +83,11 @@ class Trainer:
             world_size=context.world_size,
             threads=threads,
         )
-        self.encoder, self.heads, self.objective = self._build_networks()
-        self.modules: dict[str, nn.Module] = {"encoder": self.encoder, "heads": self.heads}
-        self.optimiser = build_optimiser(config, self.encoder, self.heads)
-        self.network = context.wrap(self.encoder)
-
-    def _build_networks(self) -> tuple[Encoder, Heads, Objective]:
-        """Build the same networks on every worker: the seed decides each new parameter, the weight file all others."""
-        config, inputs, device = self.config, self.inputs, self.context.device
-        torch.manual_seed(config.seed)
-        encoder = Encoder(config.backbone, config.embedding_dim, config.image_px)
-        encoder.load_trunk(inputs.weights)
-        class_ids = np.unique(inputs.samples.class_id[train_positions(config, inputs.samples)])
-        knowledge = self._knowledge(class_ids) if config.weight_preservation else None
-        heads = Heads(
-            feature_dim=encoder.feature_dim,
-            embedding_dim=config.embedding_dim,
-            classes=len(class_ids),
-            teacher_labels=0 if knowledge is None else knowledge.shape[1],
-            place=config.preservation_place,
-            temperature=config.temperature,
-            start=inputs.weights.classifier if inputs.same_labels else None,
-        )
-        prepare_batch_norm(encoder, config.batch_norm, device)
-        encoder.to(device)
-        heads.to(device)
-        index = torch.full((len(inputs.samples.class_names),), -1)
-        index[torch.from_numpy(class_ids.astype(np.int64))] = torch.arange(len(class_ids))
-        return encoder, heads, Objective(config, self.context.wrap(heads), index, knowledge).to(device)
-
-    def _knowledge(self, class_ids: Int[np.ndarray, "c"]) -> Float[Tensor, "c t"]:
-        known = self.inputs.knowledge
-        if known is None:
-            raise InputError("weight_preservation is above 0, but no knowledge was given; pass --knowledge, or a weight of 0")
-        missing = [self.inputs.samples.class_names[class_id] for class_id in class_ids if int(class_id) not in known]
-        if missing:
-            raise InputError(
-                f"the knowledge has no class {missing[0]!r} ({len(missing)} missing); run zsbir.teacher on this data set"
-            )
-        return torch.from_numpy(np.stack([known[int(class_id)] for class_id in class_ids]).astype(np.float32))
+        self.encoder, objective = build_networks(config, inputs, context.device, threads=self.loader.threads)
+        self.modules: dict[str, nn.Module] = {"encoder": self.encoder, **objective.learned()}
+        self.optimiser = build_optimiser(config, self.encoder, objective.heads, objective.further)
+        self.network, self.objective = context.wrap(self.encoder), context.wrap(objective)
+        self._sends_images = objective.reads_images
 
     def run(self) -> TrainState:
         """Train to the end; afterwards the state holds a best encoder on the first worker.
@@ -194,14 +136,15 @@ class Trainer:
         share = rate(config, step, self.steps)
         set_rate(self.optimiser, share)
         with autocast(config.precision, device):
-            embeddings, features = self.network(batch.images.to(device, non_blocking=True))
+            images = batch.images.to(device, non_blocking=True)
+            encoded = Encoded(*map(gather, self.network(images)))
         figures: dict[str, Tensor]
         total, figures = self.objective(
-            gather(embeddings),
-            gather(features),
+            encoded,
             gather(batch.class_id.to(device)),
             gather(batch.domain.to(device)),
             step / self.steps,
+            gather(images) if self._sends_images else None,
         )
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()

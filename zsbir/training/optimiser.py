@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import nn
 
+from zsbir.losses.loss import Loss
 from zsbir.training.config import OptimiserConfig
 
 
-def build_optimiser(config: OptimiserConfig, encoder: nn.Module, heads: nn.Module) -> torch.optim.AdamW:
-    """Build AdamW with groups for backbone, embedding and classifier, teacher-label head, each with and without weight decay."""
+def build_optimiser(
+    config: OptimiserConfig, encoder: nn.Module, heads: nn.Module, further: nn.ModuleDict | None = None
+) -> torch.optim.AdamW:
+    """Build AdamW with groups for backbone, new layers, teacher-label head and further losses, with and without weight decay."""
     peaks = {"trunk": config.lr_backbone, "preserver": config.lr if config.lr_preserver is None else config.lr_preserver}
+    further = further or nn.ModuleDict()
+    peaks |= {name: config.lr * cast(Loss, loss).rate_factor for name, loss in further.items()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in _named(encoder, heads):
+    for name, parameter in _named(encoder, heads, further):
         peak = peaks.get(name.split(".")[0], config.lr)
         # Biases and normalisation's scale and shift are vectors: shrinking them towards zero only hurts.
         decay = config.weight_decay if parameter.ndim > 1 else 0.0

@@ -42,6 +42,17 @@ def check_has_knowledge(config: TrainConfig, *, given: bool) -> None:
             "no knowledge given: pass --knowledge URI, as python -m zsbir.teacher prints it (if you did, did the command before"
             " fail?), or --weight-preservation 0",
         )
+    if needs_mean_features(config) and not given:
+        raise FieldError(
+            "knowledge",
+            f"no knowledge given, and classifier_start {config.classifier_start} begins with what a teacher saw: pass --knowledge"
+            " URI, as python -m zsbir.teacher ... --mean-features prints it",
+        )
+
+
+def needs_mean_features(config: TrainConfig) -> bool:
+    """Return whether a training starts its classifier from the teacher's mean features."""
+    return config.classifier_start in ("prototypes", "fixed_prototypes")
 
 
 def check_counts(config: TrainConfig, counts: Mapping[str, int]) -> None:
@@ -57,3 +68,9 @@ def check_inputs(config: TrainConfig, dataset: Artifact, knowledge: Artifact | N
     check_counts(config, dataset.manifest.counts)
     if knowledge is not None:
         check_knowledge(knowledge, dataset, must_say=must_say)
+        if needs_mean_features(config) and not knowledge.manifest.config.get("mean_features"):
+            raise FieldError(
+                "knowledge",
+                f"{knowledge.uri} holds no mean features, from which classifier_start {config.classifier_start} begins: make it"
+                " again with python -m zsbir.teacher ... --mean-features",
+            )

@@ -15,7 +15,7 @@ from zsbir.base.artifact import Artifact, draft
 from zsbir.base.config import digest_of
 from zsbir.base.storage import folder_name
 from zsbir.data.ink import Ink, ink_facts
-from zsbir.data.knowledge import load_knowledge
+from zsbir.data.knowledge import load_knowledge, load_mean_features
 from zsbir.data.measured_ink import dataset_ink
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
@@ -30,8 +30,10 @@ from zsbir.training.checkpoint import BestEncoder, TrainState
 from zsbir.training.context import Context
 from zsbir.training.failures import memory_errors_explained
 from zsbir.training.gather import barrier
-from zsbir.training.loop import DEV_SCORE, Log, Trainer, TrainInputs
+from zsbir.training.inputs import TrainInputs
+from zsbir.training.loop import DEV_SCORE, Log, Trainer
 from zsbir.training.precision import autocast
+from zsbir.training.requirements import needs_mean_features
 from zsbir.training_run.delivery import mark_undelivered, publish, tracked
 from zsbir.training_run.plan import Job
 
@@ -84,6 +86,8 @@ def _open_inputs(job: Job, dataset: Artifact, knowledge: Artifact | None) -> Tra
         images=Images(dataset, samples),
         weights=weights,
         knowledge=load_knowledge(knowledge, dataset) if knowledge else None,
+        class_features=load_mean_features(knowledge) if knowledge and needs_mean_features(job.config) else None,
+        same_network=bool(knowledge and knowledge.manifest.inputs["weights"]["digest"] == weights.sha256),
         same_labels=bool(knowledge and knowledge.manifest.facts["labels_digest"] == digest_of(weights.labels)),
     )
 

@@ -23,6 +23,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.layout import below_root, root_of
 from zsbir.base.manifest import parts
 from zsbir.base.storage import join, split_file
+from zsbir.losses.registry import fields_of
 from zsbir.promotion.address import is_model_address, parse_address
 from zsbir.recipes import RECIPES, recipe
 from zsbir.training.config import TrainConfig
@@ -161,7 +162,7 @@ def _pipeline(config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any
 def _check_step(kind: str, config: Mapping[str, Any], inputs: frozenset[str]) -> None:
     """Check the values of one command. inputs: fields whose values come from another step."""
     schema = SCHEMAS[kind]
-    fields = schema.fields()
+    fields = schema.fields() | _fields_of_losses(schema, config)
     extra = {name for name, _ in schema.extra}
     for name, value in config.items():
         if name not in fields and name not in extra:
@@ -183,6 +184,15 @@ def _check_step(kind: str, config: Mapping[str, Any], inputs: frozenset[str]) ->
             part.of(given, where=kind)
     if kind == "ingest" and config["layout"] != "toy" and not config.get("path"):
         raise InputError("ingest: field 'path' is required, the folder that holds the data set")
+
+
+def _fields_of_losses(schema: Schema, config: Mapping[str, Any]) -> dict[str, type[Config]]:
+    """Return the fields that the further losses of a training add. Raises InputError for a loss that is not installed."""
+    if TrainConfig not in schema.parts:
+        return {}
+    names = config.get("losses", recipe(str(config.get("recipe") or "custom")).losses)
+    known = [name for name in names if isinstance(name, str)] if isinstance(names, list | tuple) else []
+    return dict.fromkeys(fields_of(known), TrainConfig)
 
 
 def _check_list(kind: str, name: str, value: Any) -> None:

@@ -56,7 +56,7 @@ def _embedded(run: Artifact, split: str) -> dict[str, np.ndarray]:
     encoder = Encoder.load(run.verified("encoder.safetensors")).eval()
 
     def both(pixels: torch.Tensor) -> torch.Tensor:
-        embedding, features = encoder(pixels)
+        embedding, features, _ = encoder(pixels)
         return torch.cat([embedding, torch.nn.functional.normalize(features, dim=1)], dim=1)
 
     result = {}

@@ -8,17 +8,19 @@ from zsbir.losses.objective import Objective
 from zsbir.losses.objective_config import ObjectiveConfig
 from zsbir.losses.preservation import preservation
 from zsbir.losses.quadruplet import quadruplet
+from zsbir.model.encoder import Encoded
 from zsbir.model.heads import Heads
 
 CLASS_INDEX = torch.tensor([-1, 0, -1, 1, 2])
 """Of a data set's five classes three are trained on."""
 
 
-def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def batch() -> tuple[Encoded, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    embeddings = torch.nn.functional.normalize(torch.randn(12, 6, generator=generator), dim=1)
+    raw = torch.randn(12, 6, generator=generator)
     class_id = torch.tensor([1, 3, 4]).repeat_interleave(4)
-    return embeddings, torch.randn(12, 10, generator=generator), class_id, torch.arange(2).repeat(6)
+    features = torch.randn(12, 10, generator=generator)
+    return Encoded(torch.nn.functional.normalize(raw, dim=1), features, raw.norm(dim=1)), class_id, torch.arange(2).repeat(6)
 
 
 def objective(**changes) -> Objective:
@@ -28,15 +30,15 @@ def objective(**changes) -> Objective:
     return Objective(config, heads, CLASS_INDEX, torch.rand(3, 7).softmax(dim=1))
 
 
-@pytest.mark.parametrize("place", ["features", "embedding"])
+@pytest.mark.parametrize("place", ["features", "embedding", "unnormalised"])
 def test_the_total_is_the_weighted_sum_of_the_three_losses(place):
     ours = objective(preservation_place=place)
-    embeddings, features, class_id, domain = batch()
-    total, figures = ours(embeddings, features, class_id, domain)
+    encoded, class_id, domain = batch()
+    total, figures = ours(encoded, class_id, domain)
     classes = CLASS_INDEX[class_id]
-    class_logits, teacher_logits = ours.heads(embeddings, features)
+    class_logits, teacher_logits = ours.heads(encoded)
     expected = (
-        0.5 * quadruplet(embeddings, classes, domain).loss
+        0.5 * quadruplet(encoded.embeddings, classes, domain).loss
         + 2.0 * classification(class_logits, classes)
         + 0.3 * preservation(teacher_logits, ours.knowledge[classes])
     )
@@ -53,23 +55,23 @@ FORMS = {"margin_cross": 0.15, "margin_same": 0.6, "mining": "hard", "label_smoo
 )
 def test_each_loss_gets_the_form_that_the_configuration_names(changes):
     form = FORMS | changes
-    embeddings, features, class_id, domain = batch()
+    encoded, class_id, domain = batch()
     ours = objective(**form)
-    _, figures = ours(embeddings, features, class_id, domain)
+    _, figures = ours(encoded, class_id, domain)
     classes = CLASS_INDEX[class_id]
     smoothing = form.pop("label_smoothing")
-    class_logits, _ = ours.heads(embeddings, features)
+    class_logits, _ = ours.heads(encoded)
     expected = {
-        "loss_quadruplet": quadruplet(embeddings, classes, domain, **form).loss,
+        "loss_quadruplet": quadruplet(encoded.embeddings, classes, domain, **form).loss,
         "loss_classification": classification(class_logits, classes, label_smoothing=smoothing),
     }
     assert {name: figures[name].item() for name in expected} == pytest.approx({name: x.item() for name, x in expected.items()})
 
 
 def test_the_figures_are_named_as_the_quadruplet_loss_names_them():
-    embeddings, features, class_id, domain = batch()
-    _, figures = objective()(embeddings, features, class_id, domain)
-    quad = quadruplet(embeddings, CLASS_INDEX[class_id], domain)
+    encoded, class_id, domain = batch()
+    _, figures = objective()(encoded, class_id, domain)
+    quad = quadruplet(encoded.embeddings, CLASS_INDEX[class_id], domain)
     for name in quad._fields[1:]:
         assert figures[name].item() == pytest.approx(getattr(quad, name).item()), name
     assert not any(figure.requires_grad for figure in figures.values())
@@ -81,23 +83,23 @@ def test_only_the_heads_are_state_of_the_objective():
 
 def test_losses_of_weight_zero_are_reported_and_pull_at_nothing():
     ours = objective(weight_quadruplet=0.0, weight_preservation=0.0, preservation_place="features")
-    embeddings, features, class_id, domain = batch()
-    features.requires_grad_()
-    total, figures = ours(embeddings, features, class_id, domain)
+    encoded, class_id, domain = batch()
+    encoded.features.requires_grad_()
+    total, figures = ours(encoded, class_id, domain)
     total.backward()
     assert figures["loss_quadruplet"] > 0
     assert figures["loss_preservation"] > 0
-    assert features.grad.eq(0).all()
+    assert encoded.features.grad.eq(0).all()
 
 
 @pytest.mark.parametrize(("domains", "taught"), [("photo", 0), ("sketch", 1)])
 def test_preservation_can_teach_one_domain_alone(domains, taught):
     weights = {"weight_quadruplet": 0.0, "weight_classification": 0.0, "weight_preservation": 1.0}
     ours = objective(preservation_domains=domains, preservation_place="features", **weights)
-    embeddings, features, class_id, domain = batch()
-    features.requires_grad_()
-    ours(embeddings, features, class_id, domain)[0].backward()
-    pulled = features.grad.abs().sum(dim=1) > 0
+    encoded, class_id, domain = batch()
+    encoded.features.requires_grad_()
+    ours(encoded, class_id, domain)[0].backward()
+    pulled = encoded.features.grad.abs().sum(dim=1) > 0
     assert pulled.tolist() == (domain == taught).tolist()
 
 

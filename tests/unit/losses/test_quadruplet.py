@@ -2,11 +2,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import get_args
 
 import pytest
 import torch
 
-from zsbir.losses.quadruplet import pairwise_distances, quadruplet
+from zsbir.losses.objective_config import Mining
+from zsbir.losses.quadruplet import Others, pairwise_distances, quadruplet
+
+MININGS = get_args(Mining)
+TEMPERATURE = 0.1
+"""The default of soft mining."""
 
 
 def batch(classes: int = 3, per_class: int = 2, dim: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -20,6 +26,30 @@ def batch(classes: int = 3, per_class: int = 2, dim: int = 5, seed: int = 0) -> 
     return embeddings[order], label[order], domain[order]
 
 
+def soft_hinge(positive, negatives, margin):
+    far = TEMPERATURE * math.log(sum(math.exp(p / TEMPERATURE) for p in positive))
+    near = -TEMPERATURE * math.log(sum(math.exp(-n / TEMPERATURE) for n in negatives))
+    return TEMPERATURE * math.log(1 + math.exp((far - near + margin) / TEMPERATURE))
+
+
+def semi_hard_hinge(positive, negatives, margin):
+    beyond = [n for n in negatives if n > max(positive)]
+    return max(0, max(positive) - min(beyond or negatives) + margin)
+
+
+def mean_hinge(positive, negatives, margin):
+    hinges = [max(0, p - n + margin) for p, n in itertools.product(positive, negatives)]
+    return sum(hinges) / len(hinges)
+
+
+SLOW_HINGES = {
+    "hard": lambda positive, negatives, margin: max(0, max(positive) - min(negatives) + margin),
+    "semi_hard": semi_hard_hinge,
+    "all": mean_hinge,
+    "soft": soft_hinge,
+}
+
+
 def slow_quadruplet(embeddings, classes, domains, margin_cross, margin_same, mining):
     """Every anchor, positive and negative in plain loops, distances by coordinates."""
     rows, labels, sides = embeddings.tolist(), classes.tolist(), domains.tolist()
@@ -30,16 +60,12 @@ def slow_quadruplet(embeddings, classes, domains, margin_cross, margin_same, min
         positive = [distance[i] for i in others if labels[i] == labels[a] and sides[i] != sides[a]]
         cross = [distance[i] for i in others if labels[i] != labels[a] and sides[i] != sides[a]]
         same = [distance[i] for i in others if labels[i] != labels[a] and sides[i] == sides[a]]
-        if mining == "hard":
-            total += max(0, max(positive) - min(cross) + margin_cross) + max(0, max(positive) - min(same) + margin_same)
-        else:
-            for negatives, margin in ((cross, margin_cross), (same, margin_same)):
-                hinges = [max(0, p - n + margin) for p, n in itertools.product(positive, negatives)]
-                total += sum(hinges) / len(hinges)
+        hinge = SLOW_HINGES[mining]
+        total += hinge(positive, cross, margin_cross) + hinge(positive, same, margin_same)
     return total / len(rows)
 
 
-@pytest.mark.parametrize("mining", ["hard", "all"])
+@pytest.mark.parametrize("mining", MININGS)
 @pytest.mark.parametrize("margins", [(0.2, 0.2), (0.0, 0.7), (1.5, 0.1)])
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_plain_loops_over_all_quadruplets(mining, margins, seed):
@@ -49,7 +75,7 @@ def test_equals_plain_loops_over_all_quadruplets(mining, margins, seed):
     assert fast.loss.item() == pytest.approx(slow, abs=1e-9)
 
 
-@pytest.mark.parametrize("mining", ["hard", "all"])
+@pytest.mark.parametrize("mining", MININGS)
 def test_gradient_is_that_of_finite_differences(mining):
     embeddings, classes, domains = batch(seed=3)
 
@@ -94,3 +120,36 @@ def test_shapes_that_do_not_fit_are_refused():
     embeddings, classes, domains = batch()
     with pytest.raises(Exception, match=r"classes|domains"):
         quadruplet(embeddings, classes[:-1], domains)
+
+
+def test_a_remembered_image_is_a_positive_and_a_negative_like_any_other_and_no_anchor():
+    embeddings, classes, domains = batch(classes=6, per_class=2)
+    now, before = slice(0, 12), slice(12, None)
+    memory = Others(embeddings[before], classes[before], domains[before])
+    found = quadruplet(embeddings[now], classes[now], domains[now], memory=memory, mining="all").loss.item()
+    rows = embeddings.tolist()
+    expected = 0.0
+    for a in range(12):
+        distance = [math.dist(rows[a], other) for other in rows]
+        kinds = [(bool(classes[i] == classes[a]), bool(domains[i] == domains[a])) for i in range(len(rows))]
+        positive, cross, same = (
+            [d for d, k in zip(distance, kinds, strict=True) if k == kind] for kind in ((1, 0), (0, 0), (0, 1))
+        )
+        expected += mean_hinge(positive, cross, 0.2) + mean_hinge(positive, same, 0.2)
+    assert found == pytest.approx(expected / 12)
+
+
+def test_soft_mining_at_a_low_temperature_is_hard_mining():
+    embeddings, classes, domains = batch(seed=2, classes=5)
+    soft = quadruplet(embeddings, classes, domains, mining="soft", temperature=1e-4).loss.item()
+    assert soft == pytest.approx(quadruplet(embeddings, classes, domains, mining="hard").loss.item(), abs=1e-3)
+
+
+def test_all_quadruplets_of_a_large_batch_need_no_memory_by_its_cube():
+    """768 images: every (anchor, positive, negative) at once would be 3.6 GB; the sorted form keeps tables of 768 x 768."""
+    embeddings, classes, domains = batch(classes=96, per_class=4)
+    embeddings = embeddings.float().requires_grad_()
+    with torch.profiler.profile(profile_memory=True) as profile:
+        quadruplet(embeddings, classes, domains, mining="all").loss.backward()
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    assert largest < 20 * 768 * 768 * 8

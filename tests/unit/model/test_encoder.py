@@ -29,7 +29,7 @@ def seen_by(encoder, count=5):
 
 
 def test_embeddings_are_unit_vectors_beside_the_pooled_features(encoder):
-    embeddings, features = seen_by(encoder)
+    embeddings, features, _ = seen_by(encoder)
     assert (embeddings.shape, features.shape) == ((5, 16), (5, 512))
     assert encoder.feature_dim == 512
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(5))
@@ -38,7 +38,7 @@ def test_embeddings_are_unit_vectors_beside_the_pooled_features(encoder):
 
 def test_both_are_float32_unit_vectors_also_under_autocast(encoder):
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        embeddings, features = encoder(images(5))
+        embeddings, features, _ = encoder(images(5))
     assert embeddings.dtype == features.dtype == torch.float32
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(5))
 
@@ -88,7 +88,7 @@ def test_what_is_no_encoder_is_refused_in_one_line(encoder, tmp_path):
 
 def test_a_new_embedding_layer_of_full_width_keeps_every_cosine_of_the_pooled_features():
     torch.manual_seed(1)
-    embeddings, features = seen_by(Encoder("resnet18", 512, PX).eval(), count=8)
+    embeddings, features, _ = seen_by(Encoder("resnet18", 512, PX).eval(), count=8)
     expected = cosine_similarity(features[:, None], features[None], dim=2)
     torch.testing.assert_close(embeddings @ embeddings.T, expected, atol=1e-5, rtol=0)
 

@@ -7,7 +7,8 @@ from zsbir.base.errors import InputError
 from zsbir.data.domains import DOMAINS, SPLITS
 from zsbir.data.samples import Samples
 from zsbir.training.config import TrainConfig
-from zsbir.training.loop import plan_training, train_positions
+from zsbir.training.inputs import train_positions
+from zsbir.training.loop import plan_training
 
 CLASSES_OF = {"train": 4, "dev": 2, "unseen": 1}
 PER_GROUP = 3

@@ -1,0 +1,49 @@
+"""The fields of the losses that the method is compared with, apart from them so that a command line reads them without torch.
+
+Each may be named in `losses` (`zsbir.losses.registry`). Defaults are those of the papers that the losses come from.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from zsbir.base.config import Config
+
+Positives = Literal["all", "other_domain"]
+"""Which images of an anchor's class count as its positives: all of them, or those of the other domain."""
+
+
+class SupConFields(Config):
+    """Supervised contrastive loss."""
+
+    supcon_temperature: float = Field(0.1, gt=0, description="temperature of the similarities")
+    supcon_positives: Positives = Field("all", description="positives of an anchor: all of its class, or those of the other domain")
+
+
+class ProxyAnchorFields(Config):
+    """Proxy-Anchor."""
+
+    proxy_anchor_margin: float = Field(0.1, ge=0, description="margin of the cosine similarities to the proxies")
+    proxy_anchor_scale: float = Field(32.0, gt=0, description="scale of the cosine similarities")
+    proxy_anchor_rate_factor: float = Field(
+        100.0, gt=0, description="learning rate of the proxies, as a multiple of that of the new layers"
+    )
+
+
+class TripletFields(Config):
+    """Batch-hard triplet loss across domains."""
+
+    triplet_margin: float = Field(0.2, ge=0, description="margin between the distances to positive and negative")
+
+
+class MultiSimilarityFields(Config):
+    """Multi-similarity loss."""
+
+    multi_similarity_scale_positive: float = Field(2.0, gt=0, description="scale of positive similarities")
+    multi_similarity_scale_negative: float = Field(50.0, gt=0, description="scale of negative similarities")
+    multi_similarity_threshold: float = Field(0.5, ge=-1, le=1, description="cosine similarity about which pairs are weighed")
+    multi_similarity_margin: float = Field(
+        0.1, ge=0, description="how much harder than the easiest opposite a pair must be to count"
+    )
