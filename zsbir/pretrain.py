@@ -98,13 +98,16 @@ def _fit(config: PretrainConfig, photos: Photos) -> nn.Module:
     import torch
     from torch import nn
 
-    from zsbir.model.encoder import Normalise, build_trunk
+    from zsbir.model.backbones import network_of
+    from zsbir.model.encoder import Normalise
     from zsbir.training.context import default_device
     from zsbir.training.precision import autocast
 
     torch.manual_seed(config.seed)
     device = default_device()
-    network = nn.Sequential(Normalise(), build_trunk(config.backbone, len(PRETEXT_CLASSES)).to(memory_format=torch.channels_last))
+    kind = network_of(config.backbone)
+    whole = kind.build(len(PRETEXT_CLASSES)).to(memory_format=torch.channels_last)
+    network = nn.Sequential(Normalise(kind.mean, kind.std), whole)
     network.to(device).train()
     steps = config.epochs * (len(photos[0]) // config.batch_images)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=0.05)

@@ -82,7 +82,8 @@ class Teacher:
 
         from zsbir.data.samples import load_samples
         from zsbir.data.shards import Images
-        from zsbir.model.encoder import Normalise, build_trunk
+        from zsbir.model.backbones import network_of, split
+        from zsbir.model.encoder import Normalise
         from zsbir.model.weights import open_weights
         from zsbir.training.context import default_device
 
@@ -90,12 +91,11 @@ class Teacher:
         self.samples = load_samples(dataset)
         self.images, self.config, self.device = Images(dataset, self.samples), config, default_device()
         weights = open_weights(weights_uri, backbone=config.backbone)
-        trunk = build_trunk(config.backbone, len(weights.labels))
-        trunk.load_state_dict(weights.state)
-        classifier, trunk.fc = trunk.fc, torch.nn.Identity()
-        assert isinstance(classifier, torch.nn.Linear)
-        self.classifier = classifier.eval().to(self.device)
-        self.network = torch.nn.Sequential(Normalise(), trunk.to(memory_format=torch.channels_last)).eval().to(self.device)
+        kind = network_of(config.backbone)
+        whole = kind.build(len(weights.labels))
+        whole.load_state_dict(weights.state)
+        trunk, classifier = split(whole.to(memory_format=torch.channels_last).eval().to(self.device), kind.classifier)
+        self.network, self.classifier = torch.nn.Sequential(Normalise(kind.mean, kind.std).to(self.device), trunk), classifier
 
     def sums(self, chunks: Sequence[Int[np.ndarray, "n"]]) -> Iterator[Sums]:
         """Yield the sums of each chunk, in float64. chunks: positions in the sample table, at most CHUNK in each."""

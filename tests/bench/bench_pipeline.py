@@ -13,7 +13,7 @@ from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.evaluation.metrics import evaluate_embeddings
 from zsbir.ingest import IngestConfig, Settings, ingest
-from zsbir.model.encoder import build_trunk
+from zsbir.model.backbones import network_of
 from zsbir.model.weights import load_weights, save_weights
 from zsbir.recipes import recipe
 from zsbir.teacher import Teacher, TeacherConfig, photo_chunks
@@ -38,7 +38,7 @@ def dataset(root: Path) -> Artifact:
 @pytest.fixture(scope="module")
 def weights(root: Path) -> str:
     torch.manual_seed(0)
-    state = build_trunk("resnet18", len(LABELS)).state_dict()
+    state = network_of("resnet18").build(len(LABELS)).state_dict()
     return str(save_weights(state, backbone="resnet18", labels=LABELS, root=root)[0])
 
 

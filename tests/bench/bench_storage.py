@@ -19,7 +19,7 @@ from zsbir.data.loader import TrainLoader
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.ingest import IngestConfig, Settings, ingest
-from zsbir.model.encoder import build_trunk
+from zsbir.model.backbones import network_of
 from zsbir.model.weights import open_weights, save_weights
 from zsbir.recipes import recipe
 from zsbir.storage_admin.copying import copy
@@ -72,7 +72,7 @@ def in_store(on_disk: Artifact, store: str) -> Artifact:
 @pytest.fixture(scope="module")
 def weights(root: Path) -> str:
     torch.manual_seed(0)
-    return save_weights(build_trunk("resnet18", len(LABELS)).state_dict(), backbone="resnet18", labels=LABELS, root=root)[0]
+    return save_weights(network_of("resnet18").build(len(LABELS)).state_dict(), backbone="resnet18", labels=LABELS, root=root)[0]
 
 
 @pytest.fixture

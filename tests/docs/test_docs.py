@@ -190,7 +190,7 @@ def _make_artifacts():
     from zsbir.index import Settings as IndexSettings
     from zsbir.ingest import IngestConfig, ingest
     from zsbir.ingest import Settings as IngestSettings
-    from zsbir.model.encoder import build_trunk
+    from zsbir.model.backbones import network_of
     from zsbir.model.weights import save_weights
     from zsbir.teacher import Settings as TeacherSettings
     from zsbir.teacher import TeacherConfig, teach
@@ -200,7 +200,7 @@ def _make_artifacts():
     toys = IngestConfig(layout="toy", toy_photos_per_class=2, toy_sketches_per_class=2, toy_px=32)
     moved(ingest(toys, "", IngestSettings()), DATASET)
     labels = ("circle", "square", "triangle")
-    trunk = build_trunk("resnet18", len(labels)).state_dict()
+    trunk = network_of("resnet18").build(len(labels)).state_dict()
     weights, _ = save_weights(trunk, backbone="resnet18", labels=labels, root=Path("artifacts"))
     teacher = TeacherConfig(backbone="resnet18", weights=str(weights), image_px=32)
     moved(teach(DATASET, teacher, TeacherSettings()), KNOWLEDGE)

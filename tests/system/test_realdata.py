@@ -17,7 +17,8 @@ from zsbir.evaluation.metrics import evaluate_embeddings
 from zsbir.evaluation.protocol import find_protocol, select
 from zsbir.ingest import IngestConfig, ingest
 from zsbir.ingest import Settings as IngestSettings
-from zsbir.model.encoder import Encoder, Normalise, build_trunk
+from zsbir.model.backbones import network_of
+from zsbir.model.encoder import Encoder, Normalise
 from zsbir.model.weights import Weights, load_weights
 from zsbir.recipes import recipe
 from zsbir.train import InputUris, Settings, train
@@ -59,7 +60,7 @@ def test_every_image_is_read_and_the_split_is_the_published_one(caltech: Artifac
 
 def test_imagenet_weights_and_preprocessing_name_imagenet_photos(shared: Path, resnet18: Weights) -> None:
     """One photo of each of 200 classes. Squeezed whole to 224 px, not cropped, so a little below the stated 73 %."""
-    network = torch.nn.Sequential(Normalise(), build_trunk("resnet18", len(resnet18.labels)))
+    network = torch.nn.Sequential(Normalise(), network_of("resnet18").build(len(resnet18.labels)))
     network[1].load_state_dict(resnet18.state)
     network.eval()
     files = sorted((shared / "data" / "imagenet_samples").glob("*.jpg"))

@@ -29,6 +29,8 @@ Purpose = Literal[
     "calibration images",  # how many at most
     "calibration galleries",  # photos of a class
     "permuted knowledge",  # seed
+    "layers that draw",  # seed, step, worker
+    "losses that draw",  # seed, step
     "sketches to measure",  # how many there are
     "toy drawing",  # seed, class, domain, number
     "pretext form",  # class

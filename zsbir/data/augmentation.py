@@ -6,13 +6,14 @@ Legend of shapes: 3 = red, green, blue; s = `size_px`. Arrays are uint8, channel
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 from pydantic import Field
 
-from zsbir.base.config import Config
+from zsbir.base.config import Added, Config
 from zsbir.data.images import channels_first, finish, open_image
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -28,6 +29,15 @@ class Augmentation(Config):
     grayscale_prob: float = Field(0.1, ge=0, le=1, description="photos: chance to lose all colour")
     stroke_width_prob: float = Field(0.3, ge=0, le=1, description="sketches: chance of thicker or thinner strokes")
     stroke_erase_prob: float = Field(0.2, ge=0, le=1, description="sketches: chance that a few pieces of stroke are missing")
+    stroke_bend_prob: Annotated[float, Added(neutral=0.0)] = Field(
+        0.0, ge=0, le=1, description="sketches: chance that all strokes are bent smoothly, as another hand would draw them"
+    )
+    ink_crop_prob: Annotated[float, Added(neutral=0.0)] = Field(
+        0.0, ge=0, le=1, description="sketches: chance that the paper around the strokes is cut off"
+    )
+    edges_prob: Annotated[float, Added(neutral=0.0)] = Field(
+        0.0, ge=0, le=1, description="photos: chance to be replaced by a drawing of their edges"
+    )
 
 
 def augment_image(
@@ -38,9 +48,57 @@ def augment_image(
     All randomness comes from `rng`: the same state gives the same pixels. Raises BadImage.
     """
     image = finish(open_image(data))
+    if domain == "sketch" and strength.ink_crop_prob and rng.random() < strength.ink_crop_prob:
+        image = _cut_to_ink(image)
+    if domain == "sketch" and strength.stroke_bend_prob and rng.random() < strength.stroke_bend_prob:
+        image = _bend(image, rng)
+    if domain == "photo" and strength.edges_prob and rng.random() < strength.edges_prob:
+        image = _edges(image, size_px)
     if domain == "sketch":
         return channels_first(_vary_strokes(_warp(image, size_px, rng, strength, paper=True), rng, strength))
     return channels_first(_vary_colours(_warp(image, size_px, rng, strength, paper=False), rng, strength))
+
+
+def _cut_to_ink(image: Image.Image) -> Image.Image:
+    """Cut off the paper around the strokes but for a margin, and keep a square."""
+    dark = np.argwhere(np.asarray(image.convert("L")) < 128)
+    if not len(dark):
+        return image
+    (top, left), (bottom, right) = dark.min(axis=0).tolist(), dark.max(axis=0).tolist()
+    half = 0.55 * max(bottom - top, right - left, 8)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    box = (round(x - half), round(y - half), round(x + half), round(y + half))
+    plain = image if image.mode in ("L", "RGB") else image.convert("RGB")
+    paper = Image.new(plain.mode, (box[2] - box[0], box[3] - box[1]), "white")
+    paper.paste(plain, (-box[0], -box[1]))
+    return paper
+
+
+def _bend(image: Image.Image, rng: np.random.Generator, cells: int = 4, most: float = 0.03) -> Image.Image:
+    """Move the points of a grid over the image at random, by up to `most` of its side, and all between them smoothly along."""
+    plain = image if image.mode in ("L", "RGB") else image.convert("RGB")
+    width, height = plain.size
+    columns, rows = np.meshgrid(np.linspace(0, width, cells + 1), np.linspace(0, height, cells + 1))
+    points = np.stack([columns, rows], axis=2)
+    moved = points + rng.uniform(-most, most, points.shape) * [width, height]
+    mesh = []
+    for row in range(cells):
+        for column in range(cells):
+            box = tuple(round(float(value)) for value in (*points[row, column], *points[row + 1, column + 1]))
+            corners = (moved[row, column], moved[row + 1, column], moved[row + 1, column + 1], moved[row, column + 1])
+            mesh.append((box, tuple(float(value) for corner in corners for value in corner)))
+    return plain.transform(plain.size, Image.Transform.MESH, mesh, Image.Resampling.BILINEAR, fillcolor="white")
+
+
+def _edges(image: Image.Image, size_px: int) -> Image.Image:
+    """Draw the edges of a photo, dark on white: the length of its gradient, at twice the size that the network sees."""
+    side = 2 * size_px
+    grey = image.convert("L").resize((side, side), Image.Resampling.BILINEAR).filter(ImageFilter.GaussianBlur(1.5))
+    down, right = np.gradient(np.asarray(grey, np.float32))
+    length = np.hypot(down, right)
+    strong = length / max(float(np.quantile(length, 0.98)), 1.0)
+    drawn = 255 * (1 - np.clip(1.5 * strong - 0.25, 0, 1))
+    return Image.fromarray(drawn.astype(np.uint8)).convert("RGB")
 
 
 def _warp(image: Image.Image, size_px: int, rng: np.random.Generator, strength: Augmentation, *, paper: bool) -> Image.Image:

@@ -5,6 +5,7 @@ MLflow runs this file when it loads the model; the package `zsbir` is stored wit
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 
 import zsbir
 from zsbir.evaluation.embed import EMBED_BATCH
+from zsbir.model.choices import BACKBONES_GROUP, TIMM
 from zsbir.model.encoder import saved_facts
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic", "pyyaml", "tqdm", "jaxtyping", "pyarrow")
@@ -45,11 +47,20 @@ class EmbeddingModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
         return np.concatenate(parts)
 
 
+def _packages_of(backbone: str) -> tuple[str, ...]:
+    """Return the packages that a backbone needs besides."""
+    if backbone.startswith(TIMM):
+        return ("timm",)
+    found = next((point for point in entry_points(group=BACKBONES_GROUP) if point.name == backbone), None)
+    return (found.dist.name,) if found and found.dist else ()
+
+
 def log_model(uri: str, run_id: str, encoder: Path, example: bytes) -> str:
     """Log the encoder as model `encoder` of an MLflow run, and return the model's URI."""
     from importlib.metadata import version
 
-    dim = int(saved_facts(encoder)["embedding_dim"])
+    facts = saved_facts(encoder)
+    dim = int(facts["embedding_dim"])
     mlflow.set_tracking_uri(uri)
     with mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(
@@ -58,7 +69,7 @@ def log_model(uri: str, run_id: str, encoder: Path, example: bytes) -> str:
             artifacts={"encoder": str(encoder)},
             code_paths=[str(Path(zsbir.__file__).parent)],
             # Named here, because MLflow would load the model once more to find them out, which takes half a minute.
-            pip_requirements=[f"{name}=={version(name)}" for name in PACKAGES],
+            pip_requirements=[f"{name}=={version(name)}" for name in (*PACKAGES, *_packages_of(facts["backbone"]))],
             signature=ModelSignature(Schema([ColSpec("binary", "image")]), Schema([TensorSpec(np.dtype("float32"), (-1, dim))])),
             input_example=pd.DataFrame({"image": [example]}),
         )

@@ -1,12 +1,51 @@
 """What a configuration may choose of the network. Importing this module does not load torch."""
 
-from typing import Literal
+from __future__ import annotations
 
-Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+import re
+from importlib.metadata import entry_points
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from zsbir.base.config import unknown_name
+
+TORCHVISION_BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 """Networks of torchvision that can be fine-tuned."""
+
+TIMM = "timm:"
+"""What the name of a model of timm begins with here."""
+
+BACKBONES_GROUP = "zsbir.backbones"
+"""The group of entry points by which packages offer backbones."""
+
+_TIMM_NAME = re.compile(r"timm:[a-z0-9][a-z0-9_.]{1,99}")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+def backbone_names() -> list[str]:
+    """Return the backbones that may be named, but for those of timm. Nothing is imported."""
+    installed = (point.name for point in entry_points(group=BACKBONES_GROUP))
+    return [
+        *TORCHVISION_BACKBONES,
+        *sorted(name for name in installed if _NAME.fullmatch(name) and name not in TORCHVISION_BACKBONES),
+    ]
+
+
+def _backbone(name: str) -> str:
+    if not _TIMM_NAME.fullmatch(name) and name not in (known := backbone_names()):
+        raise ValueError(f"{unknown_name('backbone', name[:100], known)}, or {TIMM}NAME for a model of timm")
+    return name
+
+
+Backbone = Annotated[str, AfterValidator(_backbone)]
+"""The name of a backbone (`zsbir.model.backbones`)."""
 
 HeadPlace = Literal["features", "embedding", "unnormalised"]
 """Where the teacher-label head reads from: the pooled features, the embedding, or the embedding before it is made a unit vector."""
+
+Pooling = Literal["mean", "gem"]
+"""How the last feature map becomes features: its mean, or a generalised mean with a learned power."""
 
 ClassifierStart = Literal["random", "fixed", "prototypes", "fixed_prototypes"]
 """With which weights the classifier of the seen classes begins, and whether they are trained."""

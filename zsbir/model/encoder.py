@@ -1,4 +1,4 @@
-"""The one network: an ImageNet CNN whose pooled features pass a linear layer to a unit embedding, for sketches and photos alike.
+"""The one network, for sketches and photos alike: an ImageNet network, and a linear layer from its features to a unit embedding.
 
 Legend of shapes: b batch, h w pixels, f pooled features, d embedding dimension.
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from jaxtyping import Float, UInt8
 from pydantic import Field
 from safetensors.torch import load_file, save_file
@@ -23,28 +22,22 @@ from zsbir.base import limits
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError
 from zsbir.base.strict_json import parse_json
-from zsbir.model.choices import Backbone
+from zsbir.model.backbones import IMAGENET_MEAN, IMAGENET_STD, Channels, network_of, split
+from zsbir.model.choices import Backbone, Pooling
+from zsbir.model.pooling import use_gem
 from zsbir.model.weights import Weights, check_finite
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def build_trunk(backbone: str, labels: int = 1000) -> nn.Module:
-    """Build torchvision's network of that name with its classifier `fc`, without trained weights."""
-    trunk: nn.Module = torchvision.models.get_model(backbone, weights=None, num_classes=labels)
-    return trunk
 
 
 class Normalise(nn.Module):
-    """Normalisation of bytes for ImageNet networks: scaled to [0, 1], minus mean, over standard deviation."""
+    """Normalisation of bytes: scaled to [0, 1], minus mean, over standard deviation, by default ImageNet's."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Return float32 in channels-last layout, in which convolutions are fastest on CPU and GPU."""
@@ -70,16 +63,16 @@ class Encoder(nn.Module):
     dim = f it is a pure rotation): this project's choice.
     """
 
-    def __init__(self, backbone: Backbone, embedding_dim: int = 512, image_px: int = 224):
+    def __init__(self, backbone: Backbone, embedding_dim: int = 512, image_px: int = 224, pooling: Pooling = "mean"):
         super().__init__()
         self.backbone: Backbone = backbone
         self.embedding_dim, self.image_px = embedding_dim, image_px
-        self.normalise = Normalise()
-        self.trunk = build_trunk(backbone)
-        classifier = self.trunk.fc
-        assert isinstance(classifier, nn.Linear)
-        self.feature_dim = classifier.in_features
-        self.trunk.fc = nn.Identity()
+        network = network_of(backbone)
+        self.normalise = Normalise(network.mean, network.std)
+        self.trunk, classifier = split(network.build(1000), network.classifier)
+        self.feature_dim, self.pooling = classifier.in_features, pooling
+        if pooling == "gem":
+            use_gem(self.trunk)
         self.embedding = nn.Linear(self.feature_dim, embedding_dim, bias=False)
         nn.init.orthogonal_(self.embedding.weight)
         self.to(memory_format=torch.channels_last)
@@ -93,12 +86,16 @@ class Encoder(nn.Module):
 
     def load_trunk(self, weights: Weights) -> None:
         """Start the trunk from pre-trained weights (their classifier is left out)."""
-        state = {name: tensor for name, tensor in weights.state.items() if not name.startswith("fc.")}
+        classifier = network_of(self.backbone).classifier
+        state = {name: tensor for name, tensor in weights.state.items() if not name.startswith(f"{classifier}.")}
+        if self.pooling == "gem":  # its power is no part of any pre-trained network
+            state |= {name: tensor for name, tensor in self.trunk.state_dict().items() if name.endswith(".power")}
         self.trunk.load_state_dict(state, strict=True)
 
     def facts(self) -> dict[str, Any]:
         """Return the arguments that build this encoder."""
-        return {"backbone": self.backbone, "embedding_dim": self.embedding_dim, "image_px": self.image_px}
+        facts = {"backbone": self.backbone, "embedding_dim": self.embedding_dim, "image_px": self.image_px}
+        return facts if self.pooling == "mean" else {**facts, "pooling": self.pooling}
 
     def save(self, path: Path) -> None:
         """Write one safetensors file from which `load` makes the same encoder."""
@@ -144,7 +141,8 @@ def stated_facts(path: Path) -> dict[str, Any]:
     if path.is_file() and path.stat().st_size > limits.ENCODER_BYTES:
         raise InputError(f"{path} is not an encoder saved by zsbir: it has more than {limits.ENCODER_BYTES} bytes")
     with _opened(path) as file:
-        return EncoderFacts.of(dict(parse_json((file.metadata() or {})["zsbir"].encode())), where="its metadata").model_dump()
+        stated = EncoderFacts.of(dict(parse_json((file.metadata() or {})["zsbir"].encode())), where="its metadata")
+        return stated.model_dump(exclude={"pooling"} if stated.pooling == "mean" else None)
 
 
 @contextmanager
@@ -165,3 +163,4 @@ class EncoderFacts(Config):
     backbone: Backbone
     embedding_dim: int = Field(strict=True, ge=1, le=limits.EMBEDDING_DIM)
     image_px: int = Field(strict=True, ge=1, le=limits.IMAGE_PX)
+    pooling: Pooling = "mean"

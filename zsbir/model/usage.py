@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from zsbir.model.encoder import IMAGENET_MEAN, IMAGENET_STD
+from zsbir.model.backbones import network_of
 from zsbir.model.export import INPUT, OUTPUT
 from zsbir.model.export_format import FILES, Format
 
 
 def preprocessing(facts: dict[str, Any]) -> dict[str, Any]:
     """Describe the steps from the bytes of an image file to the network's input, and its output. `facts`: `Encoder.facts()`."""
-    size = facts["image_px"]
+    size, network = facts["image_px"], network_of(facts["backbone"])
     return {
         "schema_version": 1,
         "steps": [
@@ -44,8 +44,8 @@ def preprocessing(facts: dict[str, Any]) -> dict[str, Any]:
         "inside_the_network": {
             "step": "normalise",
             "formula": "(value - 255 * mean) / (255 * std)",
-            "mean": list(IMAGENET_MEAN),
-            "std": list(IMAGENET_STD),
+            "mean": list(network.mean),
+            "std": list(network.std),
         },
         "output": {"name": OUTPUT, "dtype": "float32", "shape": ["batch", facts["embedding_dim"]], "length": 1},
     }

@@ -31,6 +31,8 @@ from zsbir.base.files import is_full, sha256_file
 from zsbir.base.filetypes import HEAD_BYTES, what_is
 from zsbir.base.outages import outage_of
 from zsbir.base.storage import join, open_folder
+from zsbir.model.backbones import network_of
+from zsbir.model.choices import TIMM, TORCHVISION_BACKBONES
 
 TORCHVISION = {"imagenet": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"}
 """Names for torchvision's own weights; V1 are those of the ZS-SBIR literature."""
@@ -68,7 +70,8 @@ class Weights:
     @property
     def classifier(self) -> tuple[Tensor, Tensor]:
         """The parameters of the last layer: weight [t f], bias [t]."""
-        return self.state["fc.weight"], self.state["fc.bias"]
+        name = network_of(self.backbone).classifier
+        return self.state[f"{name}.weight"], self.state[f"{name}.bias"]
 
 
 def load_weights(source: str, *, backbone: str, root: str | Path, sha256: str = "") -> Weights:
@@ -79,13 +82,17 @@ def load_weights(source: str, *, backbone: str, root: str | Path, sha256: str = 
     Raises InputError when there is no file, the checksum differs, the file holds another network, or numbers in it are not finite;
     Unreachable when a download fails for want of a network or an answer, DiskFull when there is no room for it.
     """
-    state, labels = _from_torchvision(source, backbone) if source in TORCHVISION else _from_file(source, backbone, sha256)
+    if source in TORCHVISION:
+        state, labels = _from_torchvision(source, backbone) if backbone in TORCHVISION_BACKBONES else _from_timm(source, backbone)
+    else:
+        state, labels = _from_file(source, backbone, sha256)
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     _check_network(state, backbone, source)
     check_finite(state, source)
-    labels = labels or _default_labels(len(state["fc.weight"]))
-    if len(labels) != len(state["fc.weight"]):
-        raise InputError(f"{source} names {len(labels)} labels, but its classifier has {len(state['fc.weight'])}")
+    count = len(state[f"{network_of(backbone).classifier}.weight"])
+    labels = labels or _default_labels(count)
+    if len(labels) != count:
+        raise InputError(f"{source} names {len(labels)} labels, but its classifier has {count}")
     uri, sha256 = save_weights(state, backbone=backbone, labels=labels, root=root)
     return Weights(backbone, sha256, uri, labels, state)
 
@@ -117,6 +124,24 @@ def _from_torchvision(name: str, backbone: str) -> tuple[dict[str, Tensor], tupl
             ) from error
         raise InputError(f"torchvision's {backbone} weights are damaged ({_reason(error)}); remove {file}") from None
     return state, tuple(entry.meta["categories"])
+
+
+def _from_timm(name: str, backbone: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Download the weights that timm names for one of its models, from Hugging Face."""
+    if name != "imagenet" or not backbone.startswith(TIMM):
+        raise InputError(f"there are no weights {name!r} for {backbone}; pass --weights FILE")
+    import timm
+
+    model = backbone.removeprefix(TIMM)
+    try:
+        network = timm.create_model(model, pretrained=True)
+    except Exception as error:
+        kind = outage_of(error) or InputError
+        raise kind(
+            f"cannot download timm's {model} weights ({_reason(error)}); without network pass --weights FILE, its state dict (.pth"
+            " or .safetensors)"
+        ) from error
+    return network.state_dict(), ()
 
 
 def _download_error(error: Exception) -> type[Exception]:
@@ -187,15 +212,18 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 
 def _check_network(state: dict[str, Tensor], backbone: str, source: str) -> None:
-    labels = len(state["fc.weight"]) if "fc.weight" in state and state["fc.weight"].ndim else IMAGENET_LABELS
+    network = network_of(backbone)
+    last = state.get(f"{network.classifier}.weight")
+    labels = len(last) if last is not None and last.ndim else IMAGENET_LABELS
     with torch.device("meta"):
-        wanted = torchvision.models.get_model(backbone, weights=None, num_classes=labels).state_dict()
+        wanted = network.build(labels).state_dict()
     optional = {name for name in wanted if name.endswith("num_batches_tracked")}
     wrong = sorted((set(wanted) ^ set(state)) - optional)
     wrong += [name for name in wanted if name in state and wanted[name].shape != state[name].shape]
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise InputError(f"{source} does not hold a torchvision {backbone} with its classifier: {wrong[0]!r}{more} differ")
+        owner = "torchvision " if backbone in TORCHVISION_BACKBONES else ""
+        raise InputError(f"{source} does not hold a {owner}{backbone} with its classifier: {wrong[0]!r}{more} differ")
 
 
 def _default_labels(count: int) -> tuple[str, ...]:

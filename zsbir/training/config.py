@@ -14,7 +14,7 @@ from zsbir.base.errors import InputError
 from zsbir.data.augmentation import Augmentation
 from zsbir.losses.objective_config import ObjectiveConfig
 from zsbir.losses.registry import METHOD, fields_of, loss_kind
-from zsbir.model.choices import Backbone
+from zsbir.model.choices import Backbone, Pooling
 
 Precision = Literal["auto", "bf16", "fp32"]
 """Autocast to bfloat16, or not; `auto` decides by the hardware (`zsbir.training.precision`)."""
@@ -31,6 +31,15 @@ class OptimiserConfig(Config):
     lr: float = Field(1e-4, gt=0, description="peak learning rate of the new layers (embedding and heads)")
     lr_backbone: float = Field(1e-5, ge=0, description="peak learning rate of the pre-trained backbone")
     lr_preserver: float | None = Field(None, ge=0, description="peak learning rate of the teacher-label head; none: lr")
+    layer_decay: Annotated[float, Added(neutral=1.0)] = Field(
+        1.0, gt=0, le=1, description="share of lr_backbone that the backbone's first layer gets; in between it falls geometrically"
+    )
+    probe_frac: Annotated[float, Added(neutral=0.0)] = Field(
+        0.0, ge=0, lt=1, description="share of the steps at the start in which the new layers alone learn (linear probe)"
+    )
+    average_decay: Annotated[float, Added(neutral=0.0)] = Field(
+        0.0, ge=0, lt=1, description="keep a moving average of the encoder's weights with this decay, and use that; 0: the weights"
+    )
     weight_decay: float = Field(5e-4, ge=0, description="decoupled weight decay; not on biases and normalisation")
     warmup_frac: float = Field(0.05, ge=0, le=1, description="share of the steps in which learning rates rise linearly")
     grad_clip: float = Field(0.0, ge=0, description="largest norm of the gradient; 0: no clipping")
@@ -46,7 +55,12 @@ class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
     model_config = ConfigDict(extra="allow")  # for the fields of `losses` alone: see _with_fields_of_losses
 
     recipe: str = Field("custom", pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="name of the recipe this came from")
-    backbone: Backbone = Field("resnet50", description="torchvision network that is fine-tuned")
+    backbone: Backbone = Field(
+        "resnet50", description="network that is fine-tuned: resnet18 to resnet101 of torchvision, timm:NAME, or of a package"
+    )
+    pooling: Annotated[Pooling, Added(neutral="mean")] = Field(
+        "mean", description="how the backbone's last feature map becomes features: its mean, or a learned generalised mean (gem)"
+    )
     embedding_dim: int = Field(512, ge=2, le=limits.EMBEDDING_DIM, description="dimension of the embedding")
     image_px: int = Field(224, ge=16, le=limits.IMAGE_PX, description="side of the images, pixels")
     epochs: float = Field(10.0, gt=0, description="passes over as many images as the training split has")

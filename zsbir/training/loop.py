@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from zsbir.base import events, watch
 from zsbir.base.errors import Interrupted
+from zsbir.base.seeds import short_seed
 from zsbir.data.batches import BatchPlan, plan_batches, steps_per_epoch
 from zsbir.data.loader import Batch, TrainLoader
 from zsbir.data.samples import Samples
 from zsbir.evaluation.embed import embed, embeddings_of
 from zsbir.evaluation.metrics import evaluate_embeddings
-from zsbir.model.encoder import Encoded
+from zsbir.model.encoder import Encoded, Encoder
+from zsbir.training.average import Average
 from zsbir.training.batchnorm import set_train_mode
 from zsbir.training.checkpoint import BestEncoder, Checkpoints, TrainState
 from zsbir.training.config import TrainConfig
@@ -84,10 +87,18 @@ class Trainer:
             threads=threads,
         )
         self.encoder, objective = build_networks(config, inputs, context.device, threads=self.loader.threads)
+        self.average = Average(self.encoder, config.average_decay) if config.average_decay else None
         self.modules: dict[str, nn.Module] = {"encoder": self.encoder, **objective.learned()}
+        if self.average:
+            self.modules["average"] = self.average
         self.optimiser = build_optimiser(config, self.encoder, objective.heads, objective.further)
         self.network, self.objective = context.wrap(self.encoder), context.wrap(objective)
         self._sends_images = objective.reads_images
+
+    @property
+    def scored(self) -> Encoder:
+        """The encoder that is scored and kept: the moving average where there is one."""
+        return self.average.encoder if self.average else self.encoder
 
     def run(self) -> TrainState:
         """Train to the end; afterwards the state holds a best encoder on the first worker.
@@ -134,10 +145,12 @@ class Trainer:
         config, device = self.config, self.context.device
         set_train_mode(self.encoder, config.batch_norm)
         share = rate(config, step, self.steps)
-        set_rate(self.optimiser, share)
+        set_rate(self.optimiser, share, probe=step < config.probe_frac * self.steps)
+        torch.manual_seed(short_seed("layers that draw", config.seed, step, self.context.rank))
         with autocast(config.precision, device):
             images = batch.images.to(device, non_blocking=True)
             encoded = Encoded(*map(gather, self.network(images)))
+        torch.manual_seed(short_seed("losses that draw", config.seed, step))
         figures: dict[str, Tensor]
         total, figures = self.objective(
             encoded,
@@ -152,6 +165,8 @@ class Trainer:
             parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
             figures["grad_norm"] = nn.utils.clip_grad_norm_(parameters, config.grad_clip)
         self.optimiser.step()
+        if self.average:
+            self.average.update(self.encoder, step)
         return figures
 
     def _after_step(self, done: TrainState, figures: dict[str, Tensor], clock: Clock) -> None:
@@ -196,7 +211,7 @@ class Trainer:
             rest = "the best so far" if is_best or not done.best else f"best {best:.3f} at step {done.best.step}"
             events.say(f"{DEV_SCORE} {score:.3f} at step {done.step} ({rest})")
         if score is None or best is None or score > best:
-            done.best = BestEncoder.of(self.encoder, done.step, score)
+            done.best = BestEncoder.of(self.scored, done.step, score)
             self._record_best(done)
 
     def _record_best(self, done: TrainState) -> None:
@@ -215,9 +230,9 @@ class Trainer:
         if chosen is None:
             return None
         queries, gallery = chosen
-        self.encoder.eval()
+        self.scored.eval()
         embeddings = embed(
-            embeddings_of(self.encoder),
+            embeddings_of(self.scored),
             self.inputs.images,
             np.concatenate([queries, gallery]),
             image_px=self.config.image_px,

@@ -32,7 +32,7 @@ def build_networks(
     knowledge lacks a class, or what the configuration needs of it.
     """
     torch.manual_seed(config.seed)
-    encoder = Encoder(config.backbone, config.embedding_dim, config.image_px)
+    encoder = Encoder(config.backbone, config.embedding_dim, config.image_px, config.pooling)
     encoder.load_trunk(inputs.weights)
     class_ids = np.unique(inputs.samples.class_id[train_positions(config, inputs.samples)])
     knowledge = _distributions(inputs, class_ids) if config.weight_preservation else None

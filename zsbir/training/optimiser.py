@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -17,18 +18,34 @@ def build_optimiser(
     config: OptimiserConfig, encoder: nn.Module, heads: nn.Module, further: nn.ModuleDict | None = None
 ) -> torch.optim.AdamW:
     """Build AdamW with groups for backbone, new layers, teacher-label head and further losses, with and without weight decay."""
-    peaks = {"trunk": config.lr_backbone, "preserver": config.lr if config.lr_preserver is None else config.lr_preserver}
+    peaks = {"preserver": config.lr if config.lr_preserver is None else config.lr_preserver}
     further = further or nn.ModuleDict()
     peaks |= {name: config.lr * cast(Loss, loss).rate_factor for name, loss in further.items()}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    shares = layer_shares([name for name, _ in encoder.named_parameters() if name.startswith("trunk.")], config.layer_decay)
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in _named(encoder, heads, further):
-        peak = peaks.get(name.split(".")[0], config.lr)
+        pretrained = name in shares
+        peak = config.lr_backbone * shares[name] if pretrained else peaks.get(name.split(".")[0], config.lr)
         # Biases and normalisation's scale and shift are vectors: shrinking them towards zero only hurts.
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((peak, decay), []).append(parameter)
+        groups.setdefault((peak, decay, pretrained), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": members, "lr": peak, "peak_lr": peak, "weight_decay": decay} for (peak, decay), members in groups.items()]
+        [
+            {"params": members, "lr": peak, "peak_lr": peak, "weight_decay": decay, "pretrained": pretrained}
+            for (peak, decay, pretrained), members in groups.items()
+        ]
     )
+
+
+def layer_shares(names: Sequence[str], decay: float) -> dict[str, float]:
+    """Return the share of the backbone's learning rate for each of its parameters, named in order from input to output.
+
+    Parameters of one block, those whose names agree up to the block's number, have one share: `decay` in the first, 1 in the last.
+    """
+    block = re.compile(r"^(.*?\.\d+(?=\.)|.*(?=\.))")  # "trunk.layer1.0" of "trunk.layer1.0.conv1.weight", "trunk.conv1" of others
+    blocks = {name: found[0] if (found := block.match(name)) else name for name in names}
+    order = {key: place for place, key in enumerate(dict.fromkeys(blocks.values()))}
+    return {name: decay ** (1 - order[key] / max(1, len(order) - 1)) for name, key in blocks.items()}
 
 
 def _named(*modules: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
@@ -44,7 +61,7 @@ def rate(config: OptimiserConfig, step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def set_rate(optimiser: torch.optim.Optimizer, share: float) -> None:
-    """Set every group to that share of its peak learning rate."""
+def set_rate(optimiser: torch.optim.Optimizer, share: float, *, probe: bool = False) -> None:
+    """Set every group to that share of its peak learning rate. probe: pre-trained layers to zero."""
     for group in optimiser.param_groups:
-        group["lr"] = group["peak_lr"] * share
+        group["lr"] = 0.0 if probe and group["pretrained"] else group["peak_lr"] * share

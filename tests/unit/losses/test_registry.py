@@ -66,7 +66,7 @@ def test_the_fields_of_an_installed_loss_are_fields_of_a_training(install):
     config = TrainConfig(losses=["centre"], weight_centre=0.5)
     assert (config.weight_centre, config.centre_power) == (0.5, 2.0)
     assert config.replace(centre_power=3).centre_power == 3
-    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301 - our own bytes
+    assert pickle.loads(pickle.dumps(config)) == config
     assert set(fields_of(["centre"])) == {"weight_centre", "centre_power"}
 
 

@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 from torch.nn.functional import cosine_similarity, normalize
 
 from zsbir.base.errors import InputError
-from zsbir.model.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, Normalise, saved_facts
+from zsbir.model.backbones import IMAGENET_MEAN, IMAGENET_STD
+from zsbir.model.encoder import Encoder, Normalise, saved_facts
 from zsbir.model.weights import Weights
 
 PX = 32
