@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from zsbir.base.config import Config
+from zsbir.model.choices import Backbone
 
 Positives = Literal["all", "other_domain"]
 """Which images of an anchor's class count as its positives: all of them, or those of the other domain."""
@@ -47,3 +48,12 @@ class MultiSimilarityFields(Config):
     multi_similarity_margin: float = Field(
         0.1, ge=0, description="how much harder than the easiest opposite a pair must be to count"
     )
+
+
+class SakeFields(Config):
+    """SAKE's objective."""
+
+    sake_teacher: str = Field("", description="address of the teacher's weights, as they are kept below a storage root (required)")
+    sake_backbone: Backbone = Field("resnet18", description="backbone of the teacher")
+    sake_preservation: float = Field(1.0, ge=0, description="weight of the teacher's labels beside the seen classes")
+    sake_temperature: float = Field(1.0, gt=0, description="temperature of the teacher's softmax and of the student's")

@@ -32,7 +32,8 @@ class Shapes(NamedTuple):
 class LossBatch(NamedTuple):
     """A global batch, the same on every worker.
 
-    embeddings: unit vectors. classes: 0 to c - 1. domains: places in `zsbir.data.domains.DOMAINS`. progress: share of the training
+    embeddings: unit vectors. classes: 0 to c - 1. domains: places in `zsbir.data.domains.DOMAINS`. lengths: of
+    the embeddings before they became unit vectors. progress: share of the training
     that is done, 0 to 1. images: only for a loss with `reads_images`.
     """
 
@@ -40,6 +41,7 @@ class LossBatch(NamedTuple):
     features: Float[Tensor, "b f"]
     classes: Int[Tensor, "b"]
     domains: Int[Tensor, "b"]
+    lengths: Float[Tensor, "b"]
     progress: float = 0.0
     images: UInt8[Tensor, "b 3 h w"] | None = None
 

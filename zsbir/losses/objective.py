@@ -85,7 +85,7 @@ class Objective(nn.Module):
             )
             total = total + config.weight_preservation * self._schedule(progress) * kept
             figures["loss_preservation"] = kept
-        batch = LossBatch(encoded.embeddings, encoded.features, classes, domain, progress, images)
+        batch = LossBatch(encoded.embeddings, encoded.features, classes, domain, encoded.lengths, progress, images)
         for name, loss in self.further.items():
             term, more = loss(batch)
             total = total + self._weights[name] * term

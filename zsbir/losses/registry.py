@@ -24,7 +24,7 @@ from pydantic.fields import FieldInfo
 from zsbir.base.config import Config, unknown_name
 from zsbir.base.errors import InputError
 from zsbir.base.text import clean
-from zsbir.losses.baseline_config import MultiSimilarityFields, ProxyAnchorFields, SupConFields, TripletFields
+from zsbir.losses.baseline_config import MultiSimilarityFields, ProxyAnchorFields, SakeFields, SupConFields, TripletFields
 
 if TYPE_CHECKING:
     from zsbir.losses.loss import Loss
@@ -56,6 +56,7 @@ class LossKind:
 
 
 _OWN: Mapping[str, tuple[type[Config], str]] = {
+    "sake": (SakeFields, "zsbir.losses.sake:Sake"),
     "supcon": (SupConFields, "zsbir.losses.supcon:SupCon"),
     "proxy_anchor": (ProxyAnchorFields, "zsbir.losses.proxy_anchor:ProxyAnchor"),
     "triplet": (TripletFields, "zsbir.losses.triplet:Triplet"),

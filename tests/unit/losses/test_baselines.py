@@ -28,7 +28,7 @@ def batch(seed: int = 0, spread: float = 1.0) -> LossBatch:
     classes = torch.tensor([0, 1, 3, 4]).repeat_interleave(4)
     centres = torch.randn(5, 6, generator=generator, dtype=torch.float64)
     embeddings = normalize(centres[classes] + spread * torch.randn(16, 6, generator=generator, dtype=torch.float64), dim=1)
-    return LossBatch(embeddings, torch.zeros(16, 4), classes, torch.tensor([0, 0, 1, 1]).repeat(4))
+    return LossBatch(embeddings, torch.zeros(16, 4), classes, torch.tensor([0, 0, 1, 1]).repeat(4), torch.ones(16))
 
 
 def cosines(batch: LossBatch) -> list[list[float]]:
