@@ -1,0 +1,95 @@
+"""The settings that are compared: each is today's recipe with changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+DATASETS = {"caltech_qd60": "split_nonimagenet.json", "sketchy104": "split_unseen21of25.json"}
+"""Data sets by folder, with the list of unseen classes in it."""
+
+TODAY = "caltech_qd60_r18"
+"""The recipe that every setting starts from, on both data sets: the same plan of batches, the same number of steps."""
+
+LOSSES = ("quadruplet", "classification", "preservation")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """changes: to the recipe. teacher: to the teacher's configuration. why: what the row is there to show."""
+
+    why: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    teacher: dict[str, Any] = field(default_factory=dict)
+
+
+def only(*losses: str) -> dict[str, Any]:
+    """Return changes that leave these losses of the method alone."""
+    return {f"weight_{loss}": 0.0 for loss in LOSSES if loss not in losses}
+
+
+def instead(loss: str, **fields: Any) -> dict[str, Any]:
+    """Return changes that put another loss in place of the method's."""
+    return {**only(), "losses": (loss,), **fields}
+
+
+MAIN: dict[str, Setting] = {
+    "today": Setting("the recipe as it is: all three losses"),
+    "quadruplet": Setting("one loss alone", only("quadruplet")),
+    "classification": Setting("one loss alone", only("classification")),
+    "preservation": Setting("one loss alone", {**only("preservation"), "weight_preservation": 1.0}),
+    "quadruplet+classification": Setting("a pair", only("quadruplet", "classification")),
+    "quadruplet+preservation": Setting("a pair", only("quadruplet", "preservation")),
+    "classification+preservation": Setting("a pair", only("classification", "preservation")),
+    "sake": Setting("SAKE's objective with its online teacher", instead("sake")),
+    "supcon": Setting("a baseline", instead("supcon")),
+    "proxy_anchor": Setting("a baseline", instead("proxy_anchor")),
+    "triplet": Setting("a baseline", instead("triplet")),
+    "multi_similarity": Setting("a baseline", instead("multi_similarity")),
+}
+
+PLAIN_PAIR = only("quadruplet", "classification")
+
+IDEAS: dict[str, Setting] = {
+    "soft .05": Setting("mining by hardness", {"mining": "soft", "mining_temperature": 0.05}),
+    "soft .1": Setting("mining by hardness", {"mining": "soft"}),
+    "soft .2": Setting("mining by hardness", {"mining": "soft", "mining_temperature": 0.2}),
+    "semi-hard": Setting("mining beyond the positive", {"mining": "semi_hard"}),
+    "all": Setting("every quadruplet", {"mining": "all"}),
+    "soft, twice the weight": Setting("mining by hardness", {"mining": "soft", "weight_quadruplet": 2.0}),
+    "memory 4": Setting("past batches", {"mining": "soft", "quadruplet_memory": 4}),
+    "supcon beside": Setting("SupCon in place of the quadruplet", {"weight_quadruplet": 0.0, "losses": ("supcon",)}),
+    "supcon across": Setting(
+        "the same, across domains", {"weight_quadruplet": 0.0, "losses": ("supcon",), "supcon_positives": "other_domain"}
+    ),
+    "prototypes": Setting("the teacher's means as the start", {"classifier_start": "prototypes"}),
+    "fixed": Setting("random fixed weights, the control", {"classifier_start": "fixed"}),
+    "temperature .1": Setting("a softer classifier", {"temperature": 0.1}),
+    "smoothing .1": Setting("label smoothing", {"label_smoothing": 0.1}),
+    "decay .05": Setting("weight decay that acts", {"weight_decay": 0.05}),
+    "layers .1": Setting("layer-wise rates", {"layer_decay": 0.1}),
+    "layers .1, rate x2": Setting("layer-wise rates", {"layer_decay": 0.1, "lr_backbone": 4e-4}),
+    "probe .1": Setting("linear probe before", {"probe_frac": 0.1}),
+    "average .95": Setting("averaged weights", {"average_decay": 0.95}),
+    "gem": Setting("generalised mean", {"pooling": "gem"}),
+    "bend": Setting("bent strokes", {"stroke_bend_prob": 0.5}),
+    "ink": Setting("cut to the ink", {"ink_crop_prob": 0.5}),
+    "edges": Setting("edge maps as a bridge", {"edges_prob": 0.3}),
+    "sync": Setting("batch statistics of the batch", {"batch_norm": "sync"}),
+    "rate x2": Setting("faster backbone", {"lr_backbone": 4e-4}),
+    "rate x4": Setting("faster backbone", {"lr_backbone": 8e-4}),
+    "steps x2": Setting("twice the steps", {"steps": 240}),
+    "features": Setting("preservation on the features", {"preservation_place": "features"}),
+    "unnormalised": Setting("preservation by a linear head", {"preservation_place": "unnormalised"}),
+    "dim 256": Setting("smaller embedding", {"embedding_dim": 256}),
+    "24 classes x 2": Setting("more classes in a batch", {"classes_per_batch": 24, "per_class": 2}),
+}
+
+E1: dict[str, Setting] = {
+    "skp": MAIN["preservation"],
+    "skp, permuted": Setting(
+        "the knowledge of other classes", {**only("preservation"), "weight_preservation": 1.0}, {"permute_seed": 0}
+    ),
+}
+
+SETTINGS = {**MAIN, **IDEAS, **E1}
