@@ -6,10 +6,12 @@ import math
 import pytest
 import torch
 
+from zsbir.losses.further import further_losses
+from zsbir.losses.loss import Shapes
 from zsbir.model.encoder import Encoder
 from zsbir.model.heads import Heads
 from zsbir.training.config import TrainConfig
-from zsbir.training.optimiser import build_optimiser, rate, set_rate
+from zsbir.training.optimiser import build_optimiser, layer_shares, rate, set_rate
 
 
 def test_the_rate_rises_linearly_then_falls_along_a_cosine_to_zero():
@@ -58,3 +60,34 @@ def test_a_rate_of_zero_leaves_the_parameter_as_it_is():
     heads.preserver(torch.ones(1, 2)).sum().backward()
     optimiser.step()
     assert heads.preserver.weight.equal(before)
+
+
+def test_the_first_layer_of_the_backbone_learns_most_slowly_and_blocks_lie_evenly_between():
+    names = [name for name, _ in Encoder("resnet18", embedding_dim=8).named_parameters() if name.startswith("trunk.")]
+    shares = layer_shares(names, 0.01)
+    assert list(shares) == names
+    steps = list(dict.fromkeys(shares.values()))
+    assert steps == sorted(steps)
+    assert steps[0] == pytest.approx(0.01)
+    assert steps[-1] == 1
+    assert [later / earlier for earlier, later in itertools.pairwise(steps)] == pytest.approx([0.01 ** (-1 / 9)] * 9)
+    assert shares["trunk.layer2.0.conv1.weight"] == shares["trunk.layer2.0.downsample.1.bias"]
+    assert set(layer_shares(names, 1.0).values()) == {1.0}
+
+
+def test_while_probing_the_pretrained_layers_stand_still():
+    encoder, heads = Encoder("resnet18", embedding_dim=8), Heads(feature_dim=512, embedding_dim=8, classes=3, teacher_labels=0)
+    optimiser = build_optimiser(TrainConfig(lr=1e-3, lr_backbone=1e-3), encoder, heads)
+    set_rate(optimiser, 0.5, probe=True)
+    rates = {parameter: group["lr"] for group in optimiser.param_groups for parameter in group["params"]}
+    assert {rates[parameter] for parameter in encoder.trunk.parameters()} == {0.0}
+    assert {rates[parameter] for parameter in [*encoder.embedding.parameters(), *heads.parameters()]} == {5e-4}
+
+
+def test_a_further_loss_learns_as_fast_as_it_asks():
+    config = TrainConfig(losses=["proxy_anchor"], proxy_anchor_rate_factor=7, lr=1e-3)
+    further = {name: loss for name, (_, loss) in further_losses(config, Shapes(8, 512, 3)).items()}
+    heads = Heads(feature_dim=512, embedding_dim=8, classes=3, teacher_labels=0)
+    optimiser = build_optimiser(config, Encoder("resnet18", embedding_dim=8), heads, torch.nn.ModuleDict(further))
+    group_of = {parameter: group for group in optimiser.param_groups for parameter in group["params"]}
+    assert group_of[further["proxy_anchor"].proxies]["peak_lr"] == pytest.approx(7e-3)
