@@ -75,7 +75,7 @@ def test_mean_features_are_the_means_of_what_the_last_layer_reads(taught):
     network.fc = torch.nn.Identity()
     for class_id in samples.classes("train")[:3].tolist():
         photos = [place for place in samples.select(domain="photo") if samples.class_id[place] == class_id]
-        pixels = torch.from_numpy(np.stack([eval_image(images.read(place), 32) for place in photos]))
+        pixels = torch.from_numpy(np.stack([eval_image(images.read(int(place)), 32) for place in photos]))
         with torch.no_grad():
             expected = network(Normalise()(pixels)).double().mean(dim=0)
         np.testing.assert_allclose(found[class_id], expected, rtol=1e-4, atol=1e-5)
