@@ -181,16 +181,13 @@ def _wanted(given: dict[str, Any], index: Artifact, *, plain: bool) -> Wanted:
     return "plain" if plain else "auto"
 
 
-def _opened(uri: str, given: dict[str, Any], *, plain: bool) -> Searcher:
-    """Open an index, and say how its photos are ranked, unless that was asked for."""
-    wanted = _wanted(given, Artifact(uri, "index"), plain=plain)
-    searcher = Searcher(uri, wanted)
+def _say_options(searcher: Searcher, wanted: Wanted) -> None:
+    """Say how photos were ranked, unless that was asked for."""
     engine = searcher.engine
     if engine.why_plain:
         events.say(f"searched without search options: {engine.why_plain}")
     elif wanted == "auto":
         events.say(f"search options: {engine.options.text()}; --plain leaves them out")
-    return searcher
 
 
 def _parse(argv: Sequence[str]) -> str:
@@ -206,7 +203,9 @@ def _parse(argv: Sequence[str]) -> str:
     from zsbir.edge.model_address import artifact_address
 
     chosen = Filter.from_flags(parsed.classes, parsed.folder, parsed.where)
-    searcher = _opened(artifact_address(parsed.index, "index", Settings.of(where).root), options, plain=parsed.plain)
+    uri = artifact_address(parsed.index, "index", Settings.of(where).root)
+    wanted = _wanted(options, Artifact(uri, "index"), plain=parsed.plain)
+    searcher = Searcher(uri, wanted)
     drawing = drawn(read, searcher.index) if isinstance(read, list) else read
     hits = searcher.search(drawing, parsed.k, chosen)
     if searcher.engine.meaning().nothing_like(hits, searcher.engine.among(chosen)):
@@ -214,6 +213,7 @@ def _parse(argv: Sequence[str]) -> str:
     if parsed.grid:
         picture(searcher, drawing, hits, f"{Path(parsed.drawing).name} in {searcher.index.manifest.name}").save(parsed.grid)
         events.say(f"picture: {parsed.grid}{_left_out(len(hits))}")
+    _say_options(searcher, wanted)
     return "\n".join(map(_object, hits)) if parsed.json else table(hits)
 
 
