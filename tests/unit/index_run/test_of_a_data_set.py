@@ -22,6 +22,7 @@ from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.index import GrowthConfig, IndexConfig, add_photos, build_index, compact_index
 from zsbir.model.encoder import save_encoder
+from zsbir.retrieval.graph_facts import graph_facts_of
 
 
 @pytest.fixture
@@ -50,6 +51,16 @@ def test_it_keeps_a_sketch_of_each_of_up_to_twelve_classes_and_so_does_what_it_g
     grown = add_photos(index.uri, str(photos.path), GrowthConfig(), root)
     for made in (grown, compact_index(grown.uri, root)):
         assert IndexFiles(made, DIMENSIONS).examples == files.examples
+
+
+def test_its_graph_is_measured_on_its_sketches_also_after_it_has_grown(index, root, photos):
+    linked = compact_index(index.uri, root, graph=True)
+    sketches = f"{len(IndexFiles(index, DIMENSIONS).examples)} sketches of the data set"
+    assert graph_facts_of(linked).measured_on == sketches
+    made = build_index(index.manifest.inputs["run"]["uri"], IndexConfig(graph=True), root)
+    assert graph_facts_of(made).measured_on == sketches
+    grown = compact_index(add_photos(linked.uri, str(photos.path), GrowthConfig(), root).uri, root, graph=True)
+    assert graph_facts_of(grown).measured_on == sketches
 
 
 def test_originals_are_read_from_the_data_set_and_from_the_folder(index, dataset, photos, root):
