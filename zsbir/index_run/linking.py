@@ -13,7 +13,6 @@ import time
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float32
 
@@ -21,6 +20,7 @@ from zsbir.base.artifact import Draft
 from zsbir.base.events import Progress, say
 from zsbir.base.seeds import stream
 from zsbir.data.images import decode, eval_array
+from zsbir.data.index_files import read_examples
 from zsbir.data.segment_files import open_vectors
 from zsbir.data.segments import ENCODER, EXAMPLES, GRAPH, VECTORS
 from zsbir.evaluation.embed import embed_views
@@ -65,7 +65,7 @@ def _queries(work: Draft, scan: Scan, config: IndexConfig) -> tuple[Float32[np.n
     """Return the queries to measure recall on, and what they are."""
     examples = work.file(EXAMPLES)
     if examples.exists():
-        images = pq.read_table(examples)["image"].to_pylist()
+        images = [example.image for example in read_examples(examples, EXAMPLES)]
         return _embedded(work, images, config), f"{len(images)} sketches of the data set"
     random = stream("queries of a graph", len(scan))
     rows = np.sort(random.choice(len(scan), min(MOVED, len(scan)), replace=False))

@@ -133,3 +133,13 @@ def test_examples_of_a_stranger_are_a_few_small_png_files(photos, run, root, ima
     with pytest.raises(InputError, match=reason) as error:
         _ = IndexFiles(evil, DIMENSIONS).examples
     assert "\n" not in str(error.value)
+
+
+def test_sketches_of_a_stranger_that_are_none_are_no_queries_for_a_graph(index, root):
+    table = pa.table({"class_name": ["bear"], "image": pa.array([b"no picture"], pa.binary())})
+    files = {name: index.file(name).read_bytes() for name in index.manifest.files} | {"examples.parquet": parquet(table)}
+    more = {"config": IndexConfig.of(index.manifest.config), "inputs": dict(index.manifest.inputs)}
+    evil = put(root.root, "index", "evil", files=files, counts=dict(index.manifest.counts), **more)
+    with pytest.raises(InputError, match="sketch 0 is no PNG file") as error:
+        compact_index(evil.uri, root, graph=True)
+    assert "\n" not in str(error.value)
