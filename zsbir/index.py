@@ -15,6 +15,7 @@ index.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from zsbir.base import cli, layout
 from zsbir.base.artifact import Artifact
@@ -71,11 +72,14 @@ def delete_photos(index_uri: str, paths: Sequence[str], settings: Settings) -> A
     return grow(base, deletion(base, paths), GrowthConfig(), settings)
 
 
-def compact_index(index_uri: str, settings: Settings) -> Artifact:
-    """Return an index of the same photos that is one segment, needs no other index, and holds nothing that was deleted."""
+def compact_index(index_uri: str, settings: Settings, *, graph: bool = False) -> Artifact:
+    """Return an index of the same photos that is one segment, needs no other index, and holds nothing that was deleted.
+
+    graph: whether its photos are to be linked, for approximate searches.
+    """
     from zsbir.index_run.growing import compact, open_base
 
-    return compact(open_base(Artifact(index_uri, "index")), settings)
+    return compact(open_base(Artifact(index_uri, "index")), settings, graph=graph)
 
 
 def perform(make: Callable[..., Artifact], *inputs: object) -> str:
@@ -172,12 +176,15 @@ def _parse_compact(argv: Sequence[str]) -> str:
     parser = _growth_parser(
         "compact", "Copy the photos of an index into one segment, without those that were deleted. Nothing is embedded."
     )
+    parser.add_argument(
+        "--graph", action="store_true", help="link the photos, so that plain searches of millions take milliseconds"
+    )
     parser.add_fields(
         Settings, title="where it is stored, by default beside the index", skip=frozenset({"num_workers", "gpus_per_worker"})
     )
     parsed, values = parser.values(argv)
     uri, where = _located(parsed.index, values)
-    return perform(compact_index, uri, where)
+    return perform(partial(compact_index, graph=parsed.graph), uri, where)
 
 
 GROWTH: Mapping[str, Callable[[Sequence[str]], str]] = {

@@ -24,6 +24,7 @@ from zsbir.evaluation.statistics import STATISTICS_FILE
 from zsbir.index_run.config import IndexConfig, Settings
 from zsbir.index_run.embedding import Embedded, chunks_of, embed_gallery
 from zsbir.index_run.examples import write_examples
+from zsbir.index_run.linking import write_graph
 from zsbir.index_run.metadata import Metadata, read_metadata
 from zsbir.index_run.writing import SegmentWriter, items_schema, write_passed_over
 from zsbir.model.encoder import stated_facts
@@ -63,6 +64,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
         shutil.copyfile(encoder, work.file(ENCODER))
         if STATISTICS_FILE in run.manifest.files:
             shutil.copyfile(run.verified(STATISTICS_FILE), work.file(STATISTICS_FILE))
+        graph = write_graph(work, dimensions, config) if config.graph else {}
         return work.commit(
             digest=digest,
             config=config,
@@ -79,6 +81,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
                 **columns_fact(metadata.kinds),
                 **ink_facts(run_ink(run)),
                 **calibration_facts(calibrations_of(run)),
+                **graph,
             },
         )
 
