@@ -99,8 +99,9 @@ UPLOAD = {"requestBody": {"required": True, "content": {"image/*": BINARY}}}
 @ROUTES.get("/api/models", responses=error_responses(401, 403, 503))
 def served_models(app: App, _user: Searcher) -> models.Models:
     """Return what is served: models, their indexes and what they hold."""
-    default = app.catalogue.find().alias
-    return models.Models(default=default, models=[models.describe(served) for served in app.catalogue.now])
+    app.catalogue.find()  # raises where nothing is served
+    now = app.catalogue.now
+    return models.Models(default=now[0].alias, models=[models.describe(served) for served in now])
 
 
 @ROUTES.post("/api/search", responses=SEARCH)

@@ -83,7 +83,7 @@ def no_match_of(meaning: Meaning) -> NoMatch | None:
 
 
 class ServedModel(BaseModel):
-    """A model that is served. model: address of its version; empty where the index was named by its own address.
+    """A model that is served. model: address of its version; empty for an index that belongs to none. note: what to know of it.
 
     options: the switches of a search and their defaults; none where only plain searches are to be had. options_text: what these
     defaults stand for. why_plain: why there are no better ones, where the service was left to choose; else empty.
@@ -92,6 +92,7 @@ class ServedModel(BaseModel):
 
     alias: str
     model: str
+    note: str
     index: IndexName
     run: str
     photos: int
@@ -112,6 +113,7 @@ def describe(served: Served) -> ServedModel:
     return ServedModel(
         alias=served.alias,
         model=served.model,
+        note=served.note,
         index=IndexName(uri=engine.index.uri, digest=served.digest, name=manifest.name),
         run=str(manifest.inputs.get("run", {}).get("uri", "")),
         photos=engine.photos,

@@ -21,13 +21,14 @@ KEPT = 2
 class Served:
     """An opened index and the model that it belongs to.
 
-    alias: how callers choose it. model: address of the version in the registry, `models:/NAME/VERSION`; empty for an index that was
-    named by its own address.
+    alias: how callers choose it. model: address of the version in the registry, `models:/NAME/VERSION`; empty for an index that belongs
+    to no version. note: what people should know of it, in a sentence.
     """
 
     alias: str
     model: str
     engine: Engine
+    note: str = ""
 
     @property
     def digest(self) -> str:
