@@ -29,7 +29,7 @@ class After(Config, strict=True):
 
 
 def distinct(after: Sequence[After]) -> list[After]:
-    """Return each job once, in the order in which it was first named. Success includes the end, so where both are asked for it stays."""
+    """Return each job once, in the order in which it was first named, with its success where that and its end are asked for."""
     found: dict[int, After] = {}
     for each in after:
         if each.job not in found or each.on == "success":

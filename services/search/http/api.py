@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -102,6 +103,12 @@ def served_models(app: App, _user: Searcher) -> models.Models:
     app.catalogue.find()  # raises where nothing is served
     now = app.catalogue.now
     return models.Models(default=now[0].alias, models=[models.describe(served) for served in now])
+
+
+@ROUTES.get("/api/filters/{digest}", responses=READ_ONE)
+def filters(app: App, _user: Searcher, digest: Digest) -> models.Choices:
+    """Return by which folders and which columns of metadata the photos of an index can be chosen."""
+    return models.Choices.model_validate(asdict(app.catalogue.of_digest(digest).choices))
 
 
 @ROUTES.post("/api/search", responses=SEARCH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
@@ -12,9 +13,6 @@ from services.search.serving.catalogue import Served
 if TYPE_CHECKING:
     from zsbir.search_run.engine import Engine
     from zsbir.search_run.meaning import Meaning
-
-MOST_CLASSES = 500
-"""Classes that the description of a model lists."""
 
 
 class Me(BaseModel):
@@ -36,11 +34,37 @@ class Opened(BaseModel):
     lasts_s: float
 
 
-class ClassCount(BaseModel):
-    """A class and how many photos of it an index has."""
+class NameCount(BaseModel):
+    """A class, a folder or a value of metadata, and how many photos of an index have it."""
 
     name: str
     photos: int
+
+
+class Column(BaseModel):
+    """A column of metadata. photos: how many have a value. values: of texts, the most frequent 100, by name.
+
+    complete: whether these are all values. low, high: the least and the largest number; null where there is none.
+    """
+
+    name: str
+    kind: Literal["string", "int", "float", "bool"]
+    photos: int
+    values: list[NameCount]
+    complete: bool
+    low: float | None
+    high: float | None
+
+
+class Choices(BaseModel):
+    """What photos can be chosen by in `filter`, besides their classes.
+
+    folders: the 500 with the most photos, by name; none where they are the classes again. complete: whether these are all.
+    """
+
+    folders: list[NameCount]
+    complete: bool
+    columns: list[Column]
 
 
 class IndexName(BaseModel):
@@ -97,7 +121,7 @@ class ServedModel(BaseModel):
     run: str
     photos: int
     dimensions: int
-    classes: list[ClassCount]
+    classes: list[NameCount]
     columns: list[str]
     options: dict[str, bool]
     options_text: str
@@ -118,7 +142,7 @@ def describe(served: Served) -> ServedModel:
         run=str(manifest.inputs.get("run", {}).get("uri", "")),
         photos=engine.photos,
         dimensions=engine.encoder.embedding_dim,
-        classes=[ClassCount(name=name, photos=photos) for name, photos in served.class_counts[:MOST_CLASSES]],
+        classes=[NameCount(**asdict(each)) for each in served.classes],
         columns=list(engine.files.kinds),
         options=_switches(engine),
         options_text=engine.options.text(),

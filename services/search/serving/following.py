@@ -1,8 +1,8 @@
 """Follows a registered model: when its champion or challenger changes, model and index are switched together.
 
 The registry is asked every few seconds. The new index is opened beside the old one, and replaces it only once it is open: a version
-whose index cannot be opened is not switched to, and what is served stays as it was. As long as there has been no champion, the newest
-index of the root can stand in for it.
+whose index cannot be opened is not switched to, and what is served stays as it was. As long as there has been no champion, the
+newest index of the root can stand in for it.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class NewestIndex:
         self._now: tuple[Found, Engine] | None = None
 
     def look(self) -> Engine | None:
-        """Return the newest index that opens, opened; None where there is none. RunError or OSError where the store does not answer."""
+        """Return the newest index that opens, opened; None for none. RunError or OSError where the store does not answer."""
         found = indexes_of(self._root)
         self._failed = {each: since_s for each, since_s in self._failed.items() if time.monotonic() - since_s < AGAIN_S}
         for each in found:
