@@ -100,7 +100,7 @@ def _by_name(counts: list[Count]) -> tuple[Count, ...]:
 def _folders(files: IndexFiles) -> tuple[tuple[Count, ...], bool]:
     """Return the folders with the most photos, by name, and whether there are no others. A folder counts what lies below it."""
     parents = pc.replace_substring_regex(_living(files, files.paths), r"(^|/)[^/]*$", "")
-    if pc.all(pc.equal(parents, _living(files, files.class_names))).as_py():
+    if _are_classes(parents, _living(files, files.class_names)):
         return (), True
     left, found, number = _counted(parents), list[Count](), 0
     left = left.filter(pc.not_equal(left["name"], ""))
@@ -115,6 +115,13 @@ def _folders(files: IndexFiles) -> tuple[tuple[Count, ...], bool]:
     most = sorted(found, key=lambda each: (-each.photos, each.name))[:MOST_FOLDERS]
     deeper = bool(len(left)) and pc.max(pc.count_substring(left["name"], "/")).as_py() >= MOST_LEVELS
     return _by_name(most), len(most) == number and not deeper
+
+
+def _are_classes(parents: pa.ChunkedArray, names: pa.ChunkedArray) -> bool:
+    """Return whether each folder with photos holds those of one class, has its name, and is the only one of that name."""
+    last = pc.replace_substring_regex(parents, r"(?s)^.*/", "")
+    same = pc.all(pc.equal(last, names)).as_py()
+    return bool(same) and len(pc.unique(parents)) == len(pc.unique(names))
 
 
 def _column(name: str, kind: str, column: pa.ChunkedArray) -> Column:

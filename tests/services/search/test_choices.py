@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 from pictures import encoded, picture
@@ -13,7 +14,7 @@ from servers.search_service import DRAWING, client, make_app, make_index, make_k
 
 from services.search.serving import choices
 from services.search.serving.catalogue import Catalogue
-from services.search.serving.choices import class_counts
+from services.search.serving.choices import Count, class_counts
 from zsbir.base.artifact import Artifact
 from zsbir.data.index_files import IndexFiles
 from zsbir.index import Settings, delete_photos
@@ -69,17 +70,31 @@ def test_each_count_is_that_of_a_search_with_that_filter(asking: TestClient, kno
         assert len(answer["hits"]) == photos, json.dumps(chosen)
 
 
-def test_deleted_photos_do_not_count(index_root: Path, known: Artifact, index: Artifact):
-    files = {}
-    for made, path in ((known, "2025/summer/bear-1.png"), (index, "cup/")):
-        smaller = delete_photos(made.uri, [path], Settings(root=str(index_root)))
-        files[made.digest] = IndexFiles(smaller, 8)
-    said = choices.choices_of(files[known.digest])
+def test_deleted_photos_do_not_count(index_root: Path, known: Artifact):
+    files = IndexFiles(delete_photos(known.uri, ["2025/summer/bear-1.png"], Settings(root=str(index_root))), 8)
+    said = choices.choices_of(files)
     assert [(each.name, each.photos) for each in said.folders][:2] == [("2025", 2), ("2025/summer", 1)]
     assert [column.high for column in said.columns if column.name == "price"] == [3]
-    counts = class_counts(files[index.digest])
-    assert sum(count.photos for count in counts) == (10 if counts else 0)
-    assert "cup" not in {count.name for count in counts}
+    gone = [not alive for alive in files.alive]
+    files.class_names = pa.chunked_array([["bear" if deleted else "cup" for deleted in gone]])
+    assert class_counts(files) == [Count("cup", 5)]
+
+
+@pytest.mark.parametrize(
+    ("places", "shown"),
+    [
+        (["cup/1", "cup/2", "owl/1"], []),
+        (["photo/cup/1", "photo/cup/2", "photo/owl/1"], []),
+        (["new/cup/1", "old/cup/2", "new/owl/1"], ["new", "new/cup", "new/owl", "old", "old/cup"]),
+        (["new/cup/1", "new/cup/2", "old/owl/1"], []),
+        (["cup/1", "cup/2", "bird/1"], ["bird", "cup"]),
+        (["cup\n/1", "cup/2", "owl/1"], ["cup", "cup\n", "owl"]),
+    ],
+)
+def test_folders_that_are_the_classes_again_are_left_out(known: Artifact, places: list[str], shown: list[str]):
+    files = IndexFiles(known, 8)
+    files.paths, files.class_names = pa.chunked_array([places]), pa.chunked_array([["cup", "cup", "owl"]])
+    assert [folder.name for folder in choices.choices_of(files).folders] == shown
 
 
 def test_an_index_without_folders_and_metadata_has_none(index_root: Path, tmp_path: Path):
