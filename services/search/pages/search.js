@@ -155,7 +155,8 @@ class Search {
     if (!this.found) return;
     const source = (address) => this.pictures.source(address);
     const waiting = !this.answers.length;
-    show(this.notice, this.problem && h("p", { class: "problem", role: "alert" }, this.problem[0].toUpperCase() + this.problem.slice(1)),
+    const notes = [...new Set((this.models ?? []).map(({ note }) => note).filter(Boolean))];
+    show(this.notice, notes.map((note) => h("p", { class: "quiet", "data-key": note }, sentence(note))), this.problem && h("p", { class: "problem", role: "alert" }, sentence(this.problem)),
       !waiting && this.feedback.on && !this.feedback.open && h("p", { class: "quiet" }, "A picture of your own is not kept, so what is found with it cannot be judged."));
     show(this.sides, waiting ? this.examples.invitation(this.models, this.drawing.isEmpty) : this.answers.map((side) => this.#side(side, source)));
     this.sides.classList.toggle("two", this.answers.length > 1);
@@ -211,7 +212,9 @@ class Search {
   }
 }
 
-const identity = ({ alias, model, index, options }) => [alias, model, index.digest, options];
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);
+
+const identity = ({ alias, model, note, index, options }) => [alias, model, note, index.digest, options];
 
 /** What a screen reader says of an answer. */
 const spoken = (answers) =>
