@@ -88,10 +88,14 @@ def application(catalogue: Catalogue, root: str, **settings: Any) -> FastAPI:
 
 
 class Hand:
-    """Draws on the page's canvas: with a mouse or a pen, or with fingers where the page is a phone's."""
+    """Draws on the page's canvas: with a mouse or a pen, or with fingers where the page is a phone's.
+
+    at_s: when fingers and pens do what follows, in seconds since 1970; None: now, which on a busy machine is later than a hand would be.
+    """
 
     def __init__(self, page: Page, *, touch: bool = False):
         self.page, self.touch = page, touch
+        self.at_s: float | None = None
         self.screen = page.context.new_cdp_session(page)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
@@ -131,21 +135,21 @@ class Hand:
         else:
             self.page.mouse.up()
 
-    def fingers(self, kind: str, *points: tuple[float, float], at_s: float | None = None) -> None:
-        """Tell the browser where fingers are: all of them. kind: touchStart, touchMove, touchEnd or touchCancel.
-
-        at_s: when they were there, in seconds since 1970; None: now, which on a busy machine is later than a hand would be.
-        """
+    def fingers(self, kind: str, *points: tuple[float, float]) -> None:
+        """Tell the browser where fingers are: all of them. kind: touchStart, touchMove, touchEnd or touchCancel."""
         places = [self.place(*point) for point in points]
         touches = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
-        when = {} if at_s is None else {"timestamp": at_s}
-        self.screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches, **when})
+        self.screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches, **self._when})
 
     def pen(self, kind: str, x: float, y: float) -> None:
         """Tell the browser what a pen does. kind: mousePressed, mouseMoved or mouseReleased."""
         left, top = self.place(x, y)
         held = {"button": "left", "buttons": 0 if kind == "mouseReleased" else 1, "clickCount": 1}
-        self.screen.send("Input.dispatchMouseEvent", {"type": kind, "x": left, "y": top, "pointerType": "pen", **held})
+        self.screen.send("Input.dispatchMouseEvent", {"type": kind, "x": left, "y": top, "pointerType": "pen", **held, **self._when})
+
+    @property
+    def _when(self) -> dict[str, float]:
+        return {} if self.at_s is None else {"timestamp": self.at_s}
 
 
 STROKES = """() => {

@@ -104,11 +104,13 @@ def test_a_cancelled_finger_leaves_no_line_and_two_fingers_draw_nothing(search: 
     hand.down(20, 20)
     hand.move(90, 90)
     hand.fingers("touchCancel")
-    now_s = time.time()
-    hand.fingers("touchStart", (50, 50), at_s=now_s)
-    hand.fingers("touchStart", (50, 50), (200, 200), at_s=now_s + 0.1)
-    hand.fingers("touchMove", (70, 70), (180, 180), at_s=now_s + 0.15)
+    hand.at_s = time.time()
+    hand.fingers("touchStart", (50, 50))
+    hand.at_s += 0.1
+    hand.fingers("touchStart", (50, 50), (200, 200))
+    hand.fingers("touchMove", (70, 70), (180, 180))
     hand.fingers("touchEnd")
+    hand.at_s = None
     shown(page)
     assert strokes_of(page) == before
     assert found_by(page) == answer(search, page)
@@ -121,18 +123,24 @@ def test_a_palm_draws_nothing_before_during_and_after_a_pen(search: Search, visi
     there = visit(search, **TOUCH)
     page = there.open()
     hand = Hand(page, touch=True)
+    hand.at_s = time.time()
     hand.fingers("touchStart", (200, 220))  # the palm comes first
+    hand.at_s += 0.2
     hand.pen("mousePressed", 40, 40)
     hand.fingers("touchMove", (205, 222))
     for x in (80, 120, 160):
         hand.pen("mouseMoved", x, 40 + x / 8)
     hand.pen("mouseReleased", 160, 60)
     hand.fingers("touchEnd")
+    hand.at_s += 0.9
     hand.draw(HOUSE[:1])  # it rests a moment longer than the pen
     shown(page)
     (stroke,) = strokes_of(page)
     assert stroke[0][0] == pytest.approx((40 + 22) * 1000 / 300, abs=3)
     assert stroke[0][-1] == pytest.approx((160 + 22) * 1000 / 300, abs=3)
+    hand.at_s += 0.2
+    hand.draw(HOUSE[:1])  # a hand that comes later was meant
+    assert len(strokes_of(page)) == 2
     there.check()
 
 
@@ -196,9 +204,8 @@ def test_an_older_answer_never_replaces_a_newer_one(search: Search, visit: Calla
             route.continue_()
 
     page.route("**/api/search", hold)
-    hand.draw(HOUSE[:1])
-    page.wait_for_timeout(300)
-    assert len(held) >= 1
+    with page.expect_request("**/api/search"):
+        hand.draw(HOUSE[:1])
     hand.draw(HOUSE[1:])
     shown(page)
     newest = found_by(page)
