@@ -90,7 +90,8 @@ def application(catalogue: Catalogue, root: str, **settings: Any) -> FastAPI:
 class Hand:
     """Draws on the page's canvas: with a mouse or a pen, or with fingers where the page is a phone's.
 
-    at_s: when fingers and pens do what follows, in seconds since 1970; None: now, which on a busy machine is later than a hand would be.
+    at_s: when fingers and pens do what follows, in seconds since 1970; None: now, which on a busy machine is later than a hand
+    would be.
     """
 
     def __init__(self, page: Page, *, touch: bool = False):
@@ -144,8 +145,8 @@ class Hand:
     def pen(self, kind: str, x: float, y: float) -> None:
         """Tell the browser what a pen does. kind: mousePressed, mouseMoved or mouseReleased."""
         left, top = self.place(x, y)
-        held = {"button": "left", "buttons": 0 if kind == "mouseReleased" else 1, "clickCount": 1}
-        self.screen.send("Input.dispatchMouseEvent", {"type": kind, "x": left, "y": top, "pointerType": "pen", **held, **self._when})
+        held = {"pointerType": "pen", "button": "left", "buttons": 0 if kind == "mouseReleased" else 1, "clickCount": 1}
+        self.screen.send("Input.dispatchMouseEvent", {"type": kind, "x": left, "y": top, **held, **self._when})
 
     @property
     def _when(self) -> dict[str, float]:

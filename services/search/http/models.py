@@ -159,10 +159,14 @@ def _switches(engine: Engine) -> dict[str, bool]:
 
 
 class Models(BaseModel):
-    """All models that are served, by alias; default: the one that is meant where a request names none."""
+    """All models that are served, by alias; default: the one that is meant where a request names none.
+
+    problem: what keeps the newest version from being served; empty where nothing does.
+    """
 
     default: str
     models: list[ServedModel]
+    problem: str
 
 
 class Hit(BaseModel):
@@ -236,8 +240,8 @@ class Deleted(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether searches can be answered. problem: what keeps the newest version from being served; empty where nothing does."""
+    """Whether searches can be answered, and whether that is by the newest version; why it is not, `/api/models` says."""
 
     ready: bool
     served: dict[str, str]
-    problem: str
+    newest: bool

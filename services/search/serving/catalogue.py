@@ -73,7 +73,7 @@ class Catalogue:
         """Return what is served under an alias; the default for none. NotFound for an unknown one, Busy while nothing is served."""
         now = self._now
         if not now:
-            raise Busy("no index is served at the moment; /readyz says why", retry_after_s=5)
+            raise Busy("no index is served at the moment; /api/models says why", retry_after_s=5)
         if alias and alias not in now:
             raise NotFound(f"no model is served as {alias[:100]!r}, only as {', '.join(now)}")
         return now[alias or next(iter(now))]

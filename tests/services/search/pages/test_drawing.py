@@ -215,3 +215,49 @@ def test_an_older_answer_never_replaces_a_newer_one(search: Search, visit: Calla
     page.wait_for_timeout(300)
     assert found_by(page) == newest
     there.check(refusals=True)
+
+
+LOST = """() => {
+    const canvas = document.querySelector("canvas");
+    const at = canvas.getBoundingClientRect();
+    const how = { pointerId: 77, pointerType: "touch", isPrimary: true, button: 0, bubbles: true, cancelable: true };
+    canvas.dispatchEvent(new PointerEvent("pointerdown", { ...how, clientX: at.x + 9, clientY: at.y + 9 }));
+}"""
+"""A finger comes down, and the browser never says that it was lifted."""
+
+
+def test_a_finger_whose_end_was_lost_does_not_keep_others_from_drawing(search: Search, visit) -> None:
+    there = visit(search, **TOUCH)
+    page = there.open()
+    expect(page.get_by_role("heading", name="Draw something")).to_be_visible()
+    page.evaluate(LOST)
+    Hand(page, touch=True).draw(HOUSE)
+    shown(page)
+    assert len(strokes_of(page)) == 1 + len(HOUSE)
+    there.check()
+
+
+def test_a_browser_that_refuses_to_change_the_address_searches_all_the_same(search: Search, visit) -> None:
+    """Safari does after a hundred changes in half a minute, and each line that is drawn is one."""
+    there = visit(search)
+    there.context.add_init_script("history.replaceState = () => { throw new DOMException('too often', 'SecurityError'); };")
+    page = there.open()
+    Hand(page).draw(HOUSE)
+    shown(page)
+    there.check()
+
+
+def test_a_phone_loads_no_photos_that_are_far_below(search: Search, visit) -> None:
+    there = visit(search, **{**TOUCH, "viewport": {"width": 640, "height": 400}})  # three large photos a row
+    loaded: set[str] = set()
+    there.context.on("request", lambda request: loaded.add(request.url) if "/api/thumbnails/" in request.url else None)
+    page = there.open("/#k=96")
+    Hand(page, touch=True).draw(HOUSE)
+    shown(page)
+    photos = page.locator(f"{ANY_PHOTO} img")
+    is_loaded = "image => image.decode().then(() => image.naturalWidth > 0)"
+    assert photos.first.evaluate(is_loaded)
+    assert len(loaded) < photos.count()
+    photos.last.scroll_into_view_if_needed()
+    assert photos.last.evaluate(is_loaded)
+    there.check()
