@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
@@ -91,7 +91,7 @@ Drawn = Annotated[requests.Drawing, Body(examples=[{"strokes": EXAMPLE["strokes"
 READ = error_responses(401, 403, 422, 503)
 READ_ONE = error_responses(401, 403, 404, 422, 503)
 SEARCH = error_responses(400, 401, 403, 404, 413, 422, 429, 503)
-UNCHANGED = {304: {"description": "as at the last time: that of the ETag in If-None-Match"}}
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "as at the last time: that of the ETag in If-None-Match"}}
 IMAGE = error_responses(401, 403, 404, 422, 503, of_json=False)
 FOR_EVER = {"Cache-Control": "private, max-age=86400, immutable"}
 """For what a digest names: it never changes."""

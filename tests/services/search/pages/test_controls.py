@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 from servers.search_pages import ANY_PHOTO, Search, drawn, fine, found_by, found_with, strokes_of
 from servers.search_service import make_index
 
