@@ -19,7 +19,7 @@ from services.common.users import LocalUser, OwnerToken, TokenUsers
 from services.search.http.api import create_app
 from services.search.http.state import ApiSettings
 from services.search.serving.catalogue import Catalogue, Served
-from services.search.serving.following import CHALLENGER, CHAMPION, Followed, Following
+from services.search.serving.following import CHALLENGER, CHAMPION, INDEX_ALIAS, Followed, Following
 from services.search.settings import SearchSettings
 from zsbir.base import events
 from zsbir.base.cores import usable_cores
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 TOKEN_FILE = "search.token"  # noqa: S105 - the name of a file
 STORE_VARIABLE = "ZSBIR_JOBS_STORE"
-INDEX_ALIAS = "index"
-"""The alias of an index that was named by its own address."""
 
 
 def open_app(settings: SearchSettings) -> FastAPI:
@@ -74,13 +72,14 @@ def _engine(uri: str, threads: int, settings: SearchSettings) -> Engine:
 
 
 def _followed(settings: SearchSettings) -> Followed:
-    """Return which registered model is meant: `champion` and `challenger` are those of the model `zsbir`."""
+    """Return which registered model is meant: `champion` and `challenger` are those of the model `zsbir`. InputError for none."""
     model, _, alias = settings.model.rpartition("@")
     model = model.removeprefix("models:/") or DEFAULT_MODEL
     if not is_model_name(model) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", alias):
         raise InputError(f"--model {settings.model[:100]!r}: write champion, or NAME@ALIAS such as {DEFAULT_MODEL}@{CHAMPION}")
     beside = (CHALLENGER,) if alias == CHAMPION else ()
-    return Followed(model, (alias, *beside), settings.root, AllowedPaths([settings.root, *settings.places]))
+    newest = (model, alias) == (DEFAULT_MODEL, CHAMPION)  # of any other model somebody asks for that one
+    return Followed(model, (alias, *beside), settings.root, AllowedPaths([settings.root, *settings.places]), newest)
 
 
 def users_of(settings: SearchSettings) -> UserSource:

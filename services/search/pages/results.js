@@ -33,7 +33,7 @@ function tile(answer, hit, source, judged) {
   const key = keyOf(answer, hit);
   return h("li", { "data-key": key, class: judged && markOf(judged.mark(answer, hit)) },
     h("button", { type: "button", class: "photo", "data-open": key, "aria-label": `${hit.rank}. ${name}, ${likeness(hit).words}`, title: hit.path },
-      h("img", { src: source(hit.thumbnail), alt: "", width: 128, height: 128, draggable: "false" })),
+      h("img", { loading: "lazy", src: source(hit.thumbnail), alt: "", width: 128, height: 128, draggable: "false" })),
     h("div", { class: "caption" }, h("span", { class: "name" }, name), likenessOf(hit)),
     judged && judge(key, name, judged.mark(answer, hit)));
 }
