@@ -10,8 +10,10 @@ for each application, whatever the backbone. It gets the alias champion if two c
 over classes and seeds it beats the champion's reports of the same protocol (the first champion: its own frozen backbone; one of
 other data: both are measured on both data sets), and a search in its index finds photos and sketches as an exact ranking does.
 Otherwise the model is refused, or undecided where the spread of seeds is not known: it gets the alias challenger, its numbers are
-recorded, and the exit code is 1. Reports of the same training with other seeds make the interval narrower, and show how far seeds
-spread. Prints models:/NAME/VERSION, an address that search, index, evaluate and export take, too. See docs/promotion.md.
+recorded, and the exit code is 1. Photos that the champion shows and --index lacks, such as a team's folders, are embedded with the
+new model before it is champion, so that they stay searched; --gallery index searches those of --index alone. Reports of the same
+training with other seeds make the interval narrower, and show how far seeds spread. Prints models:/NAME/VERSION, an address that
+search, index, evaluate and export take, too. See docs/promotion.md.
 """
 
 from __future__ import annotations
@@ -68,6 +70,10 @@ def listing(model: str, settings: Settings) -> list[dict[str, str]]:
     return [row(release.uri, release.aliases, release.tags) for release in found]
 
 
+_NOT_MOVED = frozenset({"model", "num_workers", "gpus_per_worker"})
+"""Fields that other commands than a promotion do not have."""
+
+
 def _parse_promote(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[str, Any]]:
     parser = cli.Parser("zsbir.promote", __doc__ or "")
     parser.add_argument(
@@ -82,6 +88,13 @@ def _parse_promote(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, di
         default=[],
         metavar="URI",
         help="Report of the champion, and again for each of its other seeds; default: those it was promoted by",
+    )
+    parser.add_argument(
+        "--places",
+        action="append",
+        default=[],
+        metavar="URI",
+        help="folder or s3:// prefix in which galleries have to lie, may be repeated; default: they may lie anywhere",
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would happen and change nothing")
     parser.add_argument("--force", action="store_true", help="promote even if the comparison says no; needs --reason")
@@ -98,7 +111,9 @@ def _do_promote(parsed: argparse.Namespace, values: dict[str, Any]) -> str:
         raise InputError("--reason says why a promotion is forced: give it with --force, or leave it out")
     reason = _reason(parsed.reason, "--force") if parsed.force else ""
     report, *others = parsed.report
-    request = PromotionRequest(report, parsed.index, tuple(others), tuple(parsed.champion_report), reason, parsed.dry_run)
+    request = PromotionRequest(
+        report, parsed.index, tuple(others), tuple(parsed.champion_report), reason, parsed.dry_run, tuple(parsed.places)
+    )
     return promote(request, PromoteConfig.of(config), Settings.of(settings))
 
 
@@ -109,7 +124,7 @@ def _parse_rollback(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, d
     )
     parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, help=f"registered model [{DEFAULT_MODEL}]")
     parser.add_argument("--reason", default=None, metavar="TEXT", help="why the champion is rolled back; recorded with the version")
-    parser.add_fields(Settings, title="where models are registered", skip=frozenset({"model"}))
+    parser.add_fields(Settings, title="where models are registered", skip=_NOT_MOVED)
     return _do_rollback, *parser.values(argv)
 
 
@@ -124,7 +139,7 @@ def _parse_list(argv: Sequence[str]) -> tuple[Command, argparse.Namespace, dict[
     )
     parser.add_argument("model", nargs="?", default=None, help="list this registered model alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, with whole addresses and digests")
-    parser.add_fields(Settings, title="where models are registered", skip=frozenset({"model"}))
+    parser.add_fields(Settings, title="where models are registered", skip=_NOT_MOVED)
     return _do_list, *parser.values(argv)
 
 

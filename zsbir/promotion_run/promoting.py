@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zsbir.base import events
 from zsbir.base.artifact import Artifact
-from zsbir.base.errors import Declined, InputError
+from zsbir.base.errors import Declined, InputError, RunError
 from zsbir.base.storage import default_root
 from zsbir.promotion.card import Subject, card, card_text
 from zsbir.promotion.decision import Candidate, Decision, decide
@@ -22,6 +23,7 @@ from zsbir.training.config import TrainConfig
 if TYPE_CHECKING:
     from zsbir.edge.releases import Release, Releases
     from zsbir.promotion.index_check import Verdict
+    from zsbir.promotion_run.galleries import Kept
 
 
 def promote(request: PromotionRequest, config: PromoteConfig, settings: Settings) -> str:
@@ -30,20 +32,27 @@ def promote(request: PromotionRequest, config: PromoteConfig, settings: Settings
     Raises RunError with the numbers for a refusal, InputError where report, index and the champion's report do not belong together.
     """
     candidate = _open(request)
+    _check_places(candidate.index, request, settings.root)
     from zsbir.edge.releases import Releases, is_of  # MLflow takes seconds to load
 
     releases = Releases(settings.root, settings.experiment, settings.model)
     champion = releases.champion()
     if champion and is_of(champion, candidate.run):
-        return _update_index(releases, champion, candidate, request, config)
+        return _update_index(releases, champion, candidate, config, root=settings.root, dry_run=request.dry_run)
     opponents = [champion] if champion else older_champions_of(candidate, settings)
     outcome, why = comparison(candidate, opponents, request, config, settings)
     trial = check_index(candidate, config)
     decision = decide(outcome, why, trial, min_recall=config.min_recall, force_reason=request.force_reason)
     _say_how_to_decide(candidate, decision, request, config, settings)
+    keeps = champion is not None and config.gallery == "champion" and decision.promotes
+    kept = _to_keep(champion, candidate, request, settings) if champion and keeps else None
     if request.dry_run:
-        return _preview(candidate, champion, decision, settings.model)
+        return _preview(candidate, champion, decision, kept, settings.model)
+    if kept:
+        candidate, decision = _with_galleries(kept, candidate, decision, config, settings)
     with releases.changing(champion):
+        if champion and keeps:
+            _check_same_index(releases.champion(), champion)
         return _carry_out(releases, champion, candidate, decision)
 
 
@@ -63,6 +72,16 @@ def _open(request: PromotionRequest) -> Candidate:
     for each in (report, *others):
         check_own_data(each)
     return Candidate(report, others, run, index, saved_facts(run.verified("encoder.safetensors")))
+
+
+def _check_places(index: Artifact, request: PromotionRequest, root: str) -> None:
+    """Raise InputError where the check of an index would read photos that may not be read for whoever the promotion is made for."""
+    permitted = request.permitted(root)
+    if permitted:
+        from zsbir.index_run.growing import open_base
+        from zsbir.promotion_run.galleries import check_places
+
+        check_places(open_base(index), permitted)
 
 
 def check_index(candidate: Candidate, config: PromoteConfig) -> Verdict:
@@ -104,11 +123,51 @@ def flags_of(request: PromotionRequest, config: PromoteConfig, settings: Setting
     return [*words, *(["--dry-run"] if request.dry_run else [])]
 
 
-def _preview(candidate: Candidate, champion: Release | None, decision: Decision, model: str) -> str:
+def _to_keep(champion: Release, candidate: Candidate, request: PromotionRequest, settings: Settings) -> Kept | None:
+    """Return which galleries of the champion have to be embedded for the candidate; None where there is none."""
+    from zsbir.promotion_run.galleries import galleries_to_keep  # it loads torch, which a refusal need not wait for
+
+    return galleries_to_keep(champion, candidate.index, settings.root, request.permitted(settings.root))
+
+
+def _with_galleries(
+    kept: Kept, candidate: Candidate, decision: Decision, config: PromoteConfig, settings: Settings
+) -> tuple[Candidate, Decision]:
+    """Embed the champion's photos. Return the candidate with the index of these, and the decision with its check.
+
+    Raises InputError or RunError, with the way out, where a gallery cannot be read, or the index fails its check.
+    """
+    from zsbir.index_run.config import Settings as IndexSettings
+    from zsbir.promotion_run.galleries import champion_stays
+
+    events.say(kept.sentence())
+    where = IndexSettings(root=settings.root, num_workers=settings.num_workers, gpus_per_worker=settings.gpus_per_worker)
+    index = kept.embedded(candidate.run, where)
+    events.say(f"the index of all these photos: {index.uri}")
+    candidate = replace(candidate, index=index, given=candidate.index)
+    with champion_stays():
+        trial = check_index(candidate, config)
+        if not trial.passed(config.min_recall):
+            raise RunError(f"the index of the champion's photos, {index.uri}, failed its recall check: {trial.reason()}")
+    return candidate, replace(decision, trial=trial)
+
+
+def _check_same_index(now: Release | None, champion: Release) -> None:
+    """Raise RunError where the champion was given another index since its galleries were looked at."""
+    if now and any(now.tags.get(name) != champion.tags.get(name) for name in ("index_digest", "index_files")):
+        raise RunError(
+            f"{champion.uri} was given another index meanwhile, and nothing was changed: give the same command again, to keep"
+            " its photos"
+        )
+
+
+def _preview(candidate: Candidate, champion: Release | None, decision: Decision, kept: Kept | None, model: str) -> str:
     """Return what a dry run says. Raises RunError where the model would not be promoted."""
     _log_decision(decision)
     if not decision.promotes:
         raise Declined(f"would be {decision.outcome}: {decision.why}")
+    if kept:
+        events.say(kept.sentence())
     rank = f"in place of {champion.uri}" if champion else "as its first champion"
     return f"would be promoted ({decision.outcome}): {candidate.run.uri} to {model}, {rank}"
 
@@ -157,11 +216,16 @@ def _tags(candidate: Candidate, decision: Decision) -> dict[str, str]:
 
 
 def _update_index(
-    releases: Releases, champion: Release, candidate: Candidate, request: PromotionRequest, config: PromoteConfig
+    releases: Releases,
+    champion: Release,
+    candidate: Candidate,
+    config: PromoteConfig,
+    *,
+    root: str,
+    dry_run: bool,
 ) -> str:
     """Return the URI of a candidate that is champion already; record its index if it is another one and passes the check."""
-    evidence = candidate.index_evidence()
-    if all(champion.tags.get(name) == evidence[name] for name in ("index_digest", "index_files")):
+    if candidate.has_index_of(champion.tags):
         events.say(f"{champion.uri} is champion already, with this index: nothing was changed")
         return champion.uri
     trial = check_index(candidate, config)
@@ -169,9 +233,13 @@ def _update_index(
         raise Declined(
             f"refused: the new index failed its recall check: {trial.reason()}; make it again with python -m zsbir.index"
         )
-    if request.dry_run:
+    from zsbir.promotion_run.galleries import no_longer_shown
+
+    if lost := no_longer_shown(champion, candidate.index, root):
+        events.warn(f"{candidate.index.uri} lacks photos that {champion.uri} has shown: {lost}")
+    if dry_run:
         return f"would be given a new index: {champion.uri}, {candidate.index.uri} ({trial.reason()})"
-    tags = {**evidence, "recall": json.dumps(trial.as_json())}
+    tags = {**candidate.index_evidence(), "recall": json.dumps(trial.as_json())}
     with releases.changing(champion):
         releases.record(champion, tags, files={})
     events.say(f"{champion.uri} is champion already; its index is {candidate.index.uri} now ({trial.reason()})")

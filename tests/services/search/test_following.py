@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from servers.search_service import Registry
 
-from services.common.allowed_paths import AllowedPaths
 from services.search.serving.catalogue import Catalogue, Served
 from services.search.serving.following import Followed, Following
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import Artifact
 from zsbir.search_run.engine import Engine
 
