@@ -83,7 +83,7 @@ def test_a_promotion_keeps_galleries_of_the_champion_that_jobs_may_read_and_no_o
         grown = index._parse(["add", fair.index, str(folder), "--root", queue.root])
         words = ["--index", grown, "--model", "team", "--force", "--reason", "a test", "--root", queue.root]
         assert promote._parse([fair.report, *words]) == "models:/team/1"
-        job = queue.ended(queue.submit("promote", config, user="own").id)
+        job = queue.ended(queue.submit("promote", config).id)
         if number == 1:
             assert job.state == "failed", queue.log(job.id)
             assert f"'{folder}' is outside of what this service reads" in job.message
