@@ -20,6 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Bool
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
@@ -28,6 +29,7 @@ from zsbir.base.text import clean
 from zsbir.data.index_files import IndexFiles
 from zsbir.data.originals import DATASET, Source
 from zsbir.index_run.changes import rows_from
+from zsbir.index_run.config import IndexConfig
 from zsbir.index_run.config import Settings as IndexSettings
 from zsbir.index_run.growing import config_of, open_base
 from zsbir.index_run.reembedding import Embedded, galleries_of, reembed
@@ -95,30 +97,40 @@ class Kept:
         Raises InputError or RunError, with the way out, where that fails.
         """
         lacking = {(each.source.kind, each.source.uri) for each in self.lacking}
-        how = config_of(self.ready.index)
-        of_base = config_of(self.base.index)
-        chosen, shared = self._ready_rows()
-        splits = {each.split for each in (*self.lacking, *shared) if each.source.kind == DATASET}
-        split = splits.pop() if len(splits) == 1 else "all" if splits else of_base.split
         with champion_stays():
+            how = self._how()
+            chosen = self._ready_rows()
             return reembed(
                 self.base,
                 run,
-                how.replace(name=of_base.name, gallery=of_base.gallery, split=split),
+                how,
                 settings,
                 max_bad_frac=how.max_bad_frac,
                 wanted=lambda source: (source.kind, source.uri) in lacking,
                 beside=Embedded(self.ready, chosen) if chosen.any() else None,
             )
 
-    def _ready_rows(self) -> tuple[np.ndarray, list[GalleryOf]]:
-        """Return which photos of the new index are shown, too, and the galleries they are of."""
+    def _how(self) -> IndexConfig:
+        """Return how the photos are embedded: as those of the new index, under the name of the champion's.
+
+        It states the split of all photos of data sets, so that the next promotion compares with it.
+        """
+        base = config_of(self.base.index)
+        splits = {each.split for each in (*self.lacking, *self._shown_too()) if each.source.kind == DATASET}
+        split = splits.pop() if len(splits) == 1 else "all" if splits else base.split
+        return config_of(self.ready.index).replace(name=base.name, gallery=base.gallery, split=split)
+
+    def _shown_too(self) -> list[GalleryOf]:
+        """Return the galleries of the new index whose photos are searched as they are in it."""
         theirs = _galleries(self.base)
-        shown = [each for each in _galleries(self.ready) if each.source.folder or any(each.covers(other) for other in theirs)]
+        return [each for each in _galleries(self.ready) if each.source.folder or any(each.covers(other) for other in theirs)]
+
+    def _ready_rows(self) -> Bool[np.ndarray, "n"]:
+        """Return which photos of the new index these are."""
         chosen = np.zeros(len(self.ready), bool)
-        for each in shown:
+        for each in self._shown_too():
             chosen[rows_from(self.ready, each.source)] = True
-        return chosen, shown
+        return chosen
 
 
 def galleries_to_keep(champion: Release, candidate: Artifact, root: str, permitted: Permitted | None = None) -> Kept | None:
