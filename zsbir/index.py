@@ -17,6 +17,7 @@ URI of the index.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from zsbir.base import cli, layout
 from zsbir.base.artifact import Artifact
@@ -74,18 +75,22 @@ def delete_photos(index_uri: str, paths: Sequence[str], settings: Settings) -> A
     return grow(base, deletion(base, paths), GrowthConfig(), settings)
 
 
-def compact_index(index_uri: str, settings: Settings) -> Artifact:
-    """Return an index of the same photos that is one segment, needs no other index, and holds nothing that was deleted."""
+def compact_index(index_uri: str, settings: Settings, *, graph: bool = False) -> Artifact:
+    """Return an index of the same photos that is one segment, needs no other index, and holds nothing that was deleted.
+
+    graph: whether its photos are to be linked, for approximate searches.
+    """
     from zsbir.index_run.growing import compact, open_base
 
-    return compact(open_base(Artifact(index_uri, "index")), settings)
+    return compact(open_base(Artifact(index_uri, "index")), settings, graph=graph)
 
 
 def reembed_index(index_uri: str, run_uri: str, config: ReembedConfig, settings: Settings) -> Artifact:
     """Return an index of the same photos that is embedded with another run's encoder, in one segment; an existing one is found.
 
-    Photos that are gone from their galleries are left out, those that have changed are taken as they are now. Precision and views
-    are those of the index. Raises InputError where a whole gallery is gone, or too many photos cannot be read.
+    Photos that are gone from their galleries are left out, those that have changed are taken as they are now. Precision, views
+    and whether there is a graph are as in the index. Raises InputError where a whole gallery is gone, or too many photos cannot be
+    read.
     """
     from zsbir.index_run.growing import config_of, open_base
     from zsbir.index_run.reembedding import reembed
@@ -189,12 +194,15 @@ def _parse_compact(argv: Sequence[str]) -> str:
     parser = _growth_parser(
         "compact", "Copy the photos of an index into one segment, without those that were deleted. Nothing is embedded."
     )
+    parser.add_argument(
+        "--graph", action="store_true", help="link the photos, so that plain searches of millions take milliseconds"
+    )
     parser.add_fields(
         Settings, title="where it is stored, by default beside the index", skip=frozenset({"num_workers", "gpus_per_worker"})
     )
     parsed, values = parser.values(argv)
     uri, where = _located(parsed.index, values)
-    return perform(compact_index, uri, where)
+    return perform(partial(compact_index, graph=parsed.graph), uri, where)
 
 
 def _parse_reembed(argv: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from sqlalchemy.engine import make_url
@@ -47,10 +47,10 @@ def open_app(settings: SearchSettings) -> FastAPI:
     fields = settings.model_dump(include={"root", "auth", "host", "hosts", "places", "jobs_url"})
     if settings.index:
         uri = artifact_address(settings.index, "index", root)
-        catalogue = Catalogue([Served(INDEX_ALIAS, "", _engine(uri, threads, settings.options))])
+        catalogue = Catalogue([Served(INDEX_ALIAS, "", _engine(uri, threads, settings))])
         return create_app(ApiSettings.of(fields), catalogue, users_of(settings))
     catalogue = Catalogue()
-    following = Following(_followed(settings), catalogue, lambda uri: _engine(uri, threads, settings.options))
+    following = Following(_followed(settings), catalogue, lambda uri: _engine(uri, threads, settings))
     app = create_app(ApiSettings.of(fields), catalogue, users_of(settings), lambda: following.problem)
     if not settings.wait:
         following.look()
@@ -61,13 +61,15 @@ def open_app(settings: SearchSettings) -> FastAPI:
     return app
 
 
-def _engine(uri: str, threads: int, wanted: Literal["auto", "default", "plain"]) -> Engine:
+def _engine(uri: str, threads: int, settings: SearchSettings) -> Engine:
     """Open an index. Torch is loaded here, so that a service that waits for its first index is small."""
     from zsbir.search_run.engine import Engine
 
-    engine = Engine(uri, threads=threads, wanted=wanted)
+    engine = Engine(uri, threads=threads, wanted=settings.options, exact=settings.exact)
     if engine.why_plain:
         events.say(f"{uri} is searched without search options: {engine.why_plain}")
+    if engine.graph:
+        events.say(f"plain searches of {uri} rank by {engine.graph.text}, measured on {engine.graph.measured_on}")
     return engine
 
 

@@ -28,6 +28,7 @@ Purpose = Literal[
     "training statistics",  # domain
     "calibration images",  # how many at most
     "calibration galleries",  # photos of a class
+    "queries of a graph",  # how many photos there are
     "sketches to measure",  # how many there are
     "toy drawing",  # seed, class, domain, number
     "pretext form",  # class

@@ -25,6 +25,7 @@ from zsbir.evaluation.statistics import STATISTICS_FILE
 from zsbir.index_run.config import IndexConfig, Settings
 from zsbir.index_run.embedding import Embedded, chunks_of, embed_gallery
 from zsbir.index_run.examples import write_examples
+from zsbir.index_run.linking import write_graph
 from zsbir.index_run.metadata import Metadata, read_metadata
 from zsbir.index_run.writing import SegmentWriter, items_schema, write_passed_over
 from zsbir.model.encoder import stated_facts
@@ -62,6 +63,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
         if source.kind == DATASET:
             write_examples(work, run.input("dataset", "dataset"), {name for _, name in gallery.entries})
         copy_encoder(work, run)
+        graph = write_graph(work, dimensions, config) if config.graph else {}
         return work.commit(
             digest=digest,
             config=config,
@@ -77,6 +79,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
                 "passed_over": passed.facts(),
                 **columns_fact(metadata.kinds),
                 **facts_of_run(run),
+                **graph,
             },
         )
 

@@ -27,6 +27,11 @@ class IndexConfig(Config):
         description="embed each photo and its mirror image, and take the mean; searches do so too: better answers for twice the"
         " forward passes",
     )
+    graph: Annotated[bool, Added(neutral=False)] = Field(
+        False,
+        description="link the photos, so that plain searches of millions take milliseconds and may miss some; the manifest says how"
+        " many. Off: every search ranks all photos",
+    )
 
 
 class GrowthConfig(Config):

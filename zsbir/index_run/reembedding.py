@@ -30,6 +30,7 @@ from zsbir.index_run.building import check_bad, columns_fact, copy_encoder, fact
 from zsbir.index_run.changes import compared, rows_from
 from zsbir.index_run.config import IndexConfig, Settings
 from zsbir.index_run.embedding import embed_gallery
+from zsbir.index_run.linking import write_graph
 from zsbir.index_run.metadata import NONE, PATH, Metadata
 from zsbir.index_run.moving import Moving, move_photos, place_of
 from zsbir.index_run.writing import SegmentWriter, items_schema, write_passed_over
@@ -69,9 +70,9 @@ def reembed(
 ) -> Artifact:
     """Return the Index artifact of the photos of `base`, embedded with the encoder of `run`; an existing one is found.
 
-    how: by which views and in what precision. wanted: which galleries of `base` are embedded; others are left out. beside: photos
-    that `run` has embedded already, which come first in the new index. Raises InputError where a gallery cannot be read, no photo
-    is left, too many of them cannot be read, or metadata of `beside` are of other types.
+    how: by which views, in what precision, and whether with a graph. wanted: which galleries of `base` are embedded; others are
+    left out. beside: photos that `run` has embedded already, which come first in the new index. Raises InputError where a gallery cannot
+    be read, no photo is left, too many of them cannot be read, or metadata of `beside` are of other types.
     """
     return _Reembedding(base, run, how, settings, beside).written(wanted, max_bad_frac)
 
@@ -119,6 +120,7 @@ class _Reembedding:
             write_passed_over(work, unread, self._passed)
             copy_encoder(work, self._run)
             self._copy_examples(work)
+            links = write_graph(work, dimensions, self._how) if self._how.graph else {}
             return work.commit(
                 digest=digest,
                 config=self._how,
@@ -129,7 +131,7 @@ class _Reembedding:
                     "unreadable": len(unread),
                     "passed_over": len(self._passed),
                 },
-                facts=self._facts(unread),
+                facts={**self._facts(unread), **links},
             )
 
     def _parts(self, wanted: Callable[[Source], bool]) -> list[_Part]:
@@ -175,7 +177,7 @@ class _Reembedding:
         of_parts = (iter([part.source.uri, part.source.digest, iter(part.photos.positions)]) for part in parts)
         stamps = (list(stamp) for part in parts for stamp in part.photos.stamps)
         beside = iter([self._beside.files.index.digest, iter(np.flatnonzero(self._beside.chosen).tolist())] if self._beside else [])
-        how = [self._how.precision, self._how.flip]
+        how = [self._how.precision, self._how.flip, self._how.graph]
         return streamed_digest(["reembedded", self._base.index.digest, self._run.digest, how, of_parts, stamps, beside])
 
     def _copied_sources(self) -> list[Source]:

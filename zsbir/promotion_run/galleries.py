@@ -113,12 +113,14 @@ class Kept:
     def _how(self) -> IndexConfig:
         """Return how the photos are embedded: as those of the new index, under the name of the champion's.
 
-        It states the split of all photos of data sets, so that the next promotion compares with it.
+        They are linked where either index has a graph. It states the split of all photos of data sets, so that the next promotion
+        compares with it.
         """
         base = config_of(self.base.index)
         splits = {each.split for each in (*self.lacking, *self._shown_too()) if each.source.kind == DATASET}
         split = splits.pop() if len(splits) == 1 else "all" if splits else base.split
-        return config_of(self.ready.index).replace(name=base.name, gallery=base.gallery, split=split)
+        how = config_of(self.ready.index)
+        return how.replace(name=base.name, gallery=base.gallery, split=split, graph=how.graph or base.graph)
 
     def _shown_too(self) -> list[GalleryOf]:
         """Return the galleries of the new index whose photos are searched as they are in it."""

@@ -158,14 +158,15 @@ class Hit(BaseModel):
 class Answer(BaseModel):
     """The photos that were found, and by which model in which index.
 
-    options: the search options that ranked them, in words; "off" for a plain search. no_match: whether nothing there is like the
-    query.
+    options: the search options that ranked them, in words; "off" for a plain search. ranking: "exact", or "graph, recall 0.98"
+    where photos may be missing. no_match: whether nothing there is like the query.
     """
 
     model: str
     index: str
     alias: str
     options: str
+    ranking: str
     took_ms: float
     no_match: bool | None
     hits: list[Hit]

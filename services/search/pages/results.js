@@ -65,5 +65,5 @@ export function nothingLikeThat(measured) {
 /** Which model and which photos an answer comes from. */
 export const origin = (answer, model) =>
   [answer.model || answer.alias, `index ${answer.index.slice(0, 8)}`, model && plural(model.photos.toLocaleString("en"), "photo"), answer.options !== "off" && answer.options,
-    model?.calibrated === false && "scores are not calibrated", `${Math.round(answer.took_ms)} ms`]
+    answer.ranking !== "exact" && answer.ranking, model?.calibrated === false && "scores are not calibrated", `${Math.round(answer.took_ms)} ms`]
     .filter(Boolean).join(" · ");

@@ -13,6 +13,7 @@ from zsbir.index_run import embedding
 
 @pytest.fixture(autouse=True)
 def small_encoder(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else each index waits a fifth of a second to see how many cores are free
     monkeypatch.setattr(embedding.Encoder, "load", small_of)
 
 

@@ -55,10 +55,20 @@ CHANGES = st.lists(
 """What happens to an index: a command, and before it, photos that are written (0 to 2: which) or removed (None)."""
 
 
-@settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
-@given(CHANGES)
-def test_any_sequence_of_changes_ends_in_the_index_that_a_fresh_build_makes(run, contents, tmp_path_factory, changes):
-    place = tmp_path_factory.mktemp("photos")
+@pytest.mark.parametrize("examples", [8, pytest.param(80, marks=pytest.mark.slow)])
+def test_any_sequence_of_changes_ends_in_the_index_that_a_fresh_build_makes(run, contents, tmp_path_factory, examples):
+    phases = [Phase.explicit, Phase.generate]
+
+    @settings(max_examples=examples, deadline=None, phases=phases, suppress_health_check=list(HealthCheck))
+    @given(CHANGES)
+    def holds(changes):
+        check_changes(run, contents, tmp_path_factory.mktemp("photos"), changes)
+
+    holds()
+
+
+def check_changes(run, contents, place, changes):
+    """Let an index of a folder go through changes, and compare it with one that is made anew of what is left."""
     photos, root = Photos(place / "photos"), Settings(root=str(place / "root"))
     photos.write("kept.png", 3)
     index = photos.index(run, root)

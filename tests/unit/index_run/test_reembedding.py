@@ -192,3 +192,14 @@ def test_an_index_s_own_photos_may_lie_in_a_folder_of_links_that_lead_out(photos
     (photos.path / "a/0.png").rename(tmp_path / "secret.png")
     (photos.path / "a/0.png").symlink_to(tmp_path / "secret.png")
     assert "a/0.png" not in ordered(reembed_index(base.uri, other_run.uri, CONFIG, root))
+
+
+def test_an_index_with_a_graph_has_one_again_of_the_new_vectors(photos, run, other_run, root):
+    base = photos.index(run, root, graph=True)
+    again = reembed_index(base.uri, other_run.uri, CONFIG, root)
+    fresh = photos.index(other_run, root, graph=True)
+    assert again.file("graph.safetensors").read_bytes() == fresh.file("graph.safetensors").read_bytes()
+    assert again.manifest.config["graph"] is True
+    found, wanted = (made.manifest.facts["graph"] for made in (again, fresh))
+    assert {**found, "build_s": 0} == {**wanted, "build_s": 0}
+    assert "graph.safetensors" not in reembed_index(photos.index(run, root).uri, other_run.uri, CONFIG, root).manifest.files

@@ -144,6 +144,11 @@ def test_views_and_precision_are_those_of_the_new_index(runs, team, root):
     assert living(made) == living(team.index(runs[1], root, flip=True))
 
 
+def test_where_the_champion_s_index_has_a_graph_the_new_one_gets_one(runs, team, root):
+    old, new = team.index(runs[0], root, graph=True), build_index(runs[1].uri, IndexConfig(), root)
+    assert "graph.safetensors" in kept(old, new, root).embedded(runs[1], root).manifest.files
+
+
 def test_an_index_or_a_gallery_that_is_gone_is_an_error_with_the_way_out(runs, team, root, tmp_path):
     old, new = team.index(runs[0], root), build_index(runs[1].uri, IndexConfig(), root)
     champion = champion_of(old)

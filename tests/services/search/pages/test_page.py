@@ -198,6 +198,22 @@ def test_names_of_classes_and_files_are_never_run_as_code(search: Search, visit)
     there.check(refusals=True)
 
 
+def test_below_the_photos_stands_that_some_may_be_missing(search: Search, visit) -> None:
+    there = visit(search)
+
+    def by_graph(route: Route) -> None:
+        route.fulfill(json=route.fetch().json() | {"ranking": "graph, recall 0.98"})
+
+    page = there.open()
+    drawn(page)
+    expect(page.locator(".origin")).to_contain_text(" photos")
+    expect(page.locator(".origin")).not_to_contain_text("exact")
+    there.context.route("**/api/search", by_graph)
+    Hand(page).draw(HOUSE[:1])
+    expect(page.locator(".origin")).to_contain_text("graph, recall 0.98")
+    there.check()
+
+
 def hostile_answer(search: Search) -> dict[str, Any]:
     digest = search.catalogue.find().digest
     hit = {"id": 0, "rank": 1, "score": 0.5, "probability": None, "class_name": EVIL, "path": EVIL, "original": None}
@@ -205,6 +221,8 @@ def hostile_answer(search: Search) -> dict[str, Any]:
         "model": EVIL,
         "alias": EVIL,
         "index": digest,
+        "options": EVIL,
+        "ranking": EVIL,
         "took_ms": 1,
         "no_match": True,
         "hits": [hit | {"thumbnail": f"/api/thumbnails/{digest}/0"}],
