@@ -71,8 +71,8 @@ def reembed(
     """Return the Index artifact of the photos of `base`, embedded with the encoder of `run`; an existing one is found.
 
     how: by which views, in what precision, and whether with a graph. wanted: which galleries of `base` are embedded; others are
-    left out. beside: photos that `run` has embedded already, which come first in the new index. Raises InputError where a gallery cannot
-    be read, no photo is left, too many of them cannot be read, or metadata of `beside` are of other types.
+    left out. beside: photos that `run` has embedded already, which come first in the new index. Raises InputError where a gallery
+    cannot be read, no photo is left, too many of them cannot be read, or metadata of `beside` are of other types.
     """
     return _Reembedding(base, run, how, settings, beside).written(wanted, max_bad_frac)
 
