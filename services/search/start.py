@@ -12,7 +12,6 @@ from fastapi import FastAPI
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from services.common.allowed_paths import AllowedPaths
 from services.common.auth import UserSource
 from services.common.tokens import Tokens, UserStore
 from services.common.users import LocalUser, OwnerToken, TokenUsers
@@ -22,6 +21,7 @@ from services.search.serving.catalogue import Catalogue, Served
 from services.search.serving.following import CHALLENGER, CHAMPION, INDEX_ALIAS, Followed, Following
 from services.search.settings import SearchSettings
 from zsbir.base import events
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.cores import usable_cores
 from zsbir.base.errors import InputError
 from zsbir.base.layout import service_dir

@@ -84,6 +84,11 @@ class IndexFiles:
             return self.parts[0], rows
         return np.concatenate(self.parts)[rows], rows
 
+    def stamps(self) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
+        """Return bytes and time of change (ns) of each photo's file when it was read; zeros where that is not known."""
+        sizes, times = zip(*(segment.stamps() for segment in self.segments), strict=True)
+        return np.concatenate(sizes), np.concatenate(times)
+
     def mask(self, chosen: Filter) -> Bool[np.ndarray, "n"] | None:
         """Return which rows are photos that meet a filter and are not deleted; None for a filter that chooses nothing.
 

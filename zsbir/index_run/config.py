@@ -41,6 +41,12 @@ class GrowthConfig(Config):
     metadata: str = Field("", description="CSV or Parquet file with what is known of the new photos, by `path`")
 
 
+class ReembedConfig(Config):
+    """What decides whether an index may be embedded again."""
+
+    max_bad_frac: float = Field(0.01, ge=0, le=1, description="share of unreadable photos above which the command fails")
+
+
 class Settings(Config):
     """Where the index is stored, and where its photos are embedded."""
 

@@ -20,7 +20,6 @@ from fastapi import Path as InPath
 from fastapi.responses import PlainTextResponse
 
 import zsbir
-from services.common.allowed_paths import AllowedPaths
 from services.common.answers import add_error_handlers, error_responses
 from services.common.auth import UserSource, is_loopback
 from services.common.errors import Busy, NotFound
@@ -39,6 +38,7 @@ from services.search.serving.batches import Batcher
 from services.search.serving.catalogue import Catalogue
 from services.search.serving.feedback import Feedback
 from services.search.serving.originals import Originals
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.errors import InputError
 from zsbir.base.layout import service_dir
 from zsbir.data.images import BadImage

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from services.common.allowed_paths import AllowedPaths
 from services.search.serving.catalogue import Catalogue, Served
 from services.search.serving.newest import NewestIndex, indexes_of
 from zsbir.base import events
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import is_remote

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from services.common.allowed_paths import AllowedPaths
 from zsbir.base import events
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.layout import ARTIFACT_FOLDERS

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from servers.search_service import Registry, client
 
-from services.common.allowed_paths import AllowedPaths
 from services.search.serving.catalogue import Catalogue, Served
 from services.search.serving.following import NO_CHAMPION, Followed, Following
 from services.search.serving.newest import indexes_of
 from services.search.settings import SearchSettings
 from services.search.start import open_app
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.base.storage import join, open_folder

@@ -7,10 +7,9 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from building import put
 from hostile import jpeg, png_of_size
-from index_photos import DIMENSIONS
+from index_photos import DIMENSIONS, small_run
 from pictures import encoded, picture
 
 from zsbir.base.artifact import Artifact
@@ -21,16 +20,13 @@ from zsbir.data.originals import NoOriginal
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.index import GrowthConfig, IndexConfig, add_photos, build_index, compact_index
-from zsbir.model.encoder import save_encoder
 from zsbir.retrieval.graph_facts import graph_facts_of
 
 
 @pytest.fixture
 def index(dataset, tmp_path, root):
     """An index of the unseen photos of the drawn data set."""
-    save_encoder(tmp_path / "encoder", {"backbone": "resnet18", "embedding_dim": DIMENSIONS, "image_px": 8}, {"x": torch.zeros(1)})
-    files = {"encoder.safetensors": (tmp_path / "encoder").read_bytes()}
-    run = put(root.root, "run", "drawn", files=files, inputs={"dataset": Artifact(dataset, "dataset")})
+    run = small_run(tmp_path, root.root, dataset=Artifact(dataset, "dataset"))
     return build_index(run.uri, IndexConfig(), root)
 
 
