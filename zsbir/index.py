@@ -6,23 +6,27 @@
     python -m zsbir.index add artifacts/indexes/toy/0123456789abcdef more/    the photos of one more folder
     python -m zsbir.index delete artifacts/indexes/toy/0123456789abcdef --path cat/1.jpg
     python -m zsbir.index compact artifacts/indexes/toy/0123456789abcdef      one segment, without what was deleted
+    python -m zsbir.index reembed artifacts/indexes/toy/0123456789abcdef --run artifacts/runs/toy-ba9876543210
+                                                                              the same photos, by another run's encoder
 
 Costs one forward pass a photo that is new. The index holds its encoder and a thumbnail of each photo, so that searching needs
-nothing else. An index never changes: update, add, delete and compact make a new one; each has its own --help. Prints the URI of the
-index.
+nothing else. An index never changes: update, add, delete, compact and reembed make a new one; each has its own --help. Prints the
+URI of the index.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from zsbir.base import cli, layout
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
-from zsbir.index_run.config import GrowthConfig, IndexConfig, Settings
+from zsbir.index_run.config import GrowthConfig, IndexConfig, ReembedConfig, Settings
 
 __all__ = [
-    "GrowthConfig", "IndexConfig", "Settings", "add_photos", "build_index", "compact_index", "delete_photos", "update_index",
+    "GrowthConfig", "IndexConfig", "ReembedConfig", "Settings", "add_photos", "build_index", "compact_index", "delete_photos",
+    "reembed_index", "update_index",
 ]  # fmt: skip
 
 
@@ -71,11 +75,29 @@ def delete_photos(index_uri: str, paths: Sequence[str], settings: Settings) -> A
     return grow(base, deletion(base, paths), GrowthConfig(), settings)
 
 
-def compact_index(index_uri: str, settings: Settings) -> Artifact:
-    """Return an index of the same photos that is one segment, needs no other index, and holds nothing that was deleted."""
+def compact_index(index_uri: str, settings: Settings, *, graph: bool = False) -> Artifact:
+    """Return an index of the same photos that is one segment, needs no other index, and holds nothing that was deleted.
+
+    graph: whether its photos are to be linked, for approximate searches.
+    """
     from zsbir.index_run.growing import compact, open_base
 
-    return compact(open_base(Artifact(index_uri, "index")), settings)
+    return compact(open_base(Artifact(index_uri, "index")), settings, graph=graph)
+
+
+def reembed_index(index_uri: str, run_uri: str, config: ReembedConfig, settings: Settings) -> Artifact:
+    """Return an index of the same photos that is embedded with another run's encoder, in one segment; an existing one is found.
+
+    Photos that are gone from their galleries are left out, those that have changed are taken as they are now. Precision, views
+    and whether there is a graph are as in the index. Raises InputError where a whole gallery is gone, or too many photos cannot be
+    read.
+    """
+    from zsbir.index_run.growing import config_of, open_base
+    from zsbir.index_run.reembedding import reembed
+
+    base = open_base(Artifact(index_uri, "index"))
+    run = Artifact(run_uri, "run")
+    return reembed(base, run, config_of(base.index), settings, max_bad_frac=config.max_bad_frac)
 
 
 def perform(make: Callable[..., Artifact], *inputs: object) -> str:
@@ -172,16 +194,39 @@ def _parse_compact(argv: Sequence[str]) -> str:
     parser = _growth_parser(
         "compact", "Copy the photos of an index into one segment, without those that were deleted. Nothing is embedded."
     )
+    parser.add_argument(
+        "--graph", action="store_true", help="link the photos, so that plain searches of millions take milliseconds"
+    )
     parser.add_fields(
         Settings, title="where it is stored, by default beside the index", skip=frozenset({"num_workers", "gpus_per_worker"})
     )
     parsed, values = parser.values(argv)
     uri, where = _located(parsed.index, values)
-    return perform(compact_index, uri, where)
+    return perform(partial(compact_index, graph=parsed.graph), uri, where)
+
+
+def _parse_reembed(argv: Sequence[str]) -> str:
+    parser = _growth_parser(
+        "reembed",
+        "Embed the photos of an index again, with another run's encoder: those of all its galleries that are not deleted, with what"
+        " is known of them. Photos that are gone are left out, and those that have changed are taken as they are now.",
+    )
+    parser.add_argument(
+        "--run", required=True, metavar="URI", help="Run artifact, or models:/NAME@challenger, whose encoder embeds"
+    )
+    parser.add_fields(ReembedConfig, title="photos")
+    parser.add_fields(Settings, title="where it is stored, by default beside the index")
+    parsed, values = parser.values(argv)
+    config, settings = cli.split_fields(values, ReembedConfig, Settings)
+    from zsbir.edge.model_address import artifact_address
+
+    run = artifact_address(parsed.run, "run", Settings.of(settings).root)
+    uri, where = _located(parsed.index, settings)
+    return perform(reembed_index, uri, run, ReembedConfig.of(config), where)
 
 
 GROWTH: Mapping[str, Callable[[Sequence[str]], str]] = {
-    "update": _parse_update, "add": _parse_add, "delete": _parse_delete, "compact": _parse_compact,
+    "update": _parse_update, "add": _parse_add, "delete": _parse_delete, "compact": _parse_compact, "reembed": _parse_reembed,
 }  # fmt: skip
 """Commands that make a new index of one that is there."""
 

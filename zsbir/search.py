@@ -50,14 +50,14 @@ class Settings(Config):
 class Searcher:
     """An opened index. `search` may be called from several threads.
 
-    wanted: search options; "default" for those that are on by default, "auto" for these where the index is fit for them. Raises
-    InputError as `zsbir.search_run.engine.Engine` does.
+    wanted: search options; "default" for those that are on by default, "auto" for these where the index is fit for them. exact:
+    rank all photos, also where the index has a graph. Raises InputError as `zsbir.search_run.engine.Engine` does.
     """
 
-    def __init__(self, index_uri: str, wanted: Wanted = "plain"):
+    def __init__(self, index_uri: str, wanted: Wanted = "plain", *, exact: bool = False):
         from zsbir.search_run.engine import Engine
 
-        self.engine = Engine(index_uri, wanted=wanted)
+        self.engine = Engine(index_uri, wanted=wanted, exact=exact)
         self.index, self.encoder, self._files = self.engine.index, self.engine.encoder, self.engine.files
 
     def search(self, image: Image.Image, k: int, chosen: Filter | None = None) -> list[Hit]:
@@ -160,6 +160,9 @@ def _parser() -> cli.Parser:
         help="metadata of this value or range: \"price<10\", colour=red,green; may be repeated",
     )  # fmt: skip
     parser.add_argument("--plain", action="store_true", help="rank by the embeddings as they are, without search options")
+    parser.add_argument(
+        "--exact", action="store_true", help="rank all photos, also where the index has a graph, which may miss some"
+    )
     parser.add_fields(
         SearchOptions,
         title="search options; none given: these, where the index has statistics of training embeddings and at most"
@@ -181,16 +184,13 @@ def _wanted(given: dict[str, Any], index: Artifact, *, plain: bool) -> Wanted:
     return "plain" if plain else "auto"
 
 
-def _opened(uri: str, given: dict[str, Any], *, plain: bool) -> Searcher:
-    """Open an index, and say how its photos are ranked, unless that was asked for."""
-    wanted = _wanted(given, Artifact(uri, "index"), plain=plain)
-    searcher = Searcher(uri, wanted)
+def _say_options(searcher: Searcher, wanted: Wanted) -> None:
+    """Say how photos were ranked, unless that was asked for."""
     engine = searcher.engine
     if engine.why_plain:
         events.say(f"searched without search options: {engine.why_plain}")
     elif wanted == "auto":
         events.say(f"search options: {engine.options.text()}; --plain leaves them out")
-    return searcher
 
 
 def _parse(argv: Sequence[str]) -> str:
@@ -206,14 +206,20 @@ def _parse(argv: Sequence[str]) -> str:
     from zsbir.edge.model_address import artifact_address
 
     chosen = Filter.from_flags(parsed.classes, parsed.folder, parsed.where)
-    searcher = _opened(artifact_address(parsed.index, "index", Settings.of(where).root), options, plain=parsed.plain)
+    uri = artifact_address(parsed.index, "index", Settings.of(where).root)
+    wanted = _wanted(options, Artifact(uri, "index"), plain=parsed.plain)
+    searcher = Searcher(uri, wanted, exact=parsed.exact)
     drawing = drawn(read, searcher.index) if isinstance(read, list) else read
     hits = searcher.search(drawing, parsed.k, chosen)
-    if searcher.engine.meaning().nothing_like(hits, searcher.engine.among(chosen)):
+    among = searcher.engine.among(chosen)
+    if searcher.engine.meaning().nothing_like(hits, among):
         events.warn("nothing like that seems to be in this index; these are the nearest photos")
     if parsed.grid:
         picture(searcher, drawing, hits, f"{Path(parsed.drawing).name} in {searcher.index.manifest.name}").save(parsed.grid)
         events.say(f"picture: {parsed.grid}{_left_out(len(hits))}")
+    _say_options(searcher, wanted)
+    if searcher.engine.graph:
+        events.say(f"ranked: {searcher.engine.ranking(parsed.k, among=among)}; --exact ranks all photos")
     return "\n".join(map(_object, hits)) if parsed.json else table(hits)
 
 

@@ -39,4 +39,5 @@ class SearchSettings(Config):
         description="search options (docs/search.md): default, plain, or auto: default where the index has statistics and at most"
         f" {AUTO_PHOTOS:,} photos",
     )
+    exact: bool = Field(False, description="rank all photos, also where an index has a graph, which may miss some")
     threads: int = Field(0, ge=0, description="threads that torch computes with; 0: one for each core that may be used")

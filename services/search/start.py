@@ -6,22 +6,22 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from services.common.allowed_paths import AllowedPaths
 from services.common.auth import UserSource
 from services.common.tokens import Tokens, UserStore
 from services.common.users import LocalUser, OwnerToken, TokenUsers
 from services.search.http.api import create_app
 from services.search.http.state import ApiSettings
 from services.search.serving.catalogue import Catalogue, Served
-from services.search.serving.following import CHALLENGER, CHAMPION, Followed, Following
+from services.search.serving.following import CHALLENGER, CHAMPION, INDEX_ALIAS, Followed, Following
 from services.search.settings import SearchSettings
 from zsbir.base import events
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.cores import usable_cores
 from zsbir.base.errors import InputError
 from zsbir.base.layout import service_dir
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 TOKEN_FILE = "search.token"  # noqa: S105 - the name of a file
 STORE_VARIABLE = "ZSBIR_JOBS_STORE"
-INDEX_ALIAS = "index"
-"""The alias of an index that was named by its own address."""
 
 
 def open_app(settings: SearchSettings) -> FastAPI:
@@ -47,10 +45,10 @@ def open_app(settings: SearchSettings) -> FastAPI:
     fields = settings.model_dump(include={"root", "auth", "host", "hosts", "places", "jobs_url"})
     if settings.index:
         uri = artifact_address(settings.index, "index", root)
-        catalogue = Catalogue([Served(INDEX_ALIAS, "", _engine(uri, threads, settings.options))])
+        catalogue = Catalogue([Served(INDEX_ALIAS, "", _engine(uri, threads, settings))])
         return create_app(ApiSettings.of(fields), catalogue, users_of(settings))
     catalogue = Catalogue()
-    following = Following(_followed(settings), catalogue, lambda uri: _engine(uri, threads, settings.options))
+    following = Following(_followed(settings), catalogue, lambda uri: _engine(uri, threads, settings))
     app = create_app(ApiSettings.of(fields), catalogue, users_of(settings), lambda: following.problem)
     if not settings.wait:
         following.look()
@@ -61,24 +59,27 @@ def open_app(settings: SearchSettings) -> FastAPI:
     return app
 
 
-def _engine(uri: str, threads: int, wanted: Literal["auto", "default", "plain"]) -> Engine:
+def _engine(uri: str, threads: int, settings: SearchSettings) -> Engine:
     """Open an index. Torch is loaded here, so that a service that waits for its first index is small."""
     from zsbir.search_run.engine import Engine
 
-    engine = Engine(uri, threads=threads, wanted=wanted)
+    engine = Engine(uri, threads=threads, wanted=settings.options, exact=settings.exact)
     if engine.why_plain:
         events.say(f"{uri} is searched without search options: {engine.why_plain}")
+    if engine.graph:
+        events.say(f"plain searches of {uri} rank by {engine.graph.text}, measured on {engine.graph.measured_on}")
     return engine
 
 
 def _followed(settings: SearchSettings) -> Followed:
-    """Return which registered model is meant: `champion` and `challenger` are those of the model `zsbir`."""
+    """Return which registered model is meant: `champion` and `challenger` are those of the model `zsbir`. InputError for none."""
     model, _, alias = settings.model.rpartition("@")
     model = model.removeprefix("models:/") or DEFAULT_MODEL
     if not is_model_name(model) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", alias):
         raise InputError(f"--model {settings.model[:100]!r}: write champion, or NAME@ALIAS such as {DEFAULT_MODEL}@{CHAMPION}")
     beside = (CHALLENGER,) if alias == CHAMPION else ()
-    return Followed(model, (alias, *beside), settings.root, AllowedPaths([settings.root, *settings.places]))
+    newest = (model, alias) == (DEFAULT_MODEL, CHAMPION)  # of any other model somebody asks for that one
+    return Followed(model, (alias, *beside), settings.root, AllowedPaths([settings.root, *settings.places]), newest)
 
 
 def users_of(settings: SearchSettings) -> UserSource:

@@ -1,15 +1,16 @@
 """The scan against the float product with top-k; HNSW and the scalar quantiser of faiss beside it. What measures is scan_speed.py.
 
 Asked: one query in .3 of the time of torch.mv and topk on clustered vectors and .5 on random ones, 64 queries in .35 of that of the
-matrix product. The graph over 100,000 vectors takes minutes to build and is marked long.
+matrix product. When last measured, 10,000 vectors missed that (docs/benchmarks/2026-11-30-scan.md). The graph over 100,000 vectors
+takes minutes to build and is marked long.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,9 +19,9 @@ from zsbir.retrieval import int8
 
 def measured(what: str, kind: str, size: int) -> dict[str, float]:
     """Run the program, print what it says, and return its last line."""
-    program = Path(__file__).with_name("scan_speed.py")
-    command = [sys.executable, str(program), what, kind, str(size)]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "bench.scan_speed", what, kind, str(size)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     print(f"\n{printed}")
     result: dict[str, float] = json.loads(printed.splitlines()[-1])
     return result

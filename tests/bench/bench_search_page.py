@@ -10,7 +10,6 @@ import io
 import itertools
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from bench.machine import described
 from building import put
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
@@ -159,9 +159,8 @@ def test_pictures_are_there_soon_after_pen_up(browser: Browser, shared: Path, mo
         lags = lags_s(page, drawings, touch=touch)
         page.context.close()
     p50, p95 = np.quantile(lags, [0.5, 0.95])
-    machine = f"{os.cpu_count()} CPUs, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
     print(
         f"\npen-up to pictures, {'phone' if touch else 'desktop'}, {PHOTOS} photos, {len(lags)} strokes: p50 {1000 * p50:.0f} ms, "
-        f"p95 {1000 * p95:.0f} ms (aim {1000 * AIM_S:.0f}); drawing and one forward pass alone {1000 * bare:.0f} ms; {machine}"
+        f"p95 {1000 * p95:.0f} ms (aim {1000 * AIM_S:.0f}); drawing and one forward pass alone {1000 * bare:.0f} ms; {described()}"
     )
     assert p50 < 12 * bare

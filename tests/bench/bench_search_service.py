@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from bench.machine import described
 from building import put
 from pictures import encoded, picture
 from servers.processes import HOST, free_ports, kill
@@ -164,7 +165,7 @@ def bare_rates(index: str) -> tuple[float, float]:
 def test_a_service_answers_what_its_encoder_can_and_refuses_the_rest(tmp_path: Path) -> None:
     index = big_index(tmp_path)
     one, many = bare_rates(index)
-    print(f"\nbare forward passes: {one:.0f} images a second one by one, {many:.0f} in batches of 32; {usable_cores()} cores")
+    print(f"\nbare forward passes: {one:.0f} images a second one by one, {many:.0f} in batches of 32; {described()}")
     with service(index, tmp_path) as (address, process):
         await_answer(address)
         for clients in (1, 8, 32):
@@ -178,6 +179,7 @@ def test_a_service_answers_what_its_encoder_can_and_refuses_the_rest(tmp_path: P
             print(f"{times} x {sustainable:.0f} a second: {load.line()}; {(most - quiet) / 1e6:+.0f} MB")
             assert set(load.statuses) <= {200, 429, 503}
             assert load.without_hint == 0
+            assert times == 2 or load.statuses.keys() & {429, 503}, "ten times the load cannot all be answered"
             assert load.rate > 0.25 * sustainable
             assert most - quiet < 1e6 * MEMORY_MB
         began_s = time.perf_counter()
@@ -189,10 +191,10 @@ def test_a_service_answers_what_its_encoder_can_and_refuses_the_rest(tmp_path: P
 
 def await_answer(address: str) -> None:
     until = time.monotonic() + 120
-    while True:
+    while time.monotonic() < until:
         try:
             if asyncio.run(closed(address, 1, 0.1)).statuses[200]:
                 return
         except aiohttp.ClientError:
-            assert time.monotonic() < until
             time.sleep(0.2)
+    raise AssertionError("the service did not answer in two minutes")

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from zsbir.evaluation.calibration import FALSE_ALARM, Labelled, Trial, _threshold, fit_hits, fit_no_match, run_trials
+from zsbir.evaluation.calibration import Labelled, run_trials
+from zsbir.evaluation.calibration_fits import FALSE_ALARM, Trial, _threshold, fit_hits, fit_no_match
 from zsbir.retrieval.calibration import HitProbability, NoMatch, Rate
 from zsbir.retrieval.options import PLAIN, SearchOptions
 from zsbir.retrieval.prepared import mean_of_views

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
 
 import jaxtyping
 import pytest
+from bench.machine import described
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -35,10 +34,8 @@ def ratio() -> Callable[..., float]:
         pairs = [(rate(ours), rate(bare)) for _ in range(rounds)]
         value = median(a / b for a, b in pairs)
         middle = tuple(median(column) for column in zip(*pairs, strict=True))
-        machine = f"{os.cpu_count()} CPUs, {platform.machine()}"
-        print(
-            f"\n{name}: {value:.2f} of the bare rate ({middle[0]:.1f} against {middle[1]:.1f} a second; {machine}, {rounds} rounds)"
-        )
+        print(f"\n{name}: {value:.2f} of the bare rate ({middle[0]:.1f} against {middle[1]:.1f} a second, {rounds} rounds)")
+        print(described())
         return value
 
     return measure

@@ -1,7 +1,7 @@
 """How long a search takes beside the float product, as a program of its own, without the checks of shapes that tests install.
 
-    python tests/bench/scan_speed.py scan clustered 100000
-    python tests/bench/scan_speed.py graph clustered 10000
+    PYTHONPATH=tests python -m bench.scan_speed scan clustered 100000
+    PYTHONPATH=tests python -m bench.scan_speed graph clustered 10000
 
 Prints what it measured; the last line is JSON.
 """
@@ -9,8 +9,6 @@ Prints what it measured; the last line is JSON.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from statistics import median
 
 import numpy as np
 import torch
+from bench.machine import described
 
 from zsbir.retrieval.graph import Graph
 from zsbir.retrieval.scan import Scan
@@ -56,7 +55,7 @@ def in_turn(works: dict[str, Callable[[int], object]], rounds: int) -> Times:
 
 def show(title: str, taken: Times) -> dict[str, float]:
     """Print each work's times; return the median of its ratios to the first work's time in the same round, by the clock."""
-    print(f"{title}; load {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs, {platform.machine()}")
+    print(f"{title}; {described()}")
     bare, ratios = next(iter(taken)), {}
     for name, times in taken.items():
         ratios[name] = median(a / b for (a, _), (b, _) in zip(times, taken[bare], strict=True))
@@ -70,16 +69,6 @@ def show(title: str, taken: Times) -> dict[str, float]:
     return ratios
 
 
-def bandwidth(vectors: np.ndarray) -> float:
-    """Gigabytes a second that a sum over all numbers reads, the best of five."""
-    numbers, best = torch.from_numpy(vectors), 0.0
-    for _ in range(5):
-        began = time.perf_counter()
-        numbers.sum()
-        best = max(best, vectors.nbytes / (time.perf_counter() - began) / 1e9)
-    return best
-
-
 def measure_scan(kind: str, count: int) -> dict[str, float]:
     """Print and return the ratios for one query and for 64."""
     random = np.random.default_rng(0)
@@ -89,7 +78,7 @@ def measure_scan(kind: str, count: int) -> dict[str, float]:
     opened_s = time.perf_counter() - began
     floats = Scan([vectors], codes=False)
     share = scan.memory_bytes / vectors.nbytes
-    print(f"{count} {kind}: opened in {opened_s:.2f} s, {share:.3f} of the vectors' bytes, sums read {bandwidth(vectors):.1f} GB/s")
+    print(f"{count} {kind}: opened in {opened_s:.2f} s, {share:.3f} of the vectors' bytes")
     matrix, asked = torch.from_numpy(vectors), torch.from_numpy(queries)
     one: dict[str, Callable[[int], object]] = {
         "torch.mv + topk": lambda number: torch.topk(torch.mv(matrix, asked[number]), K),

@@ -103,7 +103,7 @@ def test_an_old_client_sees_what_it_saw(calls, tmp_path, auth):
     client = as_owner(client) if auth == "tokens" else client
     for call in calls["looks"]:
         if call["path"] == "/api/me":
-            assert ask(client, call).json() == {**json.loads(call["answer"]), "auth": auth, "session": False}
+            assert ask(client, call).json() == {**json.loads(call["answer"]), "auth": auth, "session": False, "search_url": ""}
             continue
         if call["path"].startswith("/api/audit") and auth == "tokens":
             made, *before = ask(client, call).json()["events"]

@@ -1,18 +1,9 @@
-"""Readers of files that strangers make: whatever the bytes are, the answer is a value within bounds or one clean error.
-
-Good files, and hostile ones that once did harm, are changed at random. A short run tries some of each, always the same ones;
-`make test-long` tries others for a minute each. A failure names the seed that makes the bytes again: `changed(examples, seed)`.
-"""
+"""Readers of files that strangers make: whatever the bytes are, the answer is a value within bounds or one clean error."""
 
 from __future__ import annotations
 
 import io
 import json
-import random
-import resource
-import time
-from collections.abc import Callable, Iterator
-from copy import deepcopy
 
 import hostile
 import numpy as np
@@ -20,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from building import put
+from fuzz.fuzzing import LENGTHS, Unchecked, fuzz, head_changed, json_changed
 from PIL import Image
 
 from zsbir.base import limits
@@ -34,121 +26,6 @@ from zsbir.data.samples import load_samples
 from zsbir.data.schema import SAMPLES_SCHEMA
 from zsbir.data.splits import read_lists
 from zsbir.data.trees import open_tree
-
-TRIES = 150
-MINUTE_S = 60.0
-MEMORY_BYTES = 1024 * limits.MIB
-"""Memory by which a whole run may grow: no single reader may have taken gigabytes."""
-
-NUMBERS = [0, 1, 0x7F, 0x80, 0xFF, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1]
-TEXTS = [
-    b"../", b"/", b"\\", b"\0", b"\n", b"\x1b[2J", b"\xe2\x80\xae", b"\xff\xfe", b"NaN", b"1e999", b"[" * 2000, b"{}", b"9" * 30,
-]  # fmt: skip
-VALUES = [
-    None, -1, 2**70, 1.5, "", "..", "../../x", "/etc/passwd", "a\x1b", "x" * 5000, [], [[[]]], {"uri": "/a/../b"}, {}, True,
-]  # fmt: skip
-
-Change = Callable[[list[bytes], int], bytes]
-
-
-def changed(examples: list[bytes], seed: int) -> bytes:
-    """Return one of the examples after one to six random changes."""
-    rng = random.Random(seed)
-    data = bytearray(rng.choice(examples))
-    for _ in range(rng.randint(1, 6)):
-        at, end = sorted(rng.randint(0, len(data)) for _ in range(2))
-        end = min(end, at + rng.choice([1, 4, 16, 1000, len(data)]))
-        size = rng.choice([1, 2, 4, 8])
-        match rng.randrange(8):
-            case 0 if data:
-                data[min(at, len(data) - 1)] = rng.randrange(256)
-            case 1:
-                del data[at:end]
-            case 2:
-                data[at:at] = data[at:end]
-            case 3:
-                data[at : at + size] = (rng.choice(NUMBERS) & (256**size - 1)).to_bytes(size, rng.choice(["little", "big"]))
-            case 4:
-                data[at:at] = rng.choice(TEXTS)
-            case 5:
-                data[at:end] = rng.choice(examples)[at:end]
-            case 6:
-                del data[at:]
-            case _:
-                data[at:end] = rng.randbytes(end - at)
-    return bytes(data[: 4 * limits.MIB])
-
-
-def json_changed(examples: list[bytes], seed: int) -> bytes:
-    """Return a JSON example in which values were replaced by others of the wrong kind, or bytes were changed."""
-    rng = random.Random(seed)
-    if rng.random() < 0.3:
-        return changed(examples, seed)
-    value = json.loads(rng.choice(examples))
-    for _ in range(rng.randint(1, 4)):
-        here, key = value, rng.choice(list(value))
-        while isinstance(here[key], dict) and here[key] and rng.random() < 0.8:
-            here = here[key]
-            key = rng.choice(list(here))
-        if rng.random() < 0.3:
-            here[str(rng.choice(VALUES))] = here.pop(key)
-        else:
-            here[key] = deepcopy(rng.choice(VALUES))
-    return json.dumps(value).encode()
-
-
-def head_changed(examples: list[bytes], seed: int) -> bytes:
-    """Return an example whose beginning was changed more often than the rest."""
-    rng = random.Random(seed)
-    data = rng.choice(examples)
-    head = rng.choice([16, 64, 256, len(data)])
-    return changed([data[:head]], seed) + data[head:]
-
-
-def tries(seconds: float) -> Iterator[int]:
-    """Yield seeds: the same few for a short run, others for as long as it may take."""
-    if not seconds:
-        yield from range(TRIES)
-        return
-    seed, until = time.time_ns(), time.monotonic() + seconds
-    while time.monotonic() < until:
-        yield seed
-        seed += 1
-
-
-def fuzz(examples: list[bytes], read: Callable[[bytes], object], errors, seconds: float, change: Change = changed) -> None:
-    """Read the examples, and changed ones. Fails for any other exception, for long errors, and for memory beyond bounds."""
-    before, answers = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, set()
-    for data in examples:
-        answers.add(answer_of(read, errors, data, "an example"))
-    for seed in tries(seconds):
-        answers.add(answer_of(read, errors, change(examples, seed), f"seed {seed}"))
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    assert grown < MEMORY_BYTES, f"{grown / 1e6:.0f} MB"
-    assert answers == {"read", "refused"}, "both happen, or nothing was tried"
-
-
-def answer_of(read: Callable[[bytes], object], errors, data: bytes, which: str) -> str:
-    line = None
-    try:
-        read(data)
-    except errors as error:
-        line = str(error)
-    except BaseException as error:
-        error.add_note(f"{which}, data {data[:200]!r}")
-        raise
-    assert line is None or 0 < len(line) < 10_000, which
-    return "read" if line is None else "refused"
-
-
-LENGTHS = pytest.mark.parametrize("seconds", [0.0, pytest.param(MINUTE_S, marks=pytest.mark.long)])
-
-
-class Unchecked(Artifact):
-    """An artifact whose maker signed whatever its files hold."""
-
-    def _matches_manifest(self, name, path):
-        return True
 
 
 @LENGTHS

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from building import put
 from fastapi import FastAPI
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
+from servers.pages import TOO_FAINT, UNUSABLE
 from services.common.users import LocalUser
 from services.search.http.api import create_app
 from services.search.http.state import ApiSettings
@@ -20,6 +25,9 @@ from zsbir import index, ingest
 from zsbir.base.artifact import Artifact
 from zsbir.model.encoder import Encoder
 from zsbir.search_run.engine import Engine
+
+ANY_PHOTO = ".found [data-open]"
+"""A photo that was found."""
 
 Strokes = Sequence[tuple[Sequence[float], Sequence[float]]]
 """As Quick, Draw! has them: x and y of every point of a stroke, from 0 to 255."""
@@ -38,6 +46,16 @@ class Search:
     app: FastAPI
     catalogue: Catalogue
     address: str = ""
+
+    @contextmanager
+    def serving(self, *served: Served) -> Iterator[None]:
+        """Serve these for a while."""
+        before = self.catalogue.now
+        self.catalogue.put(served)
+        try:
+            yield
+        finally:
+            self.catalogue.put(before)
 
 
 def toy_index(root: str, seed: int, *, dataset: str = "", **facts: Any) -> tuple[str, str]:
@@ -70,10 +88,15 @@ def application(catalogue: Catalogue, root: str, **settings: Any) -> FastAPI:
 
 
 class Hand:
-    """Draws on the page's canvas: with a mouse or a pen, or with fingers where the page is a phone's."""
+    """Draws on the page's canvas: with a mouse or a pen, or with fingers where the page is a phone's.
+
+    at_s: when fingers and pens do what follows, in seconds since 1970; None: now, which on a busy machine is later than a hand
+    would be.
+    """
 
     def __init__(self, page: Page, *, touch: bool = False):
         self.page, self.touch = page, touch
+        self.at_s: float | None = None
         self.screen = page.context.new_cdp_session(page)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
@@ -113,21 +136,21 @@ class Hand:
         else:
             self.page.mouse.up()
 
-    def fingers(self, kind: str, *points: tuple[float, float], at_s: float | None = None) -> None:
-        """Tell the browser where fingers are: all of them. kind: touchStart, touchMove, touchEnd or touchCancel.
-
-        at_s: when they were there, in seconds since 1970; None: now, which on a busy machine is later than a hand would be.
-        """
+    def fingers(self, kind: str, *points: tuple[float, float]) -> None:
+        """Tell the browser where fingers are: all of them. kind: touchStart, touchMove, touchEnd or touchCancel."""
         places = [self.place(*point) for point in points]
         touches = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
-        when = {} if at_s is None else {"timestamp": at_s}
-        self.screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches, **when})
+        self.screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches, **self._when})
 
     def pen(self, kind: str, x: float, y: float) -> None:
         """Tell the browser what a pen does. kind: mousePressed, mouseMoved or mouseReleased."""
         left, top = self.place(x, y)
-        held = {"button": "left", "buttons": 0 if kind == "mouseReleased" else 1, "clickCount": 1}
-        self.screen.send("Input.dispatchMouseEvent", {"type": kind, "x": left, "y": top, "pointerType": "pen", **held})
+        held = {"pointerType": "pen", "button": "left", "buttons": 0 if kind == "mouseReleased" else 1, "clickCount": 1}
+        self.screen.send("Input.dispatchMouseEvent", {"type": kind, "x": left, "y": top, **held, **self._when})
+
+    @property
+    def _when(self) -> dict[str, float]:
+        return {} if self.at_s is None else {"timestamp": self.at_s}
 
 
 STROKES = """() => {
@@ -146,3 +169,30 @@ def strokes_of(page: Page) -> list[list[list[float]]]:
 def found_by(page: Page) -> list[str]:
     """Return the keys of the photos on the page, the best first."""
     return [key or "" for key in page.locator(".found [data-open]").evaluate_all("nodes => nodes.map(node => node.dataset.open)")]
+
+
+def drawn(page: Page, *, photos: bool = True) -> None:
+    """Draw a house, and wait for the answer. photos: whether it must have some."""
+    Hand(page).draw(HOUSE)
+    if photos:
+        expect(page.locator(ANY_PHOTO).first).to_be_visible()
+    expect(page.locator(".found")).to_have_attribute("aria-busy", "false")
+
+
+def fine(page: Page, picture: Path) -> None:
+    """Check that axe finds nothing, that texts can be read, and that nothing is wider than the window."""
+    page.screenshot(path=picture, animations="disabled")
+    found = Axe().run(page).response["violations"]
+    assert not found, json.dumps([(each["id"], [node["html"] for node in each["nodes"]]) for each in found], indent=1)
+    assert page.evaluate(TOO_FAINT) == []
+    assert page.evaluate(UNUSABLE) == []
+    size = page.viewport_size
+    assert size
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+
+
+def found_with(search: Search, page: Page, options: dict[str, Any], **more: Any) -> list[str]:
+    """Return the keys of the photos that the API finds by the drawing on the page."""
+    body = {"strokes": strokes_of(page), "canvas": {"width": 1000, "height": 1000}, "k": 24, "options": options, **more}
+    answer = httpx.post(f"{search.address}/api/search", json=body).json()
+    return [f"{answer['index']}/{hit['id']}" for hit in answer["hits"]]

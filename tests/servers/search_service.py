@@ -55,11 +55,36 @@ def make_gallery(root: Path, photos: int = 5) -> Path:
     return folder
 
 
-def make_index(root: Path, seed: int = 0, gallery: Path | None = None, *, statistics: bool = False) -> Artifact:
-    """An index of such a gallery, by such an encoder."""
+def make_index(
+    root: Path, seed: int = 0, gallery: Path | None = None, *, statistics: bool = False, metadata: Path | None = None
+) -> Artifact:
+    """An index of such a gallery, by such an encoder. metadata: a file with what is known of its photos."""
     gallery = gallery or make_gallery(root)
     run = make_run(root, seed, statistics=statistics)
-    return build_index(run.uri, IndexConfig(gallery=str(gallery), precision="fp32"), Settings(root=str(root)))
+    config = IndexConfig(gallery=str(gallery), precision="fp32", metadata=str(metadata or ""))
+    return build_index(run.uri, config, Settings(root=str(root)))
+
+
+METADATA = """path,colour,price,weight,sold,note
+2025/summer/bear-0.png,red,1,0.5,true,a
+2025/summer/bear-1.png,red,20,1.5,false,b
+2025/winter/cup-0.png,blue,3,,true,
+2026/cup-1.png,"<b>green</b>",-4,2.5,,c
+lone.png,red,,,false,d
+"""
+"""What is known of the photos of `make_known_index`."""
+
+
+def make_known_index(root: Path) -> Artifact:
+    """An index of six photos in folders of folders and beside them, about five of which something is known."""
+    gallery, metadata = root / "known", root / "known.csv"
+    metadata.parent.mkdir(parents=True, exist_ok=True)
+    metadata.write_text(METADATA)
+    for number, line in enumerate([*METADATA.splitlines()[1:], "2026/none.png,"]):
+        file = gallery / line.partition(",")[0]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encoded(picture(60 + 7 * number, 40 + 11 * number).rotate(37 * number)))
+    return make_index(root, gallery=gallery, metadata=metadata)
 
 
 class Registry:

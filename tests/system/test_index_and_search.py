@@ -21,7 +21,7 @@ from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.evaluation.embed import embed, embeddings_of
 from zsbir.evaluation.protocol import PROTOCOLS
-from zsbir.index import GrowthConfig, IndexConfig, Settings, build_index, delete_photos, update_index
+from zsbir.index import GrowthConfig, IndexConfig, ReembedConfig, Settings, build_index, delete_photos, reembed_index, update_index
 from zsbir.model.encoder import Encoder
 from zsbir.promotion.index_check import try_index
 from zsbir.search import Searcher, _parse, read_drawing
@@ -275,3 +275,6 @@ def test_ray_workers_make_the_same_bytes(
     there = build_index(run, config, Settings(root=str(tmp_path / "there"), num_workers=2))
     assert there.manifest.files == here.manifest.files
     assert there.digest == here.digest
+    again = reembed_index(here.uri, run, ReembedConfig(), Settings(root=str(tmp_path / "again"), num_workers=2))
+    for name in ("vectors.npy", "items.parquet"):
+        assert again.manifest.files[name] == here.manifest.files[name]

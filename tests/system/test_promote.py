@@ -30,6 +30,7 @@ from zsbir.data.shards import Images
 from zsbir.edge.pyfunc import log_model
 from zsbir.edge.tracking import RUN_TAG, prepare_store
 from zsbir.model.encoder import Encoder
+from zsbir.promotion_run import promoting
 
 pytestmark = pytest.mark.slow
 
@@ -424,7 +425,8 @@ import sys, time
 from pathlib import Path
 from zsbir import promote
 from zsbir.base import cli
-tried = promote._check_index
+from zsbir.promotion_run import promoting
+tried = promoting.check_index
 def wait_for_the_other(*words):
     # Both have read the champion by now: neither goes on before the other is here too.
     found = tried(*words)
@@ -432,7 +434,7 @@ def wait_for_the_other(*words):
     while len(list(Path(sys.argv[1]).iterdir())) < 2:
         time.sleep(0.01)
     return found
-promote._check_index = wait_for_the_other
+promoting.check_index = wait_for_the_other
 cli.main(promote._parse, sys.argv[3:])
 """
 
@@ -473,14 +475,14 @@ def test_of_two_promotions_at_once_one_wins(root, good, make, tmp_path):
 
 
 def test_who_compared_with_a_champion_that_is_no_more_changes_nothing(root, good, bad, monkeypatch):
-    tried = promote._check_index
+    tried = promoting.check_index
 
     def meanwhile(*words):
-        monkeypatch.setattr(promote, "_check_index", tried)
+        monkeypatch.setattr(promoting, "check_index", tried)
         do(bad, root, "--force", "--reason", "quicker")
         return tried(*words)
 
-    monkeypatch.setattr(promote, "_check_index", meanwhile)
+    monkeypatch.setattr(promoting, "check_index", meanwhile)
     with pytest.raises(RunError, match=r"version 2 of zsbir became champion meanwhile, and nothing was changed"):
         do(good, root)
     assert aliases(root) == {"champion": "2"}

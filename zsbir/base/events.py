@@ -94,6 +94,8 @@ class Progress:
 
     >>> with Progress("embed", total=10, unit="image") as progress:
     ...     progress.advance(10)
+
+    aside: shown here, but not handed to listeners: work that ends another one, whose progress they keep.
     """
 
     def __init__(
@@ -105,8 +107,10 @@ class Progress:
         start: int = 0,
         stream: TextIO | None = None,
         quiet: bool = False,
+        aside: bool = False,
     ):
         self._quiet = quiet or bool(part())
+        self._aside = aside
         self._stream = BestEffort(stream or sys.stderr)
         self._label, self._unit, self._total = label, unit, total
         self._units = unit if unit.isupper() else f"{unit}s"  # 3 images, 3 MB
@@ -121,7 +125,7 @@ class Progress:
         """Count `count` more units as done; `suffix` (a loss, say) is shown behind the rate."""
         self._done += count
         self._suffix = suffix or self._suffix
-        if not self._quiet:
+        if not self._quiet and not self._aside:
             publish(ProgressEvent(self._label, self._done, self._total, self._unit, self._per_s))
         if self._bar is not None:
             self._bar.set_postfix_str(self._suffix, refresh=False)

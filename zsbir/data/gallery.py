@@ -119,9 +119,12 @@ class Gallery:
         return len(self.entries)
 
     def chosen(self, numbers: Sequence[int]) -> Gallery:
-        """Return a gallery of some of a folder's photos, in the order of `numbers`."""
+        """Return a gallery of some of the photos, in the order of `numbers`."""
         return Gallery(
-            [self.entries[number] for number in numbers], self.source, stamps=tuple(self.stamps[number] for number in numbers)
+            [self.entries[number] for number in numbers],
+            self.source,
+            positions=tuple(self.positions[number] for number in numbers) if self.positions else (),
+            stamps=tuple(self.stamps[number] for number in numbers) if self.stamps else (),
         )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -83,6 +84,11 @@ class IndexFiles:
             return self.parts[0], rows
         return np.concatenate(self.parts)[rows], rows
 
+    def stamps(self) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
+        """Return bytes and time of change (ns) of each photo's file when it was read; zeros where that is not known."""
+        sizes, times = zip(*(segment.stamps() for segment in self.segments), strict=True)
+        return np.concatenate(sizes), np.concatenate(times)
+
     def mask(self, chosen: Filter) -> Bool[np.ndarray, "n"] | None:
         """Return which rows are photos that meet a filter and are not deleted; None for a filter that chooses nothing.
 
@@ -129,7 +135,9 @@ class IndexFiles:
     def examples(self) -> list[Example]:
         """Sketches to try the index with; none for a folder of photos. Raises InputError where they are damaged."""
         if self._examples is None:
-            self._examples = _read_examples(holder_of(self.index, EXAMPLES))
+            holder = holder_of(self.index, EXAMPLES)
+            there = EXAMPLES in holder.manifest.files
+            self._examples = read_examples(holder.verified(EXAMPLES), holder.address(EXAMPLES)) if there else []
         return self._examples
 
     def _column(self, name: str) -> pa.ChunkedArray:
@@ -148,11 +156,9 @@ def _joined(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
     return pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
 
 
-def _read_examples(holder: Artifact) -> list[Example]:
-    if EXAMPLES not in holder.manifest.files:
-        return []
-    where = holder.address(EXAMPLES)
-    table = read_table(holder.verified(EXAMPLES), {"class_name": pa.string(), "image": pa.binary()}, where)
+def read_examples(path: Path, where: str) -> list[Example]:
+    """Read the sketches of an index. where: what errors call the file. Raises InputError for anything but a few small PNG files."""
+    table = read_table(path, {"class_name": pa.string(), "image": pa.binary()}, where)
     if len(table) > limits.EXAMPLES:
         raise InputError(f"{where} holds {len(table)} sketches, more than the {limits.EXAMPLES} allowed")
     examples = [Example(row["class_name"], row["image"]) for row in table.to_pylist()]

@@ -57,12 +57,17 @@ class _Look:
 
 
 def measure(images: Iterable[Image.Image]) -> Ink | None:
-    """Return the ink of sketches, grey or RGB; None where fewer than LEAST of them show anything.
+    """Return the ink of sketches, grey or RGB; None where fewer than LEAST of them show anything, or they share no ink.
+
+    They share none where half are light on dark and half dark on light, or where what they show is no drawing at all.
 
     Lines of 2 to 8 px are found within 8 % of their width, thinner ones come out up to .4 px too wide; places within .05.
     """
     looks = [look for look in map(_look, images) if look is not None]
     if len(looks) < LEAST:
+        return None
+    paper, level = (round(float(np.median(values))) for values in zip(*((look.paper, look.level) for look in looks), strict=True))
+    if abs(paper - level) <= BLANK_SPREAD:
         return None
     line = float(np.median([look.line_width for look in looks]))
     extents = np.array([look.extent for look in looks])
@@ -75,8 +80,8 @@ def measure(images: Iterable[Image.Image]) -> Ink | None:
         across=across,
         down=down,
         keeps_proportions=not stretched,
-        paper=round(float(np.median([look.paper for look in looks]))),
-        level=round(float(np.median([look.level for look in looks]))),
+        paper=paper,
+        level=level,
     )
 
 

@@ -23,8 +23,9 @@ from zsbir.base.manifest import Reference, parts
 from zsbir.base.parquet import read_table
 
 VECTORS, ITEMS, TOMBSTONES = "vectors.npy", "items.parquet", "tombstones.parquet"
+GRAPH = "graph.safetensors"
 ENCODER, EXAMPLES = "encoder.safetensors", "examples.parquet"
-OWN_FILES = frozenset({VECTORS, ITEMS, TOMBSTONES, "passed_over.parquet"})
+OWN_FILES = frozenset({VECTORS, ITEMS, TOMBSTONES, GRAPH, "passed_over.parquet"})
 """Files that are about a segment's own photos. Others of the first segment, such as the encoder, are about the whole index."""
 
 TOMBSTONES_SCHEMA = pa.schema([("row", pa.int64())])

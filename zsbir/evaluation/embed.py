@@ -37,7 +37,7 @@ def embed(
     """Return unit embeddings (float32) of the images at `positions`, in that order.
 
     In a torch.distributed group the batches are dealt out and every worker returns all of them; with `alone` the caller embeds all
-    of them by itself. With a `label`, progress is shown.
+    of them by itself. With a `label`, progress is shown, with `alone` to who started this process but not to who follows it.
     """
     grouped = not alone and dist.is_available() and dist.is_initialized()
     rank, workers = (dist.get_rank(), dist.get_world_size()) if grouped else (0, 1)
@@ -48,7 +48,7 @@ def embed(
     with (
         torch.inference_mode(),
         autocast or nullcontext(),
-        Progress(label, total=len(order), unit="image", quiet=not label) as progress,
+        Progress(label, total=len(order), unit="image", quiet=not label, aside=alone) as progress,
     ):
         for batch in eval_batches(images, order, image_px, EMBED_BATCH, threads):
             parts.append(forward(batch.to(device)).float().cpu().numpy())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
 from zsbir.base import layout, watch
-from zsbir.base.artifact import Artifact, draft, exists
+from zsbir.base.artifact import Artifact, Draft, draft, exists
 from zsbir.base.config import digest_of, streamed_digest
 from zsbir.base.errors import InputError
 from zsbir.base.events import Progress, warn
@@ -24,6 +25,7 @@ from zsbir.evaluation.statistics import STATISTICS_FILE
 from zsbir.index_run.config import IndexConfig, Settings
 from zsbir.index_run.embedding import Embedded, chunks_of, embed_gallery
 from zsbir.index_run.examples import write_examples
+from zsbir.index_run.linking import write_graph
 from zsbir.index_run.metadata import Metadata, read_metadata
 from zsbir.index_run.writing import SegmentWriter, items_schema, write_passed_over
 from zsbir.model.encoder import stated_facts
@@ -60,9 +62,8 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
         write_passed_over(work, unread, passed)
         if source.kind == DATASET:
             write_examples(work, run.input("dataset", "dataset"), {name for _, name in gallery.entries})
-        shutil.copyfile(encoder, work.file(ENCODER))
-        if STATISTICS_FILE in run.manifest.files:
-            shutil.copyfile(run.verified(STATISTICS_FILE), work.file(STATISTICS_FILE))
+        copy_encoder(work, run)
+        graph = write_graph(work, dimensions, config) if config.graph else {}
         return work.commit(
             digest=digest,
             config=config,
@@ -77,10 +78,22 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
                 "unreadable": unread.facts(),
                 "passed_over": passed.facts(),
                 **columns_fact(metadata.kinds),
-                **ink_facts(run_ink(run)),
-                **calibration_facts(calibrations_of(run)),
+                **facts_of_run(run),
+                **graph,
             },
         )
+
+
+def copy_encoder(work: Draft, run: Artifact) -> None:
+    """Copy into an index what it needs of its run: the encoder, and the statistics that search options use."""
+    for name in (ENCODER, STATISTICS_FILE):
+        if name in run.manifest.files:
+            shutil.copyfile(run.verified(name), work.file(name))
+
+
+def facts_of_run(run: Artifact) -> dict[str, Any]:
+    """Return what an index says of its run: how the sketches of its training are drawn, and what scores mean."""
+    return {**ink_facts(run_ink(run)), **calibration_facts(calibrations_of(run))}
 
 
 def columns_fact(kinds: dict[str, str]) -> dict[str, dict[str, str]]:

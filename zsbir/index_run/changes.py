@@ -30,10 +30,10 @@ def folder_change(base: IndexFiles, folder: str, metadata_uri: str, *, delete_go
     gallery, source = folder_with_source(folder, passed)
     passed.show(f"passed over in {source.uri}")
     given = read_metadata(metadata_uri)
-    rows = _rows_from(base, source)
+    rows = rows_from(base, source)
     # Photos that are there already are in the folder as they were if its digest is what it was, also where no times are known.
     unchanged = _digest_before(base) == source.digest
-    found, same = _compared(base, rows, gallery, unchanged=unchanged)
+    found, same = compared(base, rows, gallery, unchanged=unchanged)
     hit = np.zeros(len(base), bool)
     hit[found[found >= 0]] = True
     gone = rows[~hit[rows]] if delete_gone else rows[:0]
@@ -84,7 +84,7 @@ def only_folder(base: IndexFiles) -> str:
     return folder
 
 
-def _rows_from(base: IndexFiles, source: Source) -> Int64[np.ndarray, "m"]:
+def rows_from(base: IndexFiles, source: Source) -> Int64[np.ndarray, "m"]:
     """Return the rows of photos from a folder that are not deleted."""
     alive = np.ones(len(base), bool) if base.alive is None else base.alive.copy()
     for number, segment in enumerate(base.segments):
@@ -99,16 +99,18 @@ def _digest_before(base: IndexFiles) -> str:
     return base.segments[0].sources[0].digest if whole else ""
 
 
-def _compared(
-    base: IndexFiles, rows: Int64[np.ndarray, "m"], gallery: Gallery, *, unchanged: bool
+def compared(
+    base: IndexFiles, rows: Int64[np.ndarray, "m"], gallery: Gallery, *, unchanged: bool = False
 ) -> tuple[Int64[np.ndarray, "g"], Bool[np.ndarray, "g"]]:
-    """Return the row of each of a gallery's photos, -1 for new ones, and whether it is as it was."""
+    """Return the row of each of a gallery's photos, -1 for new ones, and whether it is as it was by size and time.
+
+    rows: of the photos that come from that gallery. unchanged: all of them are known to be as they were.
+    """
     paths = pa.array([path for path, _ in gallery.entries], pa.string())
     places = pc.fill_null(pc.index_in(paths, base.paths.take(pa.array(rows))), -1).to_numpy(zero_copy_only=False)
     found = np.where(places >= 0, rows[places] if len(rows) else -1, -1).astype(np.int64)
-    parts = [segment.stamps() for segment in base.segments]
-    sizes, times = (np.concatenate([part[number] for part in parts]) for number in (0, 1))
-    now = np.array([stamp[1:] for stamp in gallery.stamps], np.int64).reshape(-1, 2)
+    sizes, times = base.stamps()
+    now = np.array([stamp[1:] for stamp in gallery.stamps] or np.zeros((len(gallery), 2)), np.int64).reshape(-1, 2)
     same = (found >= 0) & ((sizes[found] == now[:, 0]) & (times[found] == now[:, 1]) | unchanged)
     return found, same
 

@@ -27,6 +27,11 @@ class IndexConfig(Config):
         description="embed each photo and its mirror image, and take the mean; searches do so too: better answers for twice the"
         " forward passes",
     )
+    graph: Annotated[bool, Added(neutral=False)] = Field(
+        False,
+        description="link the photos, so that plain searches of millions take milliseconds and may miss some; the manifest says how"
+        " many. Off: every search ranks all photos",
+    )
 
 
 class GrowthConfig(Config):
@@ -34,6 +39,12 @@ class GrowthConfig(Config):
 
     max_bad_frac: float = Field(0.01, ge=0, le=1, description="share of unreadable new photos above which the command fails")
     metadata: str = Field("", description="CSV or Parquet file with what is known of the new photos, by `path`")
+
+
+class ReembedConfig(Config):
+    """What decides whether an index may be embedded again."""
+
+    max_bad_frac: float = Field(0.01, ge=0, le=1, description="share of unreadable photos above which the command fails")
 
 
 class Settings(Config):

@@ -28,18 +28,20 @@ from zsbir.data.index_files import IndexFiles
 from zsbir.data.items import common_kinds
 from zsbir.data.originals import Source, inputs_of
 from zsbir.data.passed_over import PassedOver
-from zsbir.data.segments import ENCODER, OWN_FILES, TOMBSTONES, TOMBSTONES_SCHEMA, holder_of, index_file
+from zsbir.data.segments import ENCODER, GRAPH, OWN_FILES, TOMBSTONES, TOMBSTONES_SCHEMA, holder_of, index_file
 from zsbir.index_run.building import check_bad, columns_fact, write_photos
 from zsbir.index_run.config import GrowthConfig, IndexConfig, Settings
 from zsbir.index_run.embedding import embed_gallery
+from zsbir.index_run.linking import write_graph
 from zsbir.index_run.metadata import NONE, Metadata
 from zsbir.index_run.moving import Moving, move_photos, place_of
 from zsbir.index_run.writing import SegmentWriter, items_schema, write_passed_over
 from zsbir.model.encoder import stated_facts
+from zsbir.retrieval import graph_facts
 from zsbir.training.threads import free_threads
 
-OWN_FACTS = frozenset({"unreadable", "passed_over", "columns"})
-"""Facts about a segment's own photos; others, such as how sketches look, are about the whole index."""
+OWN_FACTS = frozenset({"unreadable", "passed_over", "columns", graph_facts.FACT})
+"""Facts about a segment's own photos and their links; others, such as how sketches look, are about the whole index."""
 
 
 def _no_rows() -> Int64[np.ndarray, "0"]:
@@ -98,15 +100,20 @@ def grow(base: IndexFiles, change: Change, config: GrowthConfig, settings: Setti
     return _Growth(base, change, plan, settings).written(change.digest(base.index), config.max_bad_frac)
 
 
-def compact(base: IndexFiles, settings: Settings) -> Artifact:
-    """Return an index of the same photos that is one segment, without tombstones; `base` itself where it is that already."""
-    if len(base.segments) == 1 and base.segments[0].artifact.digest == base.index.digest:
-        say(f"{base.index.uri} is one segment without deleted photos already")
+def compact(base: IndexFiles, settings: Settings, *, graph: bool = False) -> Artifact:
+    """Return an index of the same photos that is one segment, without tombstones; `base` itself where it is that already.
+
+    graph: whether its photos are to be linked.
+    """
+    single = len(base.segments) == 1 and base.segments[0].artifact.digest == base.index.digest
+    if single and (GRAPH in base.index.manifest.files or not graph):
+        say(f"{base.index.uri} is one segment without deleted photos already{', with a graph' if graph else ''}")
         watch.record_found(base.index.uri)
         return base.index
     alive = np.ones(len(base), bool) if base.alive is None else base.alive
     plan = _Plan(base, alive, np.zeros(len(base), bool), 0)
-    return _Growth(base, Change(), plan, settings).written(streamed_digest(["compacted", base.index.digest]), 1)
+    digest = streamed_digest(["compacted", base.index.digest, *(["graph"] if graph else [])])
+    return _Growth(base, Change(), plan, settings).written(digest, 1, graph=graph)
 
 
 class _Plan:
@@ -148,8 +155,8 @@ class _Growth:
         common_kinds([base.kinds, change.metadata.kinds], base.index.uri)
         self._kinds = common_kinds([*(part.kinds for part in self._copied), change.metadata.kinds], base.index.uri)
 
-    def written(self, digest: str, max_bad_frac: float) -> Artifact:
-        """Return the new index; an existing one is found."""
+    def written(self, digest: str, max_bad_frac: float, *, graph: bool = False) -> Artifact:
+        """Return the new index; an existing one is found. graph: whether its photos, all in one segment, are to be linked."""
         base, plan = self._base, self._plan
         name = base.index.manifest.name
         uri = layout.index_uri(self._settings.root, name, digest)
@@ -166,12 +173,16 @@ class _Growth:
                 pq.write_table(pa.table({"row": plan.tombstones}, TOMBSTONES_SCHEMA), work.file(TOMBSTONES))
             if not plan.first:
                 _copy_shared_files(work, base.index)
+            if GRAPH in base.index.manifest.files and not graph:
+                say("the new index has no graph, so its searches rank all photos: python -m zsbir.index compact --graph links them")
+            config = config_of(base.index).replace(graph=graph)
+            links = write_graph(work, base.parts[0].shape[1], config) if graph else {}
             return work.commit(
                 digest=digest,
-                config=config_of(base.index),
+                config=config,
                 inputs=self._inputs(),
                 counts=self._counts(own, unread),
-                facts=self._facts(unread),
+                facts={**self._facts(unread), **links},
             )
 
     def _write_segment(self, work: Draft, unread: PassedOver) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,8 @@ LONGEST_NAME = 100
 class Candidate:
     """A model that may become champion: the report that measured it, its run, an index made with it, and its encoder's facts.
 
-    others: reports of the same training with other seeds.
+    others: reports of the same training with other seeds. given: the index that it was judged with, where its photos and those of
+    other galleries are searched in `index`.
     """
 
     report: Artifact
@@ -29,6 +31,7 @@ class Candidate:
     run: Artifact
     index: Artifact
     encoder: dict[str, Any]
+    given: Artifact | None = None
 
     @property
     def reports(self) -> tuple[Artifact, ...]:
@@ -56,8 +59,20 @@ class Candidate:
         }
 
     def index_evidence(self) -> dict[str, str]:
-        """Return the tags that name its index."""
-        return {"index": self.index.uri, "index_digest": self.index.digest, "index_files": files_digest(self.index)}
+        """Return the tags that name its index, and the one that it was judged with where that is another one."""
+        given = self.given
+        return {
+            "index": self.index.uri,
+            "index_digest": self.index.digest,
+            "index_files": files_digest(self.index),
+            "given_index_digest": given.digest if given else "",
+            "given_index_files": files_digest(given) if given else "",
+        }
+
+    def has_index_of(self, tags: Mapping[str, str]) -> bool:
+        """Return whether a version's tags name its index, as the one that is searched or the one that it was judged with."""
+        found = self.index.digest, files_digest(self.index)
+        return any((tags.get(f"{which}_digest"), tags.get(f"{which}_files")) == found for which in ("index", "given_index"))
 
 
 @dataclass(frozen=True)

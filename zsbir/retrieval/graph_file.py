@@ -49,21 +49,24 @@ def save(path: Path, graph: Links) -> None:
     save_file({name: np.ascontiguousarray(array) for name, array in graph._asdict().items()}, path)
 
 
-def load(path: Path, rows: int) -> Links:
-    """Read the graph of a gallery. Raises InputError for a file that is damaged or belongs to another number of rows."""
+def load(path: Path, rows: int, where: str) -> Links:
+    """Read the graph of a gallery. where: what errors call the file.
+
+    Raises InputError for a file that is damaged or belongs to another number of rows.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
             if set(file.keys()) != set(ARRAYS):
-                raise InputError(f"{path}: not a graph: it holds {sorted(file.keys())[:5]}")
+                raise InputError(f"{where}: not a graph: it holds {sorted(file.keys())[:5]}")
             if file.get_slice("levels").get_shape() != [rows]:
-                raise InputError(f"{path}: a graph of other vectors: build it anew")
+                raise InputError(f"{where}: a graph of other vectors: build it anew")
             graph = Links(**{name: file.get_tensor(name) for name in ARRAYS})
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read as a graph: {error}") from None
+        raise InputError(f"{where}: cannot be read as a graph: {error}") from None
     if reason := _wrong(graph):
-        raise InputError(f"{path}: a damaged graph: {reason}; build it anew")
+        raise InputError(f"{where}: a damaged graph: {reason}; build it anew")
     return graph
 
 

@@ -19,9 +19,11 @@ from zsbir.data.images import eval_array
 from zsbir.data.index_files import ENCODER, IndexFiles, index_file
 from zsbir.data.ink import ink_of
 from zsbir.data.items import Filter
-from zsbir.data.segments import is_flipped
+from zsbir.data.segments import GRAPH, is_flipped
 from zsbir.evaluation.embed import check_finite, embed_views
 from zsbir.model.encoder import Encoder
+from zsbir.retrieval.graph import Graph
+from zsbir.retrieval.graph_facts import GraphFacts, graph_facts_of
 from zsbir.retrieval.options import PLAIN, SearchOptions
 from zsbir.retrieval.prepared import PreparedGallery, prepare_gallery
 from zsbir.retrieval.scan import Scan
@@ -37,13 +39,14 @@ class Engine:
 
     threads: how many threads torch computes with in this process; None leaves them as they are. wanted: what raises quality
     (`zsbir.search_run.choice`). The photos are prepared by it once, when the index is opened, and kept beside the plain ones: five
-    bytes a number more in memory. Each search is one with these options, with `expand` below theirs, or a plain one.
+    bytes a number more in memory. Each search is one with these options, with `expand` below theirs, or a plain one. exact: plain
+    searches rank all photos, also where the index has a graph, which may miss some.
 
     Raises InputError for an index that is damaged, asks for more than `zsbir.base.limits` allows, or lacks the statistics that
     options need, and for options whose `flip` is not that of the index.
     """
 
-    def __init__(self, index_uri: str, *, threads: int | None = None, wanted: Wanted = "plain"):
+    def __init__(self, index_uri: str, *, threads: int | None = None, wanted: Wanted = "plain", exact: bool = False):
         if threads is not None:
             torch.set_num_threads(threads)
         self.index = Artifact(index_uri, "index")
@@ -56,6 +59,9 @@ class Engine:
         self.options, self.why_plain = options_for(self.index, wanted, self.photos)
         """The options of a search that names none; and why these are plain although better ones were wanted if possible."""
         self._scan = Scan(self.files.parts, alive=self.files.alive, threads=threads)
+        self.graph = None if exact or GRAPH not in self.index.manifest.files else graph_facts_of(self.index)
+        """How the photos are linked, where plain searches go by links; None where they rank all photos."""
+        self._graph = self._linked(self.graph, threads) if self.graph else None
         self._prepared = self._prepare() if self.is_prepared else None
         self._prepared_scan = (
             Scan([self._prepared.vectors], alive=self.files.alive, threads=threads) if self._prepared else self._scan
@@ -157,13 +163,22 @@ class Engine:
         others = [hit for hit in found if hit.item_id != row][:k]
         return [dataclasses.replace(hit, rank=rank) for rank, hit in enumerate(others, start=1)]
 
-    def _ranking(self, options: SearchOptions | None) -> tuple[Scan, PreparedGallery | None]:
+    def ranking(self, k: int, *, among: Bool[np.ndarray, "n"] | None = None, options: SearchOptions | None = None) -> str:
+        """Return how a search ranks: "exact", or "graph, recall 0.98" where it may miss photos. Takes the options of `find`."""
+        ranks = self._ranking(options)[0]
+        return self.graph.text if self.graph and isinstance(ranks, Graph) and ranks.answers(k, among=among) else "exact"
+
+    def _linked(self, facts: GraphFacts, threads: int | None) -> Graph:
+        file, where = self.index.verified(GRAPH), self.index.address(GRAPH)
+        return Graph.load(self._scan, file, where=where, effort=facts.effort, threads=threads)
+
+    def _ranking(self, options: SearchOptions | None) -> tuple[Scan | Graph, PreparedGallery | None]:
         """Return what ranks by these options. Raises InputError where the photos are not prepared by them."""
         asked = self.options if options is None else options
         if asked == self.plain or self._prepared is None:
             if asked not in (self.plain, self.options):
                 raise InputError(f"this index is searched with the options {self.plain.text()} alone, not {asked.text()}")
-            return self._scan, None
+            return self._graph or self._scan, None
         # Expansion is of the query, and needs the number of kin among as many neighbours as the photos were prepared by, or none.
         looked = max(asked.smooth, asked.expand) == max(self.options.smooth, self.options.expand)
         if asked.replace(expand=self.options.expand) != self.options or not (looked or not asked.expand):
@@ -174,13 +189,13 @@ class Engine:
 
     def _ranked(
         self,
-        scan: Scan,
+        scan: Scan | Graph,
         queries: Float32[np.ndarray, "q d"],
         k: int,
         among: Bool[np.ndarray, "n"] | None,
         min_score: float | None,
     ) -> list[list[Hit]]:
-        """Rank the photos for vectors that are prepared as the photos of the scan are."""
+        """Rank the photos for vectors that are prepared as the photos of the scan, or the graph, are."""
         rows, scores = scan.search(queries, k, among=among)
         return [self._hits(zip(*pair, strict=True), min_score) for pair in zip(rows.tolist(), scores.tolist(), strict=True)]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 AUTO_PHOTOS = 20_000
-"""Photos up to which an index is prepared for search options without being asked: each takes a search of its own, so that 10,000
-take some 7 seconds and 20,000 four times as long (docs/benchmarks/2026-11-30-search-quality.md)."""
+"""Photos up to which an index is prepared for search options without being asked: each takes a search of its own, and
+opening takes 3 CPU seconds for 10,000, 7 for 20,000 (docs/benchmarks/2026-11-30-search-quality.md)."""
 
 
 @dataclass(frozen=True)

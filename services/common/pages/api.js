@@ -22,7 +22,7 @@ export class ApiError extends Error {
 /** Whether an error says that this page itself has given up a request, through the signal it was made with. */
 export const isAborted = (error) => error?.name === "AbortError";
 
-/** The answer to a request below /api. ApiError for anything but success. */
+/** The answer to a request below /api. ApiError for anything but success, and 304 where the caller has asked for it. */
 export async function request(path, options = {}) {
   const headers = { ...options.headers, ...(token.get() ? { Authorization: `Bearer ${token.get()}` } : {}) };
   let reply;
@@ -32,7 +32,7 @@ export async function request(path, options = {}) {
     if (isAborted(error)) throw error;
     throw new ApiError(0, "the service cannot be reached");
   }
-  if (reply.ok) return reply;
+  if (reply.ok || reply.status === 304) return reply;
   const body = await reply.json().catch(() => ({}));
   const wait = reply.headers.get("Retry-After") ?? "";
   throw new ApiError(reply.status, body?.error ?? `the service answered ${reply.status}`, /^\d{1,5}$/.test(wait) ? Number(wait) : null);
@@ -48,7 +48,7 @@ export async function read(reply, how) {
   }
 }
 
-const json = (reply) => reply.json();
+export const json = (reply) => reply.json();
 
 export const get = async (path, options) => read(await request(path, options), json);
 

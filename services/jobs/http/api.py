@@ -15,7 +15,6 @@ from fastapi import Path as InPath
 from fastapi.responses import PlainTextResponse
 
 import zsbir
-from services.common.allowed_paths import AllowedPaths
 from services.common.answers import add_error_handlers, error_responses
 from services.common.auth import is_loopback
 from services.common.guard import RequestGuard
@@ -37,6 +36,7 @@ from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import KeyTaken, open_store
 from services.jobs.runs.names import seed_of
 from services.jobs.runs.validation import describe_kinds
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.errors import InputError
 from zsbir.base.layout import service_dir
 

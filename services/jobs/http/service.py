@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from services.common.allowed_paths import AllowedPaths
 from services.common.auth import User
 from services.common.credentials import split_login
 from services.common.errors import Conflict, NotFound
@@ -39,6 +38,7 @@ from services.jobs.queue.store import Store
 from services.jobs.runs.attempt_dir import LOG_PIECE, AttemptDir, attempt_dir_of
 from services.jobs.runs.names import recipe_of, seed_of
 from services.jobs.runs.steps import steps_of
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError, RunError
 from zsbir.edge.mlflow_pages import run_page, runs_page

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from services.common.allowed_paths import AllowedPaths
 from services.common.auth import User
 from services.common.errors import Conflict
 from services.jobs.http.patience import Patience
@@ -20,6 +19,7 @@ from services.jobs.queue.targets import Notify, read_targets
 from services.jobs.runs.model_inputs import check_models, has_models
 from services.jobs.runs.names import default_name, members_of, shortened
 from services.jobs.runs.validation import check_config, check_places
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError, RunError
 

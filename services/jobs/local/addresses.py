@@ -55,7 +55,7 @@ def _addresses(state: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if state.get("elsewhere"):
         rows.append(("", str(state["elsewhere"]), "for others"))
     if state.get("search"):
-        rows.append(("search", str(state["search"]), "draw, and see photos: once there is a champion"))
+        rows.append(("search", str(state["search"]), "draw, and see photos: those of the champion's index, or of the newest one"))
     mlflow = str(state.get("mlflow", ""))
     if state.get("mlflow_password"):
         rows.append(("MLflow", mlflow, f"opens on the runs; name {TRACKING_USER}, password in {state['mlflow_password']}"))

@@ -28,6 +28,15 @@ class After(Config, strict=True):
     on: On = Field("success", description="success: only where it succeeds; end: however it ends")
 
 
+def distinct(after: Sequence[After]) -> list[After]:
+    """Return each job once, in the order in which it was first named, with its success where that and its end are asked for."""
+    found: dict[int, After] = {}
+    for each in after:
+        if each.job not in found or each.on == "success":
+            found[each.job] = each
+    return list(found.values())
+
+
 def waits_for(after: Sequence[Mapping[str, Any]], states: Mapping[int, State]) -> str:
     """Return why a job waits for others, as people read it: `after job 12`; empty where it need not.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from sqlalchemy import Row
 
 from services.common.auth import ProjectName
-from services.jobs.queue.dependencies import MOST_NEEDED, After
+from services.jobs.queue.dependencies import MOST_NEEDED, After, distinct
 from services.jobs.queue.resources import ResourceRequest, Resources
 from services.jobs.queue.states import Cause, Kind, State, StopReason
 
@@ -40,6 +40,11 @@ class JobRequest(ResourceRequest):
     array_of: int | None = Field(None, description="the first job of the array that it belongs to")
     after: list[After] = Field([], max_length=MOST_NEEDED, description="the jobs that must have ended before it starts")
     notify: list[Any] = Field([], max_length=100, description="who is told of its end")
+
+    @field_validator("after")
+    @classmethod
+    def _once(cls, after: list[After]) -> list[After]:
+        return distinct(after)
 
 
 class _FromRow:

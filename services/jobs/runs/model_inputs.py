@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from services.common.allowed_paths import AllowedPaths
 from services.jobs.queue.states import Kind
 from services.jobs.runs.steps import Step, steps_of
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.base.storage import Folder, open_folder

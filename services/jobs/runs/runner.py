@@ -23,7 +23,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from services.common.allowed_paths import AllowedPaths
 from services.jobs.queue.states import Cause, StopReason
 from services.jobs.runs.attempt_dir import HEARTBEAT_S, AttemptDir, End
 from services.jobs.runs.causes import DECLINED, cause_of, cause_of_program
@@ -31,6 +30,7 @@ from services.jobs.runs.child import Child, Outcome
 from services.jobs.runs.log import Log
 from services.jobs.runs.model_inputs import pin_models
 from services.jobs.runs.steps import COMMAND, Step, StepInput
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.errors import DiskFull, InputError, RunError
 from zsbir.base.events import say
@@ -167,7 +167,7 @@ class Attempt:
 
     def _run_step(self, step: Step) -> int:
         inputs = {name: self._input_value(source) for name, source in step.inputs.items()}
-        argv = step.argv(inputs, self.spec["root"])
+        argv = step.argv(inputs, self.spec["root"], self.spec.get("places", ()))
         cache = _StepCache(self.spec["memo"], step.name, argv)
         done = cache.read()
         if done and len(self.steps) > 1:

@@ -80,8 +80,12 @@ class Step:
         """Return the words of the process that does this step. argv: as `argv` returns them."""
         return list(argv) if self.name == COMMAND else [sys.executable, "-m", self.module, *argv]
 
-    def argv(self, input_values: Mapping[str, str], root: str) -> list[str]:
-        """Return the command's arguments. input_values: what each field of `inputs` turned out to be."""
+    def argv(self, input_values: Mapping[str, str], root: str, places: Sequence[str] = ()) -> list[str]:
+        """Return the command's arguments. input_values: what each field of `inputs` turned out to be.
+
+        places: where jobs may read, besides the root. A promotion has to be told: it reads photos of galleries that only the
+        champion's index names, which may be another one by then.
+        """
         values = {**self.values, **input_values}
         if self.name == COMMAND:
             return [str(word) for word in values["words"]]
@@ -92,6 +96,8 @@ class Step:
         if self.name == "promote":  # its command has no flags that say no, and refuses an empty reason
             given = {name: value for name, value in given.items() if value is not False and value != ""}
         flags = [flag for name, value in given.items() for flag in _flags(name, value)]
+        if self.name == "promote":
+            flags += [f"--places={place}" for place in (root, *places)]
         return [*flags, f"--root={root}", *(["--", *bare] if bare else [])]
 
     def as_json(self) -> dict[str, Any]:

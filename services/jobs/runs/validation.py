@@ -8,13 +8,13 @@ from typing import Any
 
 import tuning.config
 import tuning.sweep
-from services.common.allowed_paths import AllowedPaths
 from services.jobs.queue.states import KINDS, Kind
 from services.jobs.runs.checks import NAMED_WEIGHTS, check_job
 from services.jobs.runs.own_fields import CommandFields, EvaluationInputs, PromotionInputs
 from services.jobs.runs.steps import COMMAND, PIPELINE, PIPELINE_INPUTS, SINGLE, steps_of
 from tuning.space import SPACES
 from zsbir import evaluate, export, index, ingest, pretrain, promote, teacher, train
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.artifact import Kind as Made
 from zsbir.base.cli import split_fields
@@ -29,7 +29,7 @@ from zsbir.recipes import RECIPES, recipe
 from zsbir.training.config import TrainConfig
 from zsbir.training_run.fitting import CHOSEN, FITTED
 
-NOT_SUBMITTED = frozenset({"root", "tracking", "parent", "recipe"})
+NOT_SUBMITTED = frozenset({"root", "tracking", "parent", "recipe", "places"})
 """Fields that the service sets itself, or that are not fields of a form."""
 
 ADDRESSES: Mapping[str, Mapping[str, Made | None]] = {

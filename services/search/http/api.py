@@ -6,11 +6,13 @@ without a token, that ask for one when the API does.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
@@ -18,10 +20,9 @@ from fastapi import Path as InPath
 from fastapi.responses import PlainTextResponse
 
 import zsbir
-from services.common.allowed_paths import AllowedPaths
 from services.common.answers import add_error_handlers, error_responses
 from services.common.auth import UserSource, is_loopback
-from services.common.errors import NotFound
+from services.common.errors import Busy, NotFound
 from services.common.guard import RequestGuard
 from services.common.pages import html_page, load_pages, static_file
 from services.common.routes import Searcher, cookie_of_port
@@ -37,6 +38,7 @@ from services.search.serving.batches import Batcher
 from services.search.serving.catalogue import Catalogue
 from services.search.serving.feedback import Feedback
 from services.search.serving.originals import Originals
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.errors import InputError
 from zsbir.base.layout import service_dir
 from zsbir.data.images import BadImage
@@ -89,6 +91,7 @@ Drawn = Annotated[requests.Drawing, Body(examples=[{"strokes": EXAMPLE["strokes"
 READ = error_responses(401, 403, 422, 503)
 READ_ONE = error_responses(401, 403, 404, 422, 503)
 SEARCH = error_responses(400, 401, 403, 404, 413, 422, 429, 503)
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "as at the last time: that of the ETag in If-None-Match"}}
 IMAGE = error_responses(401, 403, 404, 422, 503, of_json=False)
 FOR_EVER = {"Cache-Control": "private, max-age=86400, immutable"}
 """For what a digest names: it never changes."""
@@ -96,11 +99,24 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 UPLOAD = {"requestBody": {"required": True, "content": {"image/*": BINARY}}}
 
 
-@ROUTES.get("/api/models", responses=error_responses(401, 403, 503))
-def served_models(app: App, _user: Searcher) -> models.Models:
-    """Return what is served: models, their indexes and what they hold."""
-    default = app.catalogue.find().alias
-    return models.Models(default=default, models=[models.describe(served) for served in app.catalogue.now])
+@ROUTES.get("/api/models", response_model=models.Models, responses=error_responses(401, 403, 503) | UNCHANGED)
+def served_models(app: App, _user: Searcher, request: Request) -> Response:
+    """Return what is served: models, their indexes and what they hold. Pages ask again and again, so an answer has an ETag."""
+    now, problem = app.catalogue.now, app.problem()
+    if not now:
+        raise Busy(f"no index is served at the moment{': ' if problem else ''}{problem}", retry_after_s=5)
+    said = models.Models(default=now[0].alias, models=[models.describe(served) for served in now], problem=problem)
+    body = said.model_dump_json().encode()
+    tag = {"ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
+    if request.headers.get("if-none-match") == tag["ETag"]:
+        return Response(status_code=304, headers=tag)
+    return Response(body, media_type="application/json", headers=tag)
+
+
+@ROUTES.get("/api/filters/{digest}", responses=READ_ONE)
+def filters(app: App, _user: Searcher, digest: Digest) -> models.Choices:
+    """Return by which folders and which columns of metadata the photos of an index can be chosen."""
+    return models.Choices.model_validate(asdict(app.catalogue.of_digest(digest).choices))
 
 
 @ROUTES.post("/api/search", responses=SEARCH)
@@ -209,12 +225,12 @@ async def health() -> models.Health:
 
 @ROUTES.get("/readyz", responses={503: {"model": models.Ready, "description": "nothing is served yet"}})
 async def ready(app: App, response: Response) -> models.Ready:
-    """Answer 200 if searches can be answered, with what is served; and why the newest version is not, where that is so."""
+    """Answer 200 if searches can be answered, with what is served. Everybody may ask, so it tells no more."""
     served = {each.alias: each.model or each.digest for each in app.catalogue.now}
     if not served:
         response.status_code = 503
         response.headers["Retry-After"] = "5"
-    return models.Ready(ready=bool(served), served=served, problem=app.problem())
+    return models.Ready(ready=bool(served), served=served, newest=not app.problem())
 
 
 @ROUTES.get("/metrics", response_class=PlainTextResponse, responses=error_responses(401, 403, 503, of_json=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
@@ -12,9 +13,6 @@ from services.search.serving.catalogue import Served
 if TYPE_CHECKING:
     from zsbir.search_run.engine import Engine
     from zsbir.search_run.meaning import Meaning
-
-MOST_CLASSES = 500
-"""Classes that the description of a model lists."""
 
 
 class Me(BaseModel):
@@ -36,11 +34,37 @@ class Opened(BaseModel):
     lasts_s: float
 
 
-class ClassCount(BaseModel):
-    """A class and how many photos of it an index has."""
+class NameCount(BaseModel):
+    """A class, a folder or a value of metadata, and how many photos of an index have it."""
 
     name: str
     photos: int
+
+
+class Column(BaseModel):
+    """A column of metadata. photos: how many have a value. values: of texts, the most frequent 100, by name.
+
+    complete: whether these are all values. low, high: the least and the largest number; null where there is none.
+    """
+
+    name: str
+    kind: Literal["string", "int", "float", "bool"]
+    photos: int
+    values: list[NameCount]
+    complete: bool
+    low: float | None
+    high: float | None
+
+
+class Choices(BaseModel):
+    """What photos can be chosen by in `filter`, besides their classes.
+
+    folders: the 500 with the most photos, by name; none where they are the classes again. complete: whether these are all.
+    """
+
+    folders: list[NameCount]
+    complete: bool
+    columns: list[Column]
 
 
 class IndexName(BaseModel):
@@ -83,7 +107,7 @@ def no_match_of(meaning: Meaning) -> NoMatch | None:
 
 
 class ServedModel(BaseModel):
-    """A model that is served. model: address of its version; empty where the index was named by its own address.
+    """A model that is served. model: address of its version; empty for an index that belongs to none. note: what to know of it.
 
     options: the switches of a search and their defaults; none where only plain searches are to be had. options_text: what these
     defaults stand for. why_plain: why there are no better ones, where the service was left to choose; else empty.
@@ -92,11 +116,12 @@ class ServedModel(BaseModel):
 
     alias: str
     model: str
+    note: str
     index: IndexName
     run: str
     photos: int
     dimensions: int
-    classes: list[ClassCount]
+    classes: list[NameCount]
     columns: list[str]
     options: dict[str, bool]
     options_text: str
@@ -112,11 +137,12 @@ def describe(served: Served) -> ServedModel:
     return ServedModel(
         alias=served.alias,
         model=served.model,
+        note=served.note,
         index=IndexName(uri=engine.index.uri, digest=served.digest, name=manifest.name),
         run=str(manifest.inputs.get("run", {}).get("uri", "")),
         photos=engine.photos,
         dimensions=engine.encoder.embedding_dim,
-        classes=[ClassCount(name=name, photos=photos) for name, photos in served.class_counts[:MOST_CLASSES]],
+        classes=[NameCount(**asdict(each)) for each in served.classes],
         columns=list(engine.files.kinds),
         options=_switches(engine),
         options_text=engine.options.text(),
@@ -133,10 +159,14 @@ def _switches(engine: Engine) -> dict[str, bool]:
 
 
 class Models(BaseModel):
-    """All models that are served, by alias; default: the one that is meant where a request names none."""
+    """All models that are served, by alias; default: the one that is meant where a request names none.
+
+    problem: what keeps the newest version from being served; empty where nothing does.
+    """
 
     default: str
     models: list[ServedModel]
+    problem: str
 
 
 class Hit(BaseModel):
@@ -158,14 +188,15 @@ class Hit(BaseModel):
 class Answer(BaseModel):
     """The photos that were found, and by which model in which index.
 
-    options: the search options that ranked them, in words; "off" for a plain search. no_match: whether nothing there is like the
-    query.
+    options: the search options that ranked them, in words; "off" for a plain search. ranking: "exact", or "graph, recall 0.98"
+    where photos may be missing. no_match: whether nothing there is like the query.
     """
 
     model: str
     index: str
     alias: str
     options: str
+    ranking: str
     took_ms: float
     no_match: bool | None
     hits: list[Hit]
@@ -210,8 +241,8 @@ class Deleted(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether searches can be answered. problem: what keeps the newest version from being served; empty where nothing does."""
+    """Whether searches can be answered, and whether that is by the newest version; why it is not, `/api/models` says."""
 
     ready: bool
     served: dict[str, str]
-    problem: str
+    newest: bool

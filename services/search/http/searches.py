@@ -140,6 +140,7 @@ def answer_of(app: AppState, query: Query, hits: Sequence[Hit], began_s: float) 
         index=served.digest,
         alias=served.alias,
         options=(query.options or served.engine.options).text(),
+        ranking=served.engine.ranking(query.k, among=query.among, options=query.options),
         took_ms=took_ms,
         no_match=meaning.nothing_like(hits, query.among) if drawn else None,
         hits=found,

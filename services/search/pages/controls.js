@@ -1,6 +1,7 @@
 // The fields above the photos. They show the settings, change them, and say so.
 
 import { h, show } from "./dom.js";
+import { Filters } from "./filters.js";
 import { plural } from "./format.js";
 import { COUNTS } from "./settings.js";
 
@@ -19,6 +20,7 @@ export class Controls {
       changed();
     };
     this.models = [];
+    this.filters = new Filters({ settings, offered: () => this.refresh() });
     this.#build();
     this.node.addEventListener("change", (event) => this.#take(event));
     this.node.addEventListener("input", (event) => event.target.type === "range" && this.#take(event)); // while it is moved
@@ -38,7 +40,7 @@ export class Controls {
     this.classRow = h("div", { class: "field" }, h("label", { for: "class" }, "Only"), this.field, this.classes);
     this.modelRow = h("div", { class: "field" }, h("label", { for: "model" }, "Model"), this.model);
     this.node = h("form", { class: "controls", "aria-label": "What to search for" },
-      this.classRow, this.modelRow,
+      this.classRow, this.modelRow, this.filters.node,
       h("details", {}, h("summary", {}, "Options"), this.rest), this.chips);
   }
 
@@ -61,7 +63,9 @@ export class Controls {
     this.classRow.hidden = !model.classes.length;
     show(this.classes, model.classes.map(({ name, photos }) => h("option", { value: name }, plural(photos, "photo"))));
     show(this.chips, settings.classes.map((name) =>
-      h("button", { type: "button", class: "chip", "data-key": name, "data-class": name, "aria-label": `Remove the class ${name}` }, name, h("span", { "aria-hidden": "true" }, " ×"))));
+      chip(`class-${name}`, name, `the class ${name}`, { "data-class": name })), this.filters.chosen.map(([key, text]) => chip(key, text, text, { "data-choice": key })));
+    this.filters.offer(model);
+    this.filters.refresh();
     this.modelRow.hidden = this.models.length < 2;
     const choices = modelChoices(this.models);
     show(this.model, choices.map(([value, text]) => h("option", { value }, text)));
@@ -101,13 +105,13 @@ export class Controls {
     const { settings } = this;
     if (target === this.field) this.#addClass();
     else if (target.id === "judging") this.feedback.turn(target.checked).then(() => this.refresh());
-    else {
+    else if (target.dataset.filter === undefined) {
       if (target === this.model) settings.aliases = target.value.split("\n");
       else if (target.id === "k") settings.k = Number(target.value);
       else if (target.id === "least") settings.least = Number(target.value);
       else if (target.dataset.option) this.#setOption(target);
       this.changed();
-    }
+    } else if (this.filters.take(target)) this.changed();
   }
 
   #setOption({ dataset: { option }, checked }) {
@@ -132,14 +136,20 @@ export class Controls {
   #click({ target }) {
     const { settings } = this;
     const name = target.closest("[data-class]")?.dataset.class;
+    const choice = target.closest("[data-choice]")?.dataset.choice;
     const act = target.closest("[data-act]")?.dataset.act;
     if (act === "withdraw") this.feedback.withdraw().then(() => this.refresh());
     if (act === "reset") Object.assign(settings, { options: {}, least: 0 });
     if (name) settings.classes = settings.classes.filter((each) => each !== name);
-    if (name) this.field.focus();
-    if (name || act === "reset") this.changed();
+    if (choice) this.filters.remove(choice);
+    if (name || act === "reset" || choice) this.changed();
+    if (name || choice) (this.classRow.hidden ? this.node.querySelector("summary") : this.field).focus();
   }
 }
+
+/** A choice that is made, with a button that takes it away. */
+const chip = (key, text, what, attributes) =>
+  h("button", { type: "button", class: "chip", "data-key": key, "aria-label": `Remove ${what}`, ...attributes }, text, h("span", { "aria-hidden": "true" }, " ×"));
 
 /** Each model by itself, then each with the first one: [value, text]. */
 function modelChoices(models) {

@@ -24,6 +24,7 @@ export class Pen {
 
   #down(event) {
     const { pointerId: id, pointerType: type, timeStamp } = event;
+    this.#missed(event);
     if (type === "touch") this.#touches.add(id);
     if (type === "pen") this.#penSeen_ms = timeStamp;
     if (event.button !== 0 || !this.#mayBegin(event)) return;
@@ -35,6 +36,15 @@ export class Pen {
       // the pointer is gone already
     }
     this.drawing.begin(...this.#place(event));
+  }
+
+  /** Browsers lose the end of a pointer now and then. One that comes down again was lifted before, and a first finger is alone. */
+  #missed({ pointerId: id, pointerType: type, isPrimary }) {
+    if (type === "touch" && isPrimary) this.#touches.clear();
+    const active = this.#active;
+    if (!active || (active.id !== id && !(active.type === "touch" && type === "touch" && isPrimary))) return;
+    this.#active = null;
+    this.drawing.end();
   }
 
   #mayBegin({ pointerType, timeStamp }) {

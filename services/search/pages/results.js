@@ -33,7 +33,7 @@ function tile(answer, hit, source, judged) {
   const key = keyOf(answer, hit);
   return h("li", { "data-key": key, class: judged && markOf(judged.mark(answer, hit)) },
     h("button", { type: "button", class: "photo", "data-open": key, "aria-label": `${hit.rank}. ${name}, ${likeness(hit).words}`, title: hit.path },
-      h("img", { src: source(hit.thumbnail), alt: "", width: 128, height: 128, draggable: "false" })),
+      h("img", { loading: "lazy", src: source(hit.thumbnail), alt: "", width: 128, height: 128, draggable: "false" })),
     h("div", { class: "caption" }, h("span", { class: "name" }, name), likenessOf(hit)),
     judged && judge(key, name, judged.mark(answer, hit)));
 }
@@ -65,5 +65,5 @@ export function nothingLikeThat(measured) {
 /** Which model and which photos an answer comes from. */
 export const origin = (answer, model) =>
   [answer.model || answer.alias, `index ${answer.index.slice(0, 8)}`, model && plural(model.photos.toLocaleString("en"), "photo"), answer.options !== "off" && answer.options,
-    model?.calibrated === false && "scores are not calibrated", `${Math.round(answer.took_ms)} ms`]
+    answer.ranking !== "exact" && answer.ranking, model?.calibrated === false && "scores are not calibrated", `${Math.round(answer.took_ms)} ms`]
     .filter(Boolean).join(" · ");

@@ -1,6 +1,6 @@
 // The page: a canvas, and the photos that are like what is drawn on it.
 
-import { ApiError, get, isAborted, post, query } from "./api.js";
+import { ApiError, json, post, query, read, request } from "./api.js";
 import { Controls } from "./controls.js";
 import { h, show } from "./dom.js";
 import { Drawing, SIDE } from "./drawing.js";
@@ -58,7 +58,10 @@ class Search {
 
   /** Which models are served; what they are, is asked for now and then, since another one may become champion. */
   async #askModels() {
-    const { models } = await get("/models");
+    const reply = await request("/models", { headers: this.tag ? { "If-None-Match": this.tag } : {} });
+    if (reply.status === 304) return;
+    const { models } = await read(reply, json);
+    this.tag = reply.headers.get("ETag");
     const before = this.models && JSON.stringify(this.models.map(identity));
     if (before === JSON.stringify(models.map(identity))) return;
     this.models = models;
@@ -155,7 +158,8 @@ class Search {
     if (!this.found) return;
     const source = (address) => this.pictures.source(address);
     const waiting = !this.answers.length;
-    show(this.notice, this.problem && h("p", { class: "problem", role: "alert" }, this.problem[0].toUpperCase() + this.problem.slice(1)),
+    const notes = [...new Set((this.models ?? []).map(({ note }) => note).filter(Boolean))];
+    show(this.notice, notes.map((note) => h("p", { class: "quiet", "data-key": note }, sentence(note))), this.problem && h("p", { class: "problem", role: "alert" }, sentence(this.problem)),
       !waiting && this.feedback.on && !this.feedback.open && h("p", { class: "quiet" }, "A picture of your own is not kept, so what is found with it cannot be judged."));
     show(this.sides, waiting ? this.examples.invitation(this.models, this.drawing.isEmpty) : this.answers.map((side) => this.#side(side, source)));
     this.sides.classList.toggle("two", this.answers.length > 1);
@@ -195,8 +199,14 @@ class Search {
 
   #writeAddress() {
     const said = [...this.settings.said, ...(this.drawing.strokes.length ? [["drawing", packed(this.drawing.strokes)]] : [])];
-    this.address = said.length ? `#${new URLSearchParams(said)}` : "";
-    history.replaceState(null, "", location.pathname + location.search + this.address);
+    const address = said.length ? `#${new URLSearchParams(said)}` : "";
+    if (address === this.address) return;
+    try {
+      history.replaceState(null, "", location.pathname + location.search + address);
+      this.address = address;
+    } catch {
+      // browsers refuse this after a hundred times in half a minute; the next change is written
+    }
   }
 
   #readAddress() {
@@ -211,7 +221,9 @@ class Search {
   }
 }
 
-const identity = ({ alias, model, index, options }) => [alias, model, index.digest, options];
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);
+
+const identity = ({ alias, model, note, index, options }) => [alias, model, note, index.digest, options];
 
 /** What a screen reader says of an answer. */
 const spoken = (answers) =>

@@ -118,7 +118,7 @@ class Batcher:
 
 
 def _answer(group: Sequence[Query]) -> None:
-    """Answer queries of one index. An error is that of every query whose answer it kept from being computed."""
+    """Answer queries of one index. Where that fails each is answered by itself, so that an error is that of one query alone."""
     try:
         engine = group[0].served.engine
         drawn = [(query, query.pixels) for query in group if query.pixels is not None]
@@ -137,9 +137,13 @@ def _answer(group: Sequence[Query]) -> None:
             if query.pixels is None:
                 _give(query, engine.neighbours(query.row, query.k, among=query.among, options=query.options))
     except Exception as error:  # noqa: BLE001 - it is raised where the answer is waited for
-        for query in group:
-            if not query.answer.done():
-                query.answer.set_exception(error)
+        left = [query for query in group if not query.answer.done()]
+        if len(group) > 1:
+            for query in left:
+                _answer([query])
+            return
+        for query in left:
+            query.answer.set_exception(error)
         events.warn(f"a search failed: {error}")
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from services.common.errors import Busy, NotFound
+from services.search.serving.choices import Choices, Count, choices_of, class_counts
 
 if TYPE_CHECKING:
     from zsbir.search_run.engine import Engine
@@ -21,13 +22,14 @@ KEPT = 2
 class Served:
     """An opened index and the model that it belongs to.
 
-    alias: how callers choose it. model: address of the version in the registry, `models:/NAME/VERSION`; empty for an index that was
-    named by its own address.
+    alias: how callers choose it. model: address of the version in the registry, `models:/NAME/VERSION`; empty for an index that
+    belongs to no version. note: what people should know of it, in a sentence.
     """
 
     alias: str
     model: str
     engine: Engine
+    note: str = ""
 
     @property
     def digest(self) -> str:
@@ -35,10 +37,14 @@ class Served:
         return self.engine.index.digest
 
     @cached_property
-    def class_counts(self) -> list[tuple[str, int]]:
-        """How many photos each class has, in alphabetical order; photos without a class are left out."""
-        counts = self.engine.files.class_names.value_counts().to_pylist()
-        return sorted((each["values"], each["counts"]) for each in counts if each["values"])
+    def classes(self) -> list[Count]:
+        """How many photos each class has, by name."""
+        return class_counts(self.engine.files)
+
+    @cached_property
+    def choices(self) -> Choices:
+        """What photos can be chosen by, besides their classes."""
+        return choices_of(self.engine.files)
 
 
 class Catalogue:
@@ -67,7 +73,7 @@ class Catalogue:
         """Return what is served under an alias; the default for none. NotFound for an unknown one, Busy while nothing is served."""
         now = self._now
         if not now:
-            raise Busy("no index is served at the moment; /readyz says why", retry_after_s=5)
+            raise Busy("no index is served at the moment; /api/models says why", retry_after_s=5)
         if alias and alias not in now:
             raise NotFound(f"no model is served as {alias[:100]!r}, only as {', '.join(now)}")
         return now[alias or next(iter(now))]

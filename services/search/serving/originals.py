@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from services.common.allowed_paths import AllowedPaths
 from services.common.errors import NotFound
 from services.search.serving.catalogue import Served
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.errors import InputError
 from zsbir.base.storage import is_remote, join
 from zsbir.data.images import BadImage, decode

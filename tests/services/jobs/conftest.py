@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from servers.postgres import new_database
 from starlette.testclient import TestClient
 
+from services.common.auth import ROLES
 from services.common.tokens import Tokens
 from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
@@ -77,7 +78,7 @@ def served(settings: ApiSettings) -> Iterator[Served]:
     app = create_app(settings)
     store: Store = app.state.jobs.store
     tokens = Tokens(store)
-    made = {role: tokens.make(role, role, "test") for role in ("viewer", "submitter", "operator")}
+    made = {role: tokens.make(role, role, "test") for role in ROLES}
     made |= {"other": tokens.make("other", "submitter", "test"), "revoked": tokens.make("gone", "operator", "test")}
     tokens.revoke(tokens.all()[-1].id, "test")
     lease = store.take_lease("dispatcher", None)

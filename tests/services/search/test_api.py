@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 
@@ -13,6 +14,7 @@ from pictures import drawing, encoded, picture
 from PIL import Image
 from servers.search_service import CLASSES, DRAWING, client
 
+from services.search.serving.catalogue import Served
 from zsbir.base.artifact import Artifact
 from zsbir.retrieval import exact
 from zsbir.search import Searcher
@@ -210,7 +212,7 @@ def test_clicks_are_kept_after_consent_for_their_user_and_deleted_on_demand(app:
 
 def test_readiness_metrics_and_the_page(searcher: TestClient, app: FastAPI):
     assert searcher.get("/healthz").json() == {"ok": True}
-    assert searcher.get("/readyz").json() == {"ready": True, "served": {"champion": "models:/zsbir/1"}, "problem": ""}
+    assert searcher.get("/readyz").json() == {"ready": True, "served": {"champion": "models:/zsbir/1"}, "newest": True}
     searcher.post("/api/search", json=DRAWING)
     text = searcher.get("/metrics").text
     assert 'zsbir_search_photos{alias="champion"' in text
@@ -220,6 +222,30 @@ def test_readiness_metrics_and_the_page(searcher: TestClient, app: FastAPI):
     assert searcher.get("/readyz").status_code == 503
     answer = searcher.post("/api/search", json=DRAWING)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+def test_what_keeps_a_version_from_being_served_is_told_to_those_who_are_known_alone(app: FastAPI, searcher: TestClient):
+    """Problems name folders and buckets."""
+    state = app.state.search
+    app.state.search = dataclasses.replace(state, problem=lambda: "there is no index below /srv/secret")
+    assert searcher.get("/api/models").json()["problem"] == "there is no index below /srv/secret"
+    assert client(app, "").get("/readyz").json() == {"ready": True, "served": {"champion": "models:/zsbir/1"}, "newest": False}
+    state.catalogue.put([])
+    assert "secret" not in client(app, "").get("/readyz").text
+    answer = searcher.get("/api/models")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["error"].endswith("at the moment: there is no index below /srv/secret")
+    assert client(app, "").get("/api/models").status_code == 401
+
+
+def test_what_is_served_is_sent_again_only_where_it_has_changed(app: FastAPI, searcher: TestClient, other_opened: Served):
+    first = searcher.get("/api/models")
+    known = {"If-None-Match": first.headers["etag"]}
+    again = searcher.get("/api/models", headers=known)
+    assert (again.status_code, again.content) == (304, b"")
+    app.state.search.catalogue.put([other_opened])
+    changed = searcher.get("/api/models", headers=known)
+    assert (changed.status_code, changed.json()["models"][0]["model"]) == (200, "models:/zsbir/2")
 
 
 def test_names_of_classes_are_counted(searcher: TestClient):

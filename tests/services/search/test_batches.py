@@ -96,6 +96,17 @@ def test_an_index_that_fails_fails_its_own_queries_alone(opened: Served, batcher
     assert len(batcher.submit(image_query(opened, drawing())).result(30)) == 3
 
 
+def test_a_query_that_cannot_be_answered_spoils_none_that_came_with_it(opened: Served, batcher: Batcher):
+    sensitive = Served("sensitive", "", _Sensitive(opened.engine))
+    images = [picture(50, 40), drawing(), picture(60, 40)]
+    first, bad, last = [batcher.submit(image_query(sensitive, image)) for image in images]
+    with pytest.raises(InputError, match="not finite"):
+        bad.result(30)
+    for image, answer in ((images[0], first), (images[2], last)):
+        assert answer.result(30)[0].item_id == opened.engine.find(opened.engine.embed([image]), 3)[0][0].item_id
+    assert batcher.sizes == {3: 1}
+
+
 class _Held:
     """An engine that waits for an event before it embeds."""
 
@@ -116,3 +127,17 @@ class _Broken(_Held):
 
     def embed_pixels(self, images):
         raise InputError("broken")
+
+
+class _Sensitive(_Held):
+    """An engine to whose network one image is too much."""
+
+    def __init__(self, engine):
+        super().__init__(engine, threading.Event())
+        self._event.set()
+
+    def embed_pixels(self, images):
+        bad = self._engine.pixels(drawing())
+        if any(np.array_equal(image, bad) for image in images):
+            raise InputError("the encoder answered with numbers that are not finite")
+        return self._engine.embed_pixels(images)

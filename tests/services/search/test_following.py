@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shutil
 from pathlib import Path
 
 import pytest
-from servers.search_service import Registry
+from servers.search_service import Registry, client
 
-from services.common.allowed_paths import AllowedPaths
 from services.search.serving.catalogue import Catalogue, Served
-from services.search.serving.following import Followed, Following
+from services.search.serving.following import NO_CHAMPION, Followed, Following
+from services.search.serving.newest import indexes_of
+from services.search.settings import SearchSettings
+from services.search.start import open_app
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import Artifact
+from zsbir.base.errors import InputError
+from zsbir.base.storage import join, open_folder
 from zsbir.search_run.engine import Engine
 
 
@@ -106,3 +113,115 @@ def test_a_store_that_is_away_leaves_what_is_served(following: Following, regist
     (registry.root / "away").rename(registry.root / "mlflow.db")
     following.look()
     assert following.problem == ""
+
+
+# --- as long as there is no champion
+
+
+@pytest.fixture
+def falling_back(registry: Registry, following: Following) -> Following:
+    """One that serves the newest index of the registry's root until there is a champion."""
+    followed = dataclasses.replace(following._followed, newest=True)
+    return Following(followed, Catalogue(), following._open)
+
+
+def put_index(root: Path, made: Artifact, name: str, written_s: float) -> Path:
+    """Copy an index into a root, as one that was written at some time."""
+    folder = root / "indexes" / "toy" / name
+    shutil.copytree(made.uri, folder)
+    os.utime(folder / "manifest.json", (written_s, written_s))
+    return folder
+
+
+def test_without_a_champion_the_newest_index_is_searched_until_there_is_one(
+    falling_back: Following, registry: Registry, index: Artifact, other_index: Artifact, capsys
+):
+    put_index(registry.root, index, "a", 1000)
+    put_index(registry.root, other_index, "b", 2000)
+    for _ in range(2):
+        falling_back.look()
+        (served,) = falling_back._catalogue.now
+        assert (served.alias, served.model, served.digest, served.note) == ("index", "", other_index.digest, NO_CHAMPION)
+    told = capsys.readouterr().err
+    assert told.count(NO_CHAMPION) == 1, "said once, not at each look"
+    assert "what is served stays" not in told
+    assert "has no champion" in falling_back.problem
+    registry.set("champion", registry.add(index))
+    falling_back.look()
+    (served,) = falling_back._catalogue.now
+    assert (served.alias, served.model, served.digest, served.note) == ("champion", "models:/zsbir/1", index.digest, "")
+    assert falling_back._catalogue.of_digest(other_index.digest), "a page can still show what it has found"
+    assert falling_back.problem == ""
+    registry.unset("champion")
+    falling_back.look()
+    assert now(falling_back) == {"champion": ("models:/zsbir/1", index.digest)}, "a model that was served is not given up"
+
+
+def test_a_newer_index_is_searched_as_soon_as_it_is_there(
+    falling_back: Following, registry: Registry, index: Artifact, other_index: Artifact
+):
+    falling_back.look()
+    assert falling_back._catalogue.now == ()
+    assert "there is no index that can be opened" in falling_back.problem
+    for made, written_s in ((index, 1000), (other_index, 2000)):
+        put_index(registry.root, made, made.digest[:16], written_s)
+        falling_back.look()
+        assert now(falling_back) == {"index": ("", made.digest)}
+
+
+def test_a_newest_index_that_is_damaged_or_leads_elsewhere_is_passed_over(
+    falling_back: Following, registry: Registry, index: Artifact, other_index: Artifact, tmp_path: Path, capsys
+):
+    put_index(registry.root, index, "good", 1000)
+    (put_index(registry.root, other_index, "damaged", 2000) / "vectors.npy").write_bytes(b"nothing")
+    (put_index(registry.root, other_index, "no-json", 2500) / "manifest.json").write_text("{")
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    put_index(outside, other_index, "x", 3000)
+    (registry.root / "indexes" / "toy" / "link").symlink_to(outside / "indexes" / "toy" / "x")
+    for _ in range(2):
+        falling_back.look()
+        assert now(falling_back) == {"index": ("", index.digest)}
+    told = capsys.readouterr().err
+    assert told.count("is passed over") == 3, "each is said once"
+    assert "outside of what this service reads" in told
+
+
+def test_a_champion_that_does_not_open_leaves_the_newest_index_in_place(
+    falling_back: Following, registry: Registry, index: Artifact, other_index: Artifact
+):
+    put_index(registry.root, index, "good", 1000)
+    falling_back.look()
+    registry.set("champion", registry.add(other_index, index=str(registry.root / "indexes" / "toy" / "gone")))
+    registry.set("challenger", registry.add(other_index))
+    falling_back.look()
+    assert now(falling_back) == {"index": ("", index.digest)}, "neither nothing, nor the challenger in place of the champion"
+    assert "cannot be served as champion" in falling_back.problem
+
+
+def test_the_command_serves_the_newest_index_for_champion_alone(
+    registry: Registry, index: Artifact, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    put_index(registry.root, index, "a", 1000)
+    settings = SearchSettings(model="champion", root=str(registry.root), hosts=("testserver",))
+    app = open_app(settings)
+    answer = client(app, (registry.root / "service" / "search.token").read_text()).get("/api/models").json()
+    (model,) = answer["models"]
+    assert (answer["default"], model["model"], model["note"]) == ("index", "", NO_CHAMPION)
+    app.state.following.close()
+    app.state.search.batcher.close()
+    for other in ("zsbir@night", "other@champion"):
+        with pytest.raises(InputError, match="has no"):
+            open_app(settings.replace(model=other))
+
+
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_listing_indexes_reads_none_of_them(kind: str, request: pytest.FixtureRequest, tmp_path: Path):
+    """What is listed as an index is what has a manifest where those of indexes lie."""
+    root = str(tmp_path / "root") if kind == "disk" else request.getfixturevalue("s3_root")
+    names = ("toy/a/manifest.json", "toy/a/vectors.npy", "toy/b/items.parquet", "toy/manifest.json", "toy/a/x/manifest.json")
+    for name in (*names, "other/c/manifest.json"):
+        open_folder(join(root, "indexes")).replace(name, b"no manifest")
+    assert sorted(found.uri for found in indexes_of(root)) == [
+        join(root, "indexes", *path.split("/")) for path in ("other/c", "toy/a")
+    ]

@@ -17,9 +17,9 @@ import pytest
 from servers.pages import served as serving
 from servers.search_service import DRAWING, Registry, make_app
 
-from services.common.allowed_paths import AllowedPaths
 from services.search.serving.catalogue import Catalogue, Served
 from services.search.serving.following import Followed, Following
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import Artifact
 from zsbir.search_run.engine import Engine
 

@@ -133,7 +133,7 @@ def test_what_was_done_is_printed_also_when_the_work_fails():
     assert stream.getvalue().startswith("embed: 3 images in ")
 
 
-def test_a_listener_hears_every_advance_once_and_nothing_of_quiet_work(monkeypatch):
+def test_a_listener_hears_every_advance_once_and_nothing_of_quiet_work_or_of_what_ends_another(monkeypatch):
     heard = []
     monkeypatch.setattr(events, "_listeners", [])
     events.subscribe(heard.append)
@@ -143,6 +143,9 @@ def test_a_listener_hears_every_advance_once_and_nothing_of_quiet_work(monkeypat
         progress.advance(1)
     with Progress("upload", total=4, quiet=True) as progress:
         progress.advance(4)
+    with Progress("measure", total=4, stream=(shown := io.StringIO()), aside=True) as progress:
+        progress.advance(4)
+    assert "measure: 4 its" in shown.getvalue()
     assert [(event.label, event.done, event.total, event.unit) for event in heard] == [
         ("embed", 3, 4, "image"),
         ("embed", 4, 4, "image"),

@@ -88,6 +88,19 @@ def test_too_few_sketches_and_empty_ones_say_nothing():
     assert measure(doodles(QUICKDRAW, count=LEAST)) is not None
 
 
+def test_sketches_that_share_no_ink_say_nothing():
+    dark, light = Ink(), Ink(paper=0, level=255)
+    assert measure(doodles(dark, count=8) + doodles(light, count=8)) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pictures_that_are_no_drawings_are_measured_or_not_but_stop_nothing(seed):
+    rng = np.random.default_rng(seed)
+    levels = np.sort(rng.integers(0, 256, 2))
+    noise = rng.integers(levels[0], levels[1] + 2, (12, 30, 30)).astype(np.uint8)
+    assert isinstance(measure(map(Image.fromarray, noise)), Ink | None)
+
+
 def test_few_sketches_of_few_shards_are_measured_and_always_the_same_ones():
     shard = np.repeat(np.arange(20), 500)
     picked = chosen(shard)

@@ -6,18 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from zsbir.evaluation.calibration import (
-    FALSE_ALARM,
-    FEWEST_CLASSES,
-    Hits,
-    Labelled,
-    Trial,
-    _logistic,
-    calibrate,
-    fit_hits,
-    fit_no_match,
-    run_trials,
-)
+from zsbir.evaluation.calibration import FEWEST_CLASSES, Labelled, calibrate, run_trials
+from zsbir.evaluation.calibration_fits import FALSE_ALARM, Hits, Trial, _logistic, fit_hits, fit_no_match
 from zsbir.retrieval.options import PLAIN, SearchOptions
 from zsbir.retrieval.whitening import measure_statistics, unit_rows
 

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from building import put
-from index_photos import DIMENSIONS, Photos, Small
+from index_photos import DIMENSIONS, Photos, small_of, small_run
 
 from zsbir.base.artifact import Artifact
 from zsbir.data.index_files import IndexFiles
 from zsbir.index import Settings
 from zsbir.index_run import embedding
-from zsbir.model.encoder import save_encoder
 
 
 @pytest.fixture(autouse=True)
 def small_encoder(monkeypatch):
-    monkeypatch.setattr(embedding.Encoder, "load", lambda _: Small())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else each index waits a fifth of a second to see how many cores are free
+    monkeypatch.setattr(embedding.Encoder, "load", small_of)
 
 
 @pytest.fixture(scope="module")
 def run(module_path):
-    """A run whose encoder file says what it is, and is small."""
-    facts = {"backbone": "resnet18", "embedding_dim": DIMENSIONS, "image_px": 8}
-    save_encoder(module_path / "encoder", facts, {"nothing": torch.zeros(1)})
-    return put(str(module_path / "root"), "run", files={"encoder.safetensors": (module_path / "encoder").read_bytes()})
+    return small_run(module_path, str(module_path / "root"))
+
+
+@pytest.fixture(scope="module")
+def other_run(module_path):
+    """A run whose network gives other vectors."""
+    return small_run(module_path, str(module_path / "root"), 1)
 
 
 @pytest.fixture

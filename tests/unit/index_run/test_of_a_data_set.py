@@ -7,10 +7,9 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from building import put
 from hostile import jpeg, png_of_size
-from index_photos import DIMENSIONS
+from index_photos import DIMENSIONS, small_run
 from pictures import encoded, picture
 
 from zsbir.base.artifact import Artifact
@@ -21,15 +20,13 @@ from zsbir.data.originals import NoOriginal
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images
 from zsbir.index import GrowthConfig, IndexConfig, add_photos, build_index, compact_index
-from zsbir.model.encoder import save_encoder
+from zsbir.retrieval.graph_facts import graph_facts_of
 
 
 @pytest.fixture
 def index(dataset, tmp_path, root):
     """An index of the unseen photos of the drawn data set."""
-    save_encoder(tmp_path / "encoder", {"backbone": "resnet18", "embedding_dim": DIMENSIONS, "image_px": 8}, {"x": torch.zeros(1)})
-    files = {"encoder.safetensors": (tmp_path / "encoder").read_bytes()}
-    run = put(root.root, "run", "drawn", files=files, inputs={"dataset": Artifact(dataset, "dataset")})
+    run = small_run(tmp_path, root.root, dataset=Artifact(dataset, "dataset"))
     return build_index(run.uri, IndexConfig(), root)
 
 
@@ -50,6 +47,16 @@ def test_it_keeps_a_sketch_of_each_of_up_to_twelve_classes_and_so_does_what_it_g
     grown = add_photos(index.uri, str(photos.path), GrowthConfig(), root)
     for made in (grown, compact_index(grown.uri, root)):
         assert IndexFiles(made, DIMENSIONS).examples == files.examples
+
+
+def test_its_graph_is_measured_on_its_sketches_also_after_it_has_grown(index, root, photos):
+    linked = compact_index(index.uri, root, graph=True)
+    sketches = f"{len(IndexFiles(index, DIMENSIONS).examples)} sketches of the data set"
+    assert graph_facts_of(linked).measured_on == sketches
+    made = build_index(index.manifest.inputs["run"]["uri"], IndexConfig(graph=True), root)
+    assert graph_facts_of(made).measured_on == sketches
+    grown = compact_index(add_photos(linked.uri, str(photos.path), GrowthConfig(), root).uri, root, graph=True)
+    assert graph_facts_of(grown).measured_on == sketches
 
 
 def test_originals_are_read_from_the_data_set_and_from_the_folder(index, dataset, photos, root):
@@ -121,4 +128,14 @@ def test_examples_of_a_stranger_are_a_few_small_png_files(photos, run, root, ima
     evil = put(root.root, "index", "evil", files={**files, "examples.parquet": parquet(table)})
     with pytest.raises(InputError, match=reason) as error:
         _ = IndexFiles(evil, DIMENSIONS).examples
+    assert "\n" not in str(error.value)
+
+
+def test_sketches_of_a_stranger_that_are_none_are_no_queries_for_a_graph(index, root):
+    table = pa.table({"class_name": ["bear"], "image": pa.array([b"no picture"], pa.binary())})
+    files = {name: index.file(name).read_bytes() for name in index.manifest.files} | {"examples.parquet": parquet(table)}
+    more = {"config": IndexConfig.of(index.manifest.config), "inputs": dict(index.manifest.inputs)}
+    evil = put(root.root, "index", "evil", files=files, counts=dict(index.manifest.counts), **more)
+    with pytest.raises(InputError, match="sketch 0 is no PNG file") as error:
+        compact_index(evil.uri, root, graph=True)
     assert "\n" not in str(error.value)

@@ -12,6 +12,7 @@ from zsbir.base.config import Config
 from zsbir.base.errors import InputError, RunError
 from zsbir.promotion.opponent import champion_reports, earlier_spread
 from zsbir.promotion.seeds import SeedSpread, more_seeds
+from zsbir.promotion_run import promoting
 from zsbir.recipes import SEED_SPREADS, measured_spread, recipe
 
 WEIGHTS = f"weights/{'0' * 64}.safetensors"
@@ -42,7 +43,7 @@ def report(root, name, *, seed=0, data="d" * 64, **changes):
 def test_the_commands_to_decide_train_the_same_with_other_seeds(tmp_path, monkeypatch):
     root = tmp_path / "a place with blanks"
     of_seed_1 = report(root, "b", seed=1, lr=0.004, lr_preserver=0.001, train_on_dev=True)
-    changed = promote._changed_fields(of_seed_1.input("run", "run"))
+    changed = promoting.changed_fields(of_seed_1.input("run", "run"))
     *trainings, promotion = more_seeds([of_seed_1], "artifacts/indexes/toy/1", changed, root=str(root))
     asked = []
     monkeypatch.setattr(train, "train", lambda config, uris, settings: asked.append((config, uris, settings)) or of_seed_1)
@@ -158,7 +159,7 @@ def test_the_champion_s_reports_are_found_by_its_tags(tmp_path, capsys):
 def test_the_commands_to_decide_ask_for_what_was_asked(tmp_path):
     config = promote.PromoteConfig(metric="map_all/macro", margin=0.02)
     request = promote.PromotionRequest("r", "i", champion_reports=("reports/c",), dry_run=True)
-    options = promote._asked(request, config, promote.Settings(experiment="mine"))
+    options = promoting.flags_of(request, config, promote.Settings(experiment="mine"))
     *_, last = more_seeds([report(tmp_path, "a")], "an index", {}, root="", options=options)
     words = shlex.split(last)
     asked = [*words[words.index("an index") + 1 :]]

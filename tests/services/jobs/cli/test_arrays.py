@@ -97,10 +97,16 @@ def test_seeds_of_a_kind_without_a_seed_are_refused(service, run_command):
 
 
 def test_a_job_after_others_says_so(service, run_command, seeds, capsys):
-    assert run_command("submit", "ingest", "--layout=toy", "--after", "1-3", "--after-any", "2") == "4"
-    assert "job 4 (toy) is queued: after jobs 1, 2, 3 and 1 more" in capsys.readouterr().err
+    assert run_command("submit", "ingest", "--layout=toy", "--after", "1-2", "--after-any", "3") == "4"
+    assert "job 4 (toy) is queued: after jobs 1, 2, 3;" in capsys.readouterr().err
     told = run_command("show", "4")
-    assert re.search(r"after +the success of 1-3; any end of 2\n", told)
+    assert re.search(r"after +the success of 1-2; any end of 3\n", told)
+
+
+def test_a_job_that_is_named_twice_is_waited_for_once(service, run_command, seeds, capsys):
+    assert run_command("submit", "ingest", "--layout=toy", "--after", "2,1-3,2", "--after-any", "2") == "4"
+    assert "job 4 (toy) is queued: after jobs 2, 1, 3;" in capsys.readouterr().err
+    assert re.search(r"after +the success of 1-3\n", run_command("show", "4"))
 
 
 def test_an_array_is_cancelled_and_tried_again_by_its_number(service, run_command, seeds):

@@ -154,6 +154,15 @@ def after(job, on="success"):
     return {"after": [{"job": job, "on": on}]}
 
 
+def test_a_job_that_is_named_twice_is_waited_for_once_and_success_includes_the_end(served):
+    submit(served, **NIGHT)
+    submit(served, **NIGHT)
+    needed = [{"job": 2, "on": "end"}, *after(1)["after"], {"job": 2}, *after(1, "end")["after"], *after(1)["after"]]
+    made = submit(served, **NIGHT, after=needed)
+    assert made["after"] == [{"job": 2, "on": "success"}, {"job": 1, "on": "success"}]
+    assert made["reason"] == "after jobs 2, 1"
+
+
 def test_a_job_says_after_which_it_starts_and_holds_nobody_back(served):
     one_at_a_time(served)
     submit(served, **NIGHT, priority=-1)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from services.common.allowed_paths import AllowedPaths
 from services.common.auth import User
 from services.common.errors import Conflict, Forbidden, NotFound
 from services.jobs.http.requests import Filter, Selection, Submission
 from services.jobs.http.service import JobService
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import Store, open_store
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.errors import InputError, RunError
 
 ANN, BOB, EVE, ROOT = User("ann", "submitter"), User("bob", "submitter"), User("eve", "viewer"), User("root", "operator")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from services.common.allowed_paths import AllowedPaths
 from services.jobs.runs.validation import check_config
 from zsbir import evaluate, train
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import draft
 from zsbir.base.errors import InputError
 from zsbir.recipes import recipe

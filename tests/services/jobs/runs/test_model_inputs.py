@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from services.common.allowed_paths import AllowedPaths
 from services.jobs.runs.attempt_dir import attempt_dir_of
 from services.jobs.runs.model_inputs import check_models, has_models, pin_models
 from services.jobs.runs.runner import Attempt
 from services.jobs.runs.steps import Step, steps_of
 from services.jobs.runs.validation import check_config
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import Artifact, draft, remove
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import open_folder

@@ -262,3 +262,12 @@ def test_a_promotion_gets_each_number_also_zero():
     argv = Step("promote", {**values, "force": False, "reason": ""}).argv({}, ROOT)
     assert {"--max-loss=0.0", "--seed-spread=0", "--min-recall=0.0", "--margin=0.01", "--index=/i"} <= set(argv)
     assert not [word for word in argv if word.startswith(("--force", "--no-force", "--reason"))]
+
+
+def test_a_promotion_is_told_where_the_galleries_that_it_reads_have_to_lie():
+    """The champion is looked up by the command itself: whatever its index names by then is checked there."""
+    values = {"report": "/r", "index": "/i", "gallery": "champion", "num_workers": 2}
+    argv = Step("promote", values).argv({}, ROOT, ["/photos", "s3://bucket/photos"])
+    assert [word for word in argv if "places" in word] == [f"--places={ROOT}", "--places=/photos", "--places=s3://bucket/photos"]
+    assert {"--gallery=champion", "--num-workers=2"} <= set(argv)
+    assert not [word for word in Step("index", {"run": "/r"}).argv({}, ROOT, ["/photos"]) if "places" in word]

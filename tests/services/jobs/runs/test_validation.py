@@ -10,10 +10,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from services.common.allowed_paths import AllowedPaths
 from services.jobs.queue.states import KINDS
 from services.jobs.runs.steps import COMMAND, MODULES, PIPELINE, POSITIONAL, REPEATED, SINGLE
 from services.jobs.runs.validation import NOT_SUBMITTED, SCHEMAS, check_config, describe_kinds
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import draft
 from zsbir.base.cli import HelpAsked
 from zsbir.base.errors import InputError

@@ -118,7 +118,7 @@ def test_what_was_started_is_told_no_secret_is_readable_and_nothing_is_left_of_w
     assert service.command("list", f"--root={service.root}", "--json") == "[]"
     assert service.command("limits", f"--root={service.root}")
     said = json.loads((state_folder(service.root) / "up.json").read_text())
-    assert {program["name"] for program in said["programs"]} == {"ray", "mlflow", "dispatcher", "api"}
+    assert {program["name"] for program in said["programs"]} == {"ray", "mlflow", "dispatcher", "api", "search"}
     token = state_folder(service.root) / "ray.token"
     assert token.stat().st_mode & 0o077 == 0
     assert token.read_text() not in json.dumps(said)

@@ -64,7 +64,7 @@ class Times:
     all_s: float
 
 
-SHORT = Times(away_s=10, full_after_s=5, full_s=8, first_pause_s=1, give_up_s=75, all_s=420)
+SHORT = Times(away_s=10, full_after_s=5, full_s=8, first_pause_s=1, give_up_s=75, all_s=900)
 LONG = Times(away_s=600, full_after_s=120, full_s=300, first_pause_s=30, give_up_s=900, all_s=2400)
 
 

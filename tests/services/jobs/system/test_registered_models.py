@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from pictures import encoded, picture
 from servers.job_queue import JobQueue, job_queue
 from servers.mlflow_server import mlflow_server
 
 from services.jobs.queue.dispatching import MODELS_RESOLVED
-from zsbir import promote
+from zsbir import index, promote
 from zsbir.base.artifact import Artifact
 
 pytestmark = pytest.mark.slow
@@ -68,3 +69,27 @@ def test_a_champion_outside_of_what_jobs_may_read_is_refused(queue, tracking, fa
     assert job.state == "failed"
     assert "outside of what this service reads" in job.message
     assert len(queue.store.attempts(job.id)) == 1
+
+
+def test_a_promotion_keeps_galleries_of_the_champion_that_jobs_may_read_and_no_others(
+    queue, tracking, fair, good, monkeypatch, tmp_path, pipeline_root
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    model = {"model": "team", "force": True, "reason": "a test"}
+    config = {"report": good.report, "index": good.index, **model}
+    for number, folder in enumerate((tmp_path / "team", pipeline_root / "team"), start=1):
+        folder.mkdir()
+        (folder / "mine.png").write_bytes(encoded(picture(24, 20)))
+        grown = index._parse(["add", fair.index, str(folder), "--root", queue.root])
+        words = ["--index", grown, "--model", "team", "--force", "--reason", "a test", "--root", queue.root]
+        assert promote._parse([fair.report, *words]) == "models:/team/1"
+        job = queue.ended(queue.submit("promote", config).id)
+        if number == 1:
+            assert job.state == "failed", queue.log(job.id)
+            assert f"'{folder}' is outside of what this service reads" in job.message
+        else:
+            assert job.state == "succeeded", queue.log(job.id)
+    version = MlflowClient(tracking).get_model_version_by_alias("team", "champion")
+    served = Artifact(version.tags["zsbir.index"], "index")
+    assert (str(version.version), served.manifest.inputs["run"]["digest"]) == ("2", Artifact(good.run).digest)
+    assert served.manifest.counts["photos"] == Artifact(good.index).manifest.counts["photos"] + 1

@@ -104,11 +104,13 @@ def test_a_cancelled_finger_leaves_no_line_and_two_fingers_draw_nothing(search: 
     hand.down(20, 20)
     hand.move(90, 90)
     hand.fingers("touchCancel")
-    now_s = time.time()
-    hand.fingers("touchStart", (50, 50), at_s=now_s)
-    hand.fingers("touchStart", (50, 50), (200, 200), at_s=now_s + 0.1)
-    hand.fingers("touchMove", (70, 70), (180, 180), at_s=now_s + 0.15)
+    hand.at_s = time.time()
+    hand.fingers("touchStart", (50, 50))
+    hand.at_s += 0.1
+    hand.fingers("touchStart", (50, 50), (200, 200))
+    hand.fingers("touchMove", (70, 70), (180, 180))
     hand.fingers("touchEnd")
+    hand.at_s = None
     shown(page)
     assert strokes_of(page) == before
     assert found_by(page) == answer(search, page)
@@ -121,18 +123,24 @@ def test_a_palm_draws_nothing_before_during_and_after_a_pen(search: Search, visi
     there = visit(search, **TOUCH)
     page = there.open()
     hand = Hand(page, touch=True)
+    hand.at_s = time.time()
     hand.fingers("touchStart", (200, 220))  # the palm comes first
+    hand.at_s += 0.2
     hand.pen("mousePressed", 40, 40)
     hand.fingers("touchMove", (205, 222))
     for x in (80, 120, 160):
         hand.pen("mouseMoved", x, 40 + x / 8)
     hand.pen("mouseReleased", 160, 60)
     hand.fingers("touchEnd")
+    hand.at_s += 0.9
     hand.draw(HOUSE[:1])  # it rests a moment longer than the pen
     shown(page)
     (stroke,) = strokes_of(page)
     assert stroke[0][0] == pytest.approx((40 + 22) * 1000 / 300, abs=3)
     assert stroke[0][-1] == pytest.approx((160 + 22) * 1000 / 300, abs=3)
+    hand.at_s += 0.2
+    hand.draw(HOUSE[:1])  # a hand that comes later was meant
+    assert len(strokes_of(page)) == 2
     there.check()
 
 
@@ -196,9 +204,8 @@ def test_an_older_answer_never_replaces_a_newer_one(search: Search, visit: Calla
             route.continue_()
 
     page.route("**/api/search", hold)
-    hand.draw(HOUSE[:1])
-    page.wait_for_timeout(300)
-    assert len(held) >= 1
+    with page.expect_request("**/api/search"):
+        hand.draw(HOUSE[:1])
     hand.draw(HOUSE[1:])
     shown(page)
     newest = found_by(page)
@@ -208,3 +215,50 @@ def test_an_older_answer_never_replaces_a_newer_one(search: Search, visit: Calla
     page.wait_for_timeout(300)
     assert found_by(page) == newest
     there.check(refusals=True)
+
+
+LOST = """() => {
+    const canvas = document.querySelector("canvas");
+    const at = canvas.getBoundingClientRect();
+    const how = { pointerId: 77, pointerType: "touch", isPrimary: true, button: 0, bubbles: true, cancelable: true };
+    canvas.dispatchEvent(new PointerEvent("pointerdown", { ...how, clientX: at.x + 9, clientY: at.y + 9 }));
+}"""
+"""A finger comes down, and the browser never says that it was lifted."""
+
+
+def test_a_finger_whose_end_was_lost_does_not_keep_others_from_drawing(search: Search, visit) -> None:
+    there = visit(search, **TOUCH)
+    page = there.open()
+    expect(page.get_by_role("heading", name="Draw something")).to_be_visible()
+    page.evaluate(LOST)
+    Hand(page, touch=True).draw(HOUSE)
+    shown(page)
+    assert len(strokes_of(page)) == 1 + len(HOUSE)
+    there.check()
+
+
+def test_a_browser_that_refuses_to_change_the_address_searches_all_the_same(search: Search, visit) -> None:
+    """Safari does after a hundred changes in half a minute, and each line that is drawn is one."""
+    there = visit(search)
+    there.context.add_init_script("history.replaceState = () => { throw new DOMException('too often', 'SecurityError'); };")
+    page = there.open()
+    Hand(page).draw(HOUSE)
+    shown(page)
+    there.check()
+
+
+def test_photos_that_are_far_below_are_loaded_when_they_come_near(search: Search, visit) -> None:
+    there = visit(search, **TOUCH)
+    loaded: list[str] = []
+    there.context.on("request", lambda request: loaded.append(request.url) if "/api/thumbnails/" in request.url else None)
+    page = there.open()
+    expect(page.get_by_role("heading", name="Draw something")).to_be_visible()
+    page.evaluate("document.querySelector('.sides').style.marginTop = '15000px'")
+    Hand(page, touch=True).draw(HOUSE)
+    shown(page)
+    assert not loaded
+    first = page.locator(f"{ANY_PHOTO} img").first
+    first.scroll_into_view_if_needed()
+    assert first.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+    assert loaded
+    there.check()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from services.common.allowed_paths import AllowedPaths
+from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.errors import InputError
 
 REMOTE = "s3://bucket/root"

@@ -1,4 +1,4 @@
-"""Where jobs may read: the storage root, and what the operator adds.
+"""Where a service reads for others: the storage root, and what its operator adds.
 
 A job runs with the rights of the service, not of the person who submits it.
 """

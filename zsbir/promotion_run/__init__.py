@@ -1,0 +1,1 @@
+"""What is behind `zsbir.promote`: a candidate compared with the champion, its index checked, and the decision carried out."""
