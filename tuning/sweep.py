@@ -20,7 +20,8 @@ from zsbir.base.layout import sweep_uri
 from zsbir.base.lease import alone
 from zsbir.base.storage import folder_name, is_remote, open_folder
 from zsbir.recipes import short_digest, shortened
-from zsbir.training_run.plan import Settings, resolve
+from zsbir.training.requirements import check_has_knowledge, check_inputs
+from zsbir.training_run.plan import Job, Settings, resolve
 
 if TYPE_CHECKING:
     from zsbir.edge.parents import Parent
@@ -92,6 +93,7 @@ def _resolve(request: SweepRequest) -> Resolved:
         raise InputError("train_on_dev leaves no classes to score trials on: sweep without it, then train its best.yaml with it")
     space = _possible(open_space(request.config.space, base), request)
     job = resolve(base, request.uris, request.settings)
+    _check_starts(space, base, job)
     samples = load_samples(Artifact(job.dataset, "dataset"))
     if not all(len(samples.select(split="dev", domain=domain)) for domain in ("sketch", "photo")):
         raise InputError(f"{job.dataset} has no dev classes to score trials on: ingest with --dev-frac above 0")
@@ -107,6 +109,17 @@ def _resolve(request: SweepRequest) -> Resolved:
         knowledge=job.knowledge,
         weights=job.weights,
     )
+
+
+def _check_starts(space: Space, base: TrainConfig, job: Job) -> None:
+    """Check that the knowledge has what each start of the classifier that is tried begins with. Raises InputError."""
+    if (tried := space.get("classifier_start")) is None:
+        return
+    dataset, knowledge = Artifact(job.dataset, "dataset"), Artifact(job.knowledge, "knowledge") if job.knowledge else None
+    for start in tried.grid():
+        config = base.replace(classifier_start=start)
+        check_has_knowledge(config, given=knowledge is not None)
+        check_inputs(config, dataset, knowledge)
 
 
 def _possible(space: Space, request: SweepRequest) -> Space:

@@ -92,6 +92,7 @@ class Teacher:
         self.images, self.config, self.device = Images(dataset, self.samples), config, default_device()
         weights = open_weights(weights_uri, backbone=config.backbone)
         kind = network_of(config.backbone)
+        kind.check_size(config.image_px)
         whole = kind.build(len(weights.labels))
         whole.load_state_dict(weights.state)
         trunk, classifier = split(whole.to(memory_format=torch.channels_last).eval().to(self.device), kind.classifier)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from zsbir.base.errors import InputError
 from zsbir.base.strict_json import bounded_scalars
@@ -41,6 +42,27 @@ class Added:
     neutral: Any
 
 
+@dataclass(frozen=True)
+class Packaged:
+    """Marks a field whose value names something that another package may offer, as a backbone.
+
+    version: returns for the value which package offers it, and which version of it: that enters the identity. Nothing is returned
+    for what is this project's own.
+    """
+
+    version: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Marks a field of a plug-in that is the address of a file or a folder: the job queue lets it be read only where jobs may read.
+
+    content: returns for an address what it says of the content, such as a checksum, which enters the identity in its place.
+    """
+
+    content: Callable[[str], str] = str
+
+
 class Config(BaseModel):
     """A frozen model whose unknown fields are errors with a suggestion."""
 
@@ -51,13 +73,19 @@ class Config(BaseModel):
 
     @classmethod
     def of(cls, values: Mapping[str, Any], *, where: str = "configuration") -> Self:
-        """Return `values` validated. Raises InputError, one line that names each bad field and the way out."""
+        """Return `values` validated. Raises InputError, one line that names each bad field and the way out.
+
+        where: what the line begins with; "" for nothing.
+        """
+        lead = f"{where}: " if where else ""
         try:
             return cls.model_validate(dict(values))
+        except InputError as error:  # of a validator that knows more than a field's type
+            raise InputError(f"{lead}{error}") from None
         except ValidationError as error:
             lines = [_explain(cls, item) for item in error.errors(include_url=False)[:FAULTS_SHOWN]]
             more = f"; and {error.error_count() - FAULTS_SHOWN} more" if error.error_count() > FAULTS_SHOWN else ""
-            raise InputError(f"{where}: {'; '.join(lines)}{more}") from None
+            raise InputError(f"{lead}{'; '.join(lines)}{more}") from None
 
     def replace(self, **changes: Any) -> Self:
         """Return the same configuration with some fields changed, validated anew."""
@@ -66,12 +94,22 @@ class Config(BaseModel):
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide what is made, as plain values: what every digest of a configuration is made of.
 
-        Fields in `outside_identity` are left out, and those that were added later and have their neutral value.
+        Fields in `outside_identity` are left out, and those that were added later and have their neutral value. Where a field names
+        something of another package, `packages` has the package and its version.
         """
-        left_out = {name for name, neutral in self.added_fields().items() if getattr(self, name) == neutral}
+        marks = [(name, mark) for name, field in self.every_field().items() for mark in field.metadata]
+        left_out = {name for name, mark in marks if isinstance(mark, Added) and getattr(self, name) == mark.neutral}
         values = self.model_dump(mode="json", exclude=left_out | self.outside_identity)
-        parts = {name: part.identity() for name in values if isinstance(part := getattr(self, name), Config)}
-        return values | parts
+        values |= {name: part.identity() for name in values if isinstance(part := getattr(self, name), Config)}
+        values |= {name: mark.content(values[name]) for name, mark in marks if isinstance(mark, Address) and name in values}
+        packages = {
+            name: found for name, mark in marks if isinstance(mark, Packaged) and (found := mark.version(getattr(self, name)))
+        }
+        return values | ({"packages": packages} if packages else {})
+
+    def every_field(self) -> Mapping[str, FieldInfo]:
+        """Return the fields of this value: those of its class, and others that its values add where a class allows that."""
+        return type(self).model_fields
 
     @classmethod
     def added_fields(cls) -> dict[str, Any]:

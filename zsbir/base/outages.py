@@ -67,6 +67,8 @@ def _says_full(error: BaseException) -> bool:
 def _is_away(error: BaseException) -> bool:
     if isinstance(error, HTTPError):
         return is_passing_status(error.code)
+    if isinstance(status := getattr(getattr(error, "response", None), "status_code", None), int):  # of requests and httpx
+        return is_passing_status(status)
     if isinstance(error, socket.gaierror | ssl.SSLError | http.client.IncompleteRead | http.client.RemoteDisconnected):
         return True
     # Subclasses of TimeoutError are other programs' own, such as a file lock that is held for long.

@@ -31,6 +31,7 @@ Purpose = Literal[
     "permuted knowledge",  # seed
     "layers that draw",  # seed, step, worker
     "losses that draw",  # seed, step
+    "stochastic depth",  # seed, step
     "queries of a graph",  # how many photos there are
     "sketches to measure",  # how many there are
     "toy drawing",  # seed, class, domain, number

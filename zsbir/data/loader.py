@@ -64,7 +64,7 @@ class TrainLoader:
 
     def batches(self, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of steps first_step, first_step + 1 and so on."""
-        flat, mine = self._flat(), self._slots()
+        flat, mine = self._flat(), self.slots()
         steps = range(first_step, len(flat))
         self.images.prefetch(flat[first_step:, mine.start : mine.stop].ravel())
         groups = ([(step, slot) for slot in mine] for step in steps)
@@ -74,12 +74,12 @@ class TrainLoader:
 
     def first_images(self, step: int, count: int) -> UInt8[Tensor, "b 3 h w"]:
         """Return the first `count` images, or fewer, of this worker's part of a step."""
-        return next(prefetch(self._pixels, iter([[(step, slot) for slot in self._slots()[:count]]]), self.threads))
+        return next(prefetch(self._pixels, iter([[(step, slot) for slot in self.slots()[:count]]]), self.threads))
 
     def _flat(self) -> Int[np.ndarray, "steps b"]:
         return self.plan.reshape(len(self.plan), -1)
 
-    def _slots(self) -> range:
+    def slots(self) -> range:
         """Return the positions in every global batch that are this worker's."""
         share = self._flat().shape[1] // self.world_size
         return range(self.rank * share, (self.rank + 1) * share)

@@ -5,7 +5,6 @@ MLflow runs this file when it loads the model; the package `zsbir` is stored wit
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 
 import zsbir
 from zsbir.evaluation.embed import EMBED_BATCH
-from zsbir.model.choices import BACKBONES_GROUP, TIMM
+from zsbir.model.choices import TIMM, backbone_offer
 from zsbir.model.encoder import saved_facts
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "pydantic", "pyyaml", "tqdm", "jaxtyping", "pyarrow")
@@ -51,8 +50,8 @@ def _packages_of(backbone: str) -> tuple[str, ...]:
     """Return the packages that a backbone needs besides."""
     if backbone.startswith(TIMM):
         return ("timm",)
-    found = next((point for point in entry_points(group=BACKBONES_GROUP) if point.name == backbone), None)
-    return (found.dist.name,) if found and found.dist else ()
+    offer = backbone_offer(backbone)
+    return (offer.package,) if offer else ()
 
 
 def log_model(uri: str, run_id: str, encoder: Path, example: bytes) -> str:

@@ -65,9 +65,9 @@ class RayContext:
         # Ray counts fractions of CPUs; torch must not start more threads than this worker holds cores.
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module, *, unused: bool = False) -> nn.Module:
         """Return the module with its gradients averaged over the workers."""
-        return data_parallel(module, self.device)
+        return data_parallel(module, self.device, unused=unused)
 
     def report(self, metrics: dict[str, float]) -> None:
         """Report to the Train controller, without a checkpoint, because those are in the run's folder."""

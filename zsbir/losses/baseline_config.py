@@ -5,11 +5,12 @@ Each may be named in `losses` (`zsbir.losses.registry`). Defaults are those of t
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from zsbir.base.config import Config
+from zsbir.base.config import Address, Config
 from zsbir.model.choices import Backbone
 
 Positives = Literal["all", "other_domain"]
@@ -50,10 +51,33 @@ class MultiSimilarityFields(Config):
     )
 
 
+_KEPT = re.compile(r".*weights/([0-9a-f]{64})\.safetensors")
+
+
+def _kept_weights(address: str) -> str:
+    if address and not _KEPT.fullmatch(address):
+        raise ValueError(
+            "must be the address of weights below a storage root, .../weights/SHA256.safetensors, as trainings keep them"
+        )
+    return address
+
+
+def _checksum(address: str) -> str:
+    """Return the checksum in an address of kept weights."""
+    found = _KEPT.fullmatch(address)
+    return found[1] if found else address
+
+
+KeptWeights = Annotated[str, AfterValidator(_kept_weights), Address(content=_checksum)]
+"""The address of weights as `zsbir.model.weights` keeps them: its checksum enters a run's name, not the place."""
+
+
 class SakeFields(Config):
     """SAKE's objective."""
 
-    sake_teacher: str = Field("", description="address of the teacher's weights, as they are kept below a storage root (required)")
+    sake_teacher: KeptWeights = Field(
+        "", description="address of the teacher's weights, as they are kept below a storage root (required)"
+    )
     sake_backbone: Backbone = Field("resnet18", description="backbone of the teacher")
     sake_preservation: float = Field(1.0, ge=0, description="weight of the teacher's labels beside the seen classes")
     sake_temperature: float = Field(1.0, gt=0, description="temperature of the teacher's softmax and of the student's")

@@ -14,8 +14,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model
@@ -23,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from zsbir.base.config import Config, unknown_name
 from zsbir.base.errors import InputError
-from zsbir.base.text import clean
+from zsbir.base.packages import Offer, offers, the_one
 from zsbir.losses.baseline_config import MultiSimilarityFields, ProxyAnchorFields, SakeFields, SupConFields, TripletFields
 
 if TYPE_CHECKING:
@@ -37,22 +35,14 @@ METHOD = ("quadruplet", "classification", "preservation")
 
 @dataclass(frozen=True)
 class LossKind:
-    """A loss that may be named. fields: `weight_<name>` and its own. package: what offers it. version: "" for this project's."""
+    """A loss that may be named. offer: who offers it. fields: `weight_<name>` and its own."""
 
-    name: str
-    package: str
-    version: str
+    offer: Offer
     fields: type[Config]
-    where: str
-
-    @property
-    def identity(self) -> str:
-        """What tells one version of an installed loss from another; "" for one of this project."""
-        return f"{self.package} {self.version}" if self.version else ""
 
     def load(self) -> type[Loss]:
         """Return the class. Loads torch."""
-        return _imported(self.name, self.where)
+        return _loss_class(self.offer)
 
 
 _OWN: Mapping[str, tuple[type[Config], str]] = {
@@ -66,7 +56,7 @@ _OWN: Mapping[str, tuple[type[Config], str]] = {
 
 def offered() -> dict[str, str]:
     """Return the name of each loss that may be named, with the package that offers it. Nothing is imported."""
-    found = {name: f"{_package(point)[0]}" for name, point in _installed().items()}
+    found = {name: " and ".join(offer.package for offer in those) for name, those in _installed().items()}
     return {**found, **dict.fromkeys(_OWN, "zsbir")}
 
 
@@ -75,54 +65,52 @@ def loss_kind(name: str) -> LossKind:
     """Return the loss of that name. Raises InputError for one that is not installed, or that is none."""
     if name in _OWN:
         fields, where = _OWN[name]
-        return LossKind(name, "zsbir", "", _with_weight(name, fields), where)
+        return LossKind(Offer("loss", name, where, "zsbir"), _with_weight(name, fields))
     if name not in (installed := _installed()):
         raise InputError(f"{unknown_name('loss', name[:100], offered())}; a package offers one as an entry point of {GROUP!r}")
-    point = installed[name]
-    fields = _imported(name, point.value).Fields
+    offer = the_one(installed[name])
+    fields = _loss_class(offer).Fields
     strange = [field for field in fields.model_fields if not field.startswith(f"{name}_")]
     if strange:
-        raise InputError(f"the loss {name!r} ({point.value}) has a field {strange[0]!r}, which must begin with '{name}_'")
+        raise InputError(f"the loss {name!r} ({offer.where}) has a field {strange[0]!r}, which must begin with '{name}_'")
     needed = [field for field, info in fields.model_fields.items() if info.is_required()]
     if needed:
-        raise InputError(f"the loss {name!r} ({point.value}) has a field {needed[0]!r} without a default")
-    package, version = _package(point)
-    return LossKind(name, package, version, _with_weight(name, fields), point.value)
+        raise InputError(f"the loss {name!r} ({offer.where}) has a field {needed[0]!r} without a default")
+    return LossKind(offer, _with_weight(name, fields))
 
 
 def fields_of(losses: Iterable[str]) -> dict[str, FieldInfo]:
-    """Return the fields that these losses add to a configuration. Raises InputError as `loss_kind` does."""
-    return {field: info for name in losses for field, info in loss_kind(name).fields.model_fields.items()}
+    """Return the fields that these losses add to a configuration.
+
+    Raises InputError as `loss_kind` does, and where two losses have a field of the same name.
+    """
+    found: dict[str, FieldInfo] = {}
+    for name in losses:
+        fields = loss_kind(name).fields.model_fields
+        both = next((field for field in fields if field in found), None)
+        if both is not None:
+            raise InputError(f"losses: {name!r} and another loss both have a field {both!r}; name only one of them")
+        found |= fields
+    return found
 
 
-def _installed() -> dict[str, EntryPoint]:
-    """Return the entry points by name. Names that no field could have, and those of this project, are left out."""
-    taken = {*METHOD, *_OWN}
-    return {point.name: point for point in entry_points(group=GROUP) if NAME.fullmatch(point.name) and point.name not in taken}
+def packages_of(losses: Iterable[str]) -> dict[str, str]:
+    """Return, for each loss of another package, that package and its version."""
+    return {name: found for name in losses if (found := loss_kind(name).offer.identity)}
 
 
-def _package(point: EntryPoint) -> tuple[str, str]:
-    """Return the name and the version of the package that offers an entry point."""
-    if point.dist is None:
-        return point.module.partition(".")[0], "unknown"
-    return clean(point.dist.metadata["Name"] or point.module), clean(point.dist.version)
+def _installed() -> dict[str, list[Offer]]:
+    """Return the losses of packages by name. Names that no field could have, and those of this project, are left out."""
+    return offers("loss", GROUP, NAME, {*METHOD, *_OWN})
 
 
-def _imported(name: str, where: str) -> type[Loss]:
-    """Import a class by "module:name". Whatever its package raises, and anything but a loss, is one InputError."""
+def _loss_class(offer: Offer) -> type[Loss]:
+    """Import a loss. Raises InputError for anything else."""
     from zsbir.losses.loss import Loss
 
-    module, _, attribute = where.partition(":")
-    try:
-        found: Any = import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        raise InputError(
-            f"the loss {name!r} cannot be imported from {where}: {type(error).__name__}: {clean(str(error))}"
-        ) from error
+    found = offer.load()
     if not (isinstance(found, type) and issubclass(found, Loss)):
-        raise InputError(f"the loss {name!r} is none: {where} is not a class derived from zsbir.losses.loss.Loss")
+        raise InputError(f"the loss {offer.name!r} is none: {offer.where} is not a class derived from zsbir.losses.loss.Loss")
     return found
 
 

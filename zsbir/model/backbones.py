@@ -12,16 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
-from typing import Any
 
+import torch
 from torch import nn
 
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError
-from zsbir.base.text import clean
-from zsbir.model.choices import BACKBONES_GROUP, TIMM, TORCHVISION_BACKBONES, backbone_names
+from zsbir.model.choices import TIMM, TORCHVISION_BACKBONES, backbone_names, backbone_offer
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -33,13 +30,24 @@ class Network:
     """A backbone: a classifier of images whose last layer is linear, over pooled features.
 
     build: makes it without trained weights, for a number of labels. classifier: the dotted name of its last layer. mean, std: of
-    red, green and blue, of a range from 0 to 1, by which its images are normalised.
+    red, green and blue, of a range from 0 to 1, by which its images are normalised. build_dropping: makes it with stochastic depth,
+    by modules of timm or torchvision, for a number of labels and the largest rate; None: it has no such thing. image_px: the only
+    side of images that it takes, pixels; 0: it takes any.
     """
 
     build: Callable[[int], nn.Module]
     classifier: str = "fc"
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD
+    build_dropping: Callable[[int, float], nn.Module] | None = None
+    image_px: int = 0
+
+    def check_size(self, image_px: int) -> None:
+        """Raise InputError for images of a side that the network does not take."""
+        if self.image_px and image_px != self.image_px:
+            raise InputError(
+                f"image_px {image_px}: this backbone takes images of {self.image_px} px alone; use image_px {self.image_px}"
+            )
 
 
 def network_of(name: str) -> Network:
@@ -84,14 +92,40 @@ def _timm(name: str) -> Network:
     if facts is None or not isinstance(facts.classifier, str):
         raise InputError(f"timm's {name} has no single classifier, so it cannot be a backbone")
 
-    def build(labels: int) -> nn.Module:
-        try:  # vision transformers take images of one size unless they are told otherwise
-            network: nn.Module = timm.create_model(name, pretrained=False, num_classes=labels, dynamic_img_size=True)
-        except TypeError:
-            network = timm.create_model(name, pretrained=False, num_classes=labels)
-        return network
+    # Vision transformers take images of one size unless they are told otherwise, and some cannot be told.
+    size = {"dynamic_img_size": True} if facts.fixed_input_size and _accepts(name, dynamic_img_size=True) else {}
 
-    return Network(build, facts.classifier, _channels(facts.mean), _channels(facts.std))
+    def build(labels: int) -> nn.Module:
+        return _made(name, num_classes=labels, **size)
+
+    def build_dropping(labels: int, rate: float) -> nn.Module:
+        return _made(name, num_classes=labels, drop_path_rate=rate, **size)
+
+    return Network(
+        build,
+        facts.classifier,
+        _channels(facts.mean),
+        _channels(facts.std),
+        build_dropping if _accepts(name, drop_path_rate=0.1) else None,
+        image_px=facts.input_size[-1] if facts.fixed_input_size and not size else 0,
+    )
+
+
+def _accepts(name: str, **options: Any) -> bool:
+    """Return whether a model of timm can be made with these options."""
+    try:
+        with torch.device("meta"):
+            _made(name, **options)
+    except TypeError:
+        return False
+    return True
+
+
+def _made(name: str, **options: Any) -> nn.Module:
+    import timm
+
+    network: nn.Module = timm.create_model(name, pretrained=False, **options)
+    return network
 
 
 def _channels(values: Sequence[float]) -> Channels:
@@ -101,16 +135,10 @@ def _channels(values: Sequence[float]) -> Channels:
 
 @cache
 def _installed(name: str) -> Network:
-    found = next((point for point in entry_points(group=BACKBONES_GROUP) if point.name == name), None)
-    if found is None:
+    offer = backbone_offer(name)
+    if offer is None:
         raise InputError(f"{unknown_name('backbone', name[:100], backbone_names())}, or {TIMM}NAME for a model of timm")
-    try:
-        network: Any = import_module(found.module)
-        for part in found.attr.split("."):
-            network = getattr(network, part)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {clean(str(error))}"
-        raise InputError(f"the backbone {name!r} cannot be imported from {found.value}: {reason}") from error
+    network = offer.load()
     if not isinstance(network, Network):
-        raise InputError(f"the backbone {name!r} is none: {found.value} is not a zsbir.model.backbones.Network")
+        raise InputError(f"the backbone {name!r} is none: {offer.where} is not a zsbir.model.backbones.Network")
     return network

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import entry_points
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from zsbir.base.config import unknown_name
+from zsbir.base.config import Packaged, unknown_name
+from zsbir.base.packages import Offer, offers, the_one
 
 TORCHVISION_BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101")
 """Networks of torchvision that can be fine-tuned."""
@@ -25,20 +25,38 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 def backbone_names() -> list[str]:
     """Return the backbones that may be named, but for those of timm. Nothing is imported."""
-    installed = (point.name for point in entry_points(group=BACKBONES_GROUP))
-    return [
-        *TORCHVISION_BACKBONES,
-        *sorted(name for name in installed if _NAME.fullmatch(name) and name not in TORCHVISION_BACKBONES),
-    ]
+    return [*TORCHVISION_BACKBONES, *sorted(_installed())]
+
+
+def backbone_offer(name: str) -> Offer | None:
+    """Return which package offers a backbone; None for one of torchvision or timm, and for a name that nobody offers.
+
+    Raises InputError where two packages offer it.
+    """
+    if name in TORCHVISION_BACKBONES or name.startswith(TIMM):
+        return None
+    return the_one(found) if (found := _installed().get(name)) else None
+
+
+def _installed() -> dict[str, list[Offer]]:
+    return offers("backbone", BACKBONES_GROUP, _NAME, TORCHVISION_BACKBONES)
 
 
 def _backbone(name: str) -> str:
-    if not _TIMM_NAME.fullmatch(name) and name not in (known := backbone_names()):
+    if name in TORCHVISION_BACKBONES or _TIMM_NAME.fullmatch(name):
+        return name
+    if name not in (known := backbone_names()):
         raise ValueError(f"{unknown_name('backbone', name[:100], known)}, or {TIMM}NAME for a model of timm")
     return name
 
 
-Backbone = Annotated[str, AfterValidator(_backbone)]
+def _version(name: str) -> str:
+    """Return package and version of a backbone that another package offers. Those of torchvision and timm are pinned here."""
+    offer = backbone_offer(name)
+    return offer.identity if offer else ""
+
+
+Backbone = Annotated[str, AfterValidator(_backbone), Packaged(_version)]
 """The name of a backbone (`zsbir.model.backbones`)."""
 
 HeadPlace = Literal["features", "embedding", "unnormalised"]

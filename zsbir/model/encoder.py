@@ -22,9 +22,10 @@ from zsbir.base import limits
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError
 from zsbir.base.strict_json import parse_json
-from zsbir.model.backbones import IMAGENET_MEAN, IMAGENET_STD, Channels, network_of, split
+from zsbir.model.backbones import IMAGENET_MEAN, IMAGENET_STD, Channels, Network, network_of, split
 from zsbir.model.choices import Backbone, Pooling
 from zsbir.model.pooling import use_gem
+from zsbir.model.stochastic_depth import use_drop_branches
 from zsbir.model.weights import Weights, check_finite
 
 
@@ -61,15 +62,27 @@ class Encoder(nn.Module):
 
     The embedding layer starts as a random orthogonal projection, which keeps the angles that pre-training made (for
     dim = f it is a pure rotation): this project's choice.
+
+    drop_path: the largest rate of stochastic depth in training (`zsbir.model.stochastic_depth`); InputError for a backbone that has
+    none. It is no fact of the encoder: once trained, it is the same with any.
     """
 
-    def __init__(self, backbone: Backbone, embedding_dim: int = 512, image_px: int = 224, pooling: Pooling = "mean"):
+    def __init__(
+        self,
+        backbone: Backbone,
+        embedding_dim: int = 512,
+        image_px: int = 224,
+        pooling: Pooling = "mean",
+        *,
+        drop_path: float = 0.0,
+    ):
         super().__init__()
         self.backbone: Backbone = backbone
         self.embedding_dim, self.image_px = embedding_dim, image_px
         network = network_of(backbone)
+        network.check_size(image_px)
         self.normalise = Normalise(network.mean, network.std)
-        self.trunk, classifier = split(network.build(1000), network.classifier)
+        self.trunk, classifier = split(_built(network, drop_path), network.classifier)
         self.feature_dim, self.pooling = classifier.in_features, pooling
         if pooling == "gem":
             use_gem(self.trunk)
@@ -109,6 +122,17 @@ class Encoder(nn.Module):
         check_finite(state, path)
         encoder.load_state_dict(state)
         return encoder.to(memory_format=torch.channels_last)
+
+
+def _built(network: Network, drop_path: float) -> nn.Module:
+    """Return a classifier with stochastic depth of the largest rate `drop_path`."""
+    if not drop_path:
+        return network.build(1000)
+    if network.build_dropping is None:
+        raise InputError("drop_path: this backbone has no stochastic depth; use drop_path 0, or a model of timm that has")
+    made = network.build_dropping(1000, drop_path)
+    use_drop_branches(made)
+    return made
 
 
 def save_encoder(path: Path, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:

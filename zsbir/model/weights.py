@@ -127,24 +127,22 @@ def _from_torchvision(name: str, backbone: str) -> tuple[dict[str, Tensor], tupl
 
 
 def _from_timm(name: str, backbone: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Download the weights that timm names for one of its models, from Hugging Face."""
+    """Load the weights that timm names for one of its models."""
     if name != "imagenet" or not backbone.startswith(TIMM):
         raise InputError(f"there are no weights {name!r} for {backbone}; pass --weights FILE")
-    import timm
+    from zsbir.model.timm_weights import pretrained  # timm takes a second to load
 
     model = backbone.removeprefix(TIMM)
     try:
-        network = timm.create_model(model, pretrained=True)
+        return pretrained(model), ()
     except Exception as error:
-        kind = outage_of(error) or InputError
-        raise kind(
-            f"cannot download timm's {model} weights ({_reason(error)}); without network pass --weights FILE, its state dict (.pth"
-            " or .safetensors)"
+        raise _download_error(error)(
+            f"cannot download timm's {model} weights ({_reason(error)}){'; try again later' if outage_of(error) else ''}; without"
+            " network pass --weights FILE, its state dict (.pth or .safetensors)"
         ) from error
-    return network.state_dict(), ()
 
 
-def _download_error(error: Exception) -> type[Exception]:
+def _download_error(error: Exception) -> type[InputError] | type[RunError]:
     """Return the class of the error for a failed download: one that passes by itself, or one that the user must correct."""
     return outage_of(error) or InputError
 

@@ -14,7 +14,9 @@ def prepare_batch_norm(network: nn.Module, mode: BatchNormMode, device: torch.de
     """Return `network` ready for training in that mode; on CPU by SyncedBatchNorm2d, since torch's SyncBatchNorm needs a GPU."""
     if mode == "sync" and world_size() > 1:
         if device.type == "cuda":
-            converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            from timm.layers import convert_sync_batchnorm  # torch's own loses the activations that timm's layers hold
+
+            converted: nn.Module = convert_sync_batchnorm(network)
             return converted
         _replace(network)
     return network
@@ -41,12 +43,17 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d whose training statistics are those of the global batch, on any device and backend.
 
     Statistics are computed in float32 at least. The biased variance normalises and the unbiased one is tracked, as in torch.
+    drop, act: what timm's BatchNormAct2d does afterwards; nothing otherwise.
     """
+
+    drop: nn.Module
+    act: nn.Module
 
     @classmethod
     def like(cls, norm: nn.BatchNorm2d) -> SyncedBatchNorm2d:
         """Return the same layer with statistics over all workers."""
         twin = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        twin.drop, twin.act = (getattr(norm, name, None) or nn.Identity() for name in ("drop", "act"))
         state = norm.state_dict()
         if state:
             twin.to(next(iter(state.values())))  # the device and the precision of scale or running mean
@@ -55,8 +62,11 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Normalise by the global batch in training, by the running statistics in evaluation."""
-        if not self.training or world_size() == 1:
-            return super().forward(input)
+        local = not self.training or world_size() == 1
+        normalised: Tensor = self.act(self.drop(super().forward(input) if local else self._by_global_batch(input)))
+        return normalised
+
+    def _by_global_batch(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         values = input.to(torch.promote_types(input.dtype, torch.float32))
         count = values.numel() // values.shape[1]
         # E[x^2] - E[x]^2 loses all digits where the mean is large beside the deviation. Shifted by a constant close to the mean it

@@ -9,11 +9,11 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from zsbir.base import limits
-from zsbir.base.config import Added, Config, unknown_name
+from zsbir.base.config import Added, Config, Packaged, unknown_name
 from zsbir.base.errors import InputError
 from zsbir.data.augmentation import Augmentation
 from zsbir.losses.objective_config import ObjectiveConfig
-from zsbir.losses.registry import METHOD, fields_of, loss_kind
+from zsbir.losses.registry import METHOD, fields_of, loss_kind, packages_of
 from zsbir.model.choices import Backbone, Pooling
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -61,6 +61,12 @@ class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
     pooling: Annotated[Pooling, Added(neutral="mean")] = Field(
         "mean", description="how the backbone's last feature map becomes features: its mean, or a learned generalised mean (gem)"
     )
+    drop_path: Annotated[float, Added(neutral=0.0)] = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="chance that the last residual branch is left out for an image in training, less in earlier ones",
+    )
     embedding_dim: int = Field(512, ge=2, le=limits.EMBEDDING_DIM, description="dimension of the embedding")
     image_px: int = Field(224, ge=16, le=limits.IMAGE_PX, description="side of the images, pixels")
     epochs: float = Field(10.0, gt=0, description="passes over as many images as the training split has")
@@ -73,7 +79,7 @@ class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
     eval_every_steps: int = Field(100, ge=1, description="steps between evaluations on the dev classes")
     checkpoint_every_steps: int = Field(100, ge=1, description="steps between checkpoints to resume from")
     log_every_steps: int = Field(10, ge=1, description="steps between logged metrics")
-    losses: Annotated[tuple[str, ...], Added(neutral=())] = Field(
+    losses: Annotated[tuple[str, ...], Added(neutral=()), Packaged(packages_of)] = Field(
         (), description="losses beside the method's three, by name (--help lists them); each adds fields of its own"
     )
     seed: int = Field(0, ge=0, description="seed of initialisation, batch plan and augmentation")
@@ -85,21 +91,31 @@ class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
 
     @classmethod
     def all_fields(cls, losses: Iterable[str]) -> dict[str, FieldInfo]:
-        """Return every field of a training with these further losses. Raises InputError for a loss that is not installed."""
-        return {**cls.model_fields, **fields_of(losses)}
+        """Return every field of a training with these further losses.
+
+        Raises InputError for a loss that is not installed, and for one whose fields have names that a training uses itself.
+        """
+        added = fields_of(losses)
+        used = next((field for field in added if field in cls.model_fields or hasattr(cls, field)), None)
+        if used is not None:
+            raise InputError(f"losses: a loss has a field {used!r}, which means something else here; its package must rename it")
+        return {**cls.model_fields, **added}
+
+    def every_field(self) -> Mapping[str, FieldInfo]:
+        """Return the fields of this training, those of its further losses among them."""
+        return self.all_fields(self.losses)
 
     def replace(self, **changes: Any) -> Self:
         """Return the same configuration with some fields changed; fields of losses that are no longer named are dropped."""
+        return self.changed(changes)
+
+    def changed(self, changes: Mapping[str, Any], *, where: str = "configuration") -> Self:
+        """Return `replace` with the changes as a mapping. Raises InputError, whose line begins with `where`."""
         values = {**self.model_dump(), **changes}
         if "losses" in changes:
             kept = self.all_fields(_names(changes["losses"]))
             values = {name: value for name, value in values.items() if name in kept or name in changes}
-        return type(self).of(values)
-
-    def identity(self) -> dict[str, Any]:
-        """Return what names a run: the fields, and of each loss of another package the package and its version."""
-        installed = {name: kind.identity for name in self.losses if (kind := loss_kind(name)).identity}
-        return super().identity() | ({"packages": installed} if installed else {})
+        return type(self).of(values, where=where)
 
     def weight_of(self, loss: str) -> float:
         """Return the weight of a loss of the method, or of a further one."""
@@ -116,7 +132,7 @@ class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
         for name in names:
             fields = loss_kind(name).fields
             given = {field: found[field] for field in fields.model_fields if field in found}
-            found |= fields.of(given).model_dump()
+            found |= fields.of(given, where="").model_dump()
         known = cls.all_fields(names)
         strange = next((field for field in found if field not in known), None)
         if strange is not None:

@@ -29,8 +29,11 @@ class Context(Protocol):
     world_size: int
     device: torch.device
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """Return the module, its gradients averaged over workers where there are several."""
+    def wrap(self, module: nn.Module, *, unused: bool = False) -> nn.Module:
+        """Return the module, its gradients averaged over workers where there are several.
+
+        unused: a step may leave some of its parameters unused.
+        """
 
     def report(self, metrics: dict[str, float]) -> None:
         """Report metrics to the outside; called by every worker equally often."""
@@ -46,12 +49,16 @@ def default_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if world_size() > 1 else 0)
 
 
-def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
-    """Wrap in DistributedDataParallel where there are several workers. Buffers are equal on all of them already."""
-    if world_size() == 1:
+def data_parallel(module: nn.Module, device: torch.device, *, unused: bool = False) -> nn.Module:
+    """Wrap in DistributedDataParallel where there are several workers. Buffers are equal on all of them already.
+
+    A module in which nothing is trained is returned as it is: there is nothing to average, and torch refuses it. unused: look at
+    every step for parameters that it does not use, and leave them without a gradient, as one worker would.
+    """
+    if world_size() == 1 or not any(parameter.requires_grad for parameter in module.parameters()):
         return module
     ids = [device.index or 0] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(module, device_ids=ids, forward_sync_buffers=False)
+    return nn.parallel.DistributedDataParallel(module, device_ids=ids, forward_sync_buffers=False, find_unused_parameters=unused)
 
 
 class StopSignals:
@@ -102,9 +109,9 @@ class LocalContext:
             torch.cuda.set_device(self.device)  # collectives of Python objects use the current device
         self._stop = StopSignals()
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module, *, unused: bool = False) -> nn.Module:
         """Wrap a module as Context says."""
-        return data_parallel(module, self.device)
+        return data_parallel(module, self.device, unused=unused)
 
     def report(self, metrics: dict[str, float]) -> None:
         """Do nothing: nothing outside listens."""

@@ -7,24 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from zsbir.base import events, watch
 from zsbir.base.errors import Interrupted
-from zsbir.base.seeds import short_seed
 from zsbir.data.batches import BatchPlan, plan_batches, steps_per_epoch
 from zsbir.data.loader import Batch, TrainLoader
 from zsbir.data.samples import Samples
 from zsbir.evaluation.embed import embed, embeddings_of
 from zsbir.evaluation.metrics import evaluate_embeddings
+from zsbir.losses.registry import packages_of
+from zsbir.model.choices import backbone_offer
 from zsbir.model.encoder import Encoded, Encoder
 from zsbir.training.average import Average
 from zsbir.training.batchnorm import set_train_mode
 from zsbir.training.checkpoint import BestEncoder, Checkpoints, TrainState
 from zsbir.training.config import TrainConfig
 from zsbir.training.context import Context
+from zsbir.training.drawing import has_dropout, seed_encoder, seed_losses
 from zsbir.training.failures import diverged
 from zsbir.training.forecast import announcement
 from zsbir.training.gather import any_worker, gather
@@ -92,7 +93,9 @@ class Trainer:
         if self.average:
             self.modules["average"] = self.average
         self.optimiser = build_optimiser(config, self.encoder, objective.heads, objective.further)
-        self.network, self.objective = context.wrap(self.encoder), context.wrap(objective)
+        # What others have written may have parameters that a step does not use.
+        self.network = context.wrap(self.encoder, unused=backbone_offer(config.backbone) is not None)
+        self.objective = context.wrap(objective, unused=bool(packages_of(config.losses)))
         self._sends_images = objective.reads_images
 
     @property
@@ -112,6 +115,7 @@ class Trainer:
         if loud and done.step < self.steps:
             scored = sum(map(len, self._dev_positions() or ()))
             events.say(announcement(self.config, self.loader, self.encoder, self.context, done=done.step, scored=scored))
+            self._warn_of_dropout()
         bar = events.Progress("train", total=self.steps, unit="step", start=done.step) if loud else None
         clock, shown = Clock(self.config.batch_images), ShownLoss()
         with self.checkpoints:
@@ -127,6 +131,13 @@ class Trainer:
                 self._evaluate(done)
             self._save(done)
         return done
+
+    def _warn_of_dropout(self) -> None:
+        if self.context.world_size > 1 and has_dropout(self.encoder):
+            events.warn(
+                f"{self.config.backbone} has dropout, which each worker draws for itself: another number of workers would train"
+                " otherwise, though equally well"
+            )
 
     def _repeat_history(self, done: TrainState) -> None:
         """Log and report the history again: a killed process may not have sent it all. Receivers drop what they have already."""
@@ -146,11 +157,12 @@ class Trainer:
         set_train_mode(self.encoder, config.batch_norm)
         share = rate(config, step, self.steps)
         set_rate(self.optimiser, share, probe=step < config.probe_frac * self.steps)
-        torch.manual_seed(short_seed("layers that draw", config.seed, step, self.context.rank))
+        mine, rank = self.loader.slots(), self.context.rank
+        seed_encoder(self.encoder, config.seed, step, rank, images=config.batch_images, mine=mine, device=device)
         with autocast(config.precision, device):
             images = batch.images.to(device, non_blocking=True)
             encoded = Encoded(*map(gather, self.network(images)))
-        torch.manual_seed(short_seed("losses that draw", config.seed, step))
+        seed_losses(config.seed, step)
         figures: dict[str, Tensor]
         total, figures = self.objective(
             encoded,

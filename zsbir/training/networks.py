@@ -32,7 +32,7 @@ def build_networks(
     knowledge lacks a class, or what the configuration needs of it.
     """
     torch.manual_seed(config.seed)
-    encoder = Encoder(config.backbone, config.embedding_dim, config.image_px, config.pooling)
+    encoder = Encoder(config.backbone, config.embedding_dim, config.image_px, config.pooling, drop_path=config.drop_path)
     encoder.load_trunk(inputs.weights)
     class_ids = np.unique(inputs.samples.class_id[train_positions(config, inputs.samples)])
     knowledge = _distributions(inputs, class_ids) if config.weight_preservation else None
@@ -80,7 +80,8 @@ def _class_weights(
             " python -m zsbir.teacher ... --mean-features"
         )
     means = np.stack([known[int(class_id)] for class_id in class_ids])
-    if inputs.same_network:
+    # A learned pooling makes other features of the same network than those that the teacher has means of.
+    if inputs.same_network and config.pooling == "mean" and means.shape[1] == encoder.feature_dim:
         turned = prototypes(means @ encoder.embedding.weight.detach().double().numpy().T)
     else:
         turned = prototypes(means, _own_means(config, inputs, encoder, class_ids, threads))

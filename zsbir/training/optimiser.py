@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import cast
 
 import torch
 from torch import nn
 
 from zsbir.losses.loss import Loss
+from zsbir.model.pooling import GeneralisedMean
 from zsbir.training.config import OptimiserConfig
+
+_FURTHER = "further/"
+"""What sets the names of further losses apart from those of encoder and heads: a package may call its loss "preserver"."""
 
 
 def build_optimiser(
@@ -20,10 +25,11 @@ def build_optimiser(
     """Build AdamW with groups for backbone, new layers, teacher-label head and further losses, with and without weight decay."""
     peaks = {"preserver": config.lr if config.lr_preserver is None else config.lr_preserver}
     further = further or nn.ModuleDict()
-    peaks |= {name: config.lr * cast(Loss, loss).rate_factor for name, loss in further.items()}
-    shares = layer_shares([name for name, _ in encoder.named_parameters() if name.startswith("trunk.")], config.layer_decay)
+    peaks |= {f"{_FURTHER}{name}": config.lr * cast(Loss, loss).rate_factor for name, loss in further.items()}
+    shares = layer_shares(_pretrained(encoder), config.layer_decay)
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
-    for name, parameter in _named(encoder, heads, further):
+    further_named = ((f"{_FURTHER}{name}", parameter) for name, parameter in further.named_parameters())
+    for name, parameter in chain(encoder.named_parameters(), heads.named_parameters(), further_named):
         pretrained = name in shares
         peak = config.lr_backbone * shares[name] if pretrained else peaks.get(name.split(".")[0], config.lr)
         # Biases and normalisation's scale and shift are vectors: shrinking them towards zero only hurts.
@@ -37,6 +43,13 @@ def build_optimiser(
     )
 
 
+def _pretrained(encoder: nn.Module) -> list[str]:
+    """Return the names of the parameters of an encoder that come from the weight file, from input to output."""
+    new = [f"{name}." for name, module in encoder.named_modules() if isinstance(module, GeneralisedMean)]
+    named = [name for name, _ in encoder.named_parameters() if name.startswith("trunk.")]
+    return [name for name in named if not name.startswith(tuple(new))]
+
+
 def layer_shares(names: Sequence[str], decay: float) -> dict[str, float]:
     """Return the share of the backbone's learning rate for each of its parameters, named in order from input to output.
 
@@ -46,11 +59,6 @@ def layer_shares(names: Sequence[str], decay: float) -> dict[str, float]:
     blocks = {name: found[0] if (found := block.match(name)) else name for name in names}
     order = {key: place for place, key in enumerate(dict.fromkeys(blocks.values()))}
     return {name: decay ** (1 - order[key] / max(1, len(order) - 1)) for name, key in blocks.items()}
-
-
-def _named(*modules: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
-    for module in modules:
-        yield from module.named_parameters()
 
 
 def rate(config: OptimiserConfig, step: int, steps: int) -> float:

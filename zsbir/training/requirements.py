@@ -12,6 +12,9 @@ from zsbir.base.errors import FieldError
 from zsbir.data.requirements import check_knowledge, check_training_classes
 from zsbir.training.config import TrainConfig
 
+MEAN_FEATURES_STARTS = ("prototypes", "fixed_prototypes")
+"""The starts of the classifier that are the teacher's mean features of each class."""
+
 
 def check_workers(config: TrainConfig, num_workers: int, gpus_per_worker: float) -> None:
     """Raise FieldError where the workers cannot share a batch, or would share a GPU. num_workers: 0: in one process."""
@@ -52,7 +55,7 @@ def check_has_knowledge(config: TrainConfig, *, given: bool) -> None:
 
 def needs_mean_features(config: TrainConfig) -> bool:
     """Return whether a training starts its classifier from the teacher's mean features."""
-    return config.classifier_start in ("prototypes", "fixed_prototypes")
+    return config.classifier_start in MEAN_FEATURES_STARTS
 
 
 def check_counts(config: TrainConfig, counts: Mapping[str, int]) -> None:

@@ -21,7 +21,7 @@ def add_training_fields(
     parser.add_fields(TrainConfig, title=title, skip=frozenset({"recipe"}))
     for name in _named(argv, recipes):
         kind = loss_kind(name)
-        parser.add_fields(kind.fields, title=f"loss {name}, of {kind.identity or kind.package}")
+        parser.add_fields(kind.fields, title=f"loss {name}, of {kind.offer.identity or kind.offer.package}")
     parser.epilog = "further losses, for --losses: " + ", ".join(
         f"{name} ({package})" for name, package in sorted(offered().items())
     )
@@ -39,6 +39,6 @@ def _named(argv: Sequence[str], recipes: Mapping[str, Callable[[], TrainConfig]]
     if found.losses is not None:
         return tuple(dict.fromkeys(name.strip() for name in found.losses.split(",") if name.strip()))
     given = read_yaml(found.config) if found.config else {}
-    start = given.get("recipe") or (argv[0] if argv else "")
+    start = given.get("recipe") or next((word for word in argv if word in recipes), "")
     names = given.get("losses", recipes[start]().losses if start in recipes else ())
     return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list | tuple) else ()

@@ -92,8 +92,9 @@ def _train(step: Step, planned: Counts) -> Counts:
         return planned
     changes, settings, _ = split_fields(dict(step.values), TrainConfig, Settings, InputUris)
     start = changes.pop("recipe", None) or "custom"
-    fields = TrainConfig.all_fields(changes.get("losses", ()))
-    config = recipe(str(start)).replace(**{name: value for name, value in changes.items() if name in fields})
+    base = recipe(str(start))
+    fields = TrainConfig.all_fields(changes.get("losses", base.losses))
+    config = base.replace(**{name: value for name, value in changes.items() if name in fields})
     where = Settings.of(settings)
     dataset = Artifact(step.values["dataset"], "dataset") if step.values.get("dataset") else None
     has_knowledge = bool(step.values.get("knowledge")) or "knowledge" in step.inputs

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 import tuning.config
 import tuning.sweep
 from services.jobs.queue.states import KINDS, Kind
@@ -18,7 +20,7 @@ from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import Artifact, exists
 from zsbir.base.artifact import Kind as Made
 from zsbir.base.cli import split_fields
-from zsbir.base.config import Config, unknown_name
+from zsbir.base.config import Address, Config, unknown_name
 from zsbir.base.errors import InputError
 from zsbir.base.layout import below_root, root_of
 from zsbir.base.manifest import parts
@@ -27,6 +29,7 @@ from zsbir.losses.registry import fields_of
 from zsbir.promotion.address import is_model_address, parse_address
 from zsbir.recipes import RECIPES, recipe
 from zsbir.training.config import TrainConfig
+from zsbir.training.requirements import MEAN_FEATURES_STARTS
 from zsbir.training_run.fitting import CHOSEN, FITTED
 
 NOT_SUBMITTED = frozenset({"root", "tracking", "parent", "recipe", "places"})
@@ -156,13 +159,34 @@ def _pipeline(config: Mapping[str, Any], allowed: AllowedPaths) -> dict[str, Any
             steps[step].setdefault("recipe", name)
     for each in steps_of("pipeline", steps):
         _check_step(each.name, steps[each.name], inputs=frozenset(each.inputs))
+    _ask_for_means(steps)
     return {step: _with_checked_paths(step, values, allowed) for step, values in steps.items()}
+
+
+def _ask_for_means(steps: Mapping[str, dict[str, Any]]) -> None:
+    """Have the teacher of a pipeline keep the mean features where its training starts from them. InputError where it may not."""
+    teacher_step = steps.get("teacher")
+    asks = [step for step in ("sweep", "train") if step in steps and not steps[step].get("knowledge")]
+    starts = {step: steps[step].get("classifier_start", _recipe_of(steps[step]).classifier_start) for step in asks}
+    wanted = next((step for step, start in starts.items() if start in MEAN_FEATURES_STARTS), None)
+    if wanted is None or teacher_step is None:
+        return
+    if teacher_step.setdefault("mean_features", True) is False:
+        raise InputError(
+            f"teacher: field 'mean_features': must be true, since {wanted} begins with classifier_start {starts[wanted]}: leave it"
+            " out, or set it"
+        )
+
+
+def _recipe_of(config: Mapping[str, Any]) -> TrainConfig:
+    """Return the recipe that the values of a training start from. Raises InputError for one that does not exist."""
+    return recipe(str(config.get("recipe") or "custom"))
 
 
 def _check_step(kind: str, config: Mapping[str, Any], inputs: frozenset[str]) -> None:
     """Check the values of one command. inputs: fields whose values come from another step."""
     schema = SCHEMAS[kind]
-    fields = schema.fields() | _fields_of_losses(schema, config)
+    fields = schema.fields() | dict.fromkeys(_fields_of_losses(kind, config), TrainConfig)
     extra = {name for name, _ in schema.extra}
     for name, value in config.items():
         if name not in fields and name not in extra:
@@ -178,21 +202,23 @@ def _check_step(kind: str, config: Mapping[str, Any], inputs: frozenset[str]) ->
     parts = split_fields(values, *schema.parts)
     for part, given in zip(schema.parts, parts, strict=True):
         if part is TrainConfig:
-            start = recipe(str(config.get("recipe") or "custom"))
-            TrainConfig.of({**start.model_dump(), **given}, where=kind)
+            _recipe_of(config).changed(given, where=kind)
         else:
             part.of(given, where=kind)
     if kind == "ingest" and config["layout"] != "toy" and not config.get("path"):
         raise InputError("ingest: field 'path' is required, the folder that holds the data set")
 
 
-def _fields_of_losses(schema: Schema, config: Mapping[str, Any]) -> dict[str, type[Config]]:
+def _fields_of_losses(kind: str, config: Mapping[str, Any]) -> Mapping[str, FieldInfo]:
     """Return the fields that the further losses of a training add. Raises InputError for a loss that is not installed."""
-    if TrainConfig not in schema.parts:
+    if kind not in ("train", "sweep") or not isinstance(config.get("recipe", ""), str):
         return {}
-    names = config.get("losses", recipe(str(config.get("recipe") or "custom")).losses)
+    names = config.get("losses", _recipe_of(config).losses)
     known = [name for name in names if isinstance(name, str)] if isinstance(names, list | tuple) else []
-    return dict.fromkeys(fields_of(known), TrainConfig)
+    try:
+        return fields_of(dict.fromkeys(known))  # one that is named twice has its own error
+    except InputError as error:
+        raise InputError(f"{kind}: field 'losses': {error}") from None
 
 
 def _check_list(kind: str, name: str, value: Any) -> None:
@@ -208,7 +234,9 @@ def _with_checked_paths(kind: str, config: Mapping[str, Any], allowed: AllowedPa
     opens: check also that it has the right kind of artifact.
     """
     values = dict(config)
-    for name, what in ADDRESSES.get(kind, {}).items():
+    of_losses = _fields_of_losses(kind, config).items()
+    named_by_losses = {name: None for name, field in of_losses if any(isinstance(mark, Address) for mark in field.metadata)}
+    for name, what in {**ADDRESSES.get(kind, {}), **named_by_losses}.items():
         if not values.get(name) or (name == "weights" and values[name] in NAMED_WEIGHTS):
             continue
         where, given = f"{kind}: field {name!r}", values[name]

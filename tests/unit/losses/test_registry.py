@@ -14,9 +14,10 @@ from zsbir.losses.registry import fields_of, loss_kind, offered
 from zsbir.training.config import TrainConfig
 
 CENTRE = """
+from typing import Annotated
 import torch
 from pydantic import Field
-from zsbir.base.config import Config
+from zsbir.base.config import Added, Config
 from zsbir.losses.loss import Loss
 
 class CentreFields(Config):
@@ -34,6 +35,26 @@ class Centre(Loss):
 class Strange(Loss):
     class Fields(Config):
         margin_cross: float = 1.0
+
+class Later(Loss):
+    class Fields(Config):
+        later_size: int = 3
+        later_share: Annotated[float, Added(neutral=0.5)] = 0.5
+
+class Empty(Loss):
+    pass
+
+class Shared(Loss):
+    class Fields(Config):
+        centre_ring_size: int = 1
+
+class Ring(Loss):
+    class Fields(Config):
+        centre_ring_size: int = 2
+
+class Batch(Loss):
+    class Fields(Config):
+        batch_images: int = 3
 
 class Needy(Loss):
     class Fields(Config):
@@ -79,7 +100,7 @@ def test_the_packages_version_is_part_of_what_names_a_run(install):
     plain = TrainConfig()
     install(centre="more_losses:Centre")
     config = TrainConfig(losses=["centre"])
-    assert config.identity()["packages"] == {"centre": "more-losses 1.2"}
+    assert config.identity()["packages"] == {"losses": {"centre": "more-losses 1.2"}}
     assert config.replace(losses=()).fingerprint() == plain.fingerprint()
 
 
@@ -112,11 +133,58 @@ def test_a_field_without_a_default_is_refused(install):
         TrainConfig(losses=["needy"])
 
 
+def test_a_field_that_a_loss_got_later_renames_nothing_as_long_as_it_is_neutral(install):
+    install(later="more_losses:Later")
+    config = TrainConfig(losses=["later"])
+    assert "later_size" in config.identity()
+    assert "later_share" not in config.identity()
+    assert config.replace(later_share=0.6).identity()["later_share"] == 0.6
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field"),
+    [
+        ("decay", "more_losses:Empty", "weight_decay"),  # of the optimiser
+        ("of", "more_losses:Empty", "weight_of"),  # a method of the configuration
+        ("batch", "more_losses:Batch", "batch_images"),  # a property of it
+    ],
+)
+def test_a_field_that_means_something_else_in_a_training_is_refused(install, name, value, field):
+    install(**{name: value})
+    with pytest.raises(InputError, match=f"a field {field!r}, which means something else here"):
+        TrainConfig(losses=[name])
+
+
+def test_two_losses_whose_fields_have_one_name_are_not_trained_together(install):
+    install(centre="more_losses:Shared", centre_ring="more_losses:Ring")
+    assert TrainConfig(losses=["centre"]).centre_ring_size == 1
+    with pytest.raises(InputError, match="'centre_ring' and another loss both have a field 'centre_ring_size'"):
+        TrainConfig(losses=["centre", "centre_ring"])
+
+
+def test_two_packages_that_offer_one_name_are_refused(install, tmp_path):
+    install(centre="more_losses:Centre")
+    info = tmp_path / "others-3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 3\n")
+    (info / "entry_points.txt").write_text("[zsbir.losses]\ncentre = others:Centre\n")
+    with pytest.raises(InputError, match=r"the loss 'centre' is offered by more-losses 1.2 and others 3: uninstall all but one"):
+        TrainConfig(losses=["centre"])
+
+
+def test_where_the_weights_of_a_teacher_lie_says_nothing_about_a_run():
+    here, there = (TrainConfig(losses=["sake"], sake_teacher=f"{root}/weights/{'a' * 64}.safetensors") for root in ("/x", "s3://y"))
+    assert here.fingerprint() == there.fingerprint()
+    assert here.identity()["sake_teacher"] == "a" * 64
+    with pytest.raises(InputError, match="must be the address of weights below a storage root"):
+        TrainConfig.of({"losses": ["sake"], "sake_teacher": "/etc/passwd"})
+
+
 def test_nobody_takes_the_name_of_the_methods_losses_or_of_this_projects(install):
     install(quadruplet="more_losses:Centre", supcon="more_losses:Centre", Centre="more_losses:Centre")
     assert offered()["supcon"] == "zsbir"
     assert not {"quadruplet", "Centre"} & set(offered())
-    assert loss_kind("supcon").package == "zsbir"
+    assert loss_kind("supcon").offer.package == "zsbir"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +193,10 @@ def test_nobody_takes_the_name_of_the_methods_losses_or_of_this_projects(install
         ({"losses": ["supcom"]}, "unknown loss 'supcom'; did you mean 'supcon'?"),
         ({"weight_supcon": 1.0}, "unknown field 'weight_supcon'"),
         ({"losses": ["supcon"], "supcon_temperatur": 1.0}, "unknown field 'supcon_temperatur'; did you mean 'supcon_temperature'?"),
-        ({"losses": ["supcon"], "supcon_temperature": 0.0}, "field 'supcon_temperature': input should be greater than 0"),
+        (
+            {"losses": ["supcon"], "supcon_temperature": 0.0},
+            "configuration: field 'supcon_temperature': input should be greater than 0",
+        ),
         ({"losses": ["supcon", "supcon"]}, "a loss is named twice"),
         ({"losses": "supcon"}, "field 'losses'"),
         ({"losses": [1]}, "field 'losses"),

@@ -14,6 +14,7 @@ from zsbir.model import backbones
 from zsbir.model.backbones import Network, network_of, split
 from zsbir.model.encoder import Encoder, saved_facts
 from zsbir.model.weights import load_weights
+from zsbir.teacher import TeacherConfig
 from zsbir.training.config import TrainConfig
 
 SMALL = "timm:convnext_atto.d2_in1k"
@@ -131,3 +132,18 @@ def test_a_network_whose_last_layer_is_not_linear_or_not_there_is_refused(classi
 
 def test_a_network_knows_imagenets_normalisation_unless_told_otherwise():
     assert Network(lambda labels: torch.nn.Linear(1, labels)).mean == (0.485, 0.456, 0.406)
+
+
+def test_the_package_of_a_backbone_and_its_version_name_what_is_made_with_it(install):
+    install(tiny="more_networks:TINY")
+    named = {"backbone": "more-networks 2.0"}
+    assert TrainConfig(backbone="tiny").identity()["packages"] == named
+    assert TeacherConfig(backbone="tiny").identity()["packages"] == named
+    assert TrainConfig(losses=["sake"], sake_backbone="tiny").identity()["packages"] == {"sake_backbone": "more-networks 2.0"}
+    assert "packages" not in TrainConfig(backbone=SMALL).identity()
+
+
+def test_a_network_that_takes_images_of_one_size_alone_says_which():
+    assert network_of("timm:mixer_s32_224").image_px == 224
+    with pytest.raises(InputError, match="image_px 64: this backbone takes images of 224 px alone"):
+        Encoder("timm:mixer_s32_224", embedding_dim=8, image_px=64)

@@ -91,3 +91,27 @@ def test_a_further_loss_learns_as_fast_as_it_asks():
     optimiser = build_optimiser(config, Encoder("resnet18", embedding_dim=8), heads, torch.nn.ModuleDict(further))
     group_of = {parameter: group for group in optimiser.param_groups for parameter in group["params"]}
     assert group_of[further["proxy_anchor"].proxies]["peak_lr"] == pytest.approx(7e-3)
+
+
+def test_a_further_loss_that_is_named_like_a_head_changes_nothing_of_that_head():
+    class Fast(torch.nn.Module):
+        rate_factor = 7.0
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2, 2))
+
+    heads = Heads(feature_dim=2, embedding_dim=2, classes=2, teacher_labels=3)
+    further = torch.nn.ModuleDict({"preserver": Fast(), "classifier": Fast()})
+    optimiser = build_optimiser(TrainConfig(lr=1e-3, lr_preserver=2e-3), torch.nn.Linear(2, 2), heads, further)
+    peak_of = {parameter: group["peak_lr"] for group in optimiser.param_groups for parameter in group["params"]}
+    assert peak_of[heads.preserver.weight] == 2e-3
+    assert peak_of[heads.classifier.weight] == 1e-3
+    assert peak_of[further["preserver"].weight] == pytest.approx(7e-3)
+
+
+def test_the_power_of_a_learned_pooling_learns_like_a_new_layer():
+    encoder, heads = Encoder("resnet18", 8, pooling="gem"), Heads(feature_dim=512, embedding_dim=8, classes=2, teacher_labels=0)
+    optimiser = build_optimiser(TrainConfig(lr=1e-3, lr_backbone=1e-5), encoder, heads)
+    group = next(group for group in optimiser.param_groups if any(each is encoder.trunk.avgpool.power for each in group["params"]))
+    assert (group["peak_lr"], group["pretrained"]) == (1e-3, False)

@@ -9,6 +9,7 @@ import re
 import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from plugged import install, remove
 
 from services.jobs.queue.states import KINDS
 from services.jobs.runs.steps import COMMAND, MODULES, PIPELINE, POSITIONAL, REPEATED, SINGLE
@@ -164,6 +165,70 @@ def test_a_stored_pipeline_can_be_submitted_again(check):
 def test_a_bad_pipeline_names_the_step(check, config, line):
     with pytest.raises(InputError, match=line):
         check("pipeline", config)
+
+
+def test_a_pipeline_whose_training_starts_from_mean_features_has_its_teacher_keep_them(check):
+    start = {"recipe": "toy", "train": {"classifier_start": "prototypes"}}
+    assert check("pipeline", start)["teacher"]["mean_features"] is True
+    assert "mean_features" not in check("pipeline", {"recipe": "toy"})["teacher"]
+    line = "teacher: field 'mean_features': must be true, since train begins with classifier_start prototypes"
+    with pytest.raises(InputError, match=line):
+        check("pipeline", {**start, "teacher": {"mean_features": False}})
+    kept = check("pipeline", {"recipe": "toy", "teacher": {"permute_seed": 3, "mean_features": True}})
+    assert kept["teacher"]["permute_seed"] == 3
+
+
+# --- what packages add
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """The package of `tests/plugin`, installed."""
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    install(tmp_path / "packages")
+    yield
+    remove(tmp_path / "packages")
+
+
+def test_a_loss_and_a_backbone_of_a_package_are_accepted_with_their_fields(check, example):
+    config = {**TRAIN, "losses": ["centre"], "weight_centre": 0.5, "centre_power": 1.5, "backbone": "tiny"}
+    stored = check("train", config)
+    assert {name: stored[name] for name in config if name not in TRAIN} == {k: v for k, v in config.items() if k not in TRAIN}
+    assert check("sweep", {**config, "trials": 2})["losses"] == ["centre"]
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"losses": ["centre"], "centre_power": 0}, "train: field 'centre_power': input should be greater than 0"),
+        ({"losses": ["centre"], "centre_powr": 1}, "train: unknown field 'centre_powr'; did you mean 'centre_power'"),
+        ({"centre_power": 1}, "train: unknown field 'centre_power'"),
+        ({"losses": ["centra"]}, "train: field 'losses': unknown loss 'centra'; did you mean 'centre'"),
+        ({"losses": ["centre", "centre"]}, "a loss is named twice"),
+        ({"losses": "centre"}, "train: field 'losses'"),
+        ({"losses": [["centre"]]}, "train: field 'losses"),
+        ({"backbone": "tinny"}, "train: field 'backbone': .*unknown backbone 'tinny'; did you mean 'tiny'"),
+    ],
+)
+def test_what_no_package_offers_is_refused_with_the_way_out(check, example, values, line):
+    with pytest.raises(InputError, match=line) as told:
+        check("train", {**TRAIN, **values})
+    assert "\n" not in str(told.value)
+
+
+def test_a_loss_that_is_not_installed_is_refused_with_the_names_that_are(check):
+    with pytest.raises(
+        InputError, match=r"train: field 'losses': unknown loss 'centre'; .*; a package offers one as an entry point"
+    ):
+        check("train", {**TRAIN, "losses": ["centre"]})
+
+
+def test_an_address_among_the_fields_of_a_loss_must_lie_where_jobs_may_read(check, here):
+    weights = f"weights/{'a' * 64}.safetensors"
+    stored = check("train", {**TRAIN, "losses": ["sake"], "sake_teacher": weights})
+    assert stored["sake_teacher"] == str(here / weights)
+    with pytest.raises(InputError, match=r"train: field 'sake_teacher': .*outside"):
+        check("train", {**TRAIN, "losses": ["sake"], "sake_teacher": f"../elsewhere/{weights}"})
 
 
 # --- as data
