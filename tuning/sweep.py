@@ -20,6 +20,7 @@ from zsbir.base.layout import sweep_uri
 from zsbir.base.lease import alone
 from zsbir.base.storage import folder_name, is_remote, open_folder
 from zsbir.recipes import short_digest, shortened
+from zsbir.training.config import TrainConfig
 from zsbir.training.requirements import check_has_knowledge, check_inputs
 from zsbir.training_run.plan import Job, Settings, resolve
 

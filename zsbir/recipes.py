@@ -125,9 +125,16 @@ def title(config: Mapping[str, Any], run: str) -> str:
     """
     name = str(config.get("recipe", "custom"))
     plain = RECIPES.get(name, custom)().model_dump(mode="json")
-    changed = [field for field in config if field not in UNTITLED and config[field] != plain.get(field)]
+    known = [field for field in config if field in plain or _is_of_a_loss(field, config.get("losses"))]
+    changed = [field for field in known if field not in UNTITLED and config[field] != plain.get(field)]
     seed = ["seed"] if config.get("seed") else []
     return f"{shortened(' '.join([name, *(field_text(field, config[field]) for field in seed + changed)]))} ({short_digest(run)})"
+
+
+def _is_of_a_loss(field: str, losses: Any) -> bool:
+    """Return whether a field is one that further losses add, by its name: they need not be installed where a title is shown."""
+    names = [name for name in losses if isinstance(name, str)] if isinstance(losses, list | tuple) else []
+    return any(field == f"weight_{name}" or field.startswith(f"{name}_") for name in names)
 
 
 def field_text(field: str, value: Any) -> str:

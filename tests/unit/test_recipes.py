@@ -32,6 +32,11 @@ def test_a_recipe_that_is_not_known_is_compared_with_the_defaults():
     assert title({}, RUN) == "custom (516f59)"
 
 
+def test_what_a_further_loss_is_given_is_named_whether_or_not_it_is_installed():
+    given = {"recipe": "toy", "losses": ["gone"], "weight_gone": 0.5, "gone_power": 2, "other_power": 3}
+    assert title(given, RUN) == "toy losses=['gone'] weight_gone=0.5 gone_power=2 (516f59)"
+
+
 def test_a_title_is_one_line_of_bounded_length_whatever_the_manifest_says():
     found = title({"recipe": "toy", "seed": "1\n" * 10_000, "margin_cross": [0] * 1000}, "toy-\x1b[2J")
     assert found.isprintable()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from logging import ERROR as QUIET
 from urllib.request import Request, urlopen
 
 import timm
@@ -48,11 +49,12 @@ def _away() -> Exception | None:
 def _quiet_hub(*, offline: bool) -> Iterator[None]:
     """Keep huggingface_hub from printing. offline: also from asking its host, so that only what it has cached is found."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+    from huggingface_hub.utils import logging
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     before, level, silent = constants.HF_HUB_OFFLINE, logging.get_verbosity(), are_progress_bars_disabled()
     constants.HF_HUB_OFFLINE = before or offline
-    logging.set_verbosity_error()
+    logging.set_verbosity(QUIET)
     disable_progress_bars()
     try:
         yield

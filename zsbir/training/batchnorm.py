@@ -14,9 +14,9 @@ def prepare_batch_norm(network: nn.Module, mode: BatchNormMode, device: torch.de
     """Return `network` ready for training in that mode; on CPU by SyncedBatchNorm2d, since torch's SyncBatchNorm needs a GPU."""
     if mode == "sync" and world_size() > 1:
         if device.type == "cuda":
-            from timm.layers import convert_sync_batchnorm  # torch's own loses the activations that timm's layers hold
+            from timm.layers import norm_act  # torch's own conversion loses the activations that timm's layers hold
 
-            converted: nn.Module = convert_sync_batchnorm(network)
+            converted: nn.Module = norm_act.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
             return converted
         _replace(network)
     return network
