@@ -1,6 +1,6 @@
 """The documentation agrees with the code: its commands, links, Python blocks, tables of fields, file tree and import layers.
 
-`python tests/docs/test_docs.py` rewrites the table of fields in docs/method.md and the layers in docs/architecture.md.
+`python tests/docs/test_docs.py` rewrites the tables of fields in docs/method.md and the layers in docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from zsbir.base.config import Config
 from zsbir.data.augmentation import Augmentation
 from zsbir.edge import model_address
 from zsbir.losses.objective_config import ObjectiveConfig
+from zsbir.losses.registry import loss_kind, offered
 from zsbir.promotion.address import is_model_address, parse_address
 from zsbir.training.config import OptimiserConfig, TrainConfig
 
@@ -134,6 +135,11 @@ def field_table():
                 written.add(name)
         lines.append("")
     assert written == set(TrainConfig.model_fields)
+    for loss in sorted(name for name, package in offered().items() if package == "zsbir"):
+        lines += [f"**The loss `{loss}`**, where `losses` names it", "", "| field | default | meaning |", "|---|---|---|"]
+        fields = loss_kind(loss).fields.model_fields.items()
+        lines += [f"| `{name}` | {shown(field)} | {field.description}{choices(field)} |" for name, field in fields]
+        lines.append("")
     return "\n".join([*lines, "<!-- /fields -->"])
 
 
@@ -330,6 +336,13 @@ def test_the_table_of_fields_is_current():
     found = FIELDS.search(METHOD.read_text("utf-8"))
     assert found
     assert found.group() == field_table(), "run: python tests/docs/test_docs.py"
+
+
+def test_the_page_on_extending_shows_the_files_of_the_package_that_the_tests_install():
+    text = (ROOT / "docs" / "extending.md").read_text("utf-8")
+    for name in ("zsbir_example/centre.py", "zsbir_example/tiny.py", "pyproject.toml"):
+        file = (ROOT / "tests" / "plugin" / name).read_text("utf-8")
+        assert f"\n{file}```" in text, f"{name} is another one in docs/extending.md"
 
 
 def test_the_tree_names_every_file_in_its_folder():

@@ -25,7 +25,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.layout import below_root, root_of
 from zsbir.base.manifest import parts
 from zsbir.base.storage import join, split_file
-from zsbir.losses.registry import fields_of
+from zsbir.losses.registry import fields_of, loss_kind, offered
 from zsbir.promotion.address import is_model_address, parse_address
 from zsbir.recipes import RECIPES, recipe
 from zsbir.training.config import TrainConfig
@@ -345,6 +345,7 @@ def _describe_kind(kind: str) -> dict[str, Any]:
     extra: dict[str, dict[str, Any]] = {name: {"type": "string", "description": text} for name, text in schema.extra}
     if "recipe" in extra:
         extra["recipe"]["enum"] = sorted(RECIPES)
+        properties |= _properties_of_losses()
     return {
         "type": "object",
         "description": _summary_of(kind),
@@ -353,6 +354,20 @@ def _describe_kind(kind: str) -> dict[str, Any]:
         **CONDITIONS.get(kind, {}),
         "additionalProperties": False,
     }
+
+
+def _properties_of_losses() -> dict[str, Any]:
+    """Return the fields of every further loss that can be named here. One that cannot be imported has none, and no training."""
+    found: dict[str, Any] = {}
+    for loss in sorted(offered()):
+        try:
+            TrainConfig.all_fields([loss])
+            described = loss_kind(loss).fields.model_json_schema()["properties"]
+        except InputError:
+            continue
+        for name, field in described.items():
+            found[name] = {**field, "description": f"{field.get('description', '')} (where losses names {loss})"}
+    return found
 
 
 def _summary_of(kind: str) -> str:

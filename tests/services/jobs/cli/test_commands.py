@@ -581,7 +581,7 @@ def test_the_help_of_a_kind_shows_its_fields_as_the_service_describes_them(run_c
         run_command("submit", "train", "--help")
     text = " ".join(str(asked.value).split())
     assert "Dataset and Knowledge in, Run out" in text
-    assert "--mining {hard,all}" in text
+    assert "--mining {hard,semi_hard,all,soft}" in text
     assert "--train-on-dev, --no-train-on-dev" in text
     assert re.search(r"--dataset TEXT \S.*?\[required\]", text)
     assert re.search(r"--lr X \S.*?\[0.0001\]", text)

@@ -18,6 +18,7 @@ from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.artifact import draft
 from zsbir.base.cli import HelpAsked
 from zsbir.base.errors import InputError
+from zsbir.losses.registry import fields_of, offered
 from zsbir.recipes import RECIPES
 
 BIG = 10**9
@@ -231,6 +232,21 @@ def test_an_address_among_the_fields_of_a_loss_must_lie_where_jobs_may_read(chec
         check("train", {**TRAIN, "losses": ["sake"], "sake_teacher": f"../elsewhere/{weights}"})
 
 
+def test_the_fields_of_every_loss_are_described_and_one_that_cannot_be_imported_spoils_nothing(example, tmp_path):
+    points = {
+        "centre": "zsbir_example.centre:Centre",
+        "broken": "zsbir_example.nothing:Here",
+        "decay": "zsbir_example.recent:Recent",
+    }
+    install(tmp_path / "packages", points={"zsbir.losses": points})
+    for kind in ("train", "sweep"):
+        said = describe_kinds()["kinds"][kind]["properties"]
+        assert said["centre_power"]["description"] == "power of the distance to the centre (where losses names centre)"
+        assert {"weight_centre", "weight_supcon", "supcon_temperature"} <= set(said)
+        assert not {"weight_broken", "recent_share"} & set(said)
+    assert "centre_power" in describe_kinds()["kinds"]["pipeline"]["properties"]["train"]["properties"]
+
+
 # --- as data
 
 
@@ -267,7 +283,7 @@ def test_every_flag_of_a_command_can_be_submitted_but_those_that_the_service_dec
     with pytest.raises(HelpAsked) as asked:
         module._parse(["--help"])
     flags = {flag.replace("-", "_") for flag in re.findall(r"^  --([a-z0-9-]+)", str(asked.value), re.MULTILINE)}
-    fields = set(describe_kinds()["kinds"][kind]["properties"])
+    fields = set(describe_kinds()["kinds"][kind]["properties"]) - set(fields_of(offered()))  # which have flags once they are named
     assert {REPEATED.get(field, field).replace("-", "_") for field in fields - set(POSITIONAL.get(kind, ()))} <= flags
     assert flags - fields - {flag.replace("-", "_") for flag in REPEATED.values()} <= NOT_SUBMITTED | {"config", "start_from"}
     assert not (NOT_SUBMITTED - {"recipe"}) & fields
