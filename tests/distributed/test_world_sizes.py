@@ -145,7 +145,7 @@ def test_loss_and_gradient_are_those_of_one_worker(tmp_path: Path, teacher: str,
     mp.spawn(worker, (world_size, str(tmp_path), teacher), nprocs=world_size)
     for case in CASES:
         expected = one_step(CASES[case], teacher)
-        assert "grad/2/recent.scale" not in expected  # which this step does not use
+        assert "grad/2/loss_recent.scale" not in expected  # which this step does not use
         for rank in range(world_size):
             found = load_file(tmp_path / f"{case}-{rank}.safetensors")
             assert found.keys() == expected.keys()

@@ -80,7 +80,12 @@ def test_a_loss_and_a_backbone_of_a_package_are_trained_resumed_and_served_like_
     words = ["toy", *inputs, *SIZES, *EVERY, *OTHERS, *STATEFUL, "--no-tracking"]
     run = train._parse([*words, "--root", str(tmp_path / "whole")])
     state = load_file(Path(run) / f"checkpoints/step-{STEPS:06d}/state.safetensors")
-    assert {"further/centre.centres", "further/recent.mean", "memory/embeddings", "average/encoder.trunk.stem.weight"} <= set(state)
+    assert {
+        "further/loss_centre.centres",
+        "further/loss_recent.mean",
+        "memory/embeddings",
+        "average/encoder.trunk.stem.weight",
+    } <= set(state)
     assert Artifact(run).manifest.config["centre_power"] == 1.5
 
     killed_halfway(words, tmp_path / "killed")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from zsbir.base.errors import InputError
 from zsbir.data.domains import DOMAINS
 from zsbir.losses.classification import classification
 from zsbir.losses.loss import Loss, LossBatch
@@ -43,7 +45,8 @@ class Objective(nn.Module):
     ):
         super().__init__()
         self.config, self.heads = config, heads
-        self.further = nn.ModuleDict({name: loss for name, (_, loss) in (further or {}).items()})
+        # With a prefix, since a ModuleDict refuses what its own methods are called, such as "update".
+        self.further = nn.ModuleDict({f"loss_{name}": loss for name, (_, loss) in (further or {}).items()})
         self.memory = memory
         self._weights = {name: weight for name, (weight, _) in (further or {}).items()}
         self.register_buffer("class_index", class_index, persistent=False)
@@ -86,9 +89,9 @@ class Objective(nn.Module):
             total = total + config.weight_preservation * self._schedule(progress) * kept
             figures["loss_preservation"] = kept
         batch = LossBatch(encoded.embeddings, encoded.features, classes, domain, encoded.lengths, progress, images)
-        for name, loss in self.further.items():
-            term, more = loss(batch)
-            total = total + self._weights[name] * term
+        for (name, weight), loss in zip(self._weights.items(), self.further.values(), strict=True):
+            term, more = _numbers(name, *loss(batch))
+            total = total + weight * term
             figures |= {f"loss_{name}": term, **{f"{name}_{figure}": value for figure, value in more.items()}}
         if self.memory and self.training:
             self.memory.write(encoded.embeddings, classes, domain)
@@ -112,3 +115,14 @@ class Objective(nn.Module):
 
     def _schedule(self, progress: float) -> float:
         return 1.0 if self.config.preservation_schedule == "constant" else 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _numbers(name: str, term: Any, figures: Mapping[str, Any]) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Return what a further loss has computed. Raises InputError where it is not one number each."""
+    values = {"the loss": term, **{f"its figure {figure!r}": value for figure, value in figures.items()}}
+    tensors = {what: torch.as_tensor(value) for what, value in values.items()}
+    wrong = next((what for what, tensor in tensors.items() if tensor.numel() != 1), None)
+    if wrong is not None:
+        raise InputError(f"the loss {name!r}: {wrong} has the shape {tuple(tensors[wrong].shape)}, and must be one number")
+    first, *others = (tensor.reshape(()) for tensor in tensors.values())
+    return first, dict(zip(figures, others, strict=True))

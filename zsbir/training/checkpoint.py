@@ -25,6 +25,7 @@ from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.files import write_atomic
 from zsbir.base.layout import checkpoints_uri
 from zsbir.base.storage import folder_name, is_remote, join, open_folder
+from zsbir.base.text import clean
 from zsbir.model.encoder import Encoder, save_encoder, stated_facts
 from zsbir.training.checkpoint_names import newest_checkpoint, numbered
 from zsbir.training.failures import diverged
@@ -139,7 +140,14 @@ class Checkpoints:
                 f"{uri} is of a training that had diverged: {name} is not finite; remove it, and lower the learning rates"
             )
         for prefix, module in modules.items():
-            module.load_state_dict(_strip(tensors, f"{prefix}/"))
+            try:
+                module.load_state_dict(_strip(tensors, f"{prefix}/"))
+            except RuntimeError as error:
+                reason = clean(str(error).strip().splitlines()[-1].strip())
+                raise InputError(
+                    f"{uri} is of other networks than this training's ({prefix}: {reason}), as where the code of a package was changed"
+                    " without a new version: remove it to begin anew"
+                ) from None
         for name, parameter in _parameters(modules).items():
             if state := _strip(tensors, f"optimiser/{name}/"):
                 optimiser.state[parameter] = {key: _placed(key, value, parameter) for key, value in state.items()}

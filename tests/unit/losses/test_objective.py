@@ -3,7 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from zsbir.base.config import Config
+from zsbir.base.errors import InputError
 from zsbir.losses.classification import classification
+from zsbir.losses.loss import Loss, Shapes
 from zsbir.losses.objective import Objective
 from zsbir.losses.objective_config import ObjectiveConfig
 from zsbir.losses.preservation import preservation
@@ -115,3 +118,40 @@ def test_without_knowledge_there_is_no_preservation():
     total, figures = Objective(ObjectiveConfig(), heads, CLASS_INDEX, None)(*batch())
     assert "loss_preservation" not in figures
     assert torch.isfinite(total)
+
+
+class Given(Loss):
+    """A loss that returns what it is given."""
+
+    def __init__(self, *values):
+        super().__init__(Config(), Shapes(6, 10, 3))
+        self.values = values
+
+    def forward(self, batch):
+        return self.values
+
+
+def test_a_further_loss_may_have_the_name_of_anything_that_a_module_has():
+    ours = objective()
+    names = ("update", "type", "quadruplet_", "heads")
+    whole = Objective(
+        ours.config, ours.heads, CLASS_INDEX, ours.knowledge, further={name: (1.0, Given(torch.ones(()), {})) for name in names}
+    )
+    assert [figure for figure in whole(*batch())[1] if figure.removeprefix("loss_") in names] == [f"loss_{name}" for name in names]
+
+
+def test_figures_may_be_plain_numbers_and_all_are_one_number():
+    ours = objective()
+
+    def figures(*values):
+        return Objective(ours.config, ours.heads, CLASS_INDEX, ours.knowledge, further={"mine": (2.0, Given(*values))})(*batch())
+
+    total, found = figures(torch.tensor([3.0]), {"share": 0.5})
+    assert found["mine_share"].item() == 0.5
+    assert total.item() == pytest.approx(ours(*batch())[0].item() + 6)
+    for values, line in [
+        ((torch.ones(12), {}), r"the loss 'mine': the loss has the shape \(12,\), and must be one number"),
+        ((torch.ones(()), {"all": torch.ones(2)}), r"the loss 'mine': its figure 'all' has the shape \(2,\)"),
+    ]:
+        with pytest.raises(InputError, match=line):
+            figures(*values)
