@@ -140,14 +140,7 @@ class Checkpoints:
                 f"{uri} is of a training that had diverged: {name} is not finite; remove it, and lower the learning rates"
             )
         for prefix, module in modules.items():
-            try:
-                module.load_state_dict(_strip(tensors, f"{prefix}/"))
-            except RuntimeError as error:
-                reason = clean(str(error).strip().splitlines()[-1].strip())
-                raise InputError(
-                    f"{uri} is of other networks than this training's ({prefix}: {reason}), as where the code of a package was changed"
-                    " without a new version: remove it to begin anew"
-                ) from None
+            _restore(module, _strip(tensors, f"{prefix}/"), f"{uri} is of other networks than this training's: {prefix}")
         for name, parameter in _parameters(modules).items():
             if state := _strip(tensors, f"optimiser/{name}/"):
                 optimiser.state[parameter] = {key: _placed(key, value, parameter) for key, value in state.items()}
@@ -197,6 +190,17 @@ def _progress_text(progress: TrainState) -> bytes:
 
 def _open_best(step: int, score: float, file: Path) -> BestEncoder:
     return BestEncoder(step, None if score == NO_SCORE else score, stated_facts(file), load_file(file))
+
+
+def _restore(module: nn.Module, state: dict[str, Any], what: str) -> None:
+    """Load a state into a module. Raises InputError, which begins with `what`, where the state is that of another one."""
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = clean(str(error).strip().splitlines()[-1].strip())
+        raise InputError(
+            f"{what}: {reason}; where the code of a package was changed without a new version, remove the checkpoint to begin anew"
+        ) from None
 
 
 def _placed(key: str, value: Tensor, parameter: nn.Parameter) -> Tensor:
