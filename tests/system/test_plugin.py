@@ -14,6 +14,7 @@ import pytest
 import torch
 from plugged import install, remove
 from safetensors.torch import load_file, save_file
+from servers.ray_head import ray_head
 
 from tuning.table import read_trials
 from zsbir import evaluate, export, index, promote, search, train
@@ -114,23 +115,20 @@ def test_a_loss_and_a_backbone_of_a_package_are_trained_resumed_and_served_like_
         train._parse([*words, "--root", str(tmp_path / "whole")])
 
 
-def test_a_field_of_a_packages_loss_is_swept(head, packages, inputs, tmp_path):
+def test_a_field_of_a_packages_loss_is_swept(packages, inputs, tmp_path, capsys):
+    """On a Ray of its own: the one that the tests share has no such package in its workers' environment."""
     space = tmp_path / "space.yaml"
     space.write_text("centre_power: [1.0, 2.0]\n")
-    words = ["toy", *inputs, *SIZES, *EVERY, *OTHERS, "--weight-preservation", "0", "--steps", "4", "--no-tracking"]
-    options = ["--space", str(space), "--search", "grid", "--trials", "2", "--root", str(tmp_path / "root")]
-    environment = {**head, "PYTHONPATH": os.environ["PYTHONPATH"]}
-    done = subprocess.run(
-        [sys.executable, "-m", "tuning", *words, *options],
-        env=environment,
-        text=True,
-        capture_output=True,
-        timeout=LONG,
-        check=False,
-    )
+    root = ["--root", str(tmp_path / "root"), "--no-tracking"]
+    words = ["toy", *inputs, *SIZES, *EVERY, *OTHERS, "--weight-preservation", "0", "--steps", "4", *root]
+    command = [sys.executable, "-m", "tuning", *words, "--space", str(space), "--search", "grid", "--trials", "2"]
+    with ray_head(2) as environment:
+        done = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=LONG, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     sweep = Artifact(done.stdout.strip(), "sweep")
     trials = read_trials(sweep.file("trials.parquet").read_bytes())
     assert [trial.point["centre_power"] for trial in trials] == [1.5, 1.0]
     assert {trial.state for trial in trials} <= {"finished", "stopped"}
-    assert Artifact(sweep.manifest.facts["best_run"], "run").manifest.config["losses"] == ["centre", "recent"]
+    best = train._parse(["--config", str(sweep.file("best.yaml")), *inputs, *root])
+    assert best == sweep.manifest.facts["best_run"]
+    assert "already trained" in capsys.readouterr().err
