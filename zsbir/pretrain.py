@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class PretrainConfig(Config):
     """What decides the weights that come out."""
 
-    backbone: Backbone = Field("resnet18", description="torchvision network to train from scratch")
+    backbone: Backbone = Field("resnet18", description="network to train from scratch: of torchvision, timm:NAME, or of a package")
     image_px: int = Field(64, ge=16, le=limits.IMAGE_PX, description="side of the photos, pixels")
     photos_per_class: int = Field(60, ge=4, description="photos drawn of each class to train on; a quarter as many more to test on")
     epochs: int = Field(5, ge=1, description="passes over the photos")

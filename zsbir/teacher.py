@@ -41,7 +41,7 @@ class TeacherConfig(Config):
 
     outside_identity = frozenset({"weights", "weights_sha256"})  # the checksum of the weights that were read is in the digest
 
-    backbone: Backbone = Field("resnet50", description="torchvision network of the teacher")
+    backbone: Backbone = Field("resnet50", description="network of the teacher: of torchvision, timm:NAME, or of a package")
     weights: str = Field("imagenet", description="weights of the teacher: imagenet, imagenet_v2, a file, or s3://bucket/key")
     weights_sha256: str = Field("", description="expected sha256 of the weight file; none: not checked")
     image_px: int = Field(224, ge=16, le=limits.IMAGE_PX, description="side of the photos the teacher sees, pixels")

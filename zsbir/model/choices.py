@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from zsbir.base.config import Packaged, unknown_name
 from zsbir.base.packages import Offer, offers, the_one
@@ -56,7 +56,12 @@ def _version(name: str) -> str:
     return offer.identity if offer else ""
 
 
-Backbone = Annotated[str, AfterValidator(_backbone), Packaged(_version)]
+def _name_examples(schema: dict[str, Any]) -> None:
+    """Put the names into a JSON schema as examples, which forms suggest: they are not all, because of timm's."""
+    schema["examples"] = [*backbone_names(), f"{TIMM}convnext_tiny.fb_in1k"]
+
+
+Backbone = Annotated[str, AfterValidator(_backbone), Packaged(_version), Field(json_schema_extra=_name_examples)]
 """The name of a backbone (`zsbir.model.backbones`)."""
 
 HeadPlace = Literal["features", "embedding", "unnormalised"]

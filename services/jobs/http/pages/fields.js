@@ -29,7 +29,16 @@ export class Field {
     this.problem = h("p", { class: "problem", role: "alert", hidden: true });
     this.node = h("div", { class: "field" }, h("label", { for: this.id }, label, this.mark), this.control,
       h("p", { class: "quiet", id: `${this.id}-about` }, given.description ?? ""), this.problem);
+    this.#suggest(schema.examples ?? []);
     this.stand(this.stands);
+  }
+
+  /** Suggests some of the values that the field may have. */
+  #suggest(examples) {
+    if (!examples.length) return;
+    const list = h("datalist", { id: `${this.id}-examples` }, examples.map((each) => h("option", { value: each })));
+    this.control.setAttribute("list", list.id);
+    this.node.append(list);
   }
 
   /** Whether its parts are the words of a command, which may have commas and spaces. */
