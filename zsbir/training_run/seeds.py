@@ -18,13 +18,25 @@ def add_seeds(parser: Parser) -> None:
     group.add_argument(
         "--seeds", metavar="N,N,...", help="train the same with each of these seeds, in place of --seed; one URI a line, in order"
     )
+    group.add_argument(
+        "--side-by-side",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train N of --seeds at a time on Ray, each in one process that holds --cpus-per-worker and --gpus-per-worker [1]",
+    )
 
 
 def seeds_of(parsed: argparse.Namespace) -> tuple[int, ...]:
     """Return the seeds that a command line names; none where it has no --seeds.
 
-    Raises InputError for what is no list of different seeds, and for --seed beside it. A seed in a YAML file gives way.
+    Raises InputError for what is no list of different seeds, for --seed beside it, and for --side-by-side that does not go with the
+    rest. A seed in a YAML file gives way.
     """
+    if parsed.side_by_side < 1 or (parsed.side_by_side > 1 and parsed.seeds is None):
+        raise InputError(
+            f"--side-by-side trains so many of --seeds at a time, got {parsed.side_by_side}: give --seeds, or leave it out"
+        )
     if parsed.seeds is None:
         return ()
     if hasattr(parsed, "seed"):

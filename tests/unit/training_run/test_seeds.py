@@ -10,7 +10,7 @@ import pytest
 from zsbir import train
 from zsbir.base import events
 from zsbir.base.artifact import Artifact, exists
-from zsbir.base.errors import Busy, InputError, Interrupted, PermanentError
+from zsbir.base.errors import Busy, InputError, Interrupted, PermanentError, RunError
 from zsbir.base.lease import alone
 from zsbir.training.config import TrainConfig
 from zsbir.training_run.plan import InputUris, Settings, resolve
@@ -120,3 +120,39 @@ def test_an_interruption_that_a_training_could_only_finish_at_begins_no_other_se
         train._parse(seeds)
     first, second = train._parse(seeds).splitlines()
     assert (Artifact(first, "run").manifest.config["seed"], second) == (6, run)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--side-by-side", "2"], "give --seeds, or leave it out"),
+        (["--seeds", "0,1", "--side-by-side", "0"], "got 0"),
+        (["--seeds", "0,1", "--side-by-side", "x"], "side-by-side"),
+        (["--seeds", "0,1", "--side-by-side", "2", "--num-workers", "2"], "leave out --num-workers, or --side-by-side"),
+    ],
+)
+def test_what_cannot_train_side_by_side_is_refused(run, words, more, says):
+    with pytest.raises(InputError, match=says):
+        train._parse([*words, *more])
+
+
+def test_side_by_side_needs_no_ray_where_all_seeds_are_found(words, of_both, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert train._parse([*words, "--seeds", "3,0", "--side-by-side", "2"]) == of_both
+
+
+def test_of_several_ends_a_request_to_stop_comes_first_and_no_error_is_lost(run, words, capsys):
+    job = train._named_job(TrainConfig.of(Artifact(run, "run").manifest.config), *_inputs_of(words))
+    endings = {0: None, 1: RunError("no room"), 2: Interrupted("checkpoint saved; the same command goes on")}
+    with pytest.raises(Interrupted, match=r"^seed 2: checkpoint saved; the same command goes on$"):
+        train._ended(endings, dict.fromkeys(endings, job), [])
+    assert "warning: seed 1: no room" in capsys.readouterr().err
+    endings = {0: None, 1: RunError("no room")}
+    with pytest.raises(RunError, match=r"^seed 1: no room; 1 of 3 seeds failed; --seeds 5,0 prints the addresses of the others$"):
+        train._ended(endings, dict.fromkeys(endings, job), [5])
+
+
+def _inputs_of(words):
+    given = dict(zip(words[1::2], words[2::2], strict=False))
+    uris = InputUris(dataset=given["--dataset"], knowledge=given["--knowledge"])
+    return uris, Settings(root=given["--root"], tracking=False)
