@@ -7,6 +7,8 @@ import io
 import json
 import re
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +139,8 @@ def test_reports_of_dev_classes_may_be_compared(tmp_path):
     file = Path(one.uri, "manifest.json")
     file.write_text(json.dumps({**json.loads(file.read_text()), "config": {"protocol": "dev"}, "facts": {"protocol": "dev v1"}}))
     assert "toy" in compare._parse([one.uri])
+
+
+def test_its_help_loads_no_torch():
+    program = "import sys, zsbir.compare; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules or 'ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
