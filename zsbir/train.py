@@ -170,7 +170,7 @@ def _named_by_seed(settings: Settings, seed: int) -> Settings:
 def _failed_among(failed: Sequence[int], trained: Sequence[int]) -> str:
     """Return how many seeds have failed, and how to get the addresses of the others."""
     if not trained:
-        return f"so did all {len(failed)} seeds" if len(failed) > 1 else "it was the only seed"
+        return f"all {len(failed)} seeds failed" if len(failed) > 1 else "it was the only seed"
     others = ",".join(map(str, trained))
     return f"{len(failed)} of {len(failed) + len(trained)} seeds failed; --seeds {others} prints the addresses of the others"
 
