@@ -15,6 +15,7 @@ from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.outages import outage_of
 from zsbir.base.storage import open_folder
 from zsbir.edge.ray_cluster import connected
+from zsbir.edge.ray_lines import warnings_of_workers_alone
 from zsbir.edge.ray_map import ray_map
 from zsbir.edge.ray_room import Need
 from zsbir.edge.ray_train import LOOK_S, MARKS, STOP_FILE, _beside, _last_line, _listening
@@ -36,7 +37,7 @@ def train_beside(
     settings, stop = jobs[0].settings, StopSignals()
     workers = min(at_once, len(jobs))
     need = Need(workers, settings.cpus_per_worker, settings.gpus_per_worker)
-    with connected(need), _without_marks(jobs), stop.heard(), _beside(_forward_stop, stop, jobs):
+    with connected(need), _without_marks(jobs), warnings_of_workers_alone(names), stop.heard(), _beside(_forward_stop, stop, jobs):
         return list(
             ray_map(
                 _Trainings,
