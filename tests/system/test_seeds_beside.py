@@ -75,7 +75,10 @@ def test_an_interruption_saves_a_checkpoint_of_each_and_the_same_command_goes_on
     assert {Path(uri).name for uri in out.split()} == {folder.name for folder in folders}
     for uri in out.split():
         Artifact(uri, "run").verify()
-    assert not re.search(r"seed \d: step 3:", err), "nothing was trained again from its beginning"
+    for seed in (0, 1):
+        (step,) = re.findall(rf"^seed {seed}: resuming at step (\d+)$", err, re.MULTILINE)
+        scored = re.findall(rf"^seed {seed}: step (\d+):", err, re.MULTILINE)
+        assert all(int(each) > int(step) for each in scored), "nothing is trained, or told, again"
 
 
 def test_an_error_of_one_seed_does_not_end_the_others(head, dataset, knowledge, tmp_path):

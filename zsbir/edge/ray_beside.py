@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from zsbir.base import events, watch
+from zsbir.base import events, layout, watch
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.outages import outage_of
 from zsbir.base.storage import open_folder
@@ -19,7 +19,9 @@ from zsbir.edge.ray_lines import warnings_of_workers_alone
 from zsbir.edge.ray_map import ray_map
 from zsbir.edge.ray_room import Need
 from zsbir.edge.ray_train import LOOK_S, MARKS, STOP_FILE, _beside, _last_line, _listening
+from zsbir.training.checkpoint_names import newest_checkpoint, numbered
 from zsbir.training.context import Context, LocalContext, StopSignals
+from zsbir.training.loop import DEV_SCORE
 
 Ending = Exception | None
 """How a training has ended: the error that ended it, or None where it finished."""
@@ -79,18 +81,19 @@ def _forward_stop(stop: StopSignals, jobs: Sequence[Any], over: threading.Event)
 
 
 class BesideContext(LocalContext):
-    """A training in one of Ray's processes. stop: set when the driver asks to stop."""
+    """A training in one of Ray's processes. stop: set when the driver asks to stop. resumed_at: the step of its last checkpoint."""
 
-    def __init__(self, stop: threading.Event):
+    def __init__(self, stop: threading.Event, resumed_at: int):
         super().__init__()
-        self._asked = stop
+        self._asked, self._resumed_at = stop, resumed_at
         # Ray sets how many cores this process holds; torch would use all cores of the machine.
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Print the scores, since the driver knows of none until the training has ended."""
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if name != "step")
-        events.say_as_part(f"step {int(metrics['step'])}: {shown}")
+        """Print a score, since the driver knows of none until the training has ended; not again those before it was resumed."""
+        step = int(metrics["step"])
+        if step > self._resumed_at:
+            events.say_as_part(f"step {step}: {DEV_SCORE} {metrics[DEV_SCORE]:.3f}")
 
     def stop_requested(self) -> bool:
         """Return whether the driver has asked to stop."""
@@ -112,8 +115,13 @@ class _Trainings:
     def _train(self, job: Any) -> Ending:
         stop = threading.Event()
         try:
-            with _listening(stop, open_folder(job.run)):
-                self._run_job(job, BesideContext(stop))
+            folder = open_folder(job.run)
+            last = newest_checkpoint(open_folder(layout.checkpoints_uri(job.run)))
+            step = numbered([last.folder_name], "step")[last.folder_name] if last else 0
+            if last:
+                events.say_as_part(f"resuming at step {step}")
+            with _listening(stop, folder):
+                self._run_job(job, BesideContext(stop, step))
         except (InputError, RunError, Interrupted) as error:
             return error.with_traceback(None)
         except Exception as error:  # noqa: BLE001 - the trainings beside it go on

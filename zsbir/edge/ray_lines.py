@@ -20,8 +20,8 @@ def warnings_of_workers_alone(parts: Sequence[str] = ()) -> Iterator[None]:
     """Print, of all that workers write, the warnings of this project alone, without the worker's process number before them.
 
     parts: names of parts of the work whose own lines are printed as well (`events.say_as_part`). Everything else (lines of
-    libraries, of Ray itself, of a process that crashes at its end) stays in Ray's own log files. Must be entered while connected to a
-    cluster, and left before that connection ends or after it. Ray has no public way to choose lines.
+    libraries, of Ray itself, of a process that crashes at its end) stays in Ray's own log files. Must be entered while connected to
+    a cluster, and left before that connection ends or after it. Ray has no public way to choose lines.
     """
     replaced = [pair for pair in dispatcher.handlers if pair[0] == _RAYS_OWN]
     dispatcher.remove_handler(_RAYS_OWN)
