@@ -12,6 +12,7 @@ from zsbir.data.domains import DOMAINS, SPLITS
 from zsbir.data.samples import Samples
 from zsbir.data.schema import SAMPLES_SCHEMA
 from zsbir.evaluation.metrics import METRICS
+from zsbir.recipes import recipe
 
 QUERIES, CLASSES = 60, 5
 BASE = np.random.default_rng(7).uniform(0.2, 0.8, QUERIES)
@@ -103,3 +104,13 @@ def class_gains(gains, seed=0, spread=0.02):
     labels = np.arange(QUERIES) % CLASSES
     means = np.bincount(labels, weights=noise) / np.bincount(labels)
     return np.asarray(gains)[labels] + noise - means[labels]
+
+
+def trained(folder, name, values, *, seed=0, knowledge="k" * 64, **changes):
+    """A Report with those values, of a Run of the recipe toy with that seed and these changes, which has no files."""
+    fields = recipe("toy").replace(seed=seed, **changes)
+    made_from = {"dataset": "d" * 64, "weights": "w" * 64, **({"knowledge": knowledge} if knowledge else {})}
+    with draft(folder / "runs" / name, "run", "toy") as work:
+        inputs = {role: {"uri": f"{role}s/1", "digest": digest} for role, digest in made_from.items()}
+        run = work.commit(digest=name * 8, config=fields, inputs=inputs)
+    return report(folder, name, values, run=run.reference())

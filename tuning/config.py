@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from tuning.space import SPACES
-from zsbir.base.config import Config
+from zsbir.base.config import Added, Config
 from zsbir.training.config import TrainConfig
 from zsbir.training_run.plan import InputUris, Settings
 
@@ -30,6 +30,9 @@ class SweepConfig(Config):
     grace_steps: int = Field(0, ge=0, description="steps before a trial may be stopped; 0: until the first evaluation")
     reduction: float = Field(
         2.0, gt=1, description="one in this many trials goes on at a decision; the next decision is at this many times the steps"
+    )
+    seeds_per_trial: Annotated[int, Added(neutral=1)] = Field(
+        1, ge=1, le=100, description="seeds that each trial trains, from the recipe's on; its score is their mean"
     )
     sweep_seed: int = Field(0, ge=0, description="seed of the search; the trainings have their own")
 

@@ -21,7 +21,7 @@ PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
 
 
 def learning_curves(outcome: Outcome, best: Trial) -> Figure:
-    """Draw dev mAP@all over steps, a line a trial, with a cross where a trial was stopped early."""
+    """Draw dev mAP@all over steps, a line a trial (of several seeds the first), with a cross where one was stopped early."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     colour_of = _colours(outcome)
@@ -113,7 +113,8 @@ def importance_bars(importance: Mapping[str, float], step: int) -> Figure:
 
 
 def _title(outcome: Outcome) -> str:
-    return f"{outcome.base.recipe}: {len(outcome.trials)} trials"
+    seeds = max((len(trial.runs) for trial in outcome.trials), default=1)
+    return f"{outcome.base.recipe}: {len(outcome.trials)} trials" + (f" of {seeds} seeds" if seeds > 1 else "")
 
 
 def _colours(outcome: Outcome) -> Callable[[Trial], Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from tuning.config import Search
 from tuning.space import Space
 from tuning.suggest import most_trials, suggest
-from tuning.table import Table, Trial, leader
+from tuning.table import Further, Scores, Table, Trial, leader
 from tuning.trial import TrialTask
 from zsbir.base import events, watch
 from zsbir.base.artifact import Artifact, exists
@@ -27,7 +27,7 @@ class Plan:
 
     known: points to start from. trials: the largest number of them. steps: of a whole trial. grace: steps before the first
     decision, 0 for no early stopping. reduction: one in this many trials goes on at a decision. budget_s: seconds for all trials,
-    0 for no limit.
+    0 for no limit. seeds: trainings of a trial.
     """
 
     space: Space
@@ -39,6 +39,7 @@ class Plan:
     grace: int
     reduction: float
     budget_s: float
+    seeds: int = 1
 
 
 class Ledger:
@@ -50,6 +51,7 @@ class Ledger:
         self._numbers: dict[str, int] = {}
         self._spent_s = sum(trial.seconds for trial in table.trials)
         self._running: dict[int, float] = {}
+        self._seeds_done: dict[int, int] = {}
         self._used_up = False
         self.most = most_trials(plan.search, plan.space, plan.known, plan.trials)
 
@@ -72,6 +74,7 @@ class Ledger:
             if number is not None and not self._finish_if_trained(number):
                 self._numbers[trial_id] = number
                 self._running[number] = time.monotonic()
+                self._seeds_done[number] = 0
                 return self.table.trial(number)
         return None
 
@@ -85,32 +88,53 @@ class Ledger:
         origin, point = found
         number = len(self.table)
         try:
-            run = resolve(self.task.config(point), self.task.uris, self.task.settings).run
+            run, *others = (resolve(config, self.task.uris, self.task.settings).run for config in self.task.configs(point))
         except InputError as error:
             self.table.begin(Trial(number, origin, point))
             self.end(number, "failed", str(error))
             return None
-        self.table.begin(Trial(number, origin, point, run=run))
+        self.table.begin(Trial(number, origin, point, run=run, further=tuple(map(Further, others))))
         return number
 
     def _finish_if_trained(self, number: int) -> bool:
-        """End a trial whose run is finished, with the scores of its history. Return whether it is."""
-        run = self.table.trial(number).run
-        if not exists(run):
+        """End a trial whose runs are all finished, with the scores of their histories. Return whether they are."""
+        runs = self.table.trial(number).runs
+        if not all(map(exists, runs)):
             return False
-        self._copy_scores(number)
+        for place in range(len(runs)):
+            self._copy_scores(number, place)
         self.end(number, "finished")
         return True
 
-    def _copy_scores(self, number: int) -> None:
-        """Copy the scores of a finished run that are not in the table: trained earlier, or just before its sweep was killed."""
+    def _copy_scores(self, number: int, place: int = 0) -> None:
+        """Copy the scores of the finished run of a seed that are not in the table: trained earlier, or just before a kill."""
         trial = self.table.trial(number)
+        found = _scores_of(trial.runs[place])
+        if place:
+            if trial.further[place - 1].scores != found:
+                self.table.scored_further(number, place - 1, found)
+            return
         known = {step for step, _ in trial.scores}
-        run = Artifact(trial.run, "run")
-        history = read_numbers(run.file("history.parquet"), run.address("history.parquet")).to_pylist()
-        for row in history:
-            if row.get(DEV_SCORE) is not None and row["step"] not in known:
-                self.table.scored(number, int(row["step"]), float(row[DEV_SCORE]), stopped=False)
+        for step, score in found:
+            if step not in known:
+                self.table.scored(number, step, score, stopped=False)
+
+    def is_at_further_seed(self, number: int) -> bool:
+        """Return whether a trial trains another seed than its first; its time counts until now."""
+        self._count_time(number)
+        return self._seeds_done.get(number, 0) > 0
+
+    def seed_done(self, number: int, place: int) -> None:
+        """Record that a trial has finished, or found, the training of one of its seeds, the place-th from 0."""
+        self._count_time(number)
+        self._seeds_done[number] = place + 1
+        if self.table.trial(number).ended:
+            return
+        self._copy_scores(number, place)
+        self._report_scores()
+        trial = self.table.trial(number)
+        mean = f"{DEV_SCORE} {trial.score:.3f} in the mean so far" if trial.score is not None else "no score"
+        events.say(f"trial {number}, seed {place + 1} of {len(trial.runs)} done: {mean}; {self._still_to_come()}")
 
     def scored(self, number: int, step: int, score: float, *, stopped: bool) -> None:
         """Record the score of a trial on the dev classes at a step. stopped: whether the trial ends there for being poor."""
@@ -123,8 +147,10 @@ class Ledger:
         """Return a trial's score beside the best of all trials so far."""
         best = leader(self.table.trials)
         line = f"trial {number}, step {step}/{self.plan.steps}: {DEV_SCORE} {score:.3f}"
-        if best is None or best.best is None:
+        if best is None or best.best is None or best.score is None:
             return line
+        if len(best.curves) > 1:
+            return f"{line} (best {best.score:.3f}, trial {best.number} in the mean of {len(best.curves)} seeds)"
         at, value = best.best
         if (best.number, at) == (number, step):
             return f"{line} (the best so far)"
@@ -181,17 +207,24 @@ class Ledger:
 
     def _time_left(self) -> str:
         """Return the time that is left, as far as speed and length of the trials so far tell; empty where they do not."""
-        steps = sum(trial.scores[-1][0] for trial in self.table.trials if trial.scores)
+        steps = sum(trial.steps for trial in self.table.trials)
         seconds = sum(trial.seconds for trial in self.table.trials if trial.scores)
         if not steps or not seconds:
             return ""
-        lengths = [trial.scores[-1][0] for trial in self.table.trials if trial.ended and trial.scores]
-        usual = sum(lengths) / len(lengths) if lengths else self.plan.steps
+        lengths = [trial.steps for trial in self.table.trials if trial.ended and trial.scores]
+        usual = sum(lengths) / len(lengths) if lengths else self.plan.steps * self.plan.seeds
         running = self._still_running()
-        to_come = sum(max(0.0, usual - (trial.scores[-1][0] if trial.scores else 0)) for trial in running)
+        to_come = sum(max(0.0, usual - trial.steps) for trial in running)
         to_come += usual * max(0, self.most - len(self.table))
         left_s = to_come * seconds / steps / max(1, len(running))
         if self.plan.budget_s:
             spent_s = sum(trial.seconds for trial in self.table.trials)
             left_s = min(left_s, max(0.0, self.plan.budget_s - spent_s) / max(1, len(running)))
         return f", {shown_minutes(left_s)} left"
+
+
+def _scores_of(uri: str) -> Scores:
+    """Return the scores on the dev classes in the history of a finished run."""
+    run = Artifact(uri, "run")
+    history = read_numbers(run.file("history.parquet"), run.address("history.parquet")).to_pylist()
+    return tuple((int(row["step"]), float(row[DEV_SCORE])) for row in history if row.get(DEV_SCORE) is not None)

@@ -40,7 +40,8 @@ class Outcome:
         base, best = self.trials[0], self.best
         if best is None:
             return "no trial finished"
-        line = f"best: trial {best.number}, dev mAP@all {best.score:.3f}"
+        mean = f" in the mean of {len(best.runs)} seeds" if best.further else ""
+        line = f"best: trial {best.number}, dev mAP@all {best.score:.3f}{mean}"
         if base.state != "finished" or base.score is None:
             return f"{line}; the recipe as it is {base.state} ({base.error or 'early'})"
         if best.number == base.number:
@@ -52,13 +53,13 @@ def importances(space: Space, trials: Sequence[Trial]) -> tuple[int, dict[str, f
     """Return (step, share of each field), the most important field first, by functional ANOVA (Hutter et al. 2014, Optuna's).
 
     The scores are those at the latest step that every scored trial has reached, so that no trial looks better for having trained
-    longer. Empty if there are too few trials, or all scored the same.
+    longer; of several seeds the mean. Empty if there are too few trials, or all scored the same.
     """
     scored = [trial for trial in trials if trial.scores and contains(space, trial.point)]
     if len(scored) < MIN_FOR_IMPORTANCE:
         return 0, {}
     step = min(trial.scores[-1][0] for trial in scored)
-    values = [trial.best_until(step) for trial in scored]
+    values = [trial.score_until(step) for trial in scored]
     if len(set(values)) < 2:
         return step, {}
     import optuna

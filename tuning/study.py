@@ -22,7 +22,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tuning.ledger import Ledger
-from tuning.trial import ERROR
+from tuning.trial import ERROR, SEED_DONE
 from zsbir.base.arrow import arrow_filesystem
 from zsbir.base.storage import Folder
 from zsbir.edge.ray_room import Need, nodes_alive
@@ -111,7 +111,8 @@ class NextTrial(Searcher):  # type: ignore[misc]  # ray has no types for mypy
 class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
     """ASHA (Li et al. 2018, Ray Tune's) on the best dev score so far. Score and decision are written to the table together.
 
-    After a restart ASHA gets all scores in the table again, and no trial is judged twice at the same step.
+    After a restart ASHA gets all scores in the table again, and no trial is judged twice at the same step. Of trials with several
+    seeds the first is judged, in each trial the same one: the others are trained only where it was not stopped.
     """
 
     def __init__(self, ledger: Ledger):
@@ -154,6 +155,10 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         if ERROR in result:
             ledger.end(number, "failed", str(result[ERROR]))
             return str(TrialScheduler.STOP)
+        if SEED_DONE in result:
+            ledger.seed_done(number, int(result[SEED_DONE]))
+        if SEED_DONE in result or ledger.is_at_further_seed(number):
+            return str(TrialScheduler.CONTINUE)  # the scores of a further seed are read at its end, and stop nobody
         if DEV_SCORE not in result or result.get("done") or ledger.table.trial(number).ended:
             return str(TrialScheduler.CONTINUE)
         step, score = int(result["step"]), float(result[DEV_SCORE])

@@ -70,7 +70,7 @@ def sweep(request: SweepRequest) -> Artifact:
             raise Interrupted(f"the same command goes on with {found.uri}") from None
         finally:
             if parent:
-                parent.close_children({folder_name(trial.run): (trial.number, trial.state) for trial in table.trials if trial.run})
+                parent.close_children(_states_of_runs(table.trials))
         return _sign(found, request, Outcome(request.base, found.space, table.trials), parent)
 
 
@@ -93,6 +93,8 @@ def _resolve(request: SweepRequest) -> Resolved:
     if base.train_on_dev:
         raise InputError("train_on_dev leaves no classes to score trials on: sweep without it, then train its best.yaml with it")
     space = _possible(open_space(request.config.space, base), request)
+    if request.config.seeds_per_trial > 1 and "seed" in space:
+        raise InputError("the space varies seed, and seeds_per_trial gives each trial its own: leave one of them out")
     job = resolve(base, request.uris, request.settings)
     _check_starts(space, base, job)
     samples = load_samples(Artifact(job.dataset, "dataset"))
@@ -160,6 +162,19 @@ def _open_table(found: Resolved, request: SweepRequest) -> Table:
     return table
 
 
+def _states_of_runs(trials: Sequence[Trial]) -> dict[str, tuple[int, str]]:
+    """Return the number of its trial and its state for each run, by the name of its folder.
+
+    A seed that was trained to its end is finished, however its trial ended.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for trial in trials:
+        for run in filter(None, trial.runs):
+            done = trial.further and trial.state != "finished" and exists(run)
+            found[folder_name(run)] = (trial.number, "finished" if done else trial.state)
+    return found
+
+
 def _parent_run(found: Resolved, request: SweepRequest) -> Parent | None:
     """Open the MLflow run that the trials' runs are nested under; None without tracking."""
     if not request.settings.tracking:
@@ -193,15 +208,17 @@ def _run_trials(found: Resolved, request: SweepRequest, table: Table, parent: Pa
         grace=(config.grace_steps or request.base.eval_every_steps) if config.early_stopping == "asha" else 0,
         reduction=config.reduction,
         budget_s=config.budget_minutes * 60,
+        seeds=config.seeds_per_trial,
     )
-    ledger = Ledger(plan, TrialTask(request.base, request.uris, settings), table)
+    ledger = Ledger(plan, TrialTask(request.base, request.uris, settings, config.seeds_per_trial), table)
     if ledger.is_done():
         return
     workers = max(1, settings.num_workers)
     need = Need(workers, settings.cpus_per_worker, settings.gpus_per_worker)
     with connected(need), warnings_of_workers_alone():
         at_once = trials_at_once(settings, request.where.at_once)
-        events.say(f"{ledger.most} trials of {found.steps} steps, {at_once} at a time, over {', '.join(found.space)}")
+        each = f"{found.steps} steps" + (f" and {plan.seeds} seeds" if plan.seeds > 1 else "")
+        events.say(f"{ledger.most} trials of {each}, {at_once} at a time, over {', '.join(found.space)}")
         run_trials(ledger, open_folder(found.uri), at_once=at_once)
 
 
@@ -213,7 +230,12 @@ def _sign(found: Resolved, request: SweepRequest, outcome: Outcome, parent: Pare
     if best is None:
         raise RunError(_nothing_finished(found.uri, outcome.trials))
     events.say_lines(table_text(outcome.space, outcome.trials))
-    runs = {f"trial-{trial.number:04d}": trial.run for trial in outcome.trials if trial.state == "finished"}
+    runs = {
+        f"trial-{trial.number:04d}{f'-seed-{place}' if place else ''}": run
+        for trial in outcome.trials
+        if trial.state == "finished"
+        for place, run in enumerate(trial.runs)
+    }
     with draft(found.uri, "sweep", request.base.recipe) as work:
         work.file("trials.parquet").write_bytes(as_parquet(outcome.trials))
         write_report(work.file, outcome, best)
@@ -222,7 +244,8 @@ def _sign(found: Resolved, request: SweepRequest, outcome: Outcome, parent: Pare
             config=request.config,
             inputs={role: Artifact(uri).reference() for role, uri in {"dataset": found.dataset, **runs}.items()},
             counts={state: sum(trial.state == state for trial in outcome.trials) for state in get_args(State)},
-            facts={"best_trial": best.number, "best_run": best.run, "best_dev_map_all": best.score},
+            facts={"best_trial": best.number, "best_run": best.run, "best_dev_map_all": best.score}
+            | ({"best_runs": list(best.runs)} if best.further else {}),
         )
     folder.delete([TABLE])
     events.say(outcome.verdict())
@@ -233,9 +256,10 @@ def _sign(found: Resolved, request: SweepRequest, outcome: Outcome, parent: Pare
 
 
 def next_steps(made: Artifact, found: Resolved, request: SweepRequest) -> str:
-    """Return the best run, the commands that go on from it, each complete, and where the pictures are, a line each."""
-    run, settings = str(made.manifest.facts.get("best_run", "")), request.settings
-    evaluate = ["python", "-m", "zsbir.evaluate", run, f"--root={settings.root}"]
+    """Return the best run, or those of its seeds, complete commands that go on from it, and where the pictures are, a line each."""
+    facts, settings = made.manifest.facts, request.settings
+    runs = [str(run) for run in facts.get("best_runs") or [facts.get("best_run", "")]]
+    evaluate = ["python", "-m", "zsbir.evaluate", *runs, f"--root={settings.root}"]
     train = ["python", "-m", "zsbir.train", f"--config={made.address('best.yaml')}", f"--root={settings.root}"]
     inputs = {"dataset": found.dataset, "knowledge": found.knowledge, "weights": found.weights}
     train += [f"--{name}={uri}" for name, uri in inputs.items() if uri]
@@ -243,9 +267,9 @@ def next_steps(made: Artifact, found: Resolved, request: SweepRequest) -> str:
     tracking += [] if settings.tracking else ["--no-tracking"]
     return "\n".join(
         [
-            f"best run: {run}",
+            f"best run{'s' if len(runs) > 1 else ''}: {' '.join(runs)}",
             f"score it on the unseen classes: {shlex.join([*evaluate, *tracking])}",
-            f"train its configuration, changed as you like (--train-on-dev, --seed 1): {shlex.join([*train, *tracking])}",
+            f"train its configuration, changed as you like (--train-on-dev, --seeds 0,1,2): {shlex.join([*train, *tracking])}",
             f"pictures: {made.address('sweep.html')}",
         ]
     )

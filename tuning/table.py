@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,12 +31,24 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+Scores = tuple[tuple[int, float], ...]
+"""(optimiser step, dev mAP@all) in order."""
+
+
+@dataclass(frozen=True)
+class Further:
+    """The training of a further seed of a trial. run: URI of its Run. scores: none until the training has finished."""
+
+    run: str
+    scores: Scores = ()
+
+
 @dataclass(frozen=True)
 class Trial:
     """One configuration, its scores and its state.
 
     point: values of the fields of the space, and of other fields that a configuration to start from changes. run: URI of its Run.
-    scores: (optimiser step, dev mAP@all) in order. seconds: of training, over all attempts.
+    scores: of that run. further: the trainings of its other seeds, in order. seconds: of training, over all attempts and seeds.
     """
 
     number: int
@@ -44,21 +56,37 @@ class Trial:
     point: dict[str, Any]
     state: State = "begun"
     run: str = ""
-    scores: tuple[tuple[int, float], ...] = ()
+    scores: Scores = ()
     seconds: float = 0.0
     error: str = ""
+    further: tuple[Further, ...] = ()
     began_utc: str = field(default_factory=_now)
     ended_utc: str = ""
 
     @property
     def best(self) -> tuple[int, float] | None:
-        """Step and score of its best evaluation so far; of equal scores the first."""
+        """Step and score of the best evaluation so far of its first seed; of equal scores the first."""
         return max(self.scores, key=lambda pair: (pair[1], -pair[0])) if self.scores else None
 
     @property
+    def runs(self) -> tuple[str, ...]:
+        """The URIs of the runs of all its seeds, in order."""
+        return (self.run, *(seed.run for seed in self.further))
+
+    @property
+    def curves(self) -> tuple[Scores, ...]:
+        """The scores of each of its seeds that has some, in order."""
+        return tuple(scores for scores in (self.scores, *(seed.scores for seed in self.further)) if scores)
+
+    @property
     def score(self) -> float | None:
-        """Its best score so far."""
-        return self.best[1] if self.best else None
+        """Its best score so far; with several seeds the mean of the best score of each that has some."""
+        return _mean([max(score for _, score in scores) for scores in self.curves])
+
+    @property
+    def steps(self) -> int:
+        """Steps that it has trained until the last evaluation of each seed."""
+        return sum(scores[-1][0] for scores in self.curves)
 
     @property
     def ended(self) -> bool:
@@ -66,9 +94,14 @@ class Trial:
         return self.state != "begun"
 
     def best_until(self, step: int) -> float | None:
-        """Return the best score among its evaluations up to a step."""
+        """Return the best score of its first seed among the evaluations up to a step: what early stopping judges."""
         scores = [score for at, score in self.scores if at <= step]
         return max(scores) if scores else None
+
+    def score_until(self, step: int) -> float | None:
+        """Return its best score among the evaluations up to a step; with several seeds the mean over those that have some."""
+        reached = [[score for at, score in scores if at <= step] for scores in self.curves]
+        return _mean([max(scores) for scores in reached if scores])
 
     def row(self) -> dict[str, Any]:
         """Return the trial as a row of the Parquet file."""
@@ -81,8 +114,17 @@ class Trial:
             "point": json.dumps(self.point),
             "score": score,
             "best_step": step,
-            "scores": [{"step": at, "score": value} for at, value in self.scores],
+            "scores": _pairs(self.scores),
+            "further": [{"run": seed.run, "scores": _pairs(seed.scores)} for seed in self.further],
         }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _pairs(scores: Scores) -> list[dict[str, float]]:
+    return [{"step": at, "score": value} for at, value in scores]
 
 
 def leader(trials: Iterable[Trial]) -> Trial | None:
@@ -123,6 +165,13 @@ class Table:
         trial = self._trials[number]
         self._put(replace(trial, scores=(*trial.scores, (step, score)), **_ending("stopped" if stopped else trial.state)))
 
+    def scored_further(self, number: int, place: int, scores: Scores) -> None:
+        """Set the scores of a further seed, the place-th one from 0, whose training has finished."""
+        trial = self._trials[number]
+        further = list(trial.further)
+        further[place] = replace(further[place], scores=scores)
+        self._put(replace(trial, further=tuple(further)))
+
     def end(self, number: int, state: State, *, error: str = "") -> None:
         """End a trial; one that has ended already stays as it is."""
         trial = self._trials[number]
@@ -147,6 +196,7 @@ class Table:
 def _schema() -> pa.Schema:
     import pyarrow as pa
 
+    scores = pa.list_(pa.struct([("step", pa.int32()), ("score", pa.float64())]))
     return pa.schema(
         [
             ("number", pa.int32()),
@@ -156,11 +206,12 @@ def _schema() -> pa.Schema:
             ("run", pa.string()),
             ("score", pa.float64()),
             ("best_step", pa.int32()),
-            ("scores", pa.list_(pa.struct([("step", pa.int32()), ("score", pa.float64())]))),
+            ("scores", scores),
             ("seconds", pa.float64()),
             ("error", pa.string()),
             ("began_utc", pa.string()),
             ("ended_utc", pa.string()),
+            ("further", pa.list_(pa.struct([("run", pa.string()), ("scores", scores)]))),
         ]
     )
 
@@ -173,6 +224,10 @@ def as_parquet(trials: Iterable[Trial]) -> bytes:
     out = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([trial.row() for trial in trials], _schema()), out)
     return out.getvalue()
+
+
+def _scores(pairs: Iterable[Mapping[str, Any]]) -> Scores:
+    return tuple((pair["step"], pair["score"]) for pair in pairs)
 
 
 def _ending(state: State) -> dict[str, Any]:
@@ -201,9 +256,10 @@ def read_trials(data: bytes, *, where: str = "") -> list[Trial]:
                 point=json.loads(row["point"]),
                 state=row["state"],
                 run=row["run"],
-                scores=tuple((pair["step"], pair["score"]) for pair in row["scores"]),
+                scores=_scores(row["scores"]),
                 seconds=row["seconds"],
                 error=row["error"],
+                further=tuple(Further(seed["run"], _scores(seed["scores"])) for seed in row["further"] or ()),  # 0.1.0 had none
                 began_utc=row["began_utc"],
                 ended_utc=row["ended_utc"],
             )

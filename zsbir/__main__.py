@@ -18,7 +18,20 @@ from zsbir.base import cli
 from zsbir.base.config import unknown_name
 from zsbir.base.errors import InputError
 
-STAGES = ("download", "ingest", "pretrain", "teacher", "train", "evaluate", "index", "search", "promote", "export", "artifacts")
+STAGES = (
+    "download",
+    "ingest",
+    "pretrain",
+    "teacher",
+    "train",
+    "evaluate",
+    "compare",
+    "index",
+    "search",
+    "promote",
+    "export",
+    "artifacts",
+)
 MODULES = {**{stage: f"zsbir.{stage}" for stage in STAGES}, "tuning": "tuning", "jobs": "services.jobs"}
 """The module that each verb runs. Modules above this package are known by name alone, so that it imports none of them."""
 

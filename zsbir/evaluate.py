@@ -1,12 +1,14 @@
 """Measure retrieval on unseen classes: Run in, Report out, beside the frozen backbone that the run started from.
 
     python -m zsbir.evaluate artifacts/runs/toy-0123456789ab --protocol zero_shot
+    python -m zsbir.evaluate RUN RUN_OF_SEED_1 RUN_OF_SEED_2
     python -m zsbir.evaluate RUN --dataset artifacts/datasets/toy/0123456789abcdef --unseen-to RUN2
 
 This is the only stage that measures anything on the unseen classes (a promotion makes the same reports where the champion is of
 other data). The report has all metrics in all conventions, exact (see docs/evaluation.md), a table by class, a retrieval grid and a
 precision-recall curve. Costs two forward passes an image. Prints the URI of the report; a table of the metrics goes to standard
-error, and the whole report to the run's MLflow run.
+error, and the whole report to the run's MLflow run. Of several runs it prints one URI a line, in order, and a table of their
+settings: trainings that differ in their seed alone are one row (see zsbir.compare).
 
 On another data set than the run's own (--dataset), the classes in train or dev of the run's data set and the images in them are
 left out; with --unseen-to also those of other runs, so that all of them can be compared on the same queries and gallery.
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from zsbir.base import cli, events, watch
 from zsbir.base.artifact import Artifact
+from zsbir.base.errors import InputError, naming
 from zsbir.evaluation.metrics import METRICS
 from zsbir.evaluation_run.config import EvaluateConfig, Settings
 from zsbir.recipes import title
@@ -28,7 +31,7 @@ from zsbir.recipes import title
 if TYPE_CHECKING:
     from zsbir.evaluation_run.trial import Trial
 
-__all__ = ["EvaluateConfig", "On", "Settings", "evaluate"]
+__all__ = ["EvaluateConfig", "On", "Settings", "evaluate", "evaluate_all"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,38 @@ def evaluate(run_uri: str, config: EvaluateConfig, settings: Settings, on: On = 
     return report
 
 
+SUMMARY = ("map_all", "map_at_200_min_voc", "p_at_100")
+"""Metrics in the table of several runs."""
+
+
+def evaluate_all(run_uris: Sequence[str], config: EvaluateConfig, settings: Settings, on: On = OWN) -> list[Artifact]:
+    """Return the Report of each run, in order; where there are several, show their settings as a table.
+
+    Raises as `evaluate` does; of several runs the error says which one it is of. Reports made before it are found the next time.
+    """
+    if len(run_uris) == 1:
+        return [evaluate(run_uris[0], config, settings, on)]
+    reports = []
+    for uri in run_uris:
+        with naming(uri):
+            reports.append(evaluate(uri, config, settings, on))
+    _show_settings(reports)
+    return reports
+
+
+def _show_settings(reports: Sequence[Artifact]) -> None:
+    """Show a row for each setting of the reports, with its spread over seeds; say why where they cannot stand in one table."""
+    from zsbir.comparison.config import CompareConfig
+    from zsbir.comparison.making import settings_table
+
+    try:
+        table, remarks = settings_table(reports, CompareConfig(metric=SUMMARY))
+    except InputError as error:
+        events.say(f"no table of all reports: {error}")
+        return
+    events.say_lines("\n".join([*remarks, table]))
+
+
 def _track(report: Artifact, trial: Trial, settings: Settings) -> None:
     """Log the report to the MLflow run of the training."""
     from zsbir.edge.tracking import log_report, tracking_uri  # MLflow takes seconds to load
@@ -101,7 +136,9 @@ def _track(report: Artifact, trial: Trial, settings: Settings) -> None:
 
 def _parse(argv: Sequence[str]) -> str:
     parser = cli.Parser("zsbir.evaluate", __doc__ or "")
-    parser.add_argument("run", help="URI of a Run artifact, as zsbir.train prints it, or models:/NAME@champion")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="URIs of Run artifacts, as zsbir.train prints them, or models:/NAME@champion"
+    )
     parser.add_argument("--dataset", metavar="URI", help="a Dataset artifact to measure on; default: the run's own")
     parser.add_argument(
         "--unseen-to",
@@ -118,8 +155,9 @@ def _parse(argv: Sequence[str]) -> str:
     from zsbir.edge.model_address import artifact_address
 
     where = Settings.of(settings)
-    run, *others = (artifact_address(uri, "run", where.root) for uri in (parsed.run, *parsed.unseen_to))
-    return evaluate(run, EvaluateConfig.of(config), where, On(parsed.dataset, tuple(others))).uri
+    runs, others = ([artifact_address(uri, "run", where.root) for uri in uris] for uris in (parsed.runs, parsed.unseen_to))
+    reports = evaluate_all(runs, EvaluateConfig.of(config), where, On(parsed.dataset, tuple(others)))
+    return "\n".join(report.uri for report in reports)
 
 
 if __name__ == "__main__":

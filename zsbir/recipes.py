@@ -123,12 +123,25 @@ def title(config: Mapping[str, Any], run: str) -> str:
 
     config: the fields, as a manifest has them. run: the name of the run's folder; the first digits of its digest stand at the end.
     """
-    name = str(config.get("recipe", "custom"))
-    plain = RECIPES.get(name, custom)().model_dump(mode="json")
-    known = [field for field in config if field in plain or _is_of_a_loss(field, config.get("losses"))]
-    changed = [field for field in known if field not in UNTITLED and config[field] != plain.get(field)]
-    seed = ["seed"] if config.get("seed") else []
-    return f"{shortened(' '.join([name, *(field_text(field, config[field]) for field in seed + changed)]))} ({short_digest(run)})"
+    seed = [field_text("seed", config["seed"])] if config.get("seed") else []
+    return f"{shortened(' '.join([recipe_of(config), *seed, *changes_of(config)]))} ({short_digest(run)})"
+
+
+def setting_title(config: Mapping[str, Any]) -> str:
+    """Return what people see trainings by that differ in their seed alone: "toy margin_cross=0.3"."""
+    return shortened(" ".join([recipe_of(config), *changes_of(config)]))
+
+
+def recipe_of(config: Mapping[str, Any]) -> str:
+    """Return the name of the recipe that a configuration came from."""
+    return str(config.get("recipe", "custom"))
+
+
+def changes_of(config: Mapping[str, Any]) -> list[str]:
+    """Return the fields in which a configuration differs from its recipe, as text, without those in `UNTITLED`."""
+    plain = RECIPES.get(recipe_of(config), custom)().model_dump(mode="json")
+    known = [name for name in config if name in plain or _is_of_a_loss(name, config.get("losses"))]
+    return [field_text(name, config[name]) for name in known if name not in UNTITLED and config[name] != plain.get(name)]
 
 
 def _is_of_a_loss(field: str, losses: Any) -> bool:

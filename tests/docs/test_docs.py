@@ -43,6 +43,7 @@ VERBS = {
     "teacher": "teach",
     "train": "fitted",
     "evaluate": "evaluate",
+    "compare": "compare",
     "index": "perform",
     "search": "read_drawing",
     "artifacts": "perform",

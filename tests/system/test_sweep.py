@@ -210,6 +210,31 @@ def test_killed_it_ends_as_if_nothing_had_happened(head, dataset, knowledge, tmp
     assert {run.name for run in root.glob("runs/*") if exists(run)} == finished
 
 
+def test_killed_between_the_seeds_of_a_trial_it_goes_on_with_the_next_seed(head, dataset, knowledge, tmp_path):
+    options = ["--search", "random", "--trials", "2", "--at-once", "1", "--seeds-per-trial", "2", "--early-stopping", "none"]
+    command = words(dataset, knowledge, tmp_path, *options, "--no-tracking")
+    process = start(head, *command)
+    wait_until(lambda trials: bool(trials) and exists(trials[0].run), tmp_path, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (table,) = tmp_path.glob(f"sweeps/*/{TABLE}")
+    (begun,) = read_trials(table.read_bytes())
+    writer = Artifact(begun.run).manifest.written_by
+    out, err = finish(start(head, *command))
+    assert "2 trials of 12 steps and 2 seeds" in err
+    trials = trials_of(out)
+    assert [(trial.state, len(trial.curves), trial.steps) for trial in trials] == [("finished", 2, 2 * STEPS)] * 2
+    assert Artifact(begun.run).manifest.written_by == writer, "trained to its end twice"
+    for trial in trials:
+        best = [Artifact(uri, "run").manifest.facts["best_dev_map_all"] for uri in trial.runs]
+        assert trial.score == pytest.approx(sum(best) / 2)
+        assert [Artifact(uri, "run").manifest.config["seed"] for uri in trial.runs] == [0, 1]
+    best_runs = Artifact(out, "sweep").manifest.facts["best_runs"]
+    assert list(max(trials, key=lambda trial: trial.score).runs) == best_runs
+    assert f"best runs: {' '.join(best_runs)}\n" in err
+    assert "trial 0, seed 2 of 2 done: dev/map_all 0." in err
+
+
 def test_ctrl_c_ends_a_sweep_on_a_ray_of_its_own_with_the_way_on(dataset, knowledge, tmp_path):
     own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     process = start(own | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}, *sequential(dataset, knowledge, tmp_path))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from zsbir import artifacts, evaluate, export, index, promote, search, teacher, train
+from zsbir import artifacts, compare, evaluate, export, index, promote, search, teacher, train
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 
@@ -12,7 +12,7 @@ DRAWING = Path(__file__).parents[2] / "docs/pictures/sketch.png"
 SAYS = {
     "run": [(evaluate, [""]), (evaluate, ["  "]), (index, [""]), (export, [""])],
     "index": [(search, ["", str(DRAWING)]), (promote, ["report", "--index", ""])],
-    "report": [(promote, ["", "--index", "somewhere"])],
+    "report": [(promote, ["", "--index", "somewhere"]), (compare, [""])],
     "dataset": [(teacher, ["", "--weights", "resnet18.safetensors"]), (train, ["toy", "--dataset", ""])],
     "artifact": [
         (artifacts, ["show", ""]),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(Exception):
     """Something the user gave cannot be used: a path, a field, a file. Exit code 2."""
@@ -53,3 +56,13 @@ class Declined(RunError):  # noqa: N818 - it says what became of the request
 
 class Interrupted(Exception):  # noqa: N818 - an interruption is not an error
     """The user asked to stop; everything needed to go on later is saved. Exit code 130."""
+
+
+@contextmanager
+def naming(part: str) -> Iterator[None]:
+    """Put the name of a part of the work before the line of an error that is raised inside: "seed 1: the loss is nan"."""
+    try:
+        yield
+    except (InputError, RunError, Interrupted) as error:
+        error.args = (f"{part}: {error}",)
+        raise

@@ -71,6 +71,11 @@ def say(message: str, *, timed: bool = True) -> None:
     _print_line(message, BestEffort(sys.stderr))
 
 
+def say_as_part(message: str) -> None:
+    """Print one line with the name of the part before it: of the little that a part says itself, since nobody else can."""
+    _print_line(clean(f"{part()}: {message}"), BestEffort(sys.stderr))
+
+
 def _print_line(line: str, stream: BestEffort) -> None:
     """Print one line beside the bars of a terminal. No failure of the stream is raised: a lost line must not stop the work."""
     with tqdm.external_write_mode(file=stream):

@@ -36,6 +36,7 @@ def ray_map(
     chunks: Iterable[Any],
     *,
     workers: int,
+    cpus_per_worker: float = 1,
     gpus_per_worker: float = 0,
     chunks_a_task: int = CHUNKS_A_TASK,
     tasks_at_once: int = 1,
@@ -46,9 +47,13 @@ def ray_map(
     are read from the iterable as they are given out. A lost worker is replaced, and its tasks are tried again. Raises what the
     method raised, InputError where a node runs other code than this process, and ClusterError when a task was lost too often.
     """
-    with connected(Need(workers, gpus=gpus_per_worker)):
+    with connected(Need(workers, cpus_per_worker, gpus_per_worker)):
         actor_class = ray.remote(
-            num_cpus=1, num_gpus=gpus_per_worker, max_restarts=-1, max_task_retries=TASK_TRIES - 1, max_concurrency=tasks_at_once
+            num_cpus=cpus_per_worker,
+            num_gpus=gpus_per_worker,
+            max_restarts=-1,
+            max_task_retries=TASK_TRIES - 1,
+            max_concurrency=tasks_at_once,
         )(_Actor)
         actors = [actor_class.remote(make, arguments, method, code.running_code()) for _ in range(workers)]
         try:

@@ -125,10 +125,36 @@ def combined(
 
     if not 0 < level < 1:
         raise InputError(f"level must lie between 0 and 1, got {level}")
+    variance = total_variance(over_classes, seeds, share)
+    half = float(stdtrit(variance.df, (1 + level) / 2)) * variance.value**0.5
+    return Interval(mean, mean - half, mean + half, variance.df)
+
+
+def total_variance(over_classes: Variance, seeds: SeedVariance | None = None, share: float = 0.0) -> Variance:
+    """Return the variance of a mean over classes and, with `share` as in `combined`, over seeds; df by Satterthwaite."""
     variance, uncertainty = over_classes.value, over_classes.value**2 / over_classes.df
     if seeds and seeds.common:
         variance += share * seeds.common
         uncertainty += sum((share * part.value) ** 2 / part.df for part in seeds)
-    df = max(variance**2 / uncertainty, LEAST_DF) if uncertainty else math.inf
-    half = float(stdtrit(df, (1 + level) / 2)) * variance**0.5
-    return Interval(mean, mean - half, mean + half, df)
+    return Variance(variance, max(variance**2 / uncertainty, LEAST_DF) if uncertainty else math.inf)
+
+
+def p_value(mean: float, variance: Variance) -> float:
+    """Return how likely a mean at least this far from 0, on either side, is where the true one is 0, by Student's t."""
+    from scipy.special import stdtr
+
+    if not variance.value:
+        return 0.0 if mean else 1.0
+    return 2 * float(stdtr(variance.df, -abs(mean) / variance.value**0.5))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for how many there are, in the same order (Holm, Scandinavian Journal of Statistics 6 (1979) 65).
+
+    Whoever rejects those of at most alpha rejects a true hypothesis, among all of them, with a probability of at most alpha.
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected

@@ -46,6 +46,15 @@ METRICS = (
 )
 """Every metric, in the order of the tables."""
 
+
+def named_metric(text: str) -> tuple[str, bool]:
+    """Return a metric's name, and whether classes count alike (`map_all/macro`) or queries do. InputError for an unknown one."""
+    name, _, macro = text.partition("/")
+    if name not in METRICS or macro not in ("", "macro"):
+        raise InputError(unknown_name("metric", text, [*METRICS, *(f"{known}/macro" for known in METRICS)]))
+    return name, bool(macro)
+
+
 RECALLS = np.arange(101) / 100
 """Recall levels of the precision-recall curve."""
 

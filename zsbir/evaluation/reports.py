@@ -7,6 +7,7 @@ whoever shows an interval makes it anew of these.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Float, Int
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
-from zsbir.evaluation.intervals import Interval, interval_over_classes
+from zsbir.evaluation.intervals import Interval, class_means, interval_over_classes
 
 TRAINED, FROZEN = "trained", "frozen"
 """The two models of a report."""
@@ -49,6 +50,11 @@ def values_of(report: Artifact, model: str, metric: str) -> Float[np.ndarray, "q
 def report_interval(report: Artifact, model: str, metric: str) -> Interval | None:
     """Return the 95 % interval over classes of a model's mean over queries; None where all queries are of one class."""
     return interval_over_classes(values_of(report, model, metric), labels_of(report))
+
+
+def means_by_class(reports: Sequence[Artifact], model: str, metric: str, labels: Int[np.ndarray, "q"]) -> Float[np.ndarray, "k c"]:
+    """Return a model's mean of each class, one row a report. labels: the class of each query, the same in all reports."""
+    return np.stack([class_means(values_of(report, model, metric), labels).means for report in reports])
 
 
 def relevant_of(report: Artifact) -> dict[int, int]:

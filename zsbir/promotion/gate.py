@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 
 from zsbir.base.artifact import Artifact
-from zsbir.base.config import Config, unknown_name
+from zsbir.base.config import Config
 from zsbir.base.errors import InputError
 from zsbir.evaluation.intervals import Interval, class_means, combined, seed_variance, variance_over_classes
-from zsbir.evaluation.metrics import METRICS
+from zsbir.evaluation.metrics import METRICS, named_metric
 from zsbir.evaluation.protocol import Protocol, find_protocol
-from zsbir.evaluation.reports import FROZEN, TRAINED, labels_of, queries_of, values_of
+from zsbir.evaluation.reports import FROZEN, TRAINED, labels_of, means_by_class, queries_of
 from zsbir.promotion.seeds import ESTIMATED, SeedSpread, check_seeds
 
 Verdict = Literal["passed", "refused", "undecided"]
@@ -137,16 +137,14 @@ def compare(
     """
     first = challengers[0]
     metric = config.metric or protocol_of(first).primary
-    name, _, macro = metric.partition("/")
-    if name not in METRICS or macro not in ("", "macro"):
-        raise InputError(unknown_name("metric", metric, [*METRICS, *(f"{known}/macro" for known in METRICS)]))
+    name, macro = named_metric(metric)
     for report in (*challengers[1:], *champions):
         check_comparable(first, report, whose="champion" if report in champions else "other seed")
     check_seeds(challengers)
     check_seeds(champions)
     labels = labels_of(first)
-    mine = _by_class(challengers, TRAINED, name, labels)
-    other = _by_class(champions, TRAINED, name, labels) if champions else _by_class([first], FROZEN, name, labels)
+    mine = means_by_class(challengers, TRAINED, name, labels)
+    other = means_by_class(champions, TRAINED, name, labels) if champions else means_by_class([first], FROZEN, name, labels)
     shares = class_means(np.zeros(len(labels)), labels).shares
     weights = np.full(len(shares), 1 / len(shares)) if macro else shares
     gain, spread = _gain(mine, other, weights, config.level, frozen=not champions, recorded=recorded)
@@ -191,11 +189,6 @@ def _gain(
         seeds = recorded.variance()
     share = 1 / len(mine) + (0 if frozen else 1 / len(other))
     return combined(mean, variance_over_classes(gains, weights), seeds, share, level=level), spread
-
-
-def _by_class(reports: Sequence[Artifact], model: str, metric: str, labels: Int[np.ndarray, "q"]) -> Float[np.ndarray, "k c"]:
-    """Return the means of each class, one row a Report."""
-    return np.stack([class_means(values_of(report, model, metric), labels).means for report in reports])
 
 
 def _count(number: int, noun: str, plural: str) -> str:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.distributed as dist
@@ -64,6 +64,14 @@ def data_parallel(module: nn.Module, device: torch.device, *, unused: bool = Fal
 class StopSignals:
     """Requests to stop by SIGINT, by SIGTERM, or by SIGHUP, which comes when the terminal is lost."""
 
+    _last_s: ClassVar[float | None] = None
+    """When this process was last asked to stop, whoever heard it."""
+
+    @classmethod
+    def asked_since(cls, then_s: float) -> bool:
+        """Return whether a request was heard since `then_s` (`time.monotonic`), also one that came too late to stop anything."""
+        return cls._last_s is not None and cls._last_s >= then_s
+
     def __init__(self) -> None:
         # Not a threading.Event: a handler that interrupts another one setting it would wait for its lock for ever.
         self._asked_s: float | None = None
@@ -92,6 +100,7 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def _hear(self, number: int, _frame: object) -> None:
+        StopSignals._last_s = time.monotonic()
         if self._asked_s is None:
             self._asked_s = time.monotonic()
         elif number != signal.SIGHUP and time.monotonic() - self._asked_s >= SAME_REQUEST_S:

@@ -26,6 +26,14 @@ def test_of_what_workers_write_their_warnings_alone_are_printed_without_the_proc
     assert dispatcher.handlers == before
 
 
+def test_lines_of_parts_that_are_named_are_printed_too_however_alike(capsys):
+    """Ray's own printer leaves out lines that differ in their numbers alone."""
+    lines = [f"seed {seed}: step {step}: dev/map_all 0.4" for step in (3, 6) for seed in (1, 2, 11)]
+    with warnings_of_workers_alone(["seed 1", "seed 2"]):
+        dispatcher.emit({"lines": [*lines, *LINES]})
+    assert capsys.readouterr().err.splitlines()[:4] == [line for line in lines if "seed 11" not in line]
+
+
 def test_afterwards_rays_own_printer_is_back(monkeypatch):
     seen: list[object] = []
     monkeypatch.setattr(dispatcher, "handlers", [("other", seen.append), ("ray_print_logs", seen.append)])

@@ -7,6 +7,7 @@ import re
 import time
 
 import pytest
+from building import put
 
 from services.jobs.cli.format import format_activity, format_jobs, format_outcome
 from services.jobs.cli.options import job_ids
@@ -41,6 +42,13 @@ def test_seeds_are_an_array_that_is_one_line_and_opens(service, run_command, cap
     assert [job["id"] for job in json.loads(run_command("list", "--json"))] == [3, 2, 1]
     assert run_command("show", "1-3").startswith("array 1-3  night  3 queued")
     assert [service.store.job(number).config["train"]["seed"] for number in (1, 2, 3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("words", [["--seeds", "0,1,2"], ["--each", "seed=0,1,2"]])
+def test_seeds_of_a_training_are_an_array_of_trainings(service, run_command, tmp_path, words):
+    inputs = ["--recipe=toy", f"--dataset={put(tmp_path / 'root', 'dataset').uri}", "--weight-preservation=0"]
+    assert run_command("submit", "train", *inputs, *words) == "1-3"
+    assert [service.store.job(number).config["seed"] for number in (1, 2, 3)] == [0, 1, 2]
 
 
 def test_an_array_tells_its_states_and_its_best_job(service, run_command, seeds):

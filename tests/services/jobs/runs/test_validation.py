@@ -278,13 +278,15 @@ def test_every_field_is_told_in_words():
 
 @pytest.mark.parametrize("kind", sorted(set(SINGLE) - {COMMAND}))
 def test_every_flag_of_a_command_can_be_submitted_but_those_that_the_service_decides(kind):
-    """Its own help says which it has."""
+    """Its own help says which it has. Several seeds of a training are several jobs, an array."""
     module = importlib.import_module("tuning.__main__" if kind == "sweep" else MODULES[kind])
     with pytest.raises(HelpAsked) as asked:
         module._parse(["--help"])
     flags = {flag.replace("-", "_") for flag in re.findall(r"^  --([a-z0-9-]+)", str(asked.value), re.MULTILINE)}
     fields = set(describe_kinds()["kinds"][kind]["properties"]) - set(fields_of(offered()))  # which have flags once they are named
     assert {REPEATED.get(field, field).replace("-", "_") for field in fields - set(POSITIONAL.get(kind, ()))} <= flags
-    assert flags - fields - {flag.replace("-", "_") for flag in REPEATED.values()} <= NOT_SUBMITTED | {"config", "start_from"}
+    assert flags - fields - {flag.replace("-", "_") for flag in REPEATED.values()} <= NOT_SUBMITTED | {"config", "start_from"} | (
+        {"seeds", "side_by_side"} if kind == "train" else set()
+    )
     assert not (NOT_SUBMITTED - {"recipe"}) & fields
     assert "recipe" not in SCHEMAS[kind].fields()
