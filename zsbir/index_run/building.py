@@ -160,11 +160,10 @@ def _items(gallery: Gallery, part: Embedded, numbers: Int64[np.ndarray, "m"]) ->
     }
 
 
-def check_bad(unread: PassedOver, total: int, max_bad_frac: float) -> None:
-    """Raise InputError where too many of `total` photos cannot be read, or all."""
-    if total and (len(unread) > max_bad_frac * total or len(unread) == total):
+def check_bad(unread: PassedOver, total: int, max_bad_frac: float, *, others: int = 0) -> None:
+    """Raise InputError where too many of `total` photos cannot be read, or all and there are no others in the index."""
+    empty = len(unread) == total and not others
+    if total and (len(unread) > max_bad_frac * total or empty):
         first = next(unread.rows())
-        raise InputError(
-            f"{len(unread)} of {total} photos cannot be read, more than --max-bad-frac {max_bad_frac:g} allows; first:"
-            f" {first['path']}: {first['reason']}"
-        )
+        why = "none would be left" if empty else f"more than --max-bad-frac {max_bad_frac:g} allows"
+        raise InputError(f"{len(unread)} of {total} photos cannot be read, {why}; first: {first['path']}: {first['reason']}")
