@@ -140,9 +140,7 @@ def _renewed(
     return stay[other], known[other]
 
 
-def _with_kept(
-    given: Metadata, base: IndexFiles, rows: Int64[np.ndarray, "m"], replaced: Int64[np.ndarray, "r"]
-) -> Metadata:
+def _with_kept(given: Metadata, base: IndexFiles, rows: Int64[np.ndarray, "m"], replaced: Int64[np.ndarray, "r"]) -> Metadata:
     """Return metadata with what was known of replaced photos, except for what the file says of paths that it names itself.
 
     rows: of the gallery's photos. Columns that the file lacks hold what is known of the paths that it names.
