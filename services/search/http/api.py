@@ -203,7 +203,7 @@ def examples(app: App, _user: Searcher, model: Alias = "") -> models.Examples:
         models.Example(id=number, class_name=example.class_name, image=f"/api/examples/{served.digest}/{number}")
         for number, example in enumerate(served.engine.files.examples)
     ]
-    return models.Examples(examples=found)
+    return models.Examples(index=served.digest, examples=found)
 
 
 @ROUTES.get(

@@ -223,8 +223,9 @@ class Example(BaseModel):
 
 
 class Examples(BaseModel):
-    """Sketches to begin with."""
+    """Sketches to begin with. index: the digest of the index that they are kept in, which numbers them."""
 
+    index: str
     examples: list[Example]
 
 

@@ -103,7 +103,7 @@ class LoginCode(_Body):
 
 
 class Click(_Body):
-    """Whether a photo shows what was drawn. example: the number of the sketch that was the query, where nothing was drawn."""
+    """Whether a photo shows what was drawn. example: the number, in the same index, of the sketch that was the query instead."""
 
     strokes: Annotated[list[Any] | None, Field(json_schema_extra=STROKES_SCHEMA)] = None
     example: int | None = Field(None, ge=0, le=LARGEST_ID)

@@ -112,7 +112,7 @@ def test_thumbnails_and_originals_are_pictures_that_may_be_kept(searcher: TestCl
 
 
 def test_a_folder_has_no_examples(searcher: TestClient, index: Artifact):
-    assert searcher.get("/api/examples").json() == {"examples": []}
+    assert searcher.get("/api/examples").json() == {"index": index.digest, "examples": []}
     assert searcher.get(f"/api/examples/{index.digest}/0").status_code == 404
 
 
@@ -188,6 +188,8 @@ def test_clicks_are_kept_after_consent_for_their_user_and_deleted_on_demand(app:
     assert ann.post("/api/feedback", json={**click, "consent": False}).status_code == 422
     assert ann.post("/api/feedback", json={**click, "id": 99}).status_code == 404
     assert ann.post("/api/feedback", json={**click, "example": 1}).status_code == 422
+    unknown = {**click, "strokes": None, "example": 0}
+    assert ann.post("/api/feedback", json=unknown).json() == {"error": "the index has no example 0, only 0"}
     assert ann.get("/api/feedback").text == ""
     for asking in (ann, ann, bob):
         assert asking.post("/api/feedback", json=click).status_code == 201
