@@ -40,7 +40,7 @@ def places(levels: UInt8[np.ndarray, "n"], width: int) -> Int64[np.ndarray, "n+1
 
 
 def most_levels(width: int) -> int:
-    """Return on how many levels a row may be, for so many links: faiss has a table of these levels, and reads past its end for more."""
+    """Return on how many levels a row may be, by its links: faiss has a table of these levels, and reads past its end for more."""
     import faiss
 
     return int(faiss.IndexHNSWFlat(1, width).hnsw.cum_nneighbor_per_level.size()) - 1
