@@ -108,7 +108,7 @@ class Filter:
         for name, wanted in self.columns.items():
             if not columns:
                 raise InputError(
-                    f"filter: there is no column {clean(name[:100])!r}, for nothing is known of these photos: index --metadata tells"
+                    f"filter: there is no column {clean(name[:100])!r}, for nothing is known of these photos: see index --metadata"
                 )
             if name not in columns:
                 raise InputError(f"filter: {unknown_name('column', clean(name[:100]), columns)}")

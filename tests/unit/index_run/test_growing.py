@@ -379,7 +379,7 @@ def test_segments_that_are_missing_foreign_or_in_a_circle_are_refused(index, roo
             IndexFiles(remade(index, root, {}, inputs={"segments": segments}), DIMENSIONS)
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="lacks 'run'"):
-        IndexFiles(remade(index, root, {}, inputs={"run": "text"}), DIMENSIONS)
+        IndexFiles(remade(index, root, {}, inputs={"run": ["no", "address"]}), DIMENSIONS)
     for double in ([first, first, third], [first, second, second]):
         with pytest.raises(InputError, match="belongs to other segments"):
             IndexFiles(remade(index, root, {}, inputs={"segments": double}), DIMENSIONS)
