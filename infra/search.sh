@@ -10,13 +10,14 @@ PORT=${PORT:-8280}
 if [ -t 1 ] && [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then
     python - "http://127.0.0.1:$PORT" <<'EOF' &
 import sys, time, urllib.request, webbrowser
-for _ in range(120):
+for attempt in range(120):
     try:
         urllib.request.urlopen(sys.argv[1] + "/readyz").close()
     except OSError:
         time.sleep(0.5)
     else:
-        webbrowser.open(sys.argv[1])
+        if attempt:  # what answers at once is another program on this port
+            webbrowser.open(sys.argv[1])
         break
 EOF
 fi

@@ -212,6 +212,8 @@ def _parse(argv: Sequence[str]) -> str:
     drawing = drawn(read, searcher.index) if isinstance(read, list) else read
     hits = searcher.search(drawing, parsed.k, chosen)
     among = searcher.engine.among(chosen)
+    if not hits:
+        events.warn("no photo of this index is left by --class, --folder and --where")
     if searcher.engine.meaning().nothing_like(hits, among):
         events.warn("nothing like that seems to be in this index; these are the nearest photos")
     if parsed.grid:

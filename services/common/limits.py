@@ -61,15 +61,15 @@ async def _read_body(request: LimitedRequest) -> bytes:
     return bytes(data)
 
 
-def parse_json(data: bytes) -> Any:
-    """Return a JSON value. HTTPException 400 for bytes that are not JSON, 422 for JSON beyond the limits."""
+def parse_json(data: bytes, what: str = "the body") -> Any:
+    """Return a JSON value. HTTPException 400 for bytes that are not JSON, 422 for JSON beyond the limits. what: they are."""
     try:
         value = json.loads(data.decode("utf-8"), parse_constant=_reject_constant, parse_float=_parse_number)
     except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"the body is not JSON: {error}") from None
+        raise HTTPException(400, f"{what} is not JSON: {error}") from None
     problem = _problem(value)
     if problem:
-        raise HTTPException(422, f"body: {problem}")
+        raise HTTPException(422, f"{what.removeprefix('the ')}: {problem}")
     return value
 
 

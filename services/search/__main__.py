@@ -25,10 +25,10 @@ def _parse(argv: Sequence[str]) -> None:
     from services.common.server import serve
     from services.common.tokens import LOGIN_S
     from services.common.users import OwnerToken
-    from services.search.start import free_port, open_app
+    from services.search.start import open_app, port_for
 
+    port = port_for(settings.host, settings.port)
     app = open_app(settings)
-    port = settings.port or free_port(settings.host)
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{shown}:{port}"
     events.say(f"the search service listens at {address}")

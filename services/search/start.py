@@ -23,7 +23,7 @@ from services.search.settings import SearchSettings
 from zsbir.base import events
 from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.cores import usable_cores
-from zsbir.base.errors import InputError
+from zsbir.base.errors import InputError, RunError
 from zsbir.base.layout import service_dir
 from zsbir.base.storage import is_remote, local_path
 from zsbir.base.urls import sqlite_url
@@ -107,8 +107,18 @@ def _tokens(url: str) -> Tokens:
     return tokens
 
 
-def free_port(host: str) -> int:
-    """Return a free port of an address."""
+def port_for(host: str, port: int) -> int:
+    """Return a port that can be listened on: that one, or for 0 any that is free. RunError where another program has it.
+
+    It is asked for before an index is opened, which takes seconds.
+    """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        sock.bind((host, 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise RunError(
+                f"cannot listen on port {port} of {host}: {why}; pass another --port (make search PORT=...), 0 for any that is free"
+            ) from None
         return int(sock.getsockname()[1])

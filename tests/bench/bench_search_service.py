@@ -47,6 +47,9 @@ EACH_S = 8.0
 LEAST_SHARE = 0.5
 """Of the rate of bare forward passes of single images, at 32 clients: batches gain what HTTP, drawing and clients cost."""
 
+CUT_OFF = 0
+"""Counted as a status: a connection that the service closed, since too many waited (`services.common.server.MAX_WAITING`)."""
+
 MEMORY_MB = 400
 """Megabytes by which the service may grow under ten times the load."""
 
@@ -119,6 +122,13 @@ async def ask(session: aiohttp.ClientSession, address: str, load: Load) -> None:
             load.without_hint += "Retry-After" not in answer.headers
 
 
+async def ask_or_be_cut_off(session: aiohttp.ClientSession, address: str, load: Load) -> None:
+    try:
+        await ask(session, address, load)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+        load.statuses[CUT_OFF] += 1
+
+
 async def closed(address: str, clients: int, for_s: float = EACH_S) -> Load:
     """So many clients, each of which asks again once it has its answer."""
     load, began_s = Load(), time.perf_counter()
@@ -139,7 +149,7 @@ async def offered(address: str, rate: float, process: psutil.Process) -> tuple[L
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         while (now_s := time.perf_counter() - began_s) < EACH_S:
             while len(tasks) < now_s * rate:
-                tasks.append(asyncio.create_task(ask(session, address, load)))
+                tasks.append(asyncio.create_task(ask_or_be_cut_off(session, address, load)))
             most = max(most, process.memory_info().rss)
             await asyncio.sleep(0.01)
         await asyncio.gather(*tasks)
@@ -177,10 +187,11 @@ def test_a_service_answers_what_its_encoder_can_and_refuses_the_rest(tmp_path: P
         for times in (2, 10):
             load, most = asyncio.run(offered(address, times * sustainable, process))
             print(f"{times} x {sustainable:.0f} a second: {load.line()}; {(most - quiet) / 1e6:+.0f} MB")
-            assert set(load.statuses) <= {200, 429, 503}
+            assert set(load.statuses) <= {200, 429, 503, CUT_OFF}
+            assert times > 2 or not load.statuses[CUT_OFF], "at twice the load every refusal is an answer"
             assert load.without_hint == 0
             assert times == 2 or load.statuses.keys() & {429, 503}, "ten times the load cannot all be answered"
-            assert load.rate > 0.25 * sustainable
+            assert load.rate > (0.25 if times == 2 else 0.1) * sustainable  # the generators take their share of the cores
             assert most - quiet < 1e6 * MEMORY_MB
         began_s = time.perf_counter()
         after = asyncio.run(closed(address, 1, 1.0))

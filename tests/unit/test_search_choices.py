@@ -86,6 +86,11 @@ def test_what_flags_choose_is_what_is_left_of_a_search_of_everything(old, sketch
     assert found(old, sketch, "-k", "18", "--plain", *flags) == [hit for hit in everything if hit[0] in left]
 
 
+def test_where_flags_leave_no_photo_that_is_said(old, sketch, capsys):
+    assert found(old, sketch, "--class", "bicycel") == []
+    assert "no photo of this index is left by --class" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

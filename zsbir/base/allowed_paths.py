@@ -14,9 +14,8 @@ from zsbir.base.storage import is_remote, local_path
 
 SERVICE_FOLDER = service_dir("root").name
 
-
-SERVICE_FILES = ("keeper.lock", "jobs.db", "up.json")
-"""Files by which a service's own folder is known, which holds its tokens and passwords."""
+SERVICE_FILES = ("keeper.lock", "jobs.db", "up.json", "search.token", "feedback")
+"""Names by which a service's own folder is known, which holds its tokens and passwords, and what people drew."""
 
 
 class AllowedPaths:

@@ -61,7 +61,11 @@ class Section(dict[str, Any]):
     """A mapping of a manifest. Asking for what it does not hold is the artifact's fault: it raises InputError."""
 
     def __missing__(self, name: str) -> Any:
-        raise InputError(f"an artifact's manifest lacks {name!r}, which every artifact of its kind has: zsbir did not make it")
+        raise _lacking(name)
+
+
+def _lacking(name: str) -> InputError:
+    return InputError(f"an artifact's manifest lacks {name!r}, which every artifact of its kind has: zsbir did not make it")
 
 
 def _section(values: dict[str, Any]) -> Section:
@@ -136,6 +140,13 @@ class Manifest(Config):
     def reference(self, role: str) -> Reference | None:
         """Return what the artifact was made from in this role ("run", "segments.0"); None where the manifest names nothing."""
         return next((found for found in references(self) if found.role == role), None)
+
+    def named(self, role: str) -> Reference:
+        """Return what the artifact was made from in a role that all of its kind have. Raises InputError where it names nothing."""
+        found = self.reference(role)
+        if found is None:
+            raise _lacking(role)
+        return found
 
 
 def is_part(role: str) -> bool:

@@ -107,7 +107,9 @@ class Filter:
             found &= _as_bools(pc.starts_with(paths, f"{self.folder}/"))
         for name, wanted in self.columns.items():
             if not columns:
-                raise InputError(f"filter: there is no column {clean(name[:100])!r}, for nothing is known of these photos")
+                raise InputError(
+                    f"filter: there is no column {clean(name[:100])!r}, for nothing is known of these photos: see index --metadata"
+                )
             if name not in columns:
                 raise InputError(f"filter: {unknown_name('column', clean(name[:100]), columns)}")
             found &= _as_bools(_meets(columns[name], wanted, name))

@@ -121,7 +121,7 @@ def _own_photos(index: Artifact) -> int:
 
 
 def _check_belongs(index: Artifact, part: Artifact, before: list[Reference]) -> None:
-    if part.manifest.inputs["run"]["digest"] != index.manifest.inputs["run"]["digest"]:
+    if part.manifest.named("run").digest != index.manifest.named("run").digest:
         raise InputError(f"{index.uri} names {part.uri} as a segment, which was made by another run")
     if [found.digest for found in parts(part.manifest)] != [found.digest for found in before]:
         raise InputError(f"{index.uri} names {part.uri} as a segment, which belongs to other segments")

@@ -43,6 +43,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
     gallery, source = _gallery(run, config, passed)
     passed.show(f"passed over in {source.uri}")
     metadata = read_metadata(config.metadata)
+    warn_of_unknown(metadata, gallery)
     digest = digest_of([config.identity(), run.digest, source.digest, *([metadata.sha256] if metadata.sha256 else [])])
     name = config.name or run.manifest.name
     uri = layout.index_uri(settings.root, name, digest)
@@ -116,6 +117,13 @@ def folder_with_source(uri: str, passed: PassedOver) -> tuple[Gallery, Source]:
     return gallery, Source(FOLDER, gallery.source.folder.uri, streamed_digest(list(stamp) for stamp in gallery.stamps))
 
 
+def warn_of_unknown(metadata: Metadata, gallery: Gallery) -> None:
+    """Warn where metadata name paths that are no photos of a gallery."""
+    rows = metadata.rows_of([path for path, _ in gallery.entries])
+    if unknown := len(metadata.table) - len(np.unique(rows[rows >= 0])):
+        warn(f"metadata: {unknown} of {len(metadata.table)} paths are not photos of the gallery")
+
+
 def write_photos(
     writer: SegmentWriter,
     gallery: Gallery,
@@ -127,8 +135,6 @@ def write_photos(
 ) -> None:
     """Write what the photos of a gallery have become; unreadable ones are noted in `unread`. source: number of their gallery."""
     rows = metadata.rows_of([path for path, _ in gallery.entries])
-    if unknown := len(metadata.table) - len(np.unique(rows[rows >= 0])):
-        warn(f"metadata: {unknown} of {len(metadata.table)} paths are not photos of the gallery")
     start = 0
     with Progress("index", total=len(gallery), unit="photo") as progress:
         for chunk, part in zip(chunks_of(gallery), embedded, strict=True):
@@ -154,11 +160,10 @@ def _items(gallery: Gallery, part: Embedded, numbers: Int64[np.ndarray, "m"]) ->
     }
 
 
-def check_bad(unread: PassedOver, total: int, max_bad_frac: float) -> None:
-    """Raise InputError where too many of `total` photos cannot be read, or all."""
-    if total and (len(unread) > max_bad_frac * total or len(unread) == total):
+def check_bad(unread: PassedOver, total: int, max_bad_frac: float, *, others: int = 0) -> None:
+    """Raise InputError where too many of `total` photos cannot be read, or all and there are no others in the index."""
+    empty = len(unread) == total and not others
+    if total and (len(unread) > max_bad_frac * total or empty):
         first = next(unread.rows())
-        raise InputError(
-            f"{len(unread)} of {total} photos cannot be read, more than --max-bad-frac {max_bad_frac:g} allows; first:"
-            f" {first['path']}: {first['reason']}"
-        )
+        why = "none would be left" if empty else f"more than --max-bad-frac {max_bad_frac:g} allows"
+        raise InputError(f"{len(unread)} of {total} photos cannot be read, {why}; first: {first['path']}: {first['reason']}")

@@ -15,7 +15,7 @@ from zsbir.data.gallery import Gallery
 from zsbir.data.index_files import IndexFiles
 from zsbir.data.originals import Source
 from zsbir.data.passed_over import PassedOver
-from zsbir.index_run.building import folder_with_source
+from zsbir.index_run.building import folder_with_source, warn_of_unknown
 from zsbir.index_run.growing import Change
 from zsbir.index_run.metadata import PATH, Metadata, read_metadata
 
@@ -30,6 +30,7 @@ def folder_change(base: IndexFiles, folder: str, metadata_uri: str, *, delete_go
     gallery, source = folder_with_source(folder, passed)
     passed.show(f"passed over in {source.uri}")
     given = read_metadata(metadata_uri)
+    warn_of_unknown(given, gallery)
     rows = rows_from(base, source)
     # Photos that are there already are in the folder as they were if its digest is what it was, also where no times are known.
     unchanged = _digest_before(base) == source.digest
@@ -45,7 +46,7 @@ def folder_change(base: IndexFiles, folder: str, metadata_uri: str, *, delete_go
         renewed_by=renewed_by,
         added=gallery.chosen(np.flatnonzero(~same).tolist()),
         source=source,
-        metadata=_with_kept(given, base, replaced),
+        metadata=_with_kept(given, base, rows, replaced),
         passed=passed,
     )
 
@@ -139,15 +140,22 @@ def _renewed(
     return stay[other], known[other]
 
 
-def _with_kept(given: Metadata, base: IndexFiles, replaced: Int64[np.ndarray, "m"]) -> Metadata:
-    """Return metadata with what was known of replaced photos, except for paths that the file names itself."""
+def _with_kept(given: Metadata, base: IndexFiles, rows: Int64[np.ndarray, "m"], replaced: Int64[np.ndarray, "r"]) -> Metadata:
+    """Return metadata with what was known of replaced photos, except for what the file says of paths that it names itself.
+
+    rows: of the gallery's photos. Columns that the file lacks hold what is known of the paths that it names.
+    """
     if not base.columns or not len(replaced):
         return given
+    places = pc.index_in(given.table[PATH], base.paths.take(pa.array(rows)))
+    lacking = {name: column for name, column in base.columns.items() if name not in given.kinds}
+    known = {name: column.take(pa.array(rows)).take(places) for name, column in lacking.items()}
+    named = pa.table({**dict(zip(given.table.column_names, given.table.columns, strict=True)), **known})
     wanted = pa.array(replaced)
     kept = pa.table({PATH: base.paths.take(wanted), **{name: column.take(wanted) for name, column in base.columns.items()}})
     kept = kept.filter(pc.invert(pc.is_in(kept[PATH], given.table[PATH])))
     try:
-        return Metadata(pa.concat_tables([given.table, kept], promote_options="default"), given.sha256)
+        return Metadata(pa.concat_tables([named, kept], promote_options="default"), given.sha256)
     except pa.ArrowException as error:
         line = " ".join(str(error).split())[:300]
         raise InputError(f"{base.index.uri}: the file of metadata does not fit what is known already: {line}") from None

@@ -167,7 +167,7 @@ class _Growth:
             unread = PassedOver()
             own = self._write_segment(work, unread)
             unread.show("photos that cannot be read")
-            check_bad(unread, len(self._added or ()), max_bad_frac)
+            check_bad(unread, len(self._added or ()), max_bad_frac, others=plan.kept + int(plan.copied.sum()))
             write_passed_over(work, unread, self._change.passed)
             if len(plan.tombstones):
                 pq.write_table(pa.table({"row": plan.tombstones}, TOMBSTONES_SCHEMA), work.file(TOMBSTONES))

@@ -1,7 +1,7 @@
 """Indexes embedded again with another run's encoder: the same photos and what is known of them, without those that were deleted.
 
 Photos are read where their galleries are now. Those that are gone from there are left out, those that have changed are taken as
-they are. A gallery that is not there at all, such as a drive that is not mounted, is an error: nobody is to lose it unnoticed.
+they are. A gallery of which nothing is left, such as a drive that is not mounted, is an error: nobody is to lose it unnoticed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def reembed(
 
     how: by which views, in what precision, and whether with a graph. wanted: which galleries of `base` are embedded; others are
     left out. beside: photos that `run` has embedded already, which come first in the new index. Raises InputError where a gallery
-    cannot be read, no photo is left, too many of them cannot be read, or metadata of `beside` are of other types.
+    cannot be read or has none of its photos left, too many cannot be read, or metadata of `beside` are of other types.
     """
     return _Reembedding(base, run, how, settings, beside).written(wanted, max_bad_frac)
 
@@ -149,15 +149,17 @@ class _Reembedding:
             changed += int((known & ~same[there]).sum()) if gallery.stamps else 0
             lost = np.setdiff1d(rows, found[there])
             gone += base.paths.take(pa.array(lost)).to_pylist()
-            if len(there):
-                photos = gallery.chosen(there.tolist())
-                parts.append(_Part(now, photos, _metadata_of(base, found[there], photos)))
+            if not len(there):
+                raise InputError(
+                    f"none of the {len(rows)} photos of {base.index.uri} that come from {source.uri} is left there: bring them"
+                    " back, or delete them from it"
+                )
+            photos = gallery.chosen(there.tolist())
+            parts.append(_Part(now, photos, _metadata_of(base, found[there], photos)))
         self._passed.show(f"passed over in the galleries of {base.index.uri}")
         self._passed.add_all(gone, GONE)
         if gone or changed:
             say(f"{base.index.uri}: {len(gone)} photos are gone and left out, {changed} have changed and are taken as they are now")
-        if not parts:
-            raise InputError(f"no photo of {base.index.uri} is left in its galleries: bring them back, or index other photos")
         return parts
 
     def _read_again(self, source: Source, segment: SegmentFiles, photos: int) -> tuple[Gallery, Source]:

@@ -149,8 +149,8 @@ def _difference(found: Artifact, kind: Named, tags: Mapping[str, str]) -> str:
     if found.digest != tags[f"{kind}_digest"]:
         return f"another {kind} (digest {found.digest[:16]}, promoted was {tags[f'{kind}_digest'][:16]})"
     if kind == "index":
-        made_by = str(found.manifest.inputs.get("run", {}).get("digest", ""))
-        if made_by != tags.get("run_digest"):
+        made_by = found.manifest.reference("run")
+        if made_by is None or made_by.digest != tags.get("run_digest"):
             return "an index of another run"
         same = files_digest(found) == tags.get("index_files", files_digest(found))  # earlier versions have no such tag
         return "" if same else "the same index made again with another result"

@@ -106,10 +106,10 @@ def try_index(
 
 
 def _same_encoder(index: Artifact, run: Artifact) -> Encoder:
-    if index.manifest.inputs["run"]["digest"] != run.digest:
+    made_by = index.manifest.named("run")
+    if made_by.digest != run.digest:
         raise InputError(
-            f"{index.uri} was made by {index.manifest.inputs['run']['uri']}, not by {run.uri}: pass as --index what"
-            f" python -m zsbir.index {run.uri} prints"
+            f"{index.uri} was made by {made_by.uri}, not by {run.uri}: pass as --index what python -m zsbir.index {run.uri} prints"
         )
     of_run, of_index = run.verified(ENCODER), index_file(index, ENCODER)
     wanted, found = load_file(of_run), load_file(of_index)

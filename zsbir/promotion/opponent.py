@@ -33,9 +33,9 @@ def champion_reports(champion: str, tags: Mapping[str, str], named: Sequence[str
     if gone:
         events.warn(f"{gone} of the {len(uris)} reports of the champion's seeds are gone; comparing with those that are there")
     reports = [Artifact(uri, "report") for uri in uris if uri]
-    run, digest = reports[0].manifest.inputs["run"], tags.get("run_digest", "")
-    if digest and run["digest"] != digest:
-        raise InputError(f"{reports[0].uri} is a report of {run['uri']}, not of the champion {champion}")
+    run, digest = reports[0].manifest.named("run"), tags.get("run_digest", "")
+    if digest and run.digest != digest:
+        raise InputError(f"{reports[0].uri} is a report of {run.uri}, not of the champion {champion}")
     return reports
 
 
@@ -53,7 +53,7 @@ def named_for(opponents: Sequence[Mapping[str, str]], named: Sequence[str]) -> l
     if len(opponents) < 2 or not named:
         return [named] * max(len(opponents), 1)
     digests = [tags.get("run_digest", "") for tags in opponents]
-    of_run = {uri: Artifact(uri, "report").manifest.inputs["run"]["digest"] for uri in named}
+    of_run = {uri: Artifact(uri, "report").manifest.named("run").digest for uri in named}
     if strange := next((uri for uri, digest in of_run.items() if digest not in digests), ""):
         raise InputError(f"{strange} is a report of none of the champions that are the opponents: leave it out")
     return [[uri for uri in named if of_run[uri] == digest] for digest in digests]

@@ -172,13 +172,13 @@ def not_worse(found: Comparison, max_loss: float) -> Verdict:
 
 def of_other_data(challenger: Artifact, champion: Artifact) -> bool:
     """Return whether two Reports are of different data sets."""
-    return bool(challenger.manifest.inputs["dataset"]["digest"] != champion.manifest.inputs["dataset"]["digest"])
+    return challenger.manifest.named("dataset").digest != champion.manifest.named("dataset").digest
 
 
 def check_own_data(report: Artifact) -> None:
     """Raise InputError for a Report that does not measure its run on the whole of the run's own data set."""
     if "left_out" in report.manifest.facts:
-        run = report.manifest.inputs["run"]["uri"]
+        run = report.manifest.named("run").uri
         raise InputError(
             f"{report.uri} measures {run} on another data set than its own, or on a part of it; promote by the report of its own:"
             f" python -m zsbir.evaluate {run} --protocol {report.manifest.config['protocol']}. Against a champion of other data the"

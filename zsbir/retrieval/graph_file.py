@@ -17,9 +17,6 @@ from jaxtyping import Int32, Int64, UInt8
 
 from zsbir.base.errors import InputError
 
-MOST_LEVELS = 16
-"""Levels of a graph: with 8 links a row, the fewest allowed, 16 levels are enough for 8^15 rows."""
-
 LINKS = (8, 128)
 """Fewest and most links of a row on the upper levels; on the lowest it has twice as many."""
 
@@ -40,6 +37,13 @@ class Links(NamedTuple):
 def places(levels: UInt8[np.ndarray, "n"], width: int) -> Int64[np.ndarray, "n+1"]:
     """Return where each row's links begin, and where the last one's end."""
     return np.concatenate([[0], np.cumsum((levels.astype(np.int64) + 1) * width)])
+
+
+def most_levels(width: int) -> int:
+    """Return on how many levels a row may be, by its links: faiss has a table of these levels, and reads past its end for more."""
+    import faiss
+
+    return int(faiss.IndexHNSWFlat(1, width).hnsw.cum_nneighbor_per_level.size()) - 1
 
 
 def save(path: Path, graph: Links) -> None:
@@ -78,7 +82,7 @@ def _wrong(graph: Links) -> str:
     start, width = entry.tolist()
     if not LINKS[0] <= width <= LINKS[1]:
         return f"{width} links a row"
-    if not 1 <= levels.min() <= levels.max() <= MOST_LEVELS or not 0 <= start < len(levels) or levels[start] != levels.max():
+    if not 1 <= levels.min() <= levels.max() <= most_levels(width) or not 0 <= start < len(levels) or levels[start] != levels.max():
         return "levels out of range, or a start that is not on the highest one"
     return _wrong_links(levels, links, width)
 

@@ -95,6 +95,8 @@ UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "as at the la
 IMAGE = error_responses(401, 403, 404, 422, 503, of_json=False)
 FOR_EVER = {"Cache-Control": "private, max-age=86400, immutable"}
 """For what a digest names: it never changes."""
+FOR_NOW = {"Cache-Control": "private, max-age=60"}
+"""For what is read from a folder as it is at the moment."""
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 UPLOAD = {"requestBody": {"required": True, "content": {"image/*": BINARY}}}
 
@@ -192,7 +194,7 @@ async def original(app: App, _user: Searcher, digest: Digest, photo_id: PhotoId)
     served = app.catalogue.of_digest(digest)
     check_photo(served.engine, photo_id)
     data = await app.admission.compute(lambda: app.originals.read(served, photo_id))
-    return Response(data, media_type="image/jpeg", headers=FOR_EVER)
+    return Response(data, media_type="image/jpeg", headers=FOR_NOW)
 
 
 @ROUTES.get("/api/examples", responses=READ_ONE)
@@ -203,7 +205,7 @@ def examples(app: App, _user: Searcher, model: Alias = "") -> models.Examples:
         models.Example(id=number, class_name=example.class_name, image=f"/api/examples/{served.digest}/{number}")
         for number, example in enumerate(served.engine.files.examples)
     ]
-    return models.Examples(examples=found)
+    return models.Examples(index=served.digest, examples=found)
 
 
 @ROUTES.get(

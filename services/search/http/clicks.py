@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from services.common.answers import error_responses
 from services.common.auth import User
+from services.common.errors import NotFound
 from services.common.routes import Searcher
 from services.search.http import models, requests
 from services.search.http.admission import ParsedRequest, SearchRoute, search
@@ -37,6 +38,8 @@ async def add_click(app: App, user: Searcher, clicked: Clicked) -> models.Health
         raise InputError("a click is about strokes or about an example: name one of them")
     served = app.catalogue.of_digest(clicked.index)
     check_photo(served.engine, clicked.id)
+    if clicked.example is not None and clicked.example >= (there := len(served.engine.files.examples)):
+        raise NotFound(f"the index has no example {clicked.example}, only {there}")
     path = served.engine.files.paths[clicked.id].as_py()
     row = {
         "at_s": round(time.time(), 3),

@@ -139,7 +139,7 @@ def describe(served: Served) -> ServedModel:
         model=served.model,
         note=served.note,
         index=IndexName(uri=engine.index.uri, digest=served.digest, name=manifest.name),
-        run=str(manifest.inputs.get("run", {}).get("uri", "")),
+        run=made_by.uri if (made_by := manifest.reference("run")) else "",
         photos=engine.photos,
         dimensions=engine.encoder.embedding_dim,
         classes=[NameCount(**asdict(each)) for each in served.classes],
@@ -223,8 +223,9 @@ class Example(BaseModel):
 
 
 class Examples(BaseModel):
-    """Sketches to begin with."""
+    """Sketches to begin with. index: the digest of the index that they are kept in, which numbers them."""
 
+    index: str
     examples: list[Example]
 
 

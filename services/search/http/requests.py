@@ -103,7 +103,7 @@ class LoginCode(_Body):
 
 
 class Click(_Body):
-    """Whether a photo shows what was drawn. example: the number of the sketch that was the query, where nothing was drawn."""
+    """Whether a photo shows what was drawn. example: the number, in the same index, of the sketch that was the query instead."""
 
     strokes: Annotated[list[Any] | None, Field(json_schema_extra=STROKES_SCHEMA)] = None
     example: int | None = Field(None, ge=0, le=LARGEST_ID)
@@ -117,7 +117,7 @@ def json_object(text: str, name: str) -> dict[str, Any]:
     """Return a query parameter that is a JSON object; none for an empty one. HTTPException 400 or 422 for anything else."""
     if not text:
         return {}
-    value = parse_json(text.encode("utf-8", "surrogatepass"))
+    value = parse_json(text.encode("utf-8", "surrogatepass"), name)
     if not isinstance(value, dict):
         raise InputError(f"{name}: expected a JSON object, got {text[:100]!r}")
     return value

@@ -81,7 +81,7 @@ export class Drawing {
     this.#go({ strokes, picture: null });
   }
 
-  /** Shows a picture instead of a drawing. image: what a canvas can draw; blob: the file to search with; example: its id, or null. */
+  /** Shows a picture instead of a drawing. image: what a canvas can draw; blob: the file to search with; example: {id, index}, or null. */
   show({ image, blob, example = null }) {
     this.#go({ strokes: [], picture: { image, blob, example } });
   }

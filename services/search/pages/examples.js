@@ -18,7 +18,8 @@ export class Examples {
   async offer(model) {
     if (!model) return;
     try {
-      this.#list = (await get(`/examples${query({ model: model.alias })}`)).examples.slice(0, SHOWN);
+      const { index, examples } = await get(`/examples${query({ model: model.alias })}`);
+      this.#list = examples.slice(0, SHOWN).map((example) => ({ ...example, index }));
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       this.#list = [];
@@ -28,7 +29,7 @@ export class Examples {
   async choose(id) {
     const example = this.#list.find((each) => String(each.id) === id);
     const picture = await opened(await fileOf(example.image));
-    if (picture) this.show({ ...picture, example: example.id });
+    if (picture) this.show({ ...picture, example: { id: example.id, index: example.index } });
   }
 
   /** What stands where photos will be. models: null as long as the service has not said which there are. */

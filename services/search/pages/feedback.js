@@ -8,7 +8,7 @@ const CONSENT = "zsbir-keep-verdicts";
 export class Feedback {
   #marks = new Map(); // of the drawing that is shown, by the photos' keys
 
-  /** whatIsShown(): {strokes} or {example} of the query that was answered, null for one that cannot be kept. */
+  /** query(key): {strokes} or {example}, by which a photo was found; null for what cannot be kept. changed(): called after each change. */
   constructor({ query, changed }) {
     Object.assign(this, { query, changed, agreed: sessionStorage.getItem(CONSENT) === "yes", on: false });
   }
@@ -21,26 +21,21 @@ export class Feedback {
     this.changed();
   }
 
-  /** Whether the photos that are shown can be judged. */
-  get open() {
-    return this.on && this.query() !== null;
-  }
-
   mark(key) {
     return this.#marks.get(key) ?? null;
   }
 
-  /** Forgets what was said, because another drawing is shown. */
+  /** Forgets what was said, because photos of another drawing are shown. */
   forget() {
     this.#marks.clear();
   }
 
   async judge(key, right) {
-    const query = this.query();
+    const query = this.query(key);
     if (!this.agreed || !query) return;
     const cut = key.lastIndexOf("/");
     await post("/feedback", { ...query, index: key.slice(0, cut), id: Number(key.slice(cut + 1)), right, consent: true });
-    this.#marks.set(key, right);
+    if (JSON.stringify(this.query(key)) === JSON.stringify(query)) this.#marks.set(key, right);
     this.changed();
   }
 

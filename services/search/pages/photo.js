@@ -9,7 +9,7 @@ const NEAR = 12;
 export class Photo {
   #way = []; // {answer, hit, near}: the photos that led here, the last one is shown
 
-  /** pictures: a Pictures; judged(): as for `photos`, or null; options(answer): the switches of a search by the answer's model. */
+  /** pictures: a Pictures; judged(answer): as for `photos`, or null; options(answer): the switches of a search by the answer's model. */
   constructor({ pictures, judged, onJudge, options }) {
     this.dialog = document.getElementById("photo");
     Object.assign(this, { pictures, judged, options });
@@ -45,7 +45,7 @@ export class Photo {
   #draw() {
     const { answer, hit, near, problem } = this.#way.at(-1);
     const [name, key] = [nameOf(hit), keyOf(answer, hit)];
-    const judged = this.judged();
+    const judged = this.judged(answer);
     const large = hit.original ?? hit.thumbnail;
     show(this.dialog,
       h("div", { class: "photo-bar" },

@@ -62,8 +62,11 @@ export function nothingLikeThat(measured) {
     rates && h("p", { class: "quiet" }, `${rates[0].toUpperCase()}${rates.slice(1)}.`));
 }
 
+/** Whether photos were found by a search whose scores are no probabilities: each way to search is calibrated by itself, or is not. */
+const uncalibrated = ({ hits }) => hits.length > 0 && !hits.some(({ probability }) => isKnown(probability));
+
 /** Which model and which photos an answer comes from. */
 export const origin = (answer, model) =>
   [answer.model || answer.alias, `index ${answer.index.slice(0, 8)}`, model && plural(model.photos.toLocaleString("en"), "photo"), answer.options !== "off" && answer.options,
-    answer.ranking !== "exact" && answer.ranking, model?.calibrated === false && "scores are not calibrated", `${Math.round(answer.took_ms)} ms`]
+    answer.ranking !== "exact" && answer.ranking, uncalibrated(answer) && "scores are not calibrated", `${Math.round(answer.took_ms)} ms`]
     .filter(Boolean).join(" · ");

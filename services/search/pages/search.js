@@ -25,11 +25,11 @@ class Search {
     this.settings = new Settings();
     this.drawing = new Drawing(() => this.#drawn());
     this.pictures = new Pictures(() => this.#show());
-    this.feedback = new Feedback({ query: () => this.#kept(), changed: () => this.#show() });
+    this.feedback = new Feedback({ query: (key) => this.#keptOf(key), changed: () => this.#show() });
     this.examples = new Examples(this.pictures, (example) => this.drawing.show(example));
     this.controls = new Controls({ settings: this.settings, feedback: this.feedback, changed: () => this.#ask() });
     this.sheet = new Sheet(this.drawing, { take: (file) => this.#take(file), link: () => location.href });
-    this.photo = new Photo({ pictures: this.pictures, judged: () => this.#judged(), onJudge: (button) => this.#judge(button), options: (answer) => this.#optionsOf(answer) });
+    this.photo = new Photo({ pictures: this.pictures, judged: (answer) => this.#judged(this.answers.find((side) => side.answer === answer)), onJudge: (button) => this.#judge(button), options: (answer) => this.#optionsOf(answer) });
     this.latest = new Latest({
       ask: (signal) => this.#search(signal),
       show: (answers) => this.#answered(answers),
@@ -81,7 +81,6 @@ class Search {
       return;
     }
     this.#writeAddress();
-    this.feedback.forget();
     this.#ask();
   }
 
@@ -99,8 +98,8 @@ class Search {
 
   /** Asks one model, or two on the same drawing: [{model, answer, error}]. ApiError where none of them answers. */
   async #search(signal) {
-    const { picture, strokes } = this.drawing;
-    const kept = this.#kept();
+    const drawing = { picture: this.drawing.picture, strokes: this.drawing.strokes.map(([xs, ys]) => [[...xs], [...ys]]) }; // they may grow
+    const { picture, strokes } = drawing;
     const sides = await Promise.all(this.controls.chosen.map(async (model) => {
       const asked = this.settings.body(model);
       const said = Object.entries(asked).map(([name, value]) => [name, typeof value === "object" && value ? JSON.stringify(value) : value]);
@@ -108,7 +107,7 @@ class Search {
         const answer = picture
           ? await post(`/search/image${query(Object.fromEntries(said))}`, picture.blob, {}, signal)
           : await post("/search", { ...asked, strokes, canvas: { width: SIDE, height: SIDE } }, {}, signal);
-        return { model, answer, kept };
+        return { model, answer, kept: keptOf(drawing, answer) };
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
         return { model, error };
@@ -118,11 +117,9 @@ class Search {
     return sides;
   }
 
-  /** What of the drawing can be kept with a verdict: strokes, or an example's number; null for pictures that people brought along. */
-  #kept() {
-    const { picture, strokes } = this.drawing;
-    if (picture) return picture.example === null ? null : { example: picture.example };
-    return strokes.length ? { strokes } : null;
+  /** What can be kept with a verdict on a photo: what it was found with, whatever is drawn by now; null for nothing. */
+  #keptOf(key) {
+    return this.answers.find(({ answer }) => answer?.hits.some((hit) => keyOf(answer, hit) === key))?.kept ?? null;
   }
 
   #optionsOf({ alias }) {
@@ -139,6 +136,7 @@ class Search {
   // --- showing
 
   #answered(answers) {
+    if (queryOf(answers) !== queryOf(this.answers)) this.feedback.forget();
     Object.assign(this, { answers, problem: "" });
     this.#show();
     if (!this.drawing.isGrowing) this.said.textContent = spoken(answers);
@@ -150,8 +148,9 @@ class Search {
     this.#show();
   }
 
-  #judged() {
-    return this.feedback.open ? { mark: (answer, hit) => this.feedback.mark(keyOf(answer, hit)) } : null;
+  /** Whether the photos of a side can be judged, and how they were. */
+  #judged(side) {
+    return this.feedback.on && side?.kept ? { mark: (answer, hit) => this.feedback.mark(keyOf(answer, hit)) } : null;
   }
 
   #show() {
@@ -160,20 +159,21 @@ class Search {
     const waiting = !this.answers.length;
     const notes = [...new Set((this.models ?? []).map(({ note }) => note).filter(Boolean))];
     show(this.notice, notes.map((note) => h("p", { class: "quiet", "data-key": note }, sentence(note))), this.problem && h("p", { class: "problem", role: "alert" }, sentence(this.problem)),
-      !waiting && this.feedback.on && !this.feedback.open && h("p", { class: "quiet" }, "A picture of your own is not kept, so what is found with it cannot be judged."));
+      !waiting && this.feedback.on && !this.answers.some(({ kept }) => kept) && h("p", { class: "quiet" }, "A picture of your own is not kept, so what is found with it cannot be judged."));
     show(this.sides, waiting ? this.examples.invitation(this.models, this.drawing.isEmpty) : this.answers.map((side) => this.#side(side, source)));
     this.sides.classList.toggle("two", this.answers.length > 1);
     this.found.classList.toggle("stale", Boolean(this.problem));
     this.photo.refresh();
   }
 
-  #side({ model, answer, error }, source) {
+  #side(side, source) {
+    const { model, answer, error } = side;
     const title = this.answers.length > 1 && h("h2", {}, model.alias);
     if (error) return h("section", { "data-key": model.alias, "aria-label": model.alias }, title, h("p", { class: "problem" }, error.message));
     return h("section", { "data-key": model.alias, "aria-label": `Photos found by ${model.alias}`, class: answer.no_match ? "unlike" : null },
       title,
       answer.no_match && nothingLikeThat(answer.options === model.options_text ? model.no_match : null),
-      answer.hits.length ? photos(answer, { source, judged: this.#judged(), label: "Photos, the most alike first" }) : h("p", { class: "empty" }, "No photo is left by the filter or the least score."),
+      answer.hits.length ? photos(answer, { source, judged: this.#judged(side), label: "Photos, the most alike first" }) : h("p", { class: "empty" }, "No photo is left by the filter or the least score."),
       h("p", { class: "quiet origin", "data-key": "origin" }, origin(answer, model)));
   }
 
@@ -220,6 +220,15 @@ class Search {
     else this.drawing.clear();
   }
 }
+
+/** What of a drawing can be kept with a verdict on an answer's photos: strokes, or the number of an example of the same index; null for
+ * pictures that people brought along. */
+function keptOf({ picture, strokes }, { index }) {
+  if (!picture) return { strokes };
+  return picture.example?.index === index ? { example: picture.example.id } : null;
+}
+
+const queryOf = (answers) => JSON.stringify(answers.map(({ kept }) => kept ?? null));
 
 const sentence = (text) => text[0].toUpperCase() + text.slice(1);
 

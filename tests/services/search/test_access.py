@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import httpx
@@ -17,8 +18,8 @@ from services.common.tokens import Tokens
 from services.jobs.queue.store import open_store
 from services.search.http.admission import Admission
 from services.search.settings import SearchSettings
-from services.search.start import users_of
-from zsbir.base.errors import InputError
+from services.search.start import port_for, users_of
+from zsbir.base.errors import InputError, RunError
 
 OPEN = {"/", "/static/{name}", "/healthz", "/readyz"}
 """Routes that ask for no token."""
@@ -54,6 +55,17 @@ def test_a_token_of_the_queue_is_one_of_the_search_until_it_is_revoked(tmp_path:
     tokens.revoke(token.id, "test")
     assert (users.user_of(text), users.user_of_session(secret)) == (None, None)
     store.engine.dispose()
+
+
+def test_a_port_that_is_taken_is_named_with_the_way_out_before_anything_is_opened():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            RunError, match=f"^cannot listen on port {port} of 127.0.0.1: address already in use; pass another --port"
+        ):
+            port_for("127.0.0.1", port)
+        assert port_for("127.0.0.1", 0) not in (0, port)
+    assert port_for("127.0.0.1", port) == port
 
 
 def test_without_a_store_there_is_one_owner_whose_token_stays(tmp_path: Path, monkeypatch):

@@ -101,10 +101,10 @@ def test_models_tell_what_is_served(searcher: TestClient, index: Artifact):
 
 
 def test_thumbnails_and_originals_are_pictures_that_may_be_kept(searcher: TestClient, index: Artifact):
-    for kind in ("thumbnails", "originals"):
+    for kind, kept in (("thumbnails", "immutable"), ("originals", "max-age=60")):
         answer = searcher.get(f"/api/{kind}/{index.digest}/3")
         assert answer.headers["content-type"] == "image/jpeg"
-        assert "immutable" in answer.headers["cache-control"]
+        assert answer.headers["cache-control"].endswith(kept)
         Image.open(io.BytesIO(answer.content)).load()
         assert searcher.get(f"/api/{kind}/{index.digest}/99").status_code == 404
         assert searcher.get(f"/api/{kind}/{'0' * 64}/3").status_code == 404
@@ -112,7 +112,7 @@ def test_thumbnails_and_originals_are_pictures_that_may_be_kept(searcher: TestCl
 
 
 def test_a_folder_has_no_examples(searcher: TestClient, index: Artifact):
-    assert searcher.get("/api/examples").json() == {"examples": []}
+    assert searcher.get("/api/examples").json() == {"index": index.digest, "examples": []}
     assert searcher.get(f"/api/examples/{index.digest}/0").status_code == 404
 
 
@@ -146,6 +146,8 @@ def test_an_upload_beyond_the_limit_is_not_read_to_its_end(searcher: TestClient)
     assert searcher.post("/api/search/image", content=encoded(drawing()), headers={"Content-Type": "text/plain"}).status_code == 400
     assert searcher.post("/api/search/image?k=201", content=encoded(drawing()), headers=PNG).status_code == 422
     assert searcher.post("/api/search/image?filter=[]", content=encoded(drawing()), headers=PNG).status_code == 422
+    broken = searcher.post("/api/search/image?filter={", content=encoded(drawing()), headers=PNG)
+    assert (broken.status_code, broken.json()["error"][:19]) == (400, "filter is not JSON:")
 
 
 @pytest.mark.parametrize(
@@ -188,6 +190,8 @@ def test_clicks_are_kept_after_consent_for_their_user_and_deleted_on_demand(app:
     assert ann.post("/api/feedback", json={**click, "consent": False}).status_code == 422
     assert ann.post("/api/feedback", json={**click, "id": 99}).status_code == 404
     assert ann.post("/api/feedback", json={**click, "example": 1}).status_code == 422
+    unknown = {**click, "strokes": None, "example": 0}
+    assert ann.post("/api/feedback", json=unknown).json() == {"error": "the index has no example 0, only 0"}
     assert ann.get("/api/feedback").text == ""
     for asking in (ann, ann, bob):
         assert asking.post("/api/feedback", json=click).status_code == 201

@@ -162,3 +162,12 @@ def test_whatever_is_accepted_lies_inside(allowed, home, head, parts):
     else:
         assert shown == os.path.realpath(shown)
         assert Path(shown).is_relative_to(home / "root")
+
+
+@pytest.mark.parametrize("name", ["search.token", "feedback/0123.jsonl", "jobs.db"])
+def test_the_folder_of_any_service_below_is_private(allowed, home, name):
+    file = home / "root" / "other" / "service" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("hush")
+    with pytest.raises(InputError, match="lies in the folder of a service"):
+        allowed.check("path", str(file))

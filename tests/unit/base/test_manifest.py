@@ -185,3 +185,11 @@ def test_a_manifest_survives_writing_and_reading(tmp_path):
     again = Manifest.of(json.loads(made.folder.read(MANIFEST)))
     assert again == made.manifest == Artifact(made.uri).manifest
     assert made.manifest.reference("a") is None, "a reference is the role's own value"
+
+
+@pytest.mark.parametrize("run", ["x", ["x"], 5, None, {}, {"digest": "1"}, {"uri": 5}])
+def test_an_input_that_is_no_address_is_one_that_is_not_named(run):
+    manifest = manifest_of({**GOOD, "inputs": {"run": run}}, "/root")
+    assert manifest.reference("run") is None
+    with pytest.raises(InputError, match="lacks 'run'"):
+        manifest.named("run")

@@ -177,6 +177,22 @@ def living_paths(index):
     return [files.paths[row].as_py() for row in files.rows().tolist()]
 
 
+def test_new_photos_that_cannot_be_read_stop_an_update_only_as_far_as_is_said(photos, run, root, contents):
+    index = photos.index(run, root)
+    (photos.path / "a/broken.png").write_bytes(b"no picture")
+    photos.remove("b/4.png")
+    with pytest.raises(InputError, match=r"^1 of 1 photos cannot be read, more than --max-bad-frac 0\.01 allows"):
+        update_index(index.uri, "", GROWTH, root)
+    grown = update_index(index.uri, "", GrowthConfig(max_bad_frac=1), root)
+    assert contents(grown).keys() == contents(index).keys() - {"b/4.png"}
+    assert contents(compact_index(grown.uri, root)) == contents(grown)
+    for path in photos.kinds():
+        if path != "a/broken.png":
+            photos.remove(path)
+    with pytest.raises(InputError, match=r"^1 of 1 photos cannot be read, none would be left"):
+        update_index(index.uri, "", GrowthConfig(max_bad_frac=1), root)
+
+
 def test_an_index_never_becomes_empty_and_unknown_paths_are_named(photos, run, root):
     base = photos.index(run, root)
     with pytest.raises(InputError, match="would leave no photo"):
@@ -362,6 +378,8 @@ def test_segments_that_are_missing_foreign_or_in_a_circle_are_refused(index, roo
         with pytest.raises(InputError, match=reason) as error:
             IndexFiles(remade(index, root, {}, inputs={"segments": segments}), DIMENSIONS)
         assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="lacks 'run'"):
+        IndexFiles(remade(index, root, {}, inputs={"run": ["no", "address"]}), DIMENSIONS)
     for double in ([first, first, third], [first, second, second]):
         with pytest.raises(InputError, match="belongs to other segments"):
             IndexFiles(remade(index, root, {}, inputs={"segments": double}), DIMENSIONS)

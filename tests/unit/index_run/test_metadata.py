@@ -153,6 +153,18 @@ def test_a_photo_that_changed_keeps_what_was_known_of_it(photos, run, root, writ
     assert {path: row["price"] for path, row in known(index).items() if row["price"]} == {"a/0.png": 1, "a/1.png": 5}
 
 
+@pytest.mark.parametrize("replaced", ["a/0.png", "a/1.png", "b/3.png"])
+def test_columns_that_a_new_file_lacks_stay_whichever_photo_has_changed(photos, run, root, write, replaced, capsys):
+    base = photos.index(run, root, metadata=write("path,price,colour\na/0.png,1,red\na/1.png,2,blue\nb/3.png,3,green\n"))
+    photos.write(replaced, 8)
+    capsys.readouterr()
+    index = update_index(base.uri, "", GrowthConfig(metadata=write("path,price\na/0.png,5\na/1.png,\n")), root)
+    assert {path: tuple(row.values()) for path, row in known(index).items() if any(row.values())} == {
+        "a/0.png": (5, "red"), "a/1.png": (None, "blue"), "b/3.png": (3, "green"),
+    }  # fmt: skip
+    assert "are not photos of the gallery" not in capsys.readouterr().err, "those that have not changed are photos, too"
+
+
 def test_metadata_of_another_type_than_before_are_refused(photos, run, root, write):
     base = photos.index(run, root, metadata=write("path,price\na/0.png,1\n"))
     with pytest.raises(InputError, match="price' is int"):

@@ -1,5 +1,7 @@
 """A graph's answers are exact scores of photos that mostly belong there; its file is checked to the last number."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -149,6 +151,17 @@ def test_a_damaged_or_foreign_graph_is_refused_in_one_line(gallery, graph, tmp_p
     with pytest.raises(InputError, match=message) as refused:
         Graph.load(Scan([gallery], threads=1), path)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("width", graph_file.LINKS)
+def test_a_graph_of_more_levels_than_faiss_has_a_table_of_is_refused(tmp_path, width):
+    """faiss reads past the end of its table then, and a search ends the process."""
+    levels = np.full(20, graph_file.most_levels(width), np.uint8)
+    for more, refused in ((0, False), (1, True)):
+        links = np.zeros(graph_file.places(levels + more, width)[-1], np.int32)
+        graph_file.save(tmp_path / "links", graph_file.Links(levels + more, links, np.array([0, width])))
+        with pytest.raises(InputError, match="levels out of range") if refused else nullcontext():
+            graph_file.load(tmp_path / "links", 20, "links")
 
 
 def test_what_is_no_file_of_arrays_is_refused(gallery, tmp_path):

@@ -59,3 +59,16 @@ def test_the_page_shows_probabilities_and_says_when_nothing_like_the_drawing_is_
     expect(side.get_by_text("scores are not calibrated")).to_have_count(0)
     assert Axe().run(page).response["violations"] == []
     there.check()
+
+
+@pytest.mark.parametrize(("probability", "calibrated_by_default", "said"), [("null", "true", True), ("0.5", "false", False)])
+def test_what_is_said_of_scores_is_about_those_that_are_shown(
+    calibrated: Search, visit, probability: str, calibrated_by_default: str, said: bool
+) -> None:
+    """Plain searches are calibrated by themselves: an answer by them may have probabilities where that by default has none."""
+    page = visit(calibrated).open()
+    answer = f'{{index: "01234567", ranking: "exact", options: "off", took_ms: 1, hits: [{{probability: {probability}}}]}}'
+    line = page.evaluate(
+        f"import('/static/results.js').then(({{origin}}) => origin({answer}, {{photos: 3, calibrated: {calibrated_by_default}}}))"
+    )
+    assert ("scores are not calibrated" in line) == said

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
-from servers.search_pages import ANY_PHOTO, Search, drawn, fine, found_by, found_with, strokes_of
+from servers.search_pages import ANY_PHOTO, Hand, Search, drawn, fine, found_by, found_with, strokes_of
 from servers.search_service import make_index
 
 from services.search.serving import choices
@@ -130,6 +130,37 @@ def test_verdicts_are_kept_only_after_consent_and_can_be_deleted(search: Search,
     expect(page.locator(".verdict")).to_have_count(0)
     assert not httpx.get(f"{search.address}/api/feedback").text
     there.check()
+
+
+def test_a_verdict_is_kept_with_what_its_photo_was_found_by(search: Search, visit) -> None:
+    """A photo of the drawing before stays as long as the service is slow or refuses; a sketch is one of its own index."""
+    there = visit(search)
+    page = there.open()
+    drawn(page)
+    answered = strokes_of(page)
+    page.get_by_text("Options", exact=True).click()
+    page.get_by_label("Say which photos are right or wrong").check()
+    page.get_by_role("button", name="I agree").click()
+    page.route("**/api/search", lambda route: route.abort())
+    Hand(page).draw([((60, 80), (60, 80))])
+    expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
+    assert len(strokes_of(page)) == len(answered) + 1
+    first = page.locator(".photos li").first
+    first.locator(".verdict").first.click()
+    expect(first).to_have_class("right")
+    (kept,) = httpx.get(f"{search.address}/api/feedback").text.splitlines()
+    assert [len(xs) for xs, _ in json.loads(kept)["strokes"]] == [len(xs) for xs, _ in answered]
+    page.unroute("**/api/search")
+    expect(page.locator(".photos li.right")).to_have_count(0)
+
+    page.get_by_label("Model").select_option("champion beside challenger")
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_role("button", name="Search with the example").first.click()
+    expect(page.get_by_label("Photos found by champion").locator(".verdict").first).to_be_visible()
+    expect(page.get_by_label("Photos found by challenger").locator(".photos li").first).to_be_visible()
+    expect(page.get_by_label("Photos found by challenger").locator(".verdict")).to_have_count(0)
+    httpx.delete(f"{search.address}/api/feedback")
+    there.check(refusals=True)
 
 
 def only(page: Page, search: Search, **chosen: Any) -> list[str]:
