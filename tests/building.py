@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from zsbir.base import layout
 from zsbir.base.artifact import Artifact, draft
@@ -99,3 +103,11 @@ def files_below(uri: str) -> dict[str, bytes]:
     """Return the bytes of every file of a folder, by key."""
     folder = open_folder(uri)
     return {entry.key: folder.read(entry.key) for entry in folder.walk()}
+
+
+@contextmanager
+def session_root(tmp_path_factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A storage root for a session. Its fixtures run before `own_storage`, so the cache is set here, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ZSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield tmp_path_factory.mktemp(name) / "root"

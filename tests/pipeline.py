@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from building import session_root
 from servers.moto import Moto
 from servers.ray_head import ray_head
 
 
 @pytest.fixture(scope="session")
 def pipeline_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The storage root of the pipeline. Session fixtures run before `own_storage`, so the cache is set here too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield tmp_path_factory.mktemp("pipeline") / "root"
+    """The storage root of the pipeline."""
+    with session_root(tmp_path_factory, "pipeline") as root:
+        yield root
 
 
 @pytest.fixture(scope="session")

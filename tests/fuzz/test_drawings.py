@@ -6,7 +6,7 @@ import json
 
 import pytest
 from fuzz.fuzzing import LENGTHS, changed, fuzz, json_changed
-from servers.search_service import client, make_app, make_index, served
+from servers.search_service import asked, make_app, make_index, served
 
 from services.search.serving.catalogue import Catalogue
 from zsbir.base import limits
@@ -70,9 +70,8 @@ def service(module_path):
     """A search service over a small index, and the digest of that."""
     index = make_index(module_path)
     app = make_app(module_path, Catalogue([served(index)]))
-    with client(app) as asking:
+    with asked(app) as asking:
         yield asking, index.digest
-    app.state.search.batcher.close()
 
 
 def bodies(path: str, digest: str) -> list[bytes]:

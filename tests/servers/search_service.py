@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,14 @@ def make_app(root: Path, catalogue: Catalogue, **settings: Any) -> FastAPI:
 
 def served(index: Artifact, alias: str = "champion", model: str = "models:/zsbir/1") -> Served:
     return Served(alias, model, Engine(index.uri))
+
+
+@contextmanager
+def asked(app: FastAPI, token: str = "searcher") -> Iterator[TestClient]:
+    """A client of an application, whose thread of batches ends afterwards."""
+    with client(app, token) as asking:
+        yield asking
+    app.state.search.batcher.close()
 
 
 def client(app: FastAPI, token: str = "searcher") -> TestClient:

@@ -82,11 +82,15 @@ def test_the_folder_of_a_ray_of_our_own_belongs_to_its_user_alone():
     assert folder.parent.stat().st_uid == os.getuid()
 
 
-@pytest.mark.skipif(not shutil.which("uv"), reason="needs uv")
+UV = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+"""The one that `make env` installs beside Python, else any other."""
+
+
+@pytest.mark.skipif(not UV, reason="needs uv")
 def test_under_uv_run_the_working_directory_is_not_uploaded(tmp_path):
     with (tmp_path / "big.bin").open("wb") as file:
         file.truncate(700_000_000)  # more than Ray would take
-    words = ["uv", "run", "--no-project", "--python", sys.executable, sys.executable, *INGEST, "--num-workers", "1"]
+    words = [UV, "run", "--no-project", "--python", sys.executable, sys.executable, *INGEST, "--num-workers", "1"]
     repository = str(Path(__file__).parents[2])
     done = subprocess.run(
         [*words, "--root", str(tmp_path / "root")],

@@ -70,7 +70,7 @@ class IndexFiles:
 
     @property
     def photos(self) -> int:
-        """Photos that are not deleted."""
+        """How many photos the index has, deleted ones left out."""
         return len(self) if self.alive is None else int(self.alive.sum())
 
     def rows(self) -> Int64[np.ndarray, "m"]:

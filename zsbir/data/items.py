@@ -54,7 +54,7 @@ class Filter:
     columns: Mapping[str, Value | tuple[Value, ...] | Range] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        """Whether it chooses at all."""
+        """Return whether the filter has any condition; without one it leaves no photo out."""
         return bool(self.classes or self.folder or self.columns)
 
     @classmethod

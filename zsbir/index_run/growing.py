@@ -76,7 +76,7 @@ class Change:
 
 
 def open_base(index: Artifact) -> IndexFiles:
-    """Open the index that grows."""
+    """Open an index whose photos are to be added to, deleted or copied into a new one."""
     return IndexFiles(index, int(stated_facts(index_file(index, ENCODER))["embedding_dim"]))
 
 

@@ -43,7 +43,10 @@ class Graph:
     """
 
     def __init__(self, scan: Scan, index: Any, effort: int = EFFORT):
-        """For `build` and `load`."""
+        """Take a graph that faiss has built over the rows of a scan; callers make one by `build` or `load`.
+
+        effort: candidates that a search keeps.
+        """
         self._scan, self._index, self._effort = scan, index, effort
 
     @staticmethod

@@ -109,7 +109,7 @@ class Engine:
 
     @property
     def photos(self) -> int:
-        """Photos that are not deleted."""
+        """How many photos the index has, deleted ones left out."""
         return self.files.photos
 
     def vector(self, row: int) -> Float32[np.ndarray, "d"]:

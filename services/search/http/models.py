@@ -230,13 +230,13 @@ class Examples(BaseModel):
 
 
 class Health(BaseModel):
-    """The service is alive."""
+    """The answer of a search service that runs, whether or not it has an index to search."""
 
     ok: Literal[True] = True
 
 
 class Deleted(BaseModel):
-    """How many clicks were deleted."""
+    """The answer to a request to delete stored verdicts on photos: how many there were."""
 
     deleted: int
 

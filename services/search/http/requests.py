@@ -55,7 +55,7 @@ class Canvas(_Body):
 
 
 class Drawing(_Body):
-    """A drawing as strokes."""
+    """A query: a drawing as strokes, the canvas that it was drawn on, and the model to search with; the default for none."""
 
     strokes: Strokes
     canvas: Canvas | None = None
@@ -70,7 +70,7 @@ class Options(_Body):
 
 
 class Query(Drawing):
-    """A search by a drawing."""
+    """The body of a search by one drawing: the drawing, how many photos to return, and which."""
 
     k: Count = 24
     min_score: MinScore = None
@@ -79,7 +79,7 @@ class Query(Drawing):
 
 
 class Batch(_Body):
-    """Several searches at a time."""
+    """The body of a request with several searches by drawings, which are answered in their order."""
 
     queries: list[Query] = Field(min_length=1, max_length=MOST_QUERIES)
 

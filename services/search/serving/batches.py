@@ -62,7 +62,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """How many queries wait."""
+        """How many queries wait for a forward pass at the moment."""
         return self._waiting.qsize()
 
     def submit(self, query: Query) -> Future[list[Hit]]:

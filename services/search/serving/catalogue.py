@@ -33,7 +33,7 @@ class Served:
 
     @property
     def digest(self) -> str:
-        """The digest of the index."""
+        """The digest of the index that is served."""
         return self.engine.index.digest
 
     @cached_property

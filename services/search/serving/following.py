@@ -83,7 +83,7 @@ class Following:
         self._thread.start()
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop asking the registry which version of the model to serve. What is served stays."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()

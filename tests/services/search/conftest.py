@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from building import session_root
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from servers.search_service import client, make_app, make_index, served
@@ -16,10 +17,9 @@ from zsbir.base.artifact import Artifact
 
 @pytest.fixture(scope="session")
 def index_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A storage root with indexes. Session fixtures run before `own_storage`, so the cache is set here, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield tmp_path_factory.mktemp("search") / "root"
+    """A storage root with indexes."""
+    with session_root(tmp_path_factory, "search") as root:
+        yield root
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
-from servers.search_service import DRAWING, client, make_app, make_gallery, make_run, served
+from servers.search_service import DRAWING, asked, make_app, make_gallery, make_run, served
 
 from services.search.serving.catalogue import Catalogue
 from zsbir.base.artifact import Artifact
@@ -44,9 +44,8 @@ def calibrated(root: Path) -> Artifact:
 @pytest.fixture
 def searcher(root: Path, calibrated: Artifact) -> Iterator[TestClient]:
     app = make_app(root, Catalogue([served(calibrated)]))
-    with client(app) as asking:
+    with asked(app) as asking:
         yield asking
-    app.state.search.batcher.close()
 
 
 def test_answers_have_probabilities_and_say_that_nothing_like_it_is_there(searcher: TestClient):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 from pictures import encoded, picture
-from servers.search_service import DRAWING, client, make_app, make_index, make_known_index, served
+from servers.search_service import DRAWING, asked, make_app, make_index, make_known_index, served
 
 from services.search.serving import choices
 from services.search.serving.catalogue import Catalogue
@@ -29,9 +29,8 @@ def known(index_root: Path) -> Artifact:
 @pytest.fixture
 def asking(index_root: Path, known: Artifact) -> Iterator[TestClient]:
     app = make_app(index_root, Catalogue([served(known)]))
-    with client(app) as asking:
+    with asked(app) as asking:
         yield asking
-    app.state.search.batcher.close()
 
 
 def filters(asking: TestClient, index: Artifact) -> dict:

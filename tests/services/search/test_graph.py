@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from servers.search_service import DRAWING, client, make_gallery, make_run
+from servers.search_service import DRAWING, asked, make_gallery, make_run
 
 from services.search.settings import SearchSettings
 from services.search.start import open_app
@@ -30,10 +30,8 @@ def opened(index: Artifact, **settings):
 
 @pytest.fixture(scope="module")
 def asking(linked):
-    app = opened(linked)
-    with client(app, "") as asking:
+    with asked(opened(linked), "") as asking:
         yield asking
-    app.state.search.batcher.close()
 
 
 def ranked(asking, **asked) -> str:
@@ -65,6 +63,5 @@ def test_a_service_may_rank_all_photos_by_every_search(linked, capsys):
     for exact, said in ((False, True), (True, False)):
         app = opened(linked, exact=exact, options="plain")
         assert ("rank by graph, recall" in capsys.readouterr().err) == said
-        with client(app, "") as asking:
+        with asked(app, "") as asking:
             assert (ranked(asking) == "exact") == exact
-        app.state.search.batcher.close()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
-from servers.search_service import DRAWING, client, make_app, make_index
+from servers.search_service import DRAWING, asked, client, make_app, make_index
 
 from services.search.serving.catalogue import Catalogue, Served
 from services.search.settings import SearchSettings
@@ -50,9 +50,8 @@ def asking(index_root: Path, engine: Engine, opened: Served) -> Iterator[TestCli
     """A service of that index, and beside it of one without statistics."""
     old = Served("challenger", "models:/zsbir/2", Engine(opened.engine.index.uri, wanted="auto"))
     app = make_app(index_root, Catalogue([Served("champion", "models:/zsbir/1", engine), old]))
-    with client(app) as asking:
+    with asked(app) as asking:
         yield asking
-    app.state.search.batcher.close()
 
 
 def prepared(index: Artifact, options: SearchOptions) -> PreparedGallery:

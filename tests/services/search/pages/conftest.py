@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from building import session_root
 from servers.pages import served
 from servers.search_pages import Search, application, made
 from servers.search_service import make_known_index
@@ -16,10 +17,9 @@ from zsbir.search_run.engine import Engine
 
 @pytest.fixture(scope="session")
 def pages_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A storage root. Session fixtures run before `own_storage`, so the cache is set here, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield tmp_path_factory.mktemp("search-pages") / "root"
+    """A storage root."""
+    with session_root(tmp_path_factory, "search-pages") as root:
+        yield root
 
 
 @pytest.fixture(scope="session")
