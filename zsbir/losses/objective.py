@@ -26,12 +26,13 @@ class Objective(nn.Module):
     """L = w_quad L_quad + w_cls L_cls + w_skp L_skp over gathered embeddings, plus each further loss times its weight.
 
     class_index: maps a data set's class id to its row in the classifier, -1 for classes not trained on.
-    knowledge: per trained class the teacher's distribution, or None where preservation has no weight.
+    knowledge: per trained class the teacher's distribution, or None where nothing asks for it.
     further: losses by name, each with its weight. memory: of past batches, for the quadruplet loss.
     """
 
     class_index: Tensor
     knowledge: Tensor
+    margin_share: Tensor | None
 
     def __init__(
         self,
@@ -51,6 +52,8 @@ class Objective(nn.Module):
         self._weights = {name: weight for name, (weight, _) in (further or {}).items()}
         self.register_buffer("class_index", class_index, persistent=False)
         self.register_buffer("knowledge", torch.empty(0) if knowledge is None else knowledge, persistent=False)
+        shares = margin_shares(knowledge, config.margin_ambiguity) if knowledge is not None and config.margin_ambiguity else None
+        self.register_buffer("margin_share", shares, persistent=False)
 
     def forward(
         self,
@@ -69,12 +72,13 @@ class Objective(nn.Module):
         config = self.config
         classes = self.class_index[class_id]
         class_logits, teacher_logits = self.heads(encoded)
+        share = 1.0 if self.margin_share is None else self.margin_share[classes]
         quad = quadruplet(
             encoded.embeddings,
             classes,
             domain,
-            margin_cross=config.margin_cross,
-            margin_same=config.margin_same,
+            margin_cross=config.margin_cross * share,
+            margin_same=config.margin_same * share,
             mining=config.mining,
             temperature=config.mining_temperature,
             memory=self.memory.read() if self.memory else None,
@@ -115,6 +119,17 @@ class Objective(nn.Module):
 
     def _schedule(self, progress: float) -> float:
         return 1.0 if self.config.preservation_schedule == "constant" else 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def margin_shares(knowledge: Float[Tensor, "c t"], ambiguity: float) -> Float[Tensor, "c"]:
+    """Return the share of the margins that each class keeps: 1 where the teacher is surest, 1 - `ambiguity` where it is least sure.
+
+    How sure it is, is the entropy of the class's distribution; in between the share falls with it linearly (this project's choice).
+    """
+    entropy = torch.special.entr(knowledge.double()).sum(dim=1)
+    doubt = (entropy - entropy.min()) / (entropy.max() - entropy.min()).clamp_min(1e-9)
+    shares: Float[Tensor, "c"] = 1 - ambiguity * doubt
+    return shares.to(knowledge.dtype)
 
 
 def _numbers(name: str, term: Any, figures: Mapping[str, Any]) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:

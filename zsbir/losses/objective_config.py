@@ -32,6 +32,9 @@ class ObjectiveConfig(Config):
     quadruplet_memory: Annotated[int, Added(neutral=0)] = Field(
         0, ge=0, le=limits.MEMORY_BATCHES, description="past batches whose embeddings are positives and negatives too"
     )
+    margin_ambiguity: Annotated[float, Added(neutral=0.0)] = Field(
+        0.0, ge=0, le=1, description="share of the margins that the class about which the teacher is least sure loses; others less"
+    )
     temperature: float = Field(0.05, gt=0, description="temperature of the cosine classifiers")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the classification loss")
     classifier_start: Annotated[ClassifierStart, Added(neutral="random")] = Field(

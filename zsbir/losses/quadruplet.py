@@ -18,6 +18,10 @@ Hinges = tuple[Float[Tensor, "b"], Float[Tensor, "b"]]
 """Of each anchor: the hinge, and whether it is violated, or the share of its pairs that do."""
 
 
+Margin = float | Float[Tensor, "b"]
+"""A margin for all anchors, or one for each."""
+
+
 class Others(NamedTuple):
     """Images that are compared with the anchors of a batch and are no anchors themselves, as those of past batches."""
 
@@ -51,8 +55,8 @@ def quadruplet(
     classes: Int[Tensor, "b"],
     domains: Int[Tensor, "b"],
     *,
-    margin_cross: float = 0.2,
-    margin_same: float = 0.2,
+    margin_cross: Margin = 0.2,
+    margin_same: Margin = 0.2,
     mining: Mining = "hard",
     temperature: float = 0.1,
     memory: Others | None = None,
@@ -77,7 +81,7 @@ def quadruplet(
     same_domain = domains[:, None] == pool.domains[None, :]
     positive, cross, same = same_class & ~same_domain, ~same_class & ~same_domain, ~same_class & same_domain
 
-    def hinges(negative: Bool[Tensor, "b m"], margin: float) -> Hinges:
+    def hinges(negative: Bool[Tensor, "b m"], margin: Margin) -> Hinges:
         if mining == "soft":
             return soft_hinges(distances, positive, negative, margin, temperature)
         return {"hard": hard_hinges, "semi_hard": semi_hard_hinges, "all": all_hinges}[mining](
@@ -92,7 +96,7 @@ def quadruplet(
 
 
 def hard_hinges(
-    distances: Float[Tensor, "b m"], positive: Bool[Tensor, "b m"], negative: Bool[Tensor, "b m"], margin: float
+    distances: Float[Tensor, "b m"], positive: Bool[Tensor, "b m"], negative: Bool[Tensor, "b m"], margin: Margin
 ) -> Hinges:
     """Return per anchor the hinge at the farthest positive and the nearest negative, and whether it is violated (1 or 0)."""
     farthest = distances.masked_fill(~positive, -torch.inf).amax(dim=1)
@@ -101,7 +105,7 @@ def hard_hinges(
 
 
 def semi_hard_hinges(
-    distances: Float[Tensor, "b m"], positive: Bool[Tensor, "b m"], negative: Bool[Tensor, "b m"], margin: float
+    distances: Float[Tensor, "b m"], positive: Bool[Tensor, "b m"], negative: Bool[Tensor, "b m"], margin: Margin
 ) -> Hinges:
     """Return per anchor the hinge at the farthest positive and the nearest negative beyond it (Schroff et al., CVPR 2015).
 
@@ -117,7 +121,7 @@ def soft_hinges(
     distances: Float[Tensor, "b m"],
     positive: Bool[Tensor, "b m"],
     negative: Bool[Tensor, "b m"],
-    margin: float,
+    margin: Margin,
     temperature: float,
 ) -> Hinges:
     """Return per anchor a hinge to which all its positives and negatives contribute, by how hard they are.
@@ -131,7 +135,7 @@ def soft_hinges(
 
 
 def all_hinges(
-    distances: Float[Tensor, "b m"], positive: Bool[Tensor, "b m"], negative: Bool[Tensor, "b m"], margin: float
+    distances: Float[Tensor, "b m"], positive: Bool[Tensor, "b m"], negative: Bool[Tensor, "b m"], margin: Margin
 ) -> Hinges:
     """Return per anchor the mean hinge over all its (positive, negative) pairs, and the share of those in violation.
 
@@ -140,6 +144,7 @@ def all_hinges(
     """
     negatives = distances.masked_fill(~negative, torch.inf).sort(dim=1).values
     sums = negatives.masked_fill(negatives.isinf(), 0).cumsum(dim=1)
+    margin = margin[:, None] if isinstance(margin, Tensor) else margin
     reach = (distances.detach() + margin).contiguous()
     violating = torch.searchsorted(negatives.detach().contiguous(), reach)  # how many lie below d(a, p) + margin
     violated = sums.gather(1, (violating - 1).clamp_min(0))

@@ -20,7 +20,7 @@ from zsbir.training.config import TrainConfig
 from zsbir.training.inputs import TrainInputs, train_positions
 from zsbir.training.precision import autocast
 from zsbir.training.prototypes import prototypes
-from zsbir.training.requirements import needs_mean_features
+from zsbir.training.requirements import needs_distributions, needs_mean_features
 
 
 def build_networks(
@@ -35,12 +35,12 @@ def build_networks(
     encoder = Encoder(config.backbone, config.embedding_dim, config.image_px, config.pooling, drop_path=config.drop_path)
     encoder.load_trunk(inputs.weights)
     class_ids = np.unique(inputs.samples.class_id[train_positions(config, inputs.samples)])
-    knowledge = _distributions(inputs, class_ids) if config.weight_preservation else None
+    knowledge = _distributions(inputs, class_ids) if needs_distributions(config) else None
     heads = Heads(
         feature_dim=encoder.feature_dim,
         embedding_dim=config.embedding_dim,
         classes=len(class_ids),
-        teacher_labels=0 if knowledge is None else knowledge.shape[1],
+        teacher_labels=knowledge.shape[1] if knowledge is not None and config.weight_preservation else 0,
         place=config.preservation_place,
         temperature=config.temperature,
         start=inputs.weights.classifier if inputs.same_labels else None,
@@ -60,7 +60,7 @@ def build_networks(
 def _distributions(inputs: TrainInputs, class_ids: Int[np.ndarray, "c"]) -> Float[Tensor, "c t"]:
     known = inputs.knowledge
     if known is None:
-        raise InputError("weight_preservation is above 0, but no knowledge was given; pass --knowledge, or a weight of 0")
+        raise InputError("the objective asks for a teacher's knowledge, but none was given; pass --knowledge")
     missing = [inputs.samples.class_names[class_id] for class_id in class_ids if int(class_id) not in known]
     if missing:
         raise InputError(f"the knowledge has no class {missing[0]!r} ({len(missing)} missing); run zsbir.teacher on this data set")

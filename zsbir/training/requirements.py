@@ -39,11 +39,12 @@ def check_shares(config: TrainConfig, workers: int) -> None:
 
 def check_has_knowledge(config: TrainConfig, *, given: bool) -> None:
     """Raise FieldError for a training that is to preserve knowledge and gets none."""
-    if config.weight_preservation and not given:
+    if needs_distributions(config) and not given:
+        without = "--weight-preservation 0" if config.weight_preservation else "--margin-ambiguity 0"
         raise FieldError(
             "knowledge",
             "no knowledge given: pass --knowledge URI, as python -m zsbir.teacher prints it (if you did, did the command before"
-            " fail?), or --weight-preservation 0",
+            f" fail?), or {without}",
         )
     if needs_mean_features(config) and not given:
         raise FieldError(
@@ -51,6 +52,11 @@ def check_has_knowledge(config: TrainConfig, *, given: bool) -> None:
             f"no knowledge given, and classifier_start {config.classifier_start} begins with what a teacher saw: pass --knowledge"
             " URI, as python -m zsbir.teacher ... --mean-features prints it",
         )
+
+
+def needs_distributions(config: TrainConfig) -> bool:
+    """Return whether a training reads the teacher's distributions over its own labels."""
+    return config.weight_preservation > 0 or config.margin_ambiguity > 0
 
 
 def needs_mean_features(config: TrainConfig) -> bool:

@@ -7,20 +7,17 @@ import time
 from typing import Any
 
 import numpy as np
-import torch
+from bench.experiments.after import embedded
 from bench.experiments.settings import DATASETS, SETTINGS, TODAY
 from jaxtyping import Float, Int
 
 from zsbir.base.artifact import Artifact
 from zsbir.data.samples import load_samples
-from zsbir.data.shards import Images
-from zsbir.evaluation.embed import embed, embeddings_of
 from zsbir.evaluation.metrics import evaluate_embeddings
 from zsbir.evaluation.statistics import STATISTICS_FILE
 from zsbir.ingest import Settings as IngestSettings
 from zsbir.ingest import ingest
 from zsbir.ingestion.plan import IngestConfig
-from zsbir.model.encoder import Encoder
 from zsbir.model.weights import load_weights
 from zsbir.recipes import changed_recipe
 from zsbir.retrieval.options import SearchOptions
@@ -29,7 +26,7 @@ from zsbir.retrieval.whitening import load_statistics
 from zsbir.teacher import Settings as TeacherSettings
 from zsbir.teacher import TeacherConfig, teach
 from zsbir.train import InputUris, Settings, train
-from zsbir.training.precision import autocast
+from zsbir.training.requirements import needs_distributions, needs_mean_features
 from zsbir.training.threads import free_threads
 
 
@@ -38,7 +35,7 @@ def result(dataset: str, setting: str, seed: int, given: argparse.Namespace) -> 
     began = time.monotonic()
     run = trained(dataset, setting, seed, given)
     trained_min = (time.monotonic() - began) / 60
-    scores = scored(run, "unseen" if given.final else "dev")
+    scores = scored(run, "unseen" if given.final else "dev", SETTINGS[setting].after)
     return {"run": run.uri, **scores, "train_min": round(trained_min, 2), "minutes": round((time.monotonic() - began) / 60, 2)}
 
 
@@ -49,11 +46,11 @@ def trained(name: str, setting: str, seed: int, given: argparse.Namespace) -> Ar
     dataset = ingest(plan, folder, IngestSettings(root=given.root))
     chosen = SETTINGS[setting]
     changes = {**chosen.changes, "seed": seed, "train_on_dev": given.final}
-    if setting == "sake":
+    if "sake" in changes.get("losses", ()):
         changes["sake_teacher"] = load_weights(given.weights, backbone="resnet18", root=given.root).uri
     config = changed_recipe(TODAY, changes)
     knowledge = ""
-    if config.weight_preservation or "prototypes" in config.classifier_start:
+    if needs_distributions(config) or needs_mean_features(config):
         teacher = TeacherConfig(
             backbone="resnet18", weights=given.weights, image_px=config.image_px, mean_features=True, **chosen.teacher
         )
@@ -62,28 +59,17 @@ def trained(name: str, setting: str, seed: int, given: argparse.Namespace) -> Ar
     return train(config, inputs, Settings(root=given.root, tracking=False))
 
 
-def scored(run: Artifact, split: str) -> dict[str, Any]:
+def scored(run: Artifact, split: str, after: str) -> dict[str, Any]:
     """Return mAP@all of sketches against photos, plain and with the default search options, and of photos against the other photos.
 
     Each by class, too, so that intervals over classes can be computed later.
     """
-    samples = load_samples(dataset := run.input("dataset", "dataset"))
-    encoder = Encoder.load(run.verified("encoder.safetensors")).eval()
-    sketches, photos = (samples.select(split=split, domain=domain) for domain in ("sketch", "photo"))
+    samples = load_samples(run.input("dataset", "dataset"))
+    of_sketch, of_photo = (samples.class_id[samples.select(split=split, domain=domain)] for domain in ("sketch", "photo"))
     with free_threads():
-        found = embed(
-            embeddings_of(encoder),
-            Images(dataset, samples),
-            np.concatenate([sketches, photos]),
-            image_px=encoder.image_px,
-            device=torch.device("cpu"),
-            autocast=autocast("auto", torch.device("cpu")),
-        )
-    queries, gallery = found[: len(sketches)], found[len(sketches) :]
-    of_sketch, of_photo = samples.class_id[sketches], samples.class_id[photos]
-    prepared = prepare_gallery(
-        gallery, SearchOptions(flip=False), load_statistics(run.verified(STATISTICS_FILE), encoder.embedding_dim)
-    )
+        queries, gallery = (embedded(run, split, domain, after) for domain in ("sketch", "photo"))
+    statistics = load_statistics(run.verified(STATISTICS_FILE), queries.shape[1])
+    prepared = prepare_gallery(gallery, SearchOptions(flip=False), statistics)
     values = {
         "map_all": evaluate_embeddings(queries, of_sketch, gallery, of_photo).per_query["map_all"],
         "expanded": evaluate_embeddings(prepared.queries(queries), of_sketch, prepared.vectors, of_photo).per_query["map_all"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 DATASETS = {"caltech_qd60": "split_nonimagenet.json", "sketchy104": "split_unseen21of25.json"}
 """Data sets by folder, with the list of unseen classes in it."""
@@ -16,11 +16,15 @@ LOSSES = ("quadruplet", "classification", "preservation")
 
 @dataclass(frozen=True)
 class Setting:
-    """changes: to the recipe. teacher: to the teacher's configuration. why: what the row is there to show."""
+    """changes: to the recipe. teacher: to the teacher's configuration. why: what the row is there to show.
+
+    after: what is done to the trained encoder before it is scored (`bench.experiments.after`).
+    """
 
     why: str
     changes: dict[str, Any] = field(default_factory=dict)
     teacher: dict[str, Any] = field(default_factory=dict)
+    after: Literal["", "centred", "batch_norm"] = ""
 
 
 def only(*losses: str) -> dict[str, Any]:
@@ -34,6 +38,9 @@ def instead(loss: str, **fields: Any) -> dict[str, Any]:
 
 
 MAIN: dict[str, Setting] = {
+    "frozen": Setting(
+        "the network as it was pre-trained: one step that changes nothing", {"steps": 1, "lr": 1e-12, "lr_backbone": 0.0}
+    ),
     "today": Setting("the recipe as it is: all three losses"),
     "quadruplet": Setting("one loss alone", only("quadruplet")),
     "classification": Setting("one loss alone", only("classification")),
@@ -82,6 +89,12 @@ IDEAS: dict[str, Setting] = {
     "features": Setting("preservation on the features", {"preservation_place": "features"}),
     "unnormalised": Setting("preservation by a linear head", {"preservation_place": "unnormalised"}),
     "dim 256": Setting("smaller embedding", {"embedding_dim": 256}),
+    "160 px": Setting("larger images", {"image_px": 160}),
+    "192 px": Setting("larger images", {"image_px": 192}),
+    "224 px": Setting("larger images, as the weights were trained on", {"image_px": 224}),
+    "ambiguity .5": Setting("smaller margins for classes of which the teacher is unsure", {"margin_ambiguity": 0.5}),
+    "centred": Setting("each domain loses its mean after training", after="centred"),
+    "batch statistics by domain": Setting("those of the training images of each domain, after training", after="batch_norm"),
     "24 classes x 2": Setting("more classes in a batch", {"classes_per_batch": 24, "per_class": 2}),
 }
 
@@ -92,4 +105,28 @@ E1: dict[str, Setting] = {
     ),
 }
 
-SETTINGS = {**MAIN, **IDEAS, **E1}
+E2: dict[str, Setting] = {
+    f"{name}, rate {rate:g}": Setting("where the network forgets", {**losses, "lr_backbone": rate})
+    for rate in (1e-3, 2e-3)
+    for name, losses in {
+        "pair": PLAIN_PAIR,
+        "skp on the embedding": {"weight_preservation": 1.0},
+        "skp on features": {"weight_preservation": 1.0, "preservation_place": "features"},
+        "skp on features, head fixed": {"weight_preservation": 1.0, "preservation_place": "features", "lr_preserver": 0.0},
+    }.items()
+}
+
+_PLACE = {"weight_preservation": 1.0, "preservation_place": "unnormalised"}
+E3: dict[str, Setting] = {
+    "SAKE's place": Setting("a linear head on the embedding before it is a unit vector", _PLACE),
+    "SAKE's place, photos": Setting("photos alone", {**_PLACE, "preservation_domains": "photo"}),
+    "SAKE's place, T 4": Setting("temperatures matched", {**_PLACE, "preservation_temperature": 4.0}, {"temperature": 4.0}),
+    "SAKE's place, by image": Setting(
+        "the teacher is asked about each photo", {**only("quadruplet"), "losses": ("sake",), "sake_temperature": 1.0}
+    ),
+    "SAKE's place, by image, T 4": Setting(
+        "temperatures matched", {**only("quadruplet"), "losses": ("sake",), "sake_temperature": 4.0}
+    ),
+}
+
+SETTINGS = {**MAIN, **IDEAS, **E1, **E2, **E3}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from zsbir.base.config import Config
 from zsbir.base.errors import InputError
 from zsbir.losses.classification import classification
 from zsbir.losses.loss import Loss, Shapes
-from zsbir.losses.objective import Objective
+from zsbir.losses.objective import Objective, margin_shares
 from zsbir.losses.objective_config import ObjectiveConfig
 from zsbir.losses.preservation import preservation
 from zsbir.losses.quadruplet import quadruplet
@@ -155,3 +157,23 @@ def test_figures_may_be_plain_numbers_and_all_are_one_number():
     ]:
         with pytest.raises(InputError, match=line):
             figures(*values)
+
+
+def test_a_class_of_which_the_teacher_is_unsure_has_smaller_margins():
+    sure, unsure = torch.tensor([1.0, 0.0, 0.0]), torch.full((3,), 1 / 3)
+    between = torch.tensor([0.5, 0.5, 0.0])
+    shares = margin_shares(torch.stack([sure, unsure, between]), 0.6)
+    assert shares.tolist() == pytest.approx([1.0, 0.4, 1 - 0.6 * math.log(2) / math.log(3)])
+
+
+def test_margins_follow_the_class_of_the_anchor():
+    whole, less = objective(margin_ambiguity=0.0), objective(margin_ambiguity=1.0)
+    encoded, class_id, domain = batch()
+    shares = margin_shares(less.knowledge, 1.0)[CLASS_INDEX[class_id]]
+    expected = quadruplet(encoded.embeddings, class_id, domain, margin_cross=0.2 * shares, margin_same=0.2 * shares).loss
+    assert less(encoded, class_id, domain)[1]["loss_quadruplet"].item() == pytest.approx(expected.item())
+    assert whole(encoded, class_id, domain)[1]["loss_quadruplet"].item() != pytest.approx(expected.item())
+
+
+def test_a_teacher_that_is_equally_sure_of_all_classes_leaves_the_margins_whole():
+    assert margin_shares(torch.eye(3), 0.6).tolist() == [1.0, 1.0, 1.0]

@@ -61,7 +61,7 @@ def slow_quadruplet(embeddings, classes, domains, margin_cross, margin_same, min
         cross = [distance[i] for i in others if labels[i] != labels[a] and sides[i] != sides[a]]
         same = [distance[i] for i in others if labels[i] != labels[a] and sides[i] == sides[a]]
         hinge = SLOW_HINGES[mining]
-        total += hinge(positive, cross, margin_cross) + hinge(positive, same, margin_same)
+        total += hinge(positive, cross, float(margin_cross[a])) + hinge(positive, same, float(margin_same[a]))
     return total / len(rows)
 
 
@@ -71,7 +71,17 @@ def slow_quadruplet(embeddings, classes, domains, margin_cross, margin_same, min
 def test_equals_plain_loops_over_all_quadruplets(mining, margins, seed):
     embeddings, classes, domains = batch(seed=seed, classes=4, per_class=3)
     fast = quadruplet(embeddings, classes, domains, margin_cross=margins[0], margin_same=margins[1], mining=mining)
-    slow = slow_quadruplet(embeddings, classes, domains, margins[0], margins[1], mining)
+    cross, same = ([margin] * len(classes) for margin in margins)
+    slow = slow_quadruplet(embeddings, classes, domains, cross, same, mining)
+    assert fast.loss.item() == pytest.approx(slow, abs=1e-9)
+
+
+@pytest.mark.parametrize("mining", MININGS)
+def test_each_anchor_may_have_margins_of_its_own(mining):
+    embeddings, classes, domains = batch(seed=5, classes=4, per_class=3)
+    cross, same = torch.rand(2, len(classes), dtype=torch.float64)
+    fast = quadruplet(embeddings, classes, domains, margin_cross=cross, margin_same=same, mining=mining)
+    slow = slow_quadruplet(embeddings, classes, domains, cross, same, mining)
     assert fast.loss.item() == pytest.approx(slow, abs=1e-9)
 
 
