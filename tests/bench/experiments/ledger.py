@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +37,7 @@ class Ledger:
 
     def write(self, key: Key, state: str, result: dict[str, Any]) -> None:
         """Add the line of a row: state done, or failed with its reason."""
-        line = json.dumps({**key._asdict(), "state": state, **result})
+        line = json.dumps({**key._asdict(), "state": state, "commit": _commit(), **result})
         with self._file.open("a") as out:
             out.write(line + "\n")
 
@@ -59,3 +61,10 @@ class Ledger:
                 return
             file.write(str(os.getpid()))
             yield True
+
+
+@cache
+def _commit() -> str:
+    """Return the commit of the checkout that this file lies in, with "-dirty" where files differ from it."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
