@@ -2,7 +2,7 @@
 
     python -m bench.experiments run --data SHARED/data --weights FILE --root DIR [--settings today,quad] [--seeds 0,1,2]
     python -m bench.experiments run ... --final            train on dev classes too, and open the unseen ones
-    python -m bench.experiments table --root DIR [--final]
+    python -m bench.experiments table --root DIR [--final] [--against today]
 
 `PYTHONPATH=.:tests`. A row is a setting on one data set with one seed: planned until a line with its result stands in
 `DIR/experiments.jsonl`. Several of these commands may run side by side on one root: each takes rows that nobody has begun. Settings

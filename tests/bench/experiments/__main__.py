@@ -20,7 +20,7 @@ def main() -> None:
         Key(dataset, setting, seed, given.final) for seed, dataset, setting in product(given.seeds, given.datasets, given.settings)
     ]
     if given.what == "table":
-        print(table(planned, ledger.rows()))
+        print(table(planned, ledger.rows(), given.against))
         return
     from bench.experiments.rows import result
 
@@ -42,6 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", help="folder that holds the data sets")
     parser.add_argument("--weights", help="ImageNet weights of the ResNet18")
     parser.add_argument("--final", action="store_true", help="train on dev classes too, score on unseen ones")
+    parser.add_argument("--against", default="today", help="in a table: the setting that the others are compared with")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0])
     parser.add_argument("--datasets", type=lambda text: text.split(","), default=list(DATASETS))
     parser.add_argument("--settings", type=_settings, default=list(MAIN), help="names, separated by ;")

@@ -82,6 +82,7 @@ def scored(run: Artifact, split: str, after: str) -> dict[str, Any]:
         **{name: float(value.mean()) for name, value in values.items()},
         "classes": [samples.class_names[each] for each in classes],
         "class_queries": [int((of_sketch == each).sum()) for each in classes],
+        "class_photos": [int((of_photo == each).sum()) for each in classes],
         "class_means": means,
     }
 

@@ -1,55 +1,86 @@
-"""The ledger as a Markdown table: each setting with its seeds, and how far it lies from today's recipe over classes."""
+"""The ledger as a Markdown table: each setting with its seeds, and how far it lies from another one, class by class."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from bench.experiments.ledger import Key
 
-from zsbir.evaluation.intervals import combined, variance_over_classes
+from zsbir.comparison.numbers import BySeed, Estimate, Gain, corrected, estimate, gain
 
-METRICS = ("map_all", "photo_to_photo", "expanded")
+METRICS = {"map_all": "sketch to photo", "photo_to_photo": "photo to photo", "expanded": "sketch to photo, expanded"}
+LEVEL = 0.95
 
-
-def table(planned: Sequence[Key], rows: dict[Key, dict[str, Any]]) -> str:
-    """Return a table for each data set; settings that were not run are listed as planned."""
-    parts = []
-    for dataset in dict.fromkeys(key.dataset for key in planned):
-        mine = [key for key in planned if key.dataset == dataset]
-        lines = ["| setting | seeds | sketch to photo | photo to photo | expanded | to today's | minutes |", "|---|" + "---|" * 6]
-        for setting in dict.fromkeys(key.setting for key in mine):
-            keys = [key for key in mine if key.setting == setting]
-            lines.append(_line(setting, keys, rows))
-        parts.append("\n".join([f"**{dataset}**", "", *lines]))
-    return "\n\n".join(parts)
+Done = Mapping[int, Mapping[str, Any]]
+"""The rows of a setting that are done, by seed."""
 
 
-def _line(setting: str, keys: Sequence[Key], rows: dict[Key, dict[str, Any]]) -> str:
-    done = {key.seed: rows[key] for key in keys if rows.get(key, {}).get("state") == "done"}
-    if not done:
-        failed = next((rows[key]["reason"] for key in keys if rows.get(key, {}).get("state") == "failed"), "")
-        return f"| {setting} | planned | {failed} | | | | |"
-    cells = []
-    for metric in METRICS:
-        values = [row[metric] for row in done.values()]
-        spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-        cells.append(f"{np.mean(values):.3f}{spread}")
-    minutes = np.mean([row["train_min"] for row in done.values()])
-    return (
-        f"| {setting} | {','.join(map(str, sorted(done)))} | {' | '.join(cells)} | {_gain(keys[0], done, rows)} | {minutes:.1f} |"
+def table(planned: Sequence[Key], rows: Mapping[Key, Mapping[str, Any]], against: str) -> str:
+    """Return a table for each data set; settings that were not run are listed as planned, and failed ones with their reason.
+
+    against: the setting that the others are compared with in the first metric, with p-values corrected for their number (Holm).
+    """
+    return "\n\n".join(
+        f"**{dataset}**\n\n{_of_dataset([key for key in planned if key.dataset == dataset], rows, against)}"
+        for dataset in dict.fromkeys(key.dataset for key in planned)
     )
 
 
-def _gain(key: Key, done: dict[int, dict[str, Any]], rows: dict[Key, dict[str, Any]]) -> str:
-    """Return the mean difference to today's recipe with the same seeds, and its interval over classes."""
-    today = {seed: rows.get(key._replace(setting="today", seed=seed)) for seed in done}
-    pairs = [(done[seed], row) for seed, row in today.items() if row and row["state"] == "done"]
-    if key.setting == "today" or not pairs:
-        return ""
-    away = np.mean([np.subtract(one["class_means"]["map_all"], other["class_means"]["map_all"]) for one, other in pairs], axis=0)
-    weights = np.array(pairs[0][0]["class_queries"], float)
-    weights /= weights.sum()
-    found = combined(float(away @ weights), variance_over_classes(away, weights))
-    return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+def _of_dataset(planned: Sequence[Key], rows: Mapping[Key, Mapping[str, Any]], against: str) -> str:
+    done: dict[str, Done] = {}
+    for key in planned:
+        if rows.get(key, {}).get("state") == "done":
+            done[key.setting] = {**done.get(key.setting, {}), key.seed: rows[key]}
+    other = done.get(against, {})
+    tested = [setting for setting in done if other and setting != against]
+    gains = dict(zip(tested, corrected([_gain(done[setting], other) for setting in tested]), strict=True))
+    head = ["setting", "seeds", *METRICS.values(), f"against {against}", "p (Holm)", "minutes"]
+    lines = [head, ["---"] * len(head)]
+    for setting in dict.fromkeys(key.setting for key in planned):
+        if setting in done:
+            lines.append(_cells(setting, done[setting], gains.get(setting)))
+        else:
+            failed = next((rows[key]["reason"] for key in planned if key.setting == setting and key in rows), "")
+            lines.append([setting, "failed" if failed else "planned", failed, *[""] * (len(head) - 3)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cells(setting: str, done: Done, gained: Gain | None) -> list[str]:
+    first, *others = (estimate(_by_seed(done, metric), _shares(done, metric), LEVEL) for metric in METRICS)
+    away = ["", ""]
+    if gained is not None and gained.interval is not None:
+        found = gained.interval
+        away = [f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})", f"{gained.p_holm:.2g}"]
+    minutes = np.mean([row["train_min"] for row in done.values()])
+    return [
+        setting,
+        ",".join(map(str, sorted(done))),
+        _text(first, interval=True),
+        *(_text(found) for found in others),
+        *away,
+        f"{minutes:.1f}",
+    ]
+
+
+def _text(found: Estimate, *, interval: bool = False) -> str:
+    spread = f" ± {found.sd:.3f}" if found.sd is not None else ""
+    over = f" ({found.interval.low:.3f} to {found.interval.high:.3f})" if interval and found.interval else ""
+    return f"{found.mean:.3f}{spread}{over}"
+
+
+def _gain(done: Done, other: Done) -> Gain:
+    metric = next(iter(METRICS))
+    return gain(_by_seed(done, metric), _by_seed(other, metric), _shares(done, metric), LEVEL)
+
+
+def _by_seed(done: Done, metric: str) -> BySeed:
+    return {seed: np.array(row["class_means"][metric], float) for seed, row in done.items()}
+
+
+def _shares(done: Done, metric: str) -> np.ndarray:
+    """Return the share of each class in the mean over queries."""
+    row = next(iter(done.values()))
+    queries = np.array(row["class_photos" if metric == "photo_to_photo" else "class_queries"], float)
+    return queries / queries.sum()
