@@ -13,15 +13,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote
 
 PIECE = 1 << 16
 
 
-class Asked(NamedTuple):
+@dataclass
+class Asked:
     """A request, and how many bytes of the file were sent in answer to it."""
 
     path: str
@@ -36,9 +37,30 @@ class FileHost:
     def __init__(self, files: dict[str, bytes] | Path, piece_s: float = 0.0):
         self.files, self.piece_s = files, piece_s
         self.faults: dict[str, list[Callable[[Handler], None]]] = defaultdict(list)
-        self.asked: list[Asked] = []
         self.tags = True
         self.url = ""
+        self._asked: list[Asked] = []
+        self._busy, self._changed = 0, threading.Condition()
+
+    @property
+    def asked(self) -> list[Asked]:
+        """The requests in their order, once each is answered: a client has the last byte before its handler has counted it."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._busy == 0, timeout=30), "a request is still being answered"
+            return self._asked
+
+    @contextmanager
+    def answering(self, asked: Asked) -> Iterator[Asked]:
+        """Note a request as long as it is being answered, and from then on."""
+        with self._changed:
+            self._busy += 1
+            self._asked.append(asked)
+        try:
+            yield asked
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify_all()
 
     def read(self, path: str) -> bytes | None:
         """Return the file at a path of the address, None where there is none."""
@@ -80,18 +102,21 @@ class Handler(BaseHTTPRequestHandler):
         tag = f'"{hashlib.sha256(data).hexdigest()[:16]}"'
         asked, if_range = self.headers.get("Range", ""), self.headers.get("If-Range", "")
         found = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
+        if found and int(found[1]) >= len(data) and (not if_range or if_range == tag):
+            self.answer(416, {"Content-Range": f"bytes */{len(data)}"})
+            return
         head = {"ETag": tag} if self.host.tags else {}
-        if found and (not if_range or if_range == tag):
-            first, last = int(found[1]), min(int(found[2] or len(data)), len(data) - 1)
-            if first >= len(data):
-                self.answer(416, {"Content-Range": f"bytes */{len(data)}"})
-                return
-            body = data[first : last + 1]
-            self.head(206, {**head, "Content-Range": f"bytes {first}-{last}/{says or len(data)}", "Content-Length": str(len(body))})
-        else:
-            body = data
-            self.head(200, {**head, "Content-Length": str(says or len(data))})
-        self.body(path, asked, if_range, body if stop_after is None else body[:stop_after])
+        with self.host.answering(Asked(path, asked, if_range, 0)) as noted:
+            if found and (not if_range or if_range == tag):
+                first, last = int(found[1]), min(int(found[2] or len(data)), len(data) - 1)
+                body = data[first : last + 1]
+                self.head(
+                    206, {**head, "Content-Range": f"bytes {first}-{last}/{says or len(data)}", "Content-Length": str(len(body))}
+                )
+            else:
+                body = data
+                self.head(200, {**head, "Content-Length": str(says or len(data))})
+            noted.sent = self.body(body if stop_after is None else body[:stop_after])
         if stop_after is not None or says:
             self.close_connection = True
 
@@ -103,11 +128,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, fields: dict[str, str] | None = None, body: bytes = b"") -> None:
         """Answer without a file."""
-        self.host.asked.append(Asked(unquote(self.path), self.headers.get("Range", ""), "", 0))
-        self.head(status, {"Content-Length": str(len(body)), **(fields or {})})
-        self.wfile.write(body)
+        with self.host.answering(Asked(unquote(self.path), self.headers.get("Range", ""), "", 0)):
+            self.head(status, {"Content-Length": str(len(body)), **(fields or {})})
+            self.wfile.write(body)
 
-    def body(self, path: str, asked: str, if_range: str, data: bytes) -> None:
+    def body(self, data: bytes) -> int:
+        """Send the bytes piece by piece, and return how many the client took."""
         sent = 0
         try:
             for start in range(0, len(data), PIECE):
@@ -116,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(self.host.piece_s)
         except OSError:  # the client has gone
             self.close_connection = True
-        self.host.asked.append(Asked(path, asked, if_range, sent))
+        return sent
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""

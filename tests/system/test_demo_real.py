@@ -74,5 +74,5 @@ def test_the_demo_on_real_photos_ends_with_a_champion_and_says_how_to_draw(share
         assert re.fullmatch(r"models:/zsbir-demo-real[/@]\w+", last["champion"])
         assert last["draw"] == "make search DATA=real"
     report = Artifact(last["report"], "report")
-    assert report.manifest.counts["classes"] == 4
+    assert report.input("dataset", "dataset").manifest.counts["unseen_classes"] == 4
     assert Path(last["picture"]).stat().st_size > 10_000

@@ -165,7 +165,7 @@ def test_a_server_without_ranges_is_read_from_the_start_as_far_as_wanted(web, ho
 def test_an_answer_longer_than_its_range_is_cut_off(web, host, tmp_path):
     def longer(handler):
         handler.head(206, {"Content-Range": f"bytes 0-999/{len(DATA)}", "Connection": "close"})
-        handler.body(FILE, "", "", DATA)
+        handler.body(DATA)
         handler.close_connection = True
 
     host.faults[FILE] = [Handler.serve, longer, Handler.serve, longer]
