@@ -58,10 +58,24 @@ def test_every_image_is_read_and_the_split_is_the_published_one(caltech: Artifac
     assert (len(queries), len(gallery)) == (758, 1252)
 
 
-def test_imagenet_weights_and_preprocessing_name_imagenet_photos(shared: Path, resnet18: Weights) -> None:
-    """One photo of each of 200 classes. Squeezed whole to 224 px, not cropped, so a little below the stated 73 %."""
-    network = torch.nn.Sequential(Normalise(), network_of("resnet18").build(len(resnet18.labels)))
-    network[1].load_state_dict(resnet18.state)
+@pytest.mark.parametrize(
+    ("backbone", "file", "image_px", "least"),
+    [
+        ("resnet18", "resnet18_pqf_fp16.pth", 224, 0.6),
+        ("timm:tf_efficientnet_lite2", "tf_efficientnet_lite2_fp16.safetensors", 260, 0.75),
+    ],
+)
+def test_imagenet_weights_and_preprocessing_name_imagenet_photos(
+    shared: Path, root: Path, backbone: str, file: str, image_px: int, least: float
+) -> None:
+    """One photo of each of 200 classes. Squeezed whole, not cropped, so below the stated 73 and 88.5 %.
+
+    With the mean and deviation of the other network Lite2 names 72.5 %, with its own 78.5 %.
+    """
+    weights = load_weights(str(shared / "weights" / file), backbone=backbone, root=root)
+    kind = network_of(backbone)
+    network = torch.nn.Sequential(Normalise(kind.mean, kind.std), kind.build(len(weights.labels)))
+    network[1].load_state_dict(weights.state)
     network.eval()
     files = sorted((shared / "data" / "imagenet_samples").glob("*.jpg"))
     wnids = (shared / "weights" / "imagenet_wnids.txt").read_text().split()
@@ -69,10 +83,10 @@ def test_imagenet_weights_and_preprocessing_name_imagenet_photos(shared: Path, r
     with torch.inference_mode():
         for start in range(0, len(files), 50):
             part = files[start : start + 50]
-            pixels = torch.from_numpy(np.stack([eval_image(file.read_bytes(), 224) for file in part]))
+            pixels = torch.from_numpy(np.stack([eval_image(photo.read_bytes(), image_px) for photo in part]))
             named = network(pixels).argmax(dim=1).tolist()
-            right += sum(wnids[label] == file.name.split("_")[0] for file, label in zip(part, named, strict=True))
-    assert right / len(files) > 0.6
+            right += sum(wnids[label] == photo.name.split("_")[0] for photo, label in zip(part, named, strict=True))
+    assert right / len(files) > least
 
 
 def test_the_frozen_backbone_is_worth_what_was_measured_without_this_project(caltech: Artifact, resnet18: Weights) -> None:

@@ -20,6 +20,24 @@ def test_a_recipe_as_it_is_has_its_own_name(name):
     assert titled(name, f"{name}-0123456789ab") == f"{name} (012345)"
 
 
+@pytest.mark.parametrize("name", ["sketchy_ext", "tuberlin_ext", "quickdraw_ext"])
+def test_recipes_that_were_not_measured_learn_at_the_rates_of_the_one_that_was(name):
+    measured, extended = recipe("caltech_qd60_r18"), recipe(name)
+    assert (extended.lr, extended.lr_backbone) == (measured.lr, measured.lr_backbone) == (1e-3, 2e-4)
+    assert (extended.backbone, extended.image_px, extended.steps) == ("resnet50", 224, 0)
+
+
+def test_lite2_is_trained_on_the_batches_and_for_the_steps_of_resnet18():
+    resnet18, lite2 = (recipe(name).model_dump() for name in ("caltech_qd60_r18", "caltech_qd60_lite2"))
+    assert {field for field in lite2 if lite2[field] != resnet18[field]} == {
+        "recipe",
+        "backbone",
+        "weight_preservation",
+        "lr",
+        "precision",
+    }
+
+
 def test_what_differs_from_the_recipe_is_named_the_seed_first():
     assert titled("toy", margin_cross=0.3, seed=1) == "toy seed=1 margin_cross=0.3 (516f59)"
     assert (

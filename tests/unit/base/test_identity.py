@@ -27,6 +27,9 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 RECORDED = json.loads((REPOSITORY / "tests" / "compat" / "identities.json").read_text())
 """Names, digests and hashed fields as version 0.1.0 (commit fa614a3) computed them. Never made again by later code."""
 
+VALUES_THEN = {name: {"lr": 1e-4, "lr_backbone": 1e-5} for name in ("sketchy_ext", "tuberlin_ext", "quickdraw_ext")}
+"""Fields of recipes that had other values in version 0.1.0. Recipes that were measured stay as they are."""
+
 HASHED: list[Config] = [
     EvaluateConfig(),
     ExportConfig(),
@@ -48,7 +51,7 @@ def name_of(config: Config) -> str:
 @pytest.mark.parametrize("name", sorted(RECORDED["runs"]))
 def test_a_recipe_has_the_run_name_that_it_always_had(name):
     assert name in RECIPES
-    config = recipe(name)
+    config = recipe(name).replace(**VALUES_THEN.get(name, {}))
     identity = [config.identity(), "d" * 64, "k" * 64, "w" * 64]
     assert run_uri("", config.recipe, digest_of(identity)).rpartition("/")[2] == RECORDED["runs"][name]
 
