@@ -7,7 +7,20 @@ import zsbir
 from zsbir.__main__ import MODULES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-VERBS = ("download", "ingest", "pretrain", "teacher", "train", "evaluate", "index", "search", "promote", "export", "artifacts")
+VERBS = (
+    "download",
+    "ingest",
+    "pretrain",
+    "teacher",
+    "train",
+    "evaluate",
+    "compare",
+    "index",
+    "search",
+    "promote",
+    "export",
+    "artifacts",
+)
 HEAVY = ("ray", "mlflow")
 
 LOADED_AFTER_EACH = """

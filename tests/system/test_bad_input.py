@@ -188,7 +188,7 @@ def test_an_unknown_option(fails: Fails, verb: ModuleType, words: tuple[str, ...
     assert fails(verb, *words).endswith(f"did you mean '{near}'?")
 
 
-@pytest.mark.parametrize(("verb", "name"), [(teacher, "dataset"), (evaluate, "run"), (index, "run"), (search, "index, drawing")])
+@pytest.mark.parametrize(("verb", "name"), [(teacher, "dataset"), (evaluate, "RUN"), (index, "run"), (search, "index, drawing")])
 def test_nothing_given_at_all(fails: Fails, verb: ModuleType, name: str) -> None:
     assert fails(verb).startswith(f"the following arguments are required: {name}; see python -m zsbir.")
 
@@ -296,7 +296,7 @@ def test_a_configuration_without_a_recipe_is_read_again(fails: Fails, tmp_path: 
 
 def test_all_loss_weights_zero(trains: Fails) -> None:
     zero = [word for name in ("quadruplet", "classification", "preservation") for word in (f"--weight-{name}", "0")]
-    assert "all three loss weights are 0; give at least one" in trains(*zero)
+    assert "configuration: all loss weights are 0; give at least one" in trains(*zero)
 
 
 def test_more_classes_in_a_batch_than_there_are(trains: Fails) -> None:
@@ -319,7 +319,10 @@ def test_a_batch_that_cannot_be_dealt_to_the_workers(dataset: str, weights: str,
     [
         (("--lr", "0"), "field 'lr': input should be greater than 0, got '0'"),
         (("--lr", "nan"), "finite number"),
-        (("--backbone", "resnet19"), "field 'backbone': input should be 'resnet18'"),
+        (
+            ("--backbone", "resnet19"),
+            "field 'backbone': unknown backbone 'resnet19'; did you mean 'resnet18'? A model of timm is timm:NAME",
+        ),
         (("--steps", "-1"), "field 'steps': input should be greater than or equal to 0"),
         (("--backbone", "resnet34", "--weights", "{weights}"), "does not hold a torchvision resnet34"),
     ],

@@ -16,6 +16,7 @@ WRONG = {
     "teacher": ["nowhere"],
     "train": ["folder", "--dataset", "nowhere"],
     "evaluate": ["nowhere"],
+    "compare": ["nowhere"],
     "index": ["nowhere"],
     "search": ["nowhere", "drawing.png"],
     "promote": ["nowhere"],

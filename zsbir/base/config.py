@@ -128,8 +128,12 @@ def _explain(model: type[Config], item: Any) -> str:
         return unknown_name("field", name, model.model_fields)
     if item["type"] == "missing":
         return f"field {name!r} is required"
-    message = item["msg"][: 2 * _LONGEST_VALUE]
-    return f"field {name!r}: {message[:1].lower()}{message[1:]}, got {_shown(item['input'])}" if name else message
+    # pydantic puts "Value error, " before what a validator says.
+    message = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
+    message, value = message[: 2 * _LONGEST_VALUE], _shown(item["input"])
+    if not name:
+        return message
+    return f"field {name!r}: {message[:1].lower()}{message[1:]}{'' if value in message else f', got {value}'}"
 
 
 def _shown(value: Any) -> str:

@@ -39,6 +39,7 @@ COLUMNS: Mapping[str, int] = {
     "params.`weight_preservation`": 160,
     "params.`margin_cross`": 115,
     "params.`margin_same`": 115,
+    "params.`margin_ambiguity`": 145,
     "duration": 90,
 }
 """The columns in their order, by MLflow's names, with their widths in pixels. The first two stay where the rest scrolls."""

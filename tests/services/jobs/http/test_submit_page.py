@@ -266,7 +266,7 @@ def test_seeds_and_values_make_an_array_that_starts_after_another_job(queue: Que
     there = visit(queue)
     page = there.open("/submit?recipe=toy")
     page.locator("#job-name").fill("the night's")
-    page.get_by_label("seeds").fill("0, 1")
+    page.get_by_label("seeds", exact=True).fill("0, 1")
     page.locator("#job-after").fill("one")
     page.get_by_role("button", name="Submit the job").click()
     expect(page.locator(".field", has=page.locator("#job-after")).get_by_role("alert")).to_contain_text("whole numbers")
@@ -291,7 +291,7 @@ def test_seeds_and_values_make_an_array_that_starts_after_another_job(queue: Que
 def test_seeds_that_are_named_twice_are_marked_before_anything_is_sent(queue: Queue, visit) -> None:
     there = visit(queue)
     page = there.open("/submit?recipe=toy")
-    page.get_by_label("seeds").fill("0, 1")
+    page.get_by_label("seeds", exact=True).fill("0, 1")
     page.get_by_text("Several values").first.click()
     page.get_by_label("several values").fill("seed=5,6")
     page.get_by_role("button", name="Submit the job").click()
