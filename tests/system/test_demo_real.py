@@ -54,6 +54,7 @@ def test_a_download_that_is_killed_in_the_archive_is_completed_by_the_same_comma
 
 @pytest.mark.realdata
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_the_demo_on_real_photos_ends_with_a_champion_and_says_how_to_draw(shared, tmp_path):
     files, _ = real(shared)
     with file_host(files) as host:
