@@ -85,6 +85,8 @@ IDEAS: dict[str, Setting] = {
     "sync": Setting("batch statistics of the batch", {"batch_norm": "sync"}),
     "rate x2": Setting("faster backbone", {"lr_backbone": 4e-4}),
     "rate x4": Setting("faster backbone", {"lr_backbone": 8e-4}),
+    "new layers' rate /2": Setting("slower new layers", {"lr": 5e-4}),
+    "new layers' rate /4": Setting("slower new layers", {"lr": 2.5e-4}),
     "steps x2": Setting("twice the steps", {"steps": 240}),
     "features": Setting("preservation on the features", {"preservation_place": "features"}),
     "unnormalised": Setting("preservation by a linear head", {"preservation_place": "unnormalised"}),
