@@ -61,11 +61,11 @@ class FullDisk(threading.Thread):
 
 
 def kill_one(mark: str, timeout_s: float = 120.0) -> int:
-    """SIGKILL the process of an attempt whose command has this text among its words, once there is one; return its id."""
+    """SIGKILL the process of an attempt whose command names this file, once it has made the file; return the process's id."""
     found: list[psutil.Process] = []
 
     def seen() -> bool:
-        for process in psutil.process_iter(["cmdline"]):
+        for process in psutil.process_iter(["cmdline"]) if Path(mark).exists() else ():
             words = process.info["cmdline"] or []
             if mark in words and process.pid != os.getpid():
                 found.append(process)
@@ -76,8 +76,9 @@ def kill_one(mark: str, timeout_s: float = 120.0) -> int:
     return found[0].pid
 
 
-def wait_until(true: Callable[[], object], timeout_s: float, pause_s: float = 0.1) -> None:
+def wait_until(true: Callable[[], object], timeout_s: float, pause_s: float = 0.1, about: Callable[[], object] = str) -> None:
+    """Wait. about: what to say where it takes too long."""
     until = time.monotonic() + timeout_s
     while not true():
-        assert time.monotonic() < until
+        assert time.monotonic() < until, about()
         time.sleep(pause_s)

@@ -64,7 +64,7 @@ class Times:
     all_s: float
 
 
-SHORT = Times(away_s=10, full_after_s=5, full_s=8, first_pause_s=1, give_up_s=75, all_s=900)
+SHORT = Times(away_s=10, full_after_s=5, full_s=8, first_pause_s=1, give_up_s=75, all_s=300)
 LONG = Times(away_s=600, full_after_s=120, full_s=300, first_pause_s=30, give_up_s=900, all_s=2400)
 
 
@@ -120,6 +120,12 @@ class Night:
         return any(
             job["reason"].startswith("tried again in") for job in self.listed() if job["state"] == "queued" and job["message"]
         )
+
+    def told(self) -> str:
+        """The list, and of each job that has not ended its attempts and the end of its log."""
+        store, late = self.queue.store, [job for job in self.listed() if job["state"] not in TERMINAL]
+        parts = [f"{job}\n{store.attempts(job['id'])}\n{self.queue.log(job['id'])[-2000:]}" for job in late]
+        return "\n\n".join([format_jobs(self.listed(), TextStyle()), *parts])
 
     def all_have_ended(self) -> bool:
         return all(job["state"] in TERMINAL for job in self.listed())
@@ -271,10 +277,10 @@ def test_each_job_of_a_night_ends_as_it_should_and_the_list_says_why(
     time.sleep(times.full_s)
     full.let_go()
     time.sleep(max(0.0, times.away_s - (time.monotonic() - began)))
-    wait_until(night.all_have_met_it, times.give_up_s)
-    wait_until(night.one_says_when_it_is_tried_again, times.give_up_s)
+    wait_until(night.all_have_met_it, times.give_up_s, about=night.told)
+    wait_until(night.one_says_when_it_is_tried_again, times.give_up_s, about=night.told)
     night.network_returns()
-    wait_until(night.all_have_ended, times.all_s, pause_s=0.5)
+    wait_until(night.all_have_ended, times.all_s, pause_s=0.5, about=night.told)
     print(format_jobs(night.listed(), TextStyle()))
     judge(night)
 
