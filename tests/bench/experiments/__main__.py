@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from itertools import product
 from pathlib import Path
 
@@ -23,8 +24,12 @@ def main() -> None:
         print(table(planned, ledger.rows(), given.against))
         return
     from bench.experiments.rows import result
+    from zsbir.training.context import StopSignals
 
+    began_s = time.monotonic()
     for key in ledger.to_do(planned):
+        if StopSignals.asked_since(began_s):  # when a training was at its end, which it reached
+            return
         try:
             found = result(key.dataset, key.setting, key.seed, given)
         except (InputError, RunError) as error:  # a setting that cannot be trained does not keep the others waiting
