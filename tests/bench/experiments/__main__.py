@@ -24,6 +24,7 @@ def main() -> None:
         print(table(planned, ledger.rows(), given.against))
         return
     from bench.experiments.rows import result
+
     from zsbir.training.context import StopSignals
 
     began_s = time.monotonic()
