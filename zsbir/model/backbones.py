@@ -89,7 +89,12 @@ def _timm(name: str) -> Network:
     if not timm.is_model(name):
         known = timm.list_models(name.partition("_")[0] + "*") or timm.list_models("resnet*")
         raise InputError(f"{unknown_name('timm model', name, known)}; python -c 'import timm; print(timm.list_models())' has all")
-    facts = timm.get_pretrained_cfg(name)
+    try:
+        facts = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        model, _, tag = name.partition(".")
+        tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{model}.*")]
+        raise InputError(f"{unknown_name('weights', tag, tags)}, or {TIMM}{model} for timm's own choice") from None
     if facts is None or not isinstance(facts.classifier, str):
         raise InputError(f"timm's {name} has no single classifier, so it cannot be a backbone")
 

@@ -40,5 +40,6 @@ def _named(argv: Sequence[str], recipes: Mapping[str, Callable[[], TrainConfig]]
         return tuple(dict.fromkeys(name.strip() for name in found.losses.split(",") if name.strip()))
     given = read_yaml(found.config) if found.config else {}
     start = given.get("recipe") or next((word for word in argv if word in recipes), "")
-    names = given.get("losses", recipes[start]().losses if start in recipes else ())
+    known = isinstance(start, str) and start in recipes
+    names = given.get("losses", recipes[start]().losses if known else ())
     return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list | tuple) else ()

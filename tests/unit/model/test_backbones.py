@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from zsbir.base.errors import InputError
 from zsbir.model import backbones
 from zsbir.model.backbones import Network, network_of, split
-from zsbir.model.encoder import Encoder, saved_facts
+from zsbir.model.encoder import Encoder, save_encoder, saved_facts
 from zsbir.model.weights import load_weights
 from zsbir.teacher import TeacherConfig
 from zsbir.training.config import TrainConfig
@@ -122,6 +122,18 @@ def test_an_unknown_name_of_timm_is_told_when_the_network_is_built():
     assert TrainConfig(backbone="timm:convnext_tinny").backbone == "timm:convnext_tinny"
     with pytest.raises(InputError, match="unknown timm model 'convnext_tinny'; did you mean 'convnext_tiny'"):
         network_of("timm:convnext_tinny")
+
+
+@pytest.mark.parametrize(("tag", "line"), [("a1_in1l", "did you mean 'a1_in1k'?"), ("", "known: ")])
+def test_weights_that_timm_does_not_know_are_told_as_an_unknown_name_is(tag, line, tmp_path):
+    with pytest.raises(InputError, match=f"unknown weights '{tag}'; ") as error:
+        network_of(f"timm:resnet18.{tag}")
+    assert line in str(error.value)
+    assert str(error.value).endswith("or timm:resnet18 for timm's own choice")
+    facts = {"backbone": f"timm:resnet18.{tag}", "embedding_dim": 4, "image_px": 32}
+    save_encoder(tmp_path / "encoder.safetensors", facts, {"embedding.weight": torch.zeros(4, 512)})
+    with pytest.raises(InputError, match="unknown weights"):
+        saved_facts(tmp_path / "encoder.safetensors")
 
 
 @pytest.mark.parametrize("classifier", ["head", "0", "fc.deeper"])

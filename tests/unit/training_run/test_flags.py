@@ -1,0 +1,29 @@
+"""What a YAML file of a training may hold by mistake, before a recipe or a loss is known: each is one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from tuning import __main__ as tuning
+from zsbir import train
+from zsbir.base.errors import InputError
+
+
+@pytest.mark.parametrize("verb", [train, tuning])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("recipe: [toy]", r"unknown recipe \"\['toy'\]\""),
+        ("recipe: {toy: 1}", "unknown recipe"),
+        ("recipe: 3", "unknown recipe '3'"),
+        ("1: 2", "unknown field '1'"),
+        ("losses: supcon", "field 'losses': input should be a valid tuple"),
+        ("losses: {supcon: 1}", "field 'losses': input should be a valid tuple"),
+        ("losses: [[supcon]]", "input should be a valid string"),
+    ],
+)
+def test_what_is_no_field_no_recipe_and_no_loss_is_one_line(verb, text, line, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError, match=line) as error:
+        verb._parse(["--config", str(tmp_path / "mine.yaml"), "--dataset", "nowhere"])
+    assert "\n" not in str(error.value)
