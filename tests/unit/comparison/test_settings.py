@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from made_up import BASE, QUERIES, report, trained
+from plugged import install, remove
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
 from zsbir.comparison.settings import check_one_task, settings_of
+from zsbir.promotion.seeds import check_seeds
 
 
 def test_trainings_that_differ_in_their_seed_alone_are_one_setting(tmp_path):
@@ -31,6 +33,23 @@ def test_a_run_from_before_a_field_existed_is_of_the_setting_with_its_neutral_va
     del manifest["config"]["layer_decay"], manifest["config"]["losses"]
     file.write_text(json.dumps(manifest))
     assert [sorted(setting.reports) for setting in settings_of([old, new])] == [[0, 1]]
+
+
+def test_another_version_of_a_packages_loss_is_another_setting(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path / "packages"))
+        install(tmp_path / "packages")
+        one = trained(tmp_path, "a", BASE, seed=0, losses=["centre"])
+        install(tmp_path / "packages", version="1.1")
+        other = trained(tmp_path, "b", BASE, seed=1, losses=["centre"])
+        remove(tmp_path / "packages")
+    titles = [setting.title for setting in settings_of([one, other])]
+    assert titles == [
+        f"toy losses=['centre'] centre_power=2 weight_centre=1 packages={{'losses': {{'centre': 'zsbir-example {version}'}}}}"
+        for version in ("1.0", "1.1")
+    ]
+    with pytest.raises(InputError, match="another version of a package of losses or backbones"):
+        check_seeds([one, other])
 
 
 def test_equal_titles_are_told_apart_by_what_differs(tmp_path):
