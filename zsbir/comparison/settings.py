@@ -59,7 +59,7 @@ def _setting_of_one(report: Artifact) -> tuple[int, Setting]:
     run = run_of(report)
     fields, neutral = run.manifest.config, TrainConfig.added_fields()
     seed = fields.get("seed", 0)
-    if not isinstance(seed, int):
+    if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"{run.uri}: the seed in its manifest is no whole number; verify the run with python -m zsbir.artifacts")
     # A run of an earlier version lacks the fields that were added since; it was trained as with their neutral values.
     config = {
@@ -69,7 +69,8 @@ def _setting_of_one(report: Artifact) -> tuple[int, Setting]:
     }
     if packages := run.manifest.facts.get("packages"):
         config["packages"] = packages
-    made_from = {name: str(run.manifest.inputs.get(name, {}).get("digest", "")) for name in MADE_FROM}
+    references = {name: run.manifest.reference(name) for name in MADE_FROM}
+    made_from = {name: reference.digest if reference else "" for name, reference in references.items()}
     return seed, Setting(setting_title(config), config, made_from, {seed: report})
 
 
@@ -117,7 +118,7 @@ def check_one_task(reports: Sequence[Artifact]) -> None:
 
 
 def _dataset(report: Artifact) -> str:
-    return str(report.manifest.inputs["dataset"]["digest"])[:16]
+    return report.manifest.named("dataset").digest[:16]
 
 
 def _gallery(report: Artifact) -> str:

@@ -11,6 +11,8 @@ from plugged import install, remove
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
+from zsbir.comparison.config import CompareConfig
+from zsbir.comparison.making import settings_table
 from zsbir.comparison.settings import check_one_task, settings_of
 from zsbir.promotion.seeds import check_seeds
 
@@ -130,3 +132,28 @@ def test_galleries_of_another_size_are_refused(tmp_path):
     file.write_text(json.dumps({**json.loads(file.read_text()), "counts": {"gallery": 1000}}))
     with pytest.raises(InputError, match=r"of gallery 0 photos, .*of 1,000 photos: evaluate each run with --unseen-to"):
         check_one_task([reports[0], Artifact(reports[1].uri, "report")])
+
+
+@pytest.mark.parametrize(
+    ("of", "inputs", "line"),
+    [
+        ("run", {"knowledge": 5, "weights": [], "dataset": {"digest": 3}}, ""),
+        ("report", {"dataset": 5}, "manifest lacks 'dataset'"),
+        ("report", {"dataset": None}, "manifest lacks 'dataset'"),
+    ],
+)
+def test_inputs_that_a_stranger_wrote_are_none_or_one_line(tmp_path, of, inputs, line):
+    one, other = trained(tmp_path, "a", BASE, seed=0), trained(tmp_path, "b", BASE, seed=1)
+    strange = Path(other.manifest.named("run").uri if of == "run" else other.uri, "manifest.json")
+    manifest = json.loads(strange.read_text())
+    manifest["inputs"] |= inputs
+    strange.write_text(json.dumps(manifest))
+    reports = [one, Artifact(other.uri, "report")]
+    if not line:
+        assert [setting.title for setting in settings_of(reports)] == [
+            "toy dataset=dddddd knowledge=kkkkkk weights=wwwwww",
+            "toy dataset=none knowledge=none weights=none",
+        ]
+        return
+    with pytest.raises(InputError, match=line):
+        settings_table(reports, CompareConfig())
