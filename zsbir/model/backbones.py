@@ -94,7 +94,7 @@ def _timm(name: str) -> Network:
     except RuntimeError:
         model, _, tag = name.partition(".")
         tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{model}.*")]
-        raise InputError(f"{unknown_name('weights', tag, tags)}, or {TIMM}{model} for timm's own choice") from None
+        raise InputError(f"{unknown_name('weights', tag, tags)}; {TIMM}{model} has timm's own choice") from None
     if facts is None or not isinstance(facts.classifier, str):
         raise InputError(f"timm's {name} has no single classifier, so it cannot be a backbone")
 
@@ -143,7 +143,7 @@ def _channels(values: Sequence[float]) -> Channels:
 def _installed(name: str) -> Network:
     offer = backbone_offer(name)
     if offer is None:
-        raise InputError(f"{unknown_name('backbone', name[:100], backbone_names())}, or {TIMM}NAME for a model of timm")
+        raise InputError(f"{unknown_name('backbone', name[:100], backbone_names())}; a model of timm is {TIMM}NAME")
     network = offer.load()
     if not isinstance(network, Network):
         raise InputError(f"the backbone {name!r} is none: {offer.where} is not a zsbir.model.backbones.Network")
