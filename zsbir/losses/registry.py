@@ -96,11 +96,16 @@ def fields_of(losses: Iterable[str]) -> dict[str, FieldInfo]:
 
 def unknown_field(field: str, known: Iterable[str], losses: Collection[str]) -> str:
     """Return an error line for a field that a training with these losses does not have: of another loss, or of none."""
-    others = sorted(name for name in offered() if name not in losses)
-    owner = next((name for name in others if field == f"weight_{name}" or field.startswith(f"{name}_")), None)
-    if owner is None:
+    owner = owner_of(field, losses)
+    if not owner:
         return unknown_name("field", field, known)
     return f"field {field!r} is for the loss {owner!r}: name it in losses as well, or leave the field out"
+
+
+def owner_of(field: str, losses: Collection[str]) -> str:
+    """Return the loss, of those that are not among `losses`, that a field is for by its name; "" for none. Nothing is imported."""
+    others = sorted(name for name in offered() if name not in losses)
+    return next((name for name in others if field == f"weight_{name}" or field.startswith(f"{name}_")), "")
 
 
 def packages_of(losses: Iterable[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from zsbir.base.cli import Parser
 from zsbir.base.config import read_yaml
-from zsbir.losses.registry import loss_kind, offered
+from zsbir.losses.registry import loss_kind, offered, owner_of
 from zsbir.training.config import TrainConfig
 
 
@@ -19,7 +19,9 @@ def add_training_fields(
     Raises InputError for a loss that is not installed.
     """
     parser.add_fields(TrainConfig, title=title, skip=frozenset({"recipe"}))
-    for name in _named(argv, recipes):
+    named = _named(argv, recipes)
+    parser.needed_for = lambda field: f"--losses {owner}" if (owner := owner_of(field, named)) else ""
+    for name in named:
         kind = loss_kind(name)
         parser.add_fields(kind.fields, title=f"loss {name}, of {kind.offer.identity or kind.offer.package}")
     parser.epilog = "further losses, for --losses: " + ", ".join(

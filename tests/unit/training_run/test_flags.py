@@ -27,3 +27,17 @@ def test_what_is_no_field_no_recipe_and_no_loss_is_one_line(verb, text, line, tm
     with pytest.raises(InputError, match=line) as error:
         verb._parse(["--config", str(tmp_path / "mine.yaml"), "--dataset", "nowhere"])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("verb", [train, tuning])
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--supcon-temperature", "0.2"], "the option '--supcon-temperature' is there with --losses supcon: give that as well"),
+        (["--weight-triplet=2"], "the option '--weight-triplet' is there with --losses triplet"),
+        (["--losses", "supcon", "--supcon-temperatur", "1"], "unknown option '--supcon-temperatur'; did you mean '--supcon-temp"),
+    ],
+)
+def test_the_flag_of_a_loss_that_is_not_named_says_how_to_name_it(verb, words, line):
+    with pytest.raises(InputError, match=line):
+        verb._parse(["toy", "--dataset", "nowhere", *words])
