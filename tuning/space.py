@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from zsbir.base.config import Config, read_yaml, unknown_name
 from zsbir.base.errors import InputError
 from zsbir.base.seeds import stream
+from zsbir.losses.registry import unknown_field
 from zsbir.training.config import TrainConfig
 
 DIGITS = 6
@@ -150,7 +151,7 @@ def read_space(values: Mapping[str, Any], base: TrainConfig, *, where: str = "sp
 def _dimension(field: str, value: Any, base: TrainConfig, where: str) -> Dimension:
     fields = TrainConfig.all_fields(base.losses)
     if field not in fields:
-        raise InputError(f"{where}: {unknown_name('field', field, fields)}")
+        raise InputError(f"{where}: {unknown_field(field, fields, base.losses)}")
     if field in NOT_VARIED:
         raise InputError(
             f"{where}: {field} cannot vary: trials of different {field} cannot be compared; set it for all with --config"

@@ -149,8 +149,8 @@ UNTITLED = frozenset({"recipe", "seed", "checkpoint_every_steps", "log_every_ste
 
 def recipe(name: str) -> TrainConfig:
     """Return the recipe of that name. Raises InputError with a suggestion if there is none."""
-    if name not in RECIPES:
-        raise InputError(unknown_name("recipe", name, RECIPES))
+    if not isinstance(name, str) or name not in RECIPES:  # a file may hold anything
+        raise InputError(unknown_name("recipe", str(name)[:100], RECIPES))
     return RECIPES[name]()
 
 
@@ -159,7 +159,7 @@ def changed_recipe(name: str, changes: Mapping[str, Any]) -> TrainConfig:
     changes = dict(changes)
     if "epochs" in changes:
         changes.setdefault("steps", 0)  # a user who gives epochs does not want the recipe's steps
-    return recipe(name).replace(**changes)
+    return recipe(name).changed(changes)  # a mapping: what is no name of a field in a file may be no text either
 
 
 def title(config: Mapping[str, Any], run: str) -> str:

@@ -321,7 +321,7 @@ def test_a_batch_that_cannot_be_dealt_to_the_workers(dataset: str, weights: str,
         (("--lr", "nan"), "finite number"),
         (
             ("--backbone", "resnet19"),
-            "field 'backbone': unknown backbone 'resnet19'; did you mean 'resnet18'? A model of timm is timm:NAME",
+            "field 'backbone': unknown backbone 'resnet19'; did you mean 'resnet18'?; a model of timm is timm:NAME",
         ),
         (("--steps", "-1"), "field 'steps': input should be greater than or equal to 0"),
         (("--backbone", "resnet34", "--weights", "{weights}"), "does not hold a torchvision resnet34"),

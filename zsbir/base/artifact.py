@@ -285,6 +285,7 @@ class Draft:
     ) -> Artifact:
         """Publish the files that are not published yet, and create the manifest: from this moment on it is an artifact.
 
+        Where the configuration names something of another package, the manifest has package and version as `facts.packages`.
         Where another writer committed the same digest first, that artifact stays and is returned. Raises RunError when it is
         another kind or another digest.
         """
@@ -298,7 +299,7 @@ class Draft:
             "config": config.model_dump(mode="json") if config else {},
             "inputs": dict(inputs or {}),
             "counts": dict(counts or {}),
-            "facts": dict(facts or {}),
+            "facts": {**_packages_of(config), **(facts or {})},
             "files": dict(sorted(self._entries.items())),
             "stored_as": {name: key for name, key in sorted(self._keys.items()) if name != key},
             "code": code_version(),
@@ -402,3 +403,9 @@ def code_version() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         pass
     return version
+
+
+def _packages_of(config: Config | None) -> dict[str, Any]:
+    """Return the packages that a configuration names something of, with their versions, as a fact; nothing where it names none."""
+    identity = config.identity() if config else {}
+    return {"packages": identity["packages"]} if "packages" in identity else {}

@@ -140,6 +140,8 @@ class Parser(argparse.ArgumentParser):
             prog=f"python -m {prog}", description=card, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
         self._fields: set[str] = set()
+        self.needed_for: Callable[[str], str] = lambda _field: ""
+        """What must be given for a field to have a flag, as "--losses supcon"; "" for a field that never has one."""
 
     def add_fields(self, config: type[Config], *, title: str, skip: frozenset[str] = frozenset()) -> None:
         """Add a flag for every field of `config`, with its description and default as help."""
@@ -170,6 +172,8 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             flags = [option for action in self._actions for option in action.option_strings]
             first = unknown[0].split("=")[0]
+            if needed := self.needed_for(first.removeprefix("--").replace("-", "_")):
+                raise InputError(f"the option {first!r} is there with {needed}: give that as well, or leave the option out")
             raise InputError(
                 unknown_name("option", first, flags) if first.startswith("-") else f"unexpected argument {unknown[0]!r}; see --help"
             )

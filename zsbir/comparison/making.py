@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
+from zsbir.base.text import clean
 from zsbir.comparison.config import CompareConfig
 from zsbir.comparison.formats import as_text, remarks
 from zsbir.comparison.numbers import compared
@@ -33,7 +34,7 @@ def settings_table(reports: Sequence[Artifact], config: CompareConfig, against: 
         )
     found = compared(settings, config.metric, config.level, against=opponents[0].key if opponents else "")
     counts = together[0].manifest.counts
-    data = together[0].manifest.inputs["dataset"]["digest"][:8]
+    data = clean(together[0].manifest.named("dataset").digest[:8])
     facts = [
         f"{label_of(together[0])} on data {data}",
         f"{counts.get('queries', 0):,} sketches against {counts.get('gallery', 0):,} photos",

@@ -21,7 +21,8 @@ from zsbir.training.config import TrainConfig
 class Setting:
     """Trainings that differ in their seed alone, with the Report of each.
 
-    config: their fields without the seed and those that change nothing. made_from: digests of their inputs. reports: by seed.
+    config: their fields without the seed and those that change nothing; `packages` are those of losses and backbone, with their
+    versions. made_from: digests of their inputs. reports: by seed.
     """
 
     title: str
@@ -58,7 +59,7 @@ def _setting_of_one(report: Artifact) -> tuple[int, Setting]:
     run = run_of(report)
     fields, neutral = run.manifest.config, TrainConfig.added_fields()
     seed = fields.get("seed", 0)
-    if not isinstance(seed, int):
+    if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"{run.uri}: the seed in its manifest is no whole number; verify the run with python -m zsbir.artifacts")
     # A run of an earlier version lacks the fields that were added since; it was trained as with their neutral values.
     config = {
@@ -66,7 +67,10 @@ def _setting_of_one(report: Artifact) -> tuple[int, Setting]:
         for name, value in fields.items()
         if name != "seed" and not (name in neutral and digest_of(value) == digest_of(neutral[name]))
     }
-    made_from = {name: str(run.manifest.inputs.get(name, {}).get("digest", "")) for name in MADE_FROM}
+    if packages := run.manifest.facts.get("packages"):
+        config["packages"] = packages
+    references = {name: run.manifest.reference(name) for name in MADE_FROM}
+    made_from = {name: reference.digest if reference else "" for name, reference in references.items()}
     return seed, Setting(setting_title(config), config, made_from, {seed: report})
 
 
@@ -82,7 +86,7 @@ def _told_apart(settings: Sequence[Setting]) -> list[Setting]:
 
 def _own_words(setting: Setting, alike: Sequence[Setting]) -> list[str]:
     """Return the fields and inputs in which settings of one title differ, as words; of a title that was cut, its digest."""
-    fields = [name for name in sorted(UNTITLED) if len({digest_of(other.config.get(name)) for other in alike}) > 1]
+    fields = [name for name in sorted(UNTITLED | {"packages"}) if len({digest_of(other.config.get(name)) for other in alike}) > 1]
     inputs = [name for name in MADE_FROM if len({other.made_from[name] for other in alike}) > 1]
     words = [field_text(name, setting.config.get(name)) for name in fields]
     words += [f"{name}={setting.made_from[name][:6] or 'none'}" for name in inputs]
@@ -114,7 +118,7 @@ def check_one_task(reports: Sequence[Artifact]) -> None:
 
 
 def _dataset(report: Artifact) -> str:
-    return str(report.manifest.inputs["dataset"]["digest"])[:16]
+    return report.manifest.named("dataset").digest[:16]
 
 
 def _gallery(report: Artifact) -> str:

@@ -11,7 +11,7 @@ Which there are is read from the packages' metadata: only a loss that is named i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,20 @@ def fields_of(losses: Iterable[str]) -> dict[str, FieldInfo]:
             raise InputError(f"losses: {name!r} and another loss both have a field {both!r}; name only one of them")
         found |= fields
     return found
+
+
+def unknown_field(field: str, known: Iterable[str], losses: Collection[str]) -> str:
+    """Return an error line for a field that a training with these losses does not have: of another loss, or of none."""
+    owner = owner_of(field, losses)
+    if not owner:
+        return unknown_name("field", field, known)
+    return f"field {field!r} is for the loss {owner!r}: name it in losses as well, or leave the field out"
+
+
+def owner_of(field: str, losses: Collection[str]) -> str:
+    """Return the loss, of those that are not among `losses`, that a field is for by its name; "" for none. Nothing is imported."""
+    others = sorted(name for name in offered() if name not in losses)
+    return next((name for name in others if field == f"weight_{name}" or field.startswith(f"{name}_")), "")
 
 
 def packages_of(losses: Iterable[str]) -> dict[str, str]:

@@ -89,7 +89,12 @@ def _timm(name: str) -> Network:
     if not timm.is_model(name):
         known = timm.list_models(name.partition("_")[0] + "*") or timm.list_models("resnet*")
         raise InputError(f"{unknown_name('timm model', name, known)}; python -c 'import timm; print(timm.list_models())' has all")
-    facts = timm.get_pretrained_cfg(name)
+    try:
+        facts = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        model, _, tag = name.partition(".")
+        tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{model}.*")]
+        raise InputError(f"{unknown_name('weights', tag, tags)}; {TIMM}{model} has timm's own choice") from None
     if facts is None or not isinstance(facts.classifier, str):
         raise InputError(f"timm's {name} has no single classifier, so it cannot be a backbone")
 
@@ -138,7 +143,7 @@ def _channels(values: Sequence[float]) -> Channels:
 def _installed(name: str) -> Network:
     offer = backbone_offer(name)
     if offer is None:
-        raise InputError(f"{unknown_name('backbone', name[:100], backbone_names())}, or {TIMM}NAME for a model of timm")
+        raise InputError(f"{unknown_name('backbone', name[:100], backbone_names())}; a model of timm is {TIMM}NAME")
     network = offer.load()
     if not isinstance(network, Network):
         raise InputError(f"the backbone {name!r} is none: {offer.where} is not a zsbir.model.backbones.Network")

@@ -46,7 +46,7 @@ def _backbone(name: str) -> str:
     if name in TORCHVISION_BACKBONES or _TIMM_NAME.fullmatch(name):
         return name
     if name not in (known := backbone_names()):
-        raise ValueError(f"{unknown_name('backbone', name[:100], known)} A model of timm is {TIMM}NAME")
+        raise ValueError(f"{unknown_name('backbone', name[:100], known)}; a model of timm is {TIMM}NAME")
     return name
 
 

@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 
 from zsbir.base import limits
 from zsbir.base.config import Config
-from zsbir.base.errors import InputError
+from zsbir.base.errors import InputError, naming
 from zsbir.base.strict_json import parse_json
 from zsbir.model.backbones import IMAGENET_MEAN, IMAGENET_STD, Channels, Network, network_of, split
 from zsbir.model.choices import Backbone, Pooling
@@ -149,7 +149,7 @@ def saved_facts(path: Path) -> dict[str, Any]:
     facts = stated_facts(path)
     with _opened(path) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    with torch.device("meta"):
+    with torch.device("meta"), naming(str(path)):
         wanted = {name: tuple(tensor.shape) for name, tensor in Encoder(**facts).state_dict().items()}
     wrong = sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name))
     if wrong:

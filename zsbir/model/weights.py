@@ -82,6 +82,7 @@ def load_weights(source: str, *, backbone: str, root: str | Path, sha256: str = 
     Raises InputError when there is no file, the checksum differs, the file holds another network, or numbers in it are not finite;
     Unreachable when a download fails for want of a network or an answer, DiskFull when there is no room for it.
     """
+    network_of(backbone)  # what is no backbone is told before anything is downloaded for it
     if source in TORCHVISION:
         state, labels = _from_torchvision(source, backbone) if backbone in TORCHVISION_BACKBONES else _from_timm(source, backbone)
     else:

@@ -74,6 +74,8 @@ def _differences(one: Artifact, other: Artifact) -> str:
     mine, theirs = one.manifest.config, other.manifest.config
     fields = [name for name in sorted(mine.keys() & theirs.keys() - {"seed"}) if mine[name] != theirs[name]]
     found = [f"{name} is {mine[name]!r} there and {theirs[name]!r} here" for name in fields]
+    if one.manifest.facts.get("packages") != other.manifest.facts.get("packages"):
+        found.append("another version of a package of losses or backbones")
     digests = [{name: run.manifest.inputs.get(name, {}).get("digest", "") for name in MADE_FROM} for run in (one, other)]
     found += [f"another {name}" for name in MADE_FROM if digests[0][name] != digests[1][name]]
     return ", ".join(found)

@@ -9,11 +9,11 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from zsbir.base import limits
-from zsbir.base.config import Added, Config, Packaged, unknown_name
-from zsbir.base.errors import InputError
+from zsbir.base.config import Added, Config, Packaged
+from zsbir.base.errors import InputError, naming
 from zsbir.data.augmentation import Augmentation
 from zsbir.losses.objective_config import ObjectiveConfig
-from zsbir.losses.registry import METHOD, fields_of, loss_kind, packages_of
+from zsbir.losses.registry import METHOD, fields_of, loss_kind, packages_of, unknown_field
 from zsbir.model.choices import Backbone, Pooling
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -113,7 +113,8 @@ class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
         """Return `replace` with the changes as a mapping. Raises InputError, whose line begins with `where`."""
         values = {**self.model_dump(), **changes}
         if "losses" in changes:
-            kept = self.all_fields(_names(changes["losses"]))
+            with naming(where):
+                kept = self.all_fields(_names(changes["losses"]))
             values = {name: value for name, value in values.items() if name in kept or name in changes}
         return type(self).of(values, where=where)
 
@@ -136,7 +137,7 @@ class TrainConfig(Augmentation, OptimiserConfig, ObjectiveConfig):
         known = cls.all_fields(names)
         strange = next((field for field in found if field not in known), None)
         if strange is not None:
-            raise InputError(unknown_name("field", str(strange)[:200], known))
+            raise InputError(unknown_field(str(strange)[:200], known, names))
         return found | ({"losses": tuple(sorted(names))} if names else {})
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from zsbir.base.cli import Parser
 from zsbir.base.config import read_yaml
-from zsbir.losses.registry import loss_kind, offered
+from zsbir.losses.registry import loss_kind, offered, owner_of
 from zsbir.training.config import TrainConfig
 
 
@@ -19,7 +19,9 @@ def add_training_fields(
     Raises InputError for a loss that is not installed.
     """
     parser.add_fields(TrainConfig, title=title, skip=frozenset({"recipe"}))
-    for name in _named(argv, recipes):
+    named = _named(argv, recipes)
+    parser.needed_for = lambda field: f"--losses {owner}" if (owner := owner_of(field, named)) else ""
+    for name in named:
         kind = loss_kind(name)
         parser.add_fields(kind.fields, title=f"loss {name}, of {kind.offer.identity or kind.offer.package}")
     parser.epilog = "further losses, for --losses: " + ", ".join(
@@ -40,5 +42,6 @@ def _named(argv: Sequence[str], recipes: Mapping[str, Callable[[], TrainConfig]]
         return tuple(dict.fromkeys(name.strip() for name in found.losses.split(",") if name.strip()))
     given = read_yaml(found.config) if found.config else {}
     start = given.get("recipe") or next((word for word in argv if word in recipes), "")
-    names = given.get("losses", recipes[start]().losses if start in recipes else ())
+    known = isinstance(start, str) and start in recipes
+    names = given.get("losses", recipes[start]().losses if known else ())
     return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list | tuple) else ()

@@ -81,13 +81,14 @@ def run_job(job: Job, context: Context) -> None:
 def _open_inputs(job: Job, dataset: Artifact, knowledge: Artifact | None) -> TrainInputs:
     samples = load_samples(dataset)
     weights = open_weights(job.weights, backbone=job.config.backbone)
+    of_teacher = knowledge.manifest.reference("weights") if knowledge else None
     return TrainInputs(
         samples=samples,
         images=Images(dataset, samples),
         weights=weights,
         knowledge=load_knowledge(knowledge, dataset) if knowledge else None,
         class_features=load_mean_features(knowledge) if knowledge and needs_mean_features(job.config) else None,
-        same_network=bool(knowledge and knowledge.manifest.inputs["weights"]["digest"] == weights.sha256),
+        same_network=of_teacher is not None and of_teacher.digest == weights.sha256,
         same_labels=bool(knowledge and knowledge.manifest.facts["labels_digest"] == digest_of(weights.labels)),
     )
 

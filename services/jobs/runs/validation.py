@@ -25,7 +25,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.layout import below_root, root_of
 from zsbir.base.manifest import parts
 from zsbir.base.storage import join, split_file
-from zsbir.losses.registry import fields_of, loss_kind, offered
+from zsbir.losses.registry import fields_of, loss_kind, offered, unknown_field
 from zsbir.promotion.address import is_model_address, parse_address
 from zsbir.recipes import RECIPES, recipe
 from zsbir.training.config import TrainConfig
@@ -171,7 +171,8 @@ def _ask_for_means(steps: Mapping[str, dict[str, Any]]) -> None:
     wanted = next((step for step, start in starts.items() if start in MEAN_FEATURES_STARTS), None)
     if wanted is None or teacher_step is None:
         return
-    if teacher_step.setdefault("mean_features", True) is False:
+    asked = {"mean_features": teacher_step.setdefault("mean_features", True)}
+    if not teacher.TeacherConfig.of(asked).mean_features:  # "no" and 0 mean the same as false
         raise InputError(
             f"teacher: field 'mean_features': must be true, since {wanted} begins with classifier_start {starts[wanted]}: leave it"
             " out, or set it"
@@ -190,7 +191,10 @@ def _check_step(kind: str, config: Mapping[str, Any], inputs: frozenset[str]) ->
     extra = {name for name, _ in schema.extra}
     for name, value in config.items():
         if name not in fields and name not in extra:
-            raise InputError(f"{kind}: {unknown_name('field', name, [*fields, *extra])}")
+            known = [*fields, *extra]
+            trains = TrainConfig in schema.parts
+            line = unknown_field(name, known, _named_losses(config)) if trains else unknown_name("field", name, known)
+            raise InputError(f"{kind}: {line}")
         if name in extra and not isinstance(value, str):
             raise InputError(f"{kind}: field {name!r}: must be text, got {value!r}")
         if kind != COMMAND:
@@ -213,12 +217,17 @@ def _fields_of_losses(kind: str, config: Mapping[str, Any]) -> Mapping[str, Fiel
     """Return the fields that the further losses of a training add. Raises InputError for a loss that is not installed."""
     if kind not in ("train", "sweep") or not isinstance(config.get("recipe", ""), str):
         return {}
-    names = config.get("losses", _recipe_of(config).losses)
-    known = [name for name in names if isinstance(name, str)] if isinstance(names, list | tuple) else []
     try:
-        return fields_of(dict.fromkeys(known))  # one that is named twice has its own error
+        return fields_of(_named_losses(config))
     except InputError as error:
         raise InputError(f"{kind}: field 'losses': {error}") from None
+
+
+def _named_losses(config: Mapping[str, Any]) -> list[str]:
+    """Return the further losses that the values of a training name, each once: one that is named twice has its own error."""
+    names = config.get("losses", _recipe_of(config).losses)
+    known = [name for name in names if isinstance(name, str)] if isinstance(names, list | tuple) else []
+    return list(dict.fromkeys(known))
 
 
 def _check_list(kind: str, name: str, value: Any) -> None:

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 from made_up import BASE, QUERIES, report, trained
+from plugged import install, remove
 
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import InputError
+from zsbir.comparison.config import CompareConfig
+from zsbir.comparison.making import settings_table
 from zsbir.comparison.settings import check_one_task, settings_of
+from zsbir.promotion.seeds import check_seeds
 
 
 def test_trainings_that_differ_in_their_seed_alone_are_one_setting(tmp_path):
@@ -31,6 +35,23 @@ def test_a_run_from_before_a_field_existed_is_of_the_setting_with_its_neutral_va
     del manifest["config"]["layer_decay"], manifest["config"]["losses"]
     file.write_text(json.dumps(manifest))
     assert [sorted(setting.reports) for setting in settings_of([old, new])] == [[0, 1]]
+
+
+def test_another_version_of_a_packages_loss_is_another_setting(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path / "packages"))
+        install(tmp_path / "packages")
+        one = trained(tmp_path, "a", BASE, seed=0, losses=["centre"])
+        install(tmp_path / "packages", version="1.1")
+        other = trained(tmp_path, "b", BASE, seed=1, losses=["centre"])
+        remove(tmp_path / "packages")
+    titles = [setting.title for setting in settings_of([one, other])]
+    assert titles == [
+        f"toy losses=['centre'] centre_power=2 weight_centre=1 packages={{'losses': {{'centre': 'zsbir-example {version}'}}}}"
+        for version in ("1.0", "1.1")
+    ]
+    with pytest.raises(InputError, match="another version of a package of losses or backbones"):
+        check_seeds([one, other])
 
 
 def test_equal_titles_are_told_apart_by_what_differs(tmp_path):
@@ -111,3 +132,28 @@ def test_galleries_of_another_size_are_refused(tmp_path):
     file.write_text(json.dumps({**json.loads(file.read_text()), "counts": {"gallery": 1000}}))
     with pytest.raises(InputError, match=r"of gallery 0 photos, .*of 1,000 photos: evaluate each run with --unseen-to"):
         check_one_task([reports[0], Artifact(reports[1].uri, "report")])
+
+
+@pytest.mark.parametrize(
+    ("of", "inputs", "line"),
+    [
+        ("run", {"knowledge": 5, "weights": [], "dataset": {"digest": 3}}, ""),
+        ("report", {"dataset": 5}, "manifest lacks 'dataset'"),
+        ("report", {"dataset": None}, "manifest lacks 'dataset'"),
+    ],
+)
+def test_inputs_that_a_stranger_wrote_are_none_or_one_line(tmp_path, of, inputs, line):
+    one, other = trained(tmp_path, "a", BASE, seed=0), trained(tmp_path, "b", BASE, seed=1)
+    strange = Path(other.manifest.named("run").uri if of == "run" else other.uri, "manifest.json")
+    manifest = json.loads(strange.read_text())
+    manifest["inputs"] |= inputs
+    strange.write_text(json.dumps(manifest))
+    reports = [one, Artifact(other.uri, "report")]
+    if not line:
+        assert [setting.title for setting in settings_of(reports)] == [
+            "toy dataset=dddddd knowledge=kkkkkk weights=wwwwww",
+            "toy dataset=none knowledge=none weights=none",
+        ]
+        return
+    with pytest.raises(InputError, match=line):
+        settings_table(reports, CompareConfig())

@@ -191,7 +191,9 @@ def test_nobody_takes_the_name_of_the_methods_losses_or_of_this_projects(install
     ("values", "line"),
     [
         ({"losses": ["supcom"]}, "unknown loss 'supcom'; did you mean 'supcon'?"),
-        ({"weight_supcon": 1.0}, "unknown field 'weight_supcon'"),
+        ({"weight_supcon": 1.0}, "field 'weight_supcon' is for the loss 'supcon'"),
+        ({"supcon_temperature": 1.0}, "field 'supcon_temperature' is for the loss 'supcon': name it in losses as well"),
+        ({"losses": ["supcon"], "weight_triplet": 1.0}, "field 'weight_triplet' is for the loss 'triplet'"),
         ({"losses": ["supcon"], "supcon_temperatur": 1.0}, "unknown field 'supcon_temperatur'; did you mean 'supcon_temperature'?"),
         (
             {"losses": ["supcon"], "supcon_temperature": 0.0},

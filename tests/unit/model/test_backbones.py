@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from zsbir.base.errors import InputError
 from zsbir.model import backbones
 from zsbir.model.backbones import Network, network_of, split
-from zsbir.model.encoder import Encoder, saved_facts
+from zsbir.model.encoder import Encoder, save_encoder, saved_facts
 from zsbir.model.weights import load_weights
 from zsbir.teacher import TeacherConfig
 from zsbir.training.config import TrainConfig
@@ -106,7 +106,7 @@ def test_what_is_no_backbone_is_refused_in_one_line(install, value, line):
     ("name", "line"),
     [
         ("resnet19", "unknown backbone 'resnet19'; did you mean 'resnet18'?"),
-        ("timm:../../x", "unknown backbone"),
+        ("timm:../../x", "; a model of timm is timm:NAME"),
         ("", "unknown backbone"),
         ("r\nx", "unknown backbone"),
     ],
@@ -122,6 +122,23 @@ def test_an_unknown_name_of_timm_is_told_when_the_network_is_built():
     assert TrainConfig(backbone="timm:convnext_tinny").backbone == "timm:convnext_tinny"
     with pytest.raises(InputError, match="unknown timm model 'convnext_tinny'; did you mean 'convnext_tiny'"):
         network_of("timm:convnext_tinny")
+
+
+@pytest.mark.parametrize(("tag", "line"), [("a1_in1l", "did you mean 'a1_in1k'?"), ("", "known: ")])
+def test_weights_that_timm_does_not_know_are_told_as_an_unknown_name_is(tag, line, tmp_path):
+    with pytest.raises(InputError, match=f"unknown weights '{tag}'; ") as error:
+        network_of(f"timm:resnet18.{tag}")
+    assert line in str(error.value)
+    assert str(error.value).endswith("; timm:resnet18 has timm's own choice")
+    facts = {"backbone": f"timm:resnet18.{tag}", "embedding_dim": 4, "image_px": 32}
+    save_encoder(tmp_path / "encoder.safetensors", facts, {"embedding.weight": torch.zeros(4, 512)})
+    with pytest.raises(InputError, match=r"/encoder\.safetensors: unknown weights"):
+        saved_facts(tmp_path / "encoder.safetensors")
+
+
+def test_what_is_no_backbone_is_told_before_weights_are_downloaded_for_it(tmp_path):
+    with pytest.raises(InputError, match="timm's levit_128 has no single classifier"):
+        load_weights("imagenet", backbone="timm:levit_128", root=tmp_path)
 
 
 @pytest.mark.parametrize("classifier", ["head", "0", "fc.deeper"])

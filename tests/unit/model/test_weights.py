@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,7 @@ def test_a_classifier_of_a_strange_shape_is_refused_by_its_key(state, tmp_path, 
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
     """No way out, also where there is a network; torchvision's own cache, empty."""
+    monkeypatch.setattr(urllib.request, "_opener", None)  # urllib keeps the proxies of its first request
     for name in ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):

@@ -103,6 +103,12 @@ BAD = [
     ("train", {"dataset": ""}, "train: field 'dataset' is required"),
     ("train", {"dataset": "photos"}, "photos"),
     ("train", {**TRAIN, "recipe": "toi"}, "unknown recipe 'toi'; did you mean 'toy'"),
+    (
+        "train",
+        {**TRAIN, "supcon_temperature": 0.2},
+        "train: field 'supcon_temperature' is for the loss 'supcon': name it in losses",
+    ),
+    ("train", {**TRAIN, "losses": ["supcon", "supcon"]}, "train: losses: a loss is named twice"),
     ("train", {**TRAIN, "recipe": ["toy"]}, "field 'recipe': must be text"),
     ("train", {**TRAIN, "lr": -1}, "'lr'.*greater than 0, got -1"),
     ("train", {**TRAIN, "lr": "fast"}, "'lr'.*number.*got 'fast'"),
@@ -175,6 +181,8 @@ def test_a_pipeline_whose_training_starts_from_mean_features_has_its_teacher_kee
     line = "teacher: field 'mean_features': must be true, since train begins with classifier_start prototypes"
     with pytest.raises(InputError, match=line):
         check("pipeline", {**start, "teacher": {"mean_features": False}})
+    with pytest.raises(InputError, match=line):
+        check("pipeline", {**start, "teacher": {"mean_features": "no"}})
     kept = check("pipeline", {"recipe": "toy", "teacher": {"permute_seed": 3, "mean_features": True}})
     assert kept["teacher"]["permute_seed"] == 3
 
@@ -203,7 +211,7 @@ def test_a_loss_and_a_backbone_of_a_package_are_accepted_with_their_fields(check
     [
         ({"losses": ["centre"], "centre_power": 0}, "train: field 'centre_power': input should be greater than 0"),
         ({"losses": ["centre"], "centre_powr": 1}, "train: unknown field 'centre_powr'; did you mean 'centre_power'"),
-        ({"centre_power": 1}, "train: unknown field 'centre_power'"),
+        ({"centre_power": 1}, "train: field 'centre_power' is for the loss 'centre'"),
         ({"losses": ["centra"]}, "train: field 'losses': unknown loss 'centra'; did you mean 'centre'"),
         ({"losses": ["centre", "centre"]}, "a loss is named twice"),
         ({"losses": "centre"}, "train: field 'losses'"),
