@@ -12,9 +12,8 @@ from zsbir.base.errors import InputError
 from zsbir.base.text import clean
 from zsbir.evaluation.reports import queries_of
 from zsbir.promotion.gate import label_of
-from zsbir.promotion.seeds import MADE_FROM, run_of
+from zsbir.promotion.seeds import MADE_FROM, run_of, trained_with
 from zsbir.recipes import UNTITLED, field_text, setting_title
-from zsbir.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -57,16 +56,10 @@ def settings_of(reports: Sequence[Artifact]) -> list[Setting]:
 def _setting_of_one(report: Artifact) -> tuple[int, Setting]:
     """Return the seed of a report's run and its setting, which has this one report."""
     run = run_of(report)
-    fields, neutral = run.manifest.config, TrainConfig.added_fields()
-    seed = fields.get("seed", 0)
+    seed = run.manifest.config.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"{run.uri}: the seed in its manifest is no whole number; verify the run with python -m zsbir.artifacts")
-    # A run of an earlier version lacks the fields that were added since; it was trained as with their neutral values.
-    config = {
-        name: value
-        for name, value in fields.items()
-        if name != "seed" and not (name in neutral and digest_of(value) == digest_of(neutral[name]))
-    }
+    config = trained_with(run)
     if packages := run.manifest.facts.get("packages"):
         config["packages"] = packages
     references = {name: run.manifest.reference(name) for name in MADE_FROM}

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from zsbir.base.artifact import Artifact
+from zsbir.base.config import digest_of
 from zsbir.base.errors import InputError
 from zsbir.evaluation.intervals import SeedVariance, Variance
+from zsbir.training.config import TrainConfig
 
 ESTIMATED = "estimated from these seeds"
 """The source of a spread that a comparison found itself."""
@@ -49,6 +51,20 @@ def run_of(report: Artifact) -> Artifact:
     return report.input("run", "run")
 
 
+def trained_with(run: Artifact) -> dict[str, Any]:
+    """Return the fields of a run's configuration, apart from its seed, that say how it was trained.
+
+    Those that came with a later version and have their neutral value are left out: a run of an earlier version lacks them, and was
+    trained as with that value.
+    """
+    neutral = TrainConfig.added_fields()
+    return {
+        name: value
+        for name, value in run.manifest.config.items()
+        if name != "seed" and not (name in neutral and digest_of(value) == digest_of(neutral[name]))
+    }
+
+
 def check_seeds(reports: Sequence[Artifact]) -> None:
     """Raise InputError where reports of one side are not of trainings that differ in their seed alone."""
     if len(reports) < 2:
@@ -67,13 +83,13 @@ def check_seeds(reports: Sequence[Artifact]) -> None:
 
 
 def _differences(one: Artifact, other: Artifact) -> str:
-    """Return in which fields and inputs two runs differ, apart from their seed; "" where in none.
-
-    A field that only one of them has came with a later version, whose default is what the earlier one did.
-    """
-    mine, theirs = one.manifest.config, other.manifest.config
-    fields = [name for name in sorted(mine.keys() & theirs.keys() - {"seed"}) if mine[name] != theirs[name]]
-    found = [f"{name} is {mine[name]!r} there and {theirs[name]!r} here" for name in fields]
+    """Return in which fields and inputs two runs differ, apart from their seed; "" where in none."""
+    mine, theirs, neutral = trained_with(one), trained_with(other), TrainConfig.added_fields()
+    found = []
+    for name in sorted(mine.keys() | theirs.keys()):
+        there, here = (fields.get(name, neutral.get(name)) for fields in (mine, theirs))
+        if digest_of(there) != digest_of(here):
+            found.append(f"{name} is {there!r} there and {here!r} here")
     if one.manifest.facts.get("packages") != other.manifest.facts.get("packages"):
         found.append("another version of a package of losses or backbones")
     digests = [{name: run.manifest.inputs.get(name, {}).get("digest", "") for name in MADE_FROM} for run in (one, other)]

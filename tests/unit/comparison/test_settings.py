@@ -35,6 +35,19 @@ def test_a_run_from_before_a_field_existed_is_of_the_setting_with_its_neutral_va
     del manifest["config"]["layer_decay"], manifest["config"]["losses"]
     file.write_text(json.dumps(manifest))
     assert [sorted(setting.reports) for setting in settings_of([old, new])] == [[0, 1]]
+    check_seeds([old, new])
+
+
+def test_a_run_from_before_a_field_existed_is_of_no_setting_with_another_value(tmp_path):
+    old = trained(tmp_path, "a", BASE, seed=0)
+    new = trained(tmp_path, "b", BASE, seed=1, layer_decay=0.5, losses=["supcon"], weight_supcon=1.0)
+    file = Path(old.manifest.inputs["run"]["uri"], "manifest.json")
+    manifest = json.loads(file.read_text())
+    del manifest["config"]["layer_decay"], manifest["config"]["losses"]
+    file.write_text(json.dumps(manifest))
+    assert len(settings_of([old, new])) == 2
+    with pytest.raises(InputError, match=r"layer_decay is 1\.0 there and 0\.5 here, losses is \(\) there and \['supcon'\] here"):
+        check_seeds([old, new])
 
 
 def test_another_version_of_a_packages_loss_is_another_setting(tmp_path):
