@@ -22,6 +22,7 @@ from zsbir.storage_admin.checking import verifiable_uris, verify
 from zsbir.storage_admin.housekeeping import RootState, remove_unneeded, unneeded
 from zsbir.storage_admin.reachability import Criteria, path_below
 from zsbir.storage_admin.roots import KINDS, survey
+from zsbir.teacher import TeacherConfig
 
 ALL = frozenset(KINDS)
 
@@ -167,18 +168,8 @@ def test_pretrained_weights_stay_while_their_bytes_are_named(root):
     assert source.uri in goes(root)
     other = put(root, "pretrained", "other")
     assert goes(root, {"pretrained"}) == {other.uri}
-    put(root, "knowledge", "third", config=FakeConfig(f"{other.uri}/weights.safetensors"))
+    put(root, "knowledge", "third", config=TeacherConfig(weights=f"{other.uri}/weights.safetensors"))
     assert not goes(root, {"pretrained"})
-
-
-class FakeConfig:
-    """Of a teacher whose weights were named by address."""
-
-    def __init__(self, weights):
-        self.weights = weights
-
-    def model_dump(self, mode):
-        return {"weights": self.weights}
 
 
 def test_a_damaged_manifest_anywhere_stops_all(root):
