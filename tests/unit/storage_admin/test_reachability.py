@@ -12,8 +12,10 @@ import pytest
 from building import files_below, make_old, put, put_checkpoint, put_line, put_weights, reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ConfigDict
 
 from zsbir.base.artifact import MANIFEST, Artifact, exists
+from zsbir.base.config import Config
 from zsbir.base.errors import RunError
 from zsbir.base.layout import below_root
 from zsbir.base.storage import join, open_folder, split_file
@@ -332,19 +334,17 @@ def build(root, nodes):
         elif node.kind == "checkpoint":
             run = nodes[node.run].uri.rpartition("/")[2] if node.run >= 0 else f"unfinished-{number}"
             # Like all checkpoints so far it does not say what it was trained on, unless it names something.
-            node.uri = put_checkpoint(root, run, f"step-{number:06d}", inputs=inputs, config=Plain(config)).uri
+            node.uri = put_checkpoint(root, run, f"step-{number:06d}", inputs=inputs, config=Plain(**config)).uri
         else:
-            node.uri = put(root, node.kind, name, inputs=inputs, config=Plain(config)).uri
+            node.uri = put(root, node.kind, name, inputs=inputs, config=Plain(**config)).uri
         if node.is_undelivered:
             open_folder(node.uri).create(".undelivered", b"")
 
 
-@dataclass
-class Plain:
-    values: dict
+class Plain(Config):
+    """A configuration of any fields."""
 
-    def model_dump(self, mode):
-        return self.values
+    model_config = ConfigDict(extra="allow")
 
 
 def obviously_staying(nodes, kinds):
