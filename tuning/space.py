@@ -76,7 +76,7 @@ class Range(Config):
 
 
 class Choice(Config):
-    """One of several values."""
+    """A dimension of a search space: a field that takes one of the values listed."""
 
     values: tuple[Any, ...] = Field(min_length=1, description="the values")
 
@@ -85,7 +85,7 @@ class Choice(Config):
         return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
 
     def grid(self) -> list[Any]:
-        """Return all values."""
+        """Return the values that a grid search tries for the field: all that are listed."""
         return list(self.values)
 
 
