@@ -1,6 +1,6 @@
 """What each loss earns, and which ideas help: a ledger of trainings, run by hand for hours and taken up again where it ended.
 
-    python -m bench.experiments run --data SHARED/data --weights FILE --root DIR [--settings today,quad] [--seeds 0,1,2]
+    python -m bench.experiments run --data SHARED/data --weights resnet18=FILE --root DIR [--settings today,quad] [--seeds 0,1,2]
     python -m bench.experiments run ... --final            train on dev classes too, and open the unseen ones
     python -m bench.experiments table --root DIR [--final] [--against today]
 

@@ -46,13 +46,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("what", choices=["run", "table"])
     parser.add_argument("--root", required=True, help="folder for runs and for the ledger")
     parser.add_argument("--data", help="folder that holds the data sets")
-    parser.add_argument("--weights", help="ImageNet weights of the ResNet18")
+    parser.add_argument("--weights", type=_weights, help="ImageNet weights: resnet18=FILE,resnet50=FILE,...")
     parser.add_argument("--final", action="store_true", help="train on dev classes too, score on unseen ones")
     parser.add_argument("--against", default="today", help="in a table: the setting that the others are compared with")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0])
     parser.add_argument("--datasets", type=lambda text: text.split(","), default=list(DATASETS))
     parser.add_argument("--settings", type=_settings, default=list(MAIN), help="names, separated by ;")
     return parser.parse_args()
+
+
+def _weights(text: str) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in text.split(","))
 
 
 def _settings(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from bench.experiments.after import embedded
-from bench.experiments.settings import DATASETS, SETTINGS, TODAY
+from bench.experiments.settings import DATASETS, SETTINGS
 from jaxtyping import Float, Int
 
 from zsbir.base.artifact import Artifact
@@ -29,6 +29,8 @@ from zsbir.train import InputUris, Settings, train
 from zsbir.training.requirements import needs_distributions, needs_mean_features
 from zsbir.training.threads import free_threads
 
+TEACHER = "resnet18"
+
 
 def result(dataset: str, setting: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """Train, unless that was done, and score. Return what belongs into the ledger."""
@@ -47,15 +49,15 @@ def trained(name: str, setting: str, seed: int, given: argparse.Namespace) -> Ar
     chosen = SETTINGS[setting]
     changes = {**chosen.changes, "seed": seed, "train_on_dev": given.final}
     if "sake" in changes.get("losses", ()):
-        changes["sake_teacher"] = load_weights(given.weights, backbone="resnet18", root=given.root).uri
-    config = changed_recipe(TODAY, changes)
+        changes["sake_teacher"] = load_weights(given.weights[TEACHER], backbone=TEACHER, root=given.root).uri
+    config = changed_recipe(chosen.recipe, changes)
     knowledge = ""
     if needs_distributions(config) or needs_mean_features(config):
         teacher = TeacherConfig(
-            backbone="resnet18", weights=given.weights, image_px=config.image_px, mean_features=True, **chosen.teacher
+            backbone=TEACHER, weights=given.weights[TEACHER], image_px=config.image_px, mean_features=True, **chosen.teacher
         )
         knowledge = teach(dataset.uri, teacher, TeacherSettings(root=given.root)).uri
-    inputs = InputUris(dataset=dataset.uri, knowledge=knowledge, weights=given.weights)
+    inputs = InputUris(dataset=dataset.uri, knowledge=knowledge, weights=given.weights[config.backbone])
     return train(config, inputs, Settings(root=given.root, tracking=False))
 
 

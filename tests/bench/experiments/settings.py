@@ -18,12 +18,14 @@ LOSSES = ("quadruplet", "classification", "preservation")
 class Setting:
     """changes: to the recipe. teacher: to the teacher's configuration. why: what the row is there to show.
 
+    recipe: what is changed, where it is not today's.
     after: what is done to the trained encoder before it is scored (`bench.experiments.after`).
     """
 
     why: str
     changes: dict[str, Any] = field(default_factory=dict)
     teacher: dict[str, Any] = field(default_factory=dict)
+    recipe: str = TODAY
     after: Literal["", "centred", "batch_norm"] = ""
 
 
@@ -131,4 +133,20 @@ E3: dict[str, Setting] = {
     ),
 }
 
-SETTINGS = {**MAIN, **IDEAS, **E1, **E2, **E3}
+_SOFTER = {"mining": "soft", "mining_temperature": 0.2, "temperature": 0.1}
+TOGETHER: dict[str, Setting] = {
+    "softer": Setting("what gained alone: soft .2 and temperature .1", _SOFTER),
+    "softer, steps x2": Setting("what gained alone", {**_SOFTER, "steps": 240}),
+    "softer, 192 px": Setting("what gained alone, and what gains after expansion", {**_SOFTER, "image_px": 192}),
+    "softer, 192 px, steps x2": Setting("all that gained", {**_SOFTER, "image_px": 192, "steps": 240}),
+    "softer, prototypes": Setting("with the teacher's means as the start", {**_SOFTER, "classifier_start": "prototypes"}),
+}
+
+BACKBONES: dict[str, Setting] = {
+    "resnet50": Setting("the paper's network, in the same steps", {"backbone": "resnet50"}),
+    "lite2": Setting("half the parameters of ResNet18", recipe="caltech_qd60_lite2"),
+    "lite2, softer": Setting("the same, with what gained on ResNet18", _SOFTER, recipe="caltech_qd60_lite2"),
+    "lite2, today's losses": Setting("with preservation", {"weight_preservation": 0.3}, recipe="caltech_qd60_lite2"),
+}
+
+SETTINGS = {**MAIN, **IDEAS, **E1, **E2, **E3, **TOGETHER, **BACKBONES}
