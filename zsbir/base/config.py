@@ -58,9 +58,11 @@ class Address:
     """Marks a field of a plug-in that is the address of a file or a folder: the job queue lets it be read only where jobs may read.
 
     content: returns for an address what it says of the content, such as a checksum, which enters the identity in its place.
+    required: whether what is configured cannot work without it, although the field has "" as its default.
     """
 
     content: Callable[[str], str] = str
+    required: bool = False
 
 
 class Config(BaseModel):

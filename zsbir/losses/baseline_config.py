@@ -68,7 +68,7 @@ def _checksum(address: str) -> str:
     return found[1] if found else address
 
 
-KeptWeights = Annotated[str, AfterValidator(_kept_weights), Address(content=_checksum)]
+KeptWeights = Annotated[str, AfterValidator(_kept_weights), Address(content=_checksum, required=True)]
 """The address of weights as `zsbir.model.weights` keeps them: its checksum enters a run's name, not the place."""
 
 

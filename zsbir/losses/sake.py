@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from zsbir.base.config import Config
-from zsbir.base.errors import InputError
 from zsbir.data.domains import DOMAINS
 from zsbir.losses.baseline_config import SakeFields
 from zsbir.losses.loss import Loss, LossBatch, Shapes
@@ -31,8 +30,6 @@ class Sake(Loss):
 
     def __init__(self, fields: Config, shapes: Shapes):
         super().__init__(fields, shapes)
-        if not self.fields.sake_teacher:
-            raise InputError("pass --sake-teacher, the address of the teacher's weights as they are kept below a storage root")
         weights = open_weights(self.fields.sake_teacher, backbone=self.fields.sake_backbone)
         kind = network_of(self.fields.sake_backbone)
         whole = kind.build(len(weights.labels))

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from zsbir.base.artifact import Artifact
+from zsbir.base.config import Address
 from zsbir.base.errors import FieldError
 from zsbir.data.requirements import check_knowledge, check_training_classes
+from zsbir.losses.registry import fields_of
 from zsbir.training.config import TrainConfig
 
 MEAN_FEATURES_STARTS = ("prototypes", "fixed_prototypes")
@@ -35,6 +37,14 @@ def check_shares(config: TrainConfig, workers: int) -> None:
             f"a batch of {config.batch_images} images cannot be dealt to {workers} workers; "
             "change classes_per_batch, per_class or the number of workers",
         )
+
+
+def check_addresses(config: TrainConfig) -> None:
+    """Raise FieldError for a further loss that lacks the address of something that it cannot work without."""
+    for name, field in fields_of(config.losses).items():
+        required = any(isinstance(mark, Address) and mark.required for mark in field.metadata)
+        if required and not getattr(config, name):
+            raise FieldError(name, f"no {name} given: pass --{name.replace('_', '-')}, {field.description}")
 
 
 def check_has_knowledge(config: TrainConfig, *, given: bool) -> None:

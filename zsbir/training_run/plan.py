@@ -14,7 +14,7 @@ from zsbir.base.errors import InputError
 from zsbir.base.layout import MLFLOW_EXPERIMENT, run_uri
 from zsbir.base.storage import default_root, is_remote, local_path, open_folder
 from zsbir.training.config import TrainConfig
-from zsbir.training.requirements import check_has_knowledge, check_inputs, check_workers
+from zsbir.training.requirements import check_addresses, check_has_knowledge, check_inputs, check_workers
 
 if TYPE_CHECKING:
     from zsbir.model.weights import Weights
@@ -77,6 +77,7 @@ def resolve(config: TrainConfig, uris: InputUris, settings: Settings) -> Job:
     """Check every input and return the job, its run named by what it will compute. Raises InputError for a bad input."""
     _check_launcher()
     check_workers(config, settings.num_workers, settings.gpus_per_worker)
+    check_addresses(config)
     _check_lasting(settings)
     if not uris.dataset:
         raise InputError(

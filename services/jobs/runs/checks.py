@@ -102,6 +102,7 @@ def _train(step: Step, planned: Counts) -> Counts:
     if config.recipe in FITTED:
         config = config.replace(**choose(config, changes, counts, gpu=where.gpus_per_worker > 0, knowledge=has_knowledge))
     requirements.check_workers(config, where.num_workers, where.gpus_per_worker)
+    requirements.check_addresses(config)
     requirements.check_has_knowledge(config, given=has_knowledge)
     if dataset is None:
         requirements.check_counts(config, planned)

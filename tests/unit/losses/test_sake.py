@@ -3,7 +3,6 @@ import torch
 import torchvision
 from torch.nn.functional import cross_entropy, normalize
 
-from zsbir.base.errors import InputError
 from zsbir.losses.further import further_losses
 from zsbir.losses.loss import LossBatch, Shapes
 from zsbir.model.encoder import Normalise
@@ -56,8 +55,3 @@ def test_the_teacher_is_neither_trained_nor_kept(teacher):
     assert set(dict(loss.named_parameters())) == {"classifier.weight", "classifier.bias", "preserver.weight", "preserver.bias"}
     assert set(loss.state_dict()) == set(dict(loss.named_parameters()))
     assert all(torch.equal(value, before[name]) for name, value in loss._teacher[0].state_dict().items())
-
-
-def test_without_a_teacher_it_says_what_to_pass():
-    with pytest.raises(InputError, match="pass --sake-teacher"):
-        made("")

@@ -4,7 +4,7 @@ import pytest
 
 from zsbir.base.errors import FieldError
 from zsbir.training.config import TrainConfig
-from zsbir.training.requirements import check_has_knowledge
+from zsbir.training.requirements import check_addresses, check_has_knowledge
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,11 @@ def test_what_reads_the_knowledge_of_a_teacher_is_refused_without_it(changes, wa
 
 def test_a_training_that_reads_no_knowledge_needs_none():
     check_has_knowledge(TrainConfig(weight_preservation=0.0), given=False)
+
+
+def test_a_loss_without_an_address_that_it_cannot_work_without_is_refused_with_the_flag_to_pass():
+    with pytest.raises(FieldError, match=r"no sake_teacher given: pass --sake-teacher, address of the teacher's weights"):
+        check_addresses(TrainConfig().replace(losses=("sake",)))
+    weights = f"artifacts/weights/{'a' * 64}.safetensors"
+    check_addresses(TrainConfig().replace(losses=("sake",), sake_teacher=weights))
+    check_addresses(TrainConfig())

@@ -240,6 +240,11 @@ def test_an_address_among_the_fields_of_a_loss_must_lie_where_jobs_may_read(chec
         check("train", {**TRAIN, "losses": ["sake"], "sake_teacher": f"../elsewhere/{weights}"})
 
 
+def test_a_loss_without_an_address_that_it_cannot_work_without_is_refused(check):
+    with pytest.raises(InputError, match=r"train: field 'sake_teacher': no sake_teacher given: pass --sake-teacher, address of"):
+        check("train", {**TRAIN, "losses": ["sake"]})
+
+
 def test_the_fields_of_every_loss_are_described_and_one_that_cannot_be_imported_spoils_nothing(example, tmp_path):
     points = {
         "centre": "zsbir_example.centre:Centre",
