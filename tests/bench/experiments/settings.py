@@ -99,6 +99,9 @@ IDEAS: dict[str, Setting] = {
     "ambiguity .5": Setting("smaller margins for classes of which the teacher is unsure", {"margin_ambiguity": 0.5}),
     "centred": Setting("each domain loses its mean after training", after="centred"),
     "batch statistics by domain": Setting("those of the training images of each domain, after training", after="batch_norm"),
+    "grey .5": Setting("photos without colour, as sketches are", {"grayscale_prob": 0.5}),
+    "crop .35": Setting("smaller parts of an image", {"crop_scale_min": 0.35}),
+    "steps x4": Setting("four times the steps", {"steps": 480}),
     "24 classes x 2": Setting("more classes in a batch", {"classes_per_batch": 24, "per_class": 2}),
 }
 
@@ -139,6 +142,7 @@ TOGETHER: dict[str, Setting] = {
     "softer, steps x2": Setting("what gained alone", {**_SOFTER, "steps": 240}),
     "softer, 192 px": Setting("what gained alone, and what gains after expansion", {**_SOFTER, "image_px": 192}),
     "softer, 192 px, steps x2": Setting("all that gained", {**_SOFTER, "image_px": 192, "steps": 240}),
+    "softer, grey .5, steps x4": Setting("longer, with more variation", {**_SOFTER, "grayscale_prob": 0.5, "steps": 480}),
     "softer, prototypes": Setting("with the teacher's means as the start", {**_SOFTER, "classifier_start": "prototypes"}),
 }
 
