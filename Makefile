@@ -9,7 +9,7 @@ UV     := uv==0.13.9
 ROOT   ?= artifacts
 export ZSBIR_ROOT := $(ROOT)
 
-.PHONY: help env demo search test test-rest test-all test-long coverage mutants check bench ui lock clean
+.PHONY: help env demo search test test-rest test-all test-long coverage mutants check bench site reference ui lock clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -55,12 +55,19 @@ coverage: $(READY) ## line and branch coverage of the last measured run, by room
 mutants: $(READY) ## change the code in 300 places and see which changes the unit tests notice: up to an hour
 	$(BIN)/python tests/mutation/run.py
 
-check: $(READY) ## format, lint, types, the calls in tests, import contracts
+check: $(READY) ## format, lint, types, the calls in tests, import contracts, the site with its links
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/mypy.ini tests
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q tests/docs/test_site.py -m "not slow"
+
+site: $(READY) ## the documentation as a site with a search, in site/
+	PYTHONPATH=tests $(BIN)/python -m documentation.site
+
+reference: $(READY) ## make docs/reference anew from the code
+	PYTHONPATH=.:tests $(BIN)/python -m documentation.pages
 
 bench: $(READY) ## measurements: ratios within one run
 	$(BIN)/python -m pytest -o python_files='bench_*.py' -s tests/bench

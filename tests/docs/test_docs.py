@@ -1,6 +1,6 @@
-"""The documentation agrees with the code: its commands, links, Python blocks, tables of fields, file tree and import layers.
+"""The documentation agrees with the code: its commands, links, Python blocks, file tree and import layers.
 
-`python tests/docs/test_docs.py` rewrites the tables of fields in docs/method.md and the layers in docs/architecture.md.
+`python tests/docs/test_docs.py` rewrites the layers in docs/architecture.md. `make reference` makes the pages of docs/reference.
 """
 
 from __future__ import annotations
@@ -8,16 +8,13 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
-import shutil
 import tomllib
-import types
-import typing
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 from urllib.parse import unquote
 
 import pytest
+from documentation.pages import REFERENCE
 
 from services.jobs import __main__ as jobs_main
 from services.jobs.runs import validation as schemas
@@ -26,15 +23,16 @@ from zsbir.base.config import Config
 from zsbir.data.augmentation import Augmentation
 from zsbir.edge import model_address
 from zsbir.losses.objective_config import ObjectiveConfig
-from zsbir.losses.registry import loss_kind, offered
 from zsbir.promotion.address import is_model_address, parse_address
-from zsbir.training.config import OptimiserConfig, TrainConfig
+from zsbir.training.config import OptimiserConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL_TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "infra").rglob("*.md")])
 DATED = ("docs/log.md", "docs/benchmarks/")
 """Texts about one date: their commands and code need not match the present code."""
-TEXTS = [path for path in ALL_TEXTS if not path.relative_to(ROOT).as_posix().startswith(DATED)]
+GENERATED = tuple(f"docs/reference/{name}" for name in REFERENCE)
+"""Texts that are made from the code itself: their commands are patterns, not examples."""
+TEXTS = [path for path in ALL_TEXTS if not path.relative_to(ROOT).as_posix().startswith((*DATED, *GENERATED))]
 VERBS = {
     # verb: the function that its command line calls in the end, which the tests replace
     "download": "download",
@@ -51,21 +49,11 @@ VERBS = {
     "promote": "perform",
     "export": "export",
 }
-METHOD = ROOT / "docs" / "method.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-FIELDS = re.compile(r"<!-- fields -->\n.*?<!-- /fields -->", re.DOTALL)
 LAYERS = re.compile(r"<!-- layers: ([^\n]*) -->\n```text\n(.*?)```\n<!-- /layers -->", re.DOTALL)
 
 COMPILED_ONLY = "<!-- compiled, not run:"
 """This mark, with the reason, precedes a Python block that the tests do not run."""
-
-# The addresses that the documentation uses as examples. The fixture puts real artifacts there.
-DATASET = "artifacts/datasets/toy/0123456789abcdef"
-KNOWLEDGE = "artifacts/knowledge/0123456789abcdef/0123456789abcdef"
-RUN = "artifacts/runs/toy-0123456789ab"
-SWEEP = "artifacts/sweeps/toy-0123456789ab"
-REPORT = "artifacts/reports/0123456789abcdef"
-INDEX = "artifacts/indexes/toy/0123456789abcdef"
 
 
 class Reached(Exception):
@@ -106,7 +94,13 @@ def queue_commands():
 
 def documented():
     scripts = sorted((ROOT / "infra").glob("demo*.sh"))
-    return [(name_of(path), verb, words) for path in [*TEXTS, *scripts] for verb, words in commands(path.read_text("utf-8"))]
+    return [(name_of(path), verb, words) for path in [*TEXTS, *scripts] for verb, words in commands(without_messages(path))]
+
+
+def without_messages(path):
+    """Return a text without quoted messages, whose commands have gaps."""
+    text = path.read_text("utf-8")
+    return re.sub(r"```output\n.*?```", "", text, flags=re.DOTALL)
 
 
 def python_blocks(path):
@@ -117,31 +111,6 @@ def python_blocks(path):
             end = lines.index("```", start)
             before = next((text for text in reversed(lines[:start]) if text.strip()), "")
             yield start + 2, not before.startswith(COMPILED_ONLY), "\n".join(lines[start + 1 : end])
-
-
-def field_table():
-    """Return the fields of TrainConfig with default and meaning, grouped by the class that declares them."""
-    groups = [
-        ("Losses", ObjectiveConfig, "zsbir/losses/objective_config.py"),
-        ("Optimiser", OptimiserConfig, "zsbir/training/config.py"),
-        ("Augmentation", Augmentation, "zsbir/data/augmentation.py"),
-        ("Everything else", TrainConfig, "zsbir/training/config.py"),
-    ]
-    lines, written = ["<!-- fields -->"], set()
-    for title, config, file in groups:
-        lines += [f"**{title}** (`{config.__name__}` in `{file}`)", "", "| field | default | meaning |", "|---|---|---|"]
-        for name, field in config.model_fields.items():
-            if name not in written:
-                lines.append(f"| `{name}` | {shown(TrainConfig.model_fields[name])} | {field.description}{choices(field)} |")
-                written.add(name)
-        lines.append("")
-    assert written == set(TrainConfig.model_fields)
-    for loss in sorted(name for name, package in offered().items() if package == "zsbir"):
-        lines += [f"**The loss `{loss}`**, where `losses` names it", "", "| field | default | meaning |", "|---|---|---|"]
-        fields = loss_kind(loss).fields.model_fields.items()
-        lines += [f"| `{name}` | {shown(field)} | {field.description}{choices(field)} |" for name, field in fields]
-        lines.append("")
-    return "\n".join([*lines, "<!-- /fields -->"])
 
 
 def layers():
@@ -157,70 +126,6 @@ def shown_layers(lines):
 
 def layer_block(name):
     return f"<!-- layers: {name} -->\n```text\n{layers()[name]}```\n<!-- /layers -->"
-
-
-def shown(field):
-    default = field.get_default(call_default_factory=True)
-    return "none" if default in (None, "", ()) else f"`{default}`"
-
-
-def choices(field):
-    kind = field.annotation
-    if isinstance(kind, types.UnionType):
-        kind = next(part for part in typing.get_args(kind) if part is not type(None))
-    if typing.get_origin(kind) is not Literal:
-        return ""
-    return " (" + ", ".join(f"`{choice}`" for choice in typing.get_args(kind)) + ")"
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    """Return a folder with one small artifact of each kind at the addresses that the documentation names."""
-    folder = tmp_path_factory.mktemp("docs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZSBIR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        patch.chdir(folder)
-        (folder / "docs" / "pictures").mkdir(parents=True)
-        shutil.copy(ROOT / "docs" / "pictures" / "sketch.png", folder / "docs" / "pictures")
-        (folder / "my.yaml").write_text("margin_cross: 0.3\n", "utf-8")
-        (folder / SWEEP).mkdir(parents=True)
-        (folder / SWEEP / "best.yaml").write_text("recipe: toy\nmargin_cross: 0.3\n", "utf-8")
-        _make_artifacts()
-    return folder
-
-
-def _make_artifacts():
-    """Run a whole pipeline on 116 small drawings, and move what each stage makes to the documented address."""
-    from zsbir.evaluate import EvaluateConfig, evaluate
-    from zsbir.evaluate import Settings as EvaluateSettings
-    from zsbir.index import IndexConfig, build_index
-    from zsbir.index import Settings as IndexSettings
-    from zsbir.ingest import IngestConfig, ingest
-    from zsbir.ingest import Settings as IngestSettings
-    from zsbir.model.backbones import network_of
-    from zsbir.model.weights import save_weights
-    from zsbir.teacher import Settings as TeacherSettings
-    from zsbir.teacher import TeacherConfig, teach
-    from zsbir.train import InputUris, train
-    from zsbir.train import Settings as TrainSettings
-
-    toys = IngestConfig(layout="toy", toy_photos_per_class=2, toy_sketches_per_class=2, toy_px=32)
-    moved(ingest(toys, "", IngestSettings()), DATASET)
-    labels = ("circle", "square", "triangle")
-    trunk = network_of("resnet18").build(len(labels)).state_dict()
-    weights, _ = save_weights(trunk, backbone="resnet18", labels=labels, root=Path("artifacts"))
-    teacher = TeacherConfig(backbone="resnet18", weights=str(weights), image_px=32)
-    moved(teach(DATASET, teacher, TeacherSettings()), KNOWLEDGE)
-    tiny = TrainConfig(recipe="toy", backbone="resnet18", embedding_dim=8, image_px=32, steps=2, classes_per_batch=2, per_class=1)
-    moved(train(tiny, InputUris(dataset=DATASET, knowledge=KNOWLEDGE), TrainSettings(tracking=False)), RUN)
-    moved(evaluate(RUN, EvaluateConfig(grid_rows=2), EvaluateSettings(tracking=False)), REPORT)
-    moved(build_index(RUN, IndexConfig(), IndexSettings()), INDEX)
-
-
-def moved(artifact, address):
-    """Move an artifact to a documented address; its digest lies inside, so it stays the same artifact."""
-    Path(address).parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(artifact.path, address)
 
 
 @pytest.mark.parametrize(("text", "words"), queue_commands())
@@ -294,7 +199,7 @@ def test_documented_protocols_and_recipes_exist():
 
     words = [word for _, _, line in documented() for word in pairwise(line)]
     assert {value for option, value in words if option == "--protocol"} <= set(PROTOCOLS)
-    texts = "\n".join(path.read_text("utf-8") for path in TEXTS)
+    texts = "\n".join(path.read_text("utf-8") for path in ALL_TEXTS)
     assert not [name for name in (*PROTOCOLS, *RECIPES) if f"`{name}`" not in texts]
 
 
@@ -331,12 +236,6 @@ def test_python_blocks_run(path, workplace, monkeypatch):
         block = compile("\n" * (line - 1) + code, name_of(path), "exec")
         if is_run:
             exec(block, space)
-
-
-def test_the_table_of_fields_is_current():
-    found = FIELDS.search(METHOD.read_text("utf-8"))
-    assert found
-    assert found.group() == field_table(), "run: python tests/docs/test_docs.py"
 
 
 def test_the_page_on_extending_shows_the_files_of_the_package_that_the_tests_install():
@@ -391,5 +290,4 @@ def test_configurations_have_no_field_twice():
 
 
 if __name__ == "__main__":
-    METHOD.write_text(FIELDS.sub(lambda _: field_table(), METHOD.read_text("utf-8")), "utf-8")
     ARCHITECTURE.write_text(LAYERS.sub(lambda found: layer_block(found[1]), ARCHITECTURE.read_text("utf-8")), "utf-8")

@@ -219,11 +219,11 @@ def test_the_demo_ends_well_beside_other_champions_and_leaves_them(root, trained
         assert client(root).get_model_version_by_alias(model, "champion").version == 1
 
 
-def test_the_code_of_the_readme_finds_the_demo_s_champion_even_if_the_newest_run_has_no_model(root, good, monkeypatch):
+def test_the_code_of_the_page_on_mlflow_finds_the_demo_s_champion_even_if_the_newest_run_has_no_model(root, good, monkeypatch):
     do(good, root, "--model", "zsbir-demo")
     experiment = client(root).get_experiment_by_name("zsbir").experiment_id
     client(root).create_run(experiment, tags={"mlflow.runName": "a trial of a sweep"})
-    text = (REPOSITORY / "README.md").read_text("utf-8")
+    text = (REPOSITORY / "docs" / "mlflow.md").read_text("utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "mlflow" in block]
     monkeypatch.chdir(Path(root).parent)
     (Path(root).parent / "docs/pictures").mkdir(parents=True)

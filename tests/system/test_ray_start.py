@@ -1,6 +1,6 @@
 """Commands that want a Ray which is not there, or cannot be started: one line in reasonable time, never a traceback or a wait.
 
-And one that is there: the README's lines that start a head, train on it and end it.
+And one that is there: the documented lines that start a head, train on it and end it.
 """
 
 from __future__ import annotations
@@ -140,11 +140,11 @@ def test_a_ray_of_our_own_writes_no_token_to_the_users_home_and_does_not_talk_of
     assert "\x1b[" not in done.stderr
 
 
-def test_the_lines_of_the_readme_start_a_head_train_on_it_and_end_it_alone(dataset, knowledge, tmp_path):
+def test_the_lines_of_the_documentation_start_a_head_train_on_it_and_end_it_alone(dataset, knowledge, tmp_path):
     """Pasted by somebody who never had a Ray: their home is empty. Only the ports are others, and the training is shorter."""
     repository, home = Path(__file__).parents[2], tmp_path / "home"
     home.mkdir()
-    block = (repository / "README.md").read_text("utf-8").partition("<!-- ray block -->\n```sh\n")[2].partition("```")[0]
+    block = (repository / "docs" / "ray.md").read_text("utf-8").partition("<!-- ray block -->\n```sh\n")[2].partition("```")[0]
     gcs, dashboard = free_ports(2)
     small = "--image-px 32 --classes-per-batch 4 --per-class 2 --steps 2 --no-tracking --num-workers 2"
     for documented, here in (("6379", str(gcs)), ("8265", str(dashboard)), ("--num-workers 2", small)):

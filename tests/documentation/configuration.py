@@ -1,0 +1,227 @@
+"""The reference of configurations: each field of each stage with its type, bounds, default and meaning, read from the classes."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import annotated_types
+from pydantic.fields import FieldInfo
+
+import services
+import tuning
+import zsbir
+from documentation.commands import cell
+from zsbir.base.config import Added, Config
+from zsbir.losses.registry import loss_kind, offered
+from zsbir.recipes import RECIPES, recipe
+from zsbir.training.config import TrainConfig
+
+STAGES = [
+    # title, what it configures, then its classes: those whose fields decide what is made, and after "|" where it runs
+    ("Ingest", "zsbir.ingestion.plan:IngestConfig | zsbir.ingestion.plan:Settings"),
+    ("Pretrain", "zsbir.pretrain:PretrainConfig | zsbir.pretrain:Settings"),
+    ("Teacher", "zsbir.teacher:TeacherConfig | zsbir.teacher:Settings"),
+    (
+        "Train",
+        "zsbir.losses.objective_config:ObjectiveConfig zsbir.training.config:OptimiserConfig zsbir.data.augmentation:Augmentation"
+        " zsbir.training.config:TrainConfig zsbir.training_run.plan:InputUris | zsbir.training_run.plan:Settings",
+    ),
+    ("Evaluate", "zsbir.evaluation_run.config:EvaluateConfig | zsbir.evaluation_run.config:Settings"),
+    ("Compare", "| zsbir.comparison.config:CompareConfig"),
+    (
+        "Index",
+        "zsbir.index_run.config:IndexConfig zsbir.index_run.config:GrowthConfig zsbir.index_run.config:ReembedConfig"
+        " | zsbir.index_run.config:Settings",
+    ),
+    ("Search", "zsbir.retrieval.options:SearchOptions | zsbir.search:Settings"),
+    ("Sweep", "tuning.config:SweepConfig tuning.space:Range tuning.space:Choice | tuning.config:SweepSettings"),
+    ("Promote", "zsbir.promotion.gate:GateConfig zsbir.promotion_run.config:PromoteConfig | zsbir.promotion_run.config:Settings"),
+    ("Export", "zsbir.export:ExportConfig | zsbir.export:Settings"),
+    ("Artifacts", "| zsbir.artifacts:Settings"),
+    ("Download", "zsbir.downloads.config:DownloadConfig zsbir.downloads.config:Sources | zsbir.downloads.config:Settings"),
+    (
+        "The job service",
+        "| services.jobs.__main__:ServiceSettings services.jobs.__main__:ServeSettings services.jobs.__main__:RayDispatch"
+        " services.jobs.runs.settings:DispatcherSettings services.jobs.runs.rayjob:KubeRayConfig"
+        " services.jobs.local.settings:UpSettings",
+    ),
+    (
+        "Limits, targets and jobs",
+        "| services.jobs.queue.limits:Limits services.jobs.queue.limits:ProjectLimits services.jobs.queue.targets:Target"
+        " services.jobs.queue.targets:Notify services.jobs.runs.own_fields:EvaluationInputs"
+        " services.jobs.runs.own_fields:PromotionInputs services.jobs.runs.own_fields:CommandFields",
+    ),
+    ("The search service", "| services.search.settings:SearchSettings services.search.serve:Replicas"),
+]
+
+
+def classes() -> Iterator[tuple[str, list[type[Config]], list[type[Config]]]]:
+    """Yield (stage, classes that decide what it makes, classes that say where it runs)."""
+    for title, names in STAGES:
+        hashed, _, where = names.partition("|")
+        yield title, [_class(name) for name in hashed.split()], [_class(name) for name in where.split()]
+
+
+def _class(name: str) -> type[Config]:
+    module, _, attribute = name.partition(":")
+    found: type[Config] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def every_configuration() -> set[str]:
+    """Return all subclasses of Config in the packages, as `module:class`."""
+    found = set()
+    for package in (zsbir, tuning, services):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if "migrations" in module.name:
+                continue
+            members = inspect.getmembers(importlib.import_module(module.name), inspect.isclass)
+            found |= {f"{kind.__module__}:{kind.__name__}" for _, kind in members if issubclass(kind, Config)}
+    return {name for name in found if name.split(".")[0] in ("zsbir", "tuning", "services")}
+
+
+def named_configurations() -> set[str]:
+    """Return the classes that the page shows."""
+    return {name for _, names in STAGES for name in names.replace("|", " ").split()}
+
+
+def configuration_page() -> str:
+    """Return the page of all configurations."""
+    lines = [INTRODUCTION]
+    written: set[str] = set()
+    for title, hashed, where in classes():
+        lines += [f"## {title}", ""]
+        for kind in hashed:
+            lines += _table(kind, "; enters the digest", _defaults(kind), written)
+        for kind in where:
+            lines += _table(kind, "", kind, set())
+        if title == "Train":
+            lines += [*_losses(), *_recipes()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+INTRODUCTION = """\
+# Configuration
+
+<!-- generated by tests/documentation: make reference -->
+Fields are flags of the [commands](commands.md) (`image_px` is `--image-px`), keys of a YAML file (`--config`), of a job, and of a
+sweep's space. Fields of a class that "enters the digest" decide what is made, and so the name of the artifact; the others do not.
+*Added* means that a field came after the first version; artifacts that were made without it keep their names.
+"""
+
+
+def _defaults(kind: type[Config]) -> type[Config]:
+    """Return the class whose defaults count: a training's fields come from several classes, and it may set others."""
+    return TrainConfig if issubclass(TrainConfig, kind) else kind
+
+
+def _table(kind: type[Config], remark: str, defaults: type[Config], written: set[str]) -> list[str]:
+    file = f"{kind.__module__.replace('.', '/')}.py"
+    summary = cell((kind.__doc__ or "").split("\n\n")[0]).rstrip(".")
+    lines = [
+        f"**{summary}** (`{kind.__name__}` in `{file}`{remark})",
+        "",
+        "| field | meaning | type | default |",
+        "|---|---|---|---|",
+    ]
+    names = [name for name in kind.model_fields if name not in written]
+    lines += [row(name, kind.model_fields[name], defaults.model_fields.get(name, kind.model_fields[name])) for name in names]
+    written.update(names if issubclass(TrainConfig, kind) else ())
+    return [*lines, ""] if names else []
+
+
+def row(name: str, field: FieldInfo, shown: FieldInfo) -> str:
+    """Return the row of a field. shown: the field whose default counts."""
+    added = " *Added.*" if any(isinstance(mark, Added) for mark in field.metadata) else ""
+    return f"| `{name}` | {cell(field.description or '')}{added} | {kind_of(field)} | {default_of(shown)} |"
+
+
+def default_of(field: FieldInfo) -> str:
+    """Return a field's default as code; empty where there is none to speak of."""
+    if field.is_required():
+        return "required"
+    if field.default_factory is not None and not field.description:
+        return ""
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, Config) or default in (None, "", (), [], {}):
+        return ""
+    return f"`{','.join(map(str, default)) if isinstance(default, tuple) else default}`"
+
+
+def kind_of(field: FieldInfo) -> str:
+    """Return a field's type with its bounds: "whole number, 1 to 64"."""
+    limits = _bounds(field)
+    return f"{_type_name(field.annotation)}{f', {limits}' if limits else ''}"
+
+
+NAMES = {int: "whole number", float: "number", str: "text", bool: "true, false"}
+
+
+def _type_name(kind: Any) -> str:
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return " or ".join(_type_name(part) for part in typing.get_args(kind) if part is not type(None))
+    origin = typing.get_origin(kind)
+    if origin is Literal:
+        return ", ".join(f"`{choice}`" for choice in typing.get_args(kind))
+    if origin is typing.Annotated:
+        return _type_name(typing.get_args(kind)[0])
+    if origin in (tuple, list):
+        return f"list of {_type_name(typing.get_args(kind)[0])}"
+    if origin is dict or kind is dict:
+        return "mapping"
+    return NAMES.get(kind, f"`{kind.__name__}`" if isinstance(kind, type) else cell(str(kind)))
+
+
+def _bounds(field: FieldInfo) -> str:
+    words = []
+    for mark in field.metadata:
+        match mark:
+            case annotated_types.Ge(ge=low):
+                words.append(f"at least {low}")
+            case annotated_types.Gt(gt=low):
+                words.append(f"above {low}")
+            case annotated_types.Le(le=high):
+                words.append(f"at most {high}")
+            case annotated_types.Lt(lt=high):
+                words.append(f"below {high}")
+            case _ if getattr(mark, "pattern", None):
+                words.append(f"`{cell(mark.pattern)}`")
+    return ", ".join(words)
+
+
+def _losses() -> list[str]:
+    lines = []
+    for loss in sorted(name for name, package in offered().items() if package == "zsbir"):
+        lines += [
+            f"**The loss `{loss}`**, where `losses` names it",
+            "",
+            "| field | meaning | type | default |",
+            "|---|---|---|---|",
+        ]
+        lines += [row(name, field, field) for name, field in loss_kind(loss).fields.model_fields.items()]
+        lines.append("")
+    return lines
+
+
+def _recipes() -> list[str]:
+    lines = ["**Recipes** (`zsbir/recipes.py`), and what each sets", "", "| recipe | about | sets |", "|---|---|---|"]
+    plain = TrainConfig()
+    for name, make in RECIPES.items():
+        about = (make.__doc__ or "").strip().split("\n")[0]
+        values = recipe(name)
+        changed = {key: getattr(values, key) for key in TrainConfig.model_fields if getattr(values, key) != getattr(plain, key)}
+        shown = ", ".join(f"`{key}={value}`" for key, value in changed.items() if key != "recipe")
+        lines.append(f"| `{name}` | {cell(about)} | {shown} |")
+    return [*lines, ""]
+
+
+def source_of(kind: type[Config]) -> Path:
+    """Return the file of a class."""
+    return Path(inspect.getfile(kind))

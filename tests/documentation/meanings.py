@@ -1,0 +1,173 @@
+"""What the columns of the Parquet files, and the counts and facts of manifests, mean. A test fails for one without a meaning."""
+
+from __future__ import annotations
+
+SAMPLE = {
+    "sample_id": "number of the image among all that were read; a refused image leaves a gap",
+    "domain": "`photo` or `sketch`",
+    "class_id": "number of the class, in the order of names",
+    "class_name": "the class",
+    "split": "`train`, `dev` or `unseen`",
+    "width": "of the stored image, pixels",
+    "height": "of the stored image, pixels",
+    "sha256": "of the stored bytes",
+    "path": "of the original file, below the data set's folder",
+}
+SCORES = "list of `{step: int32, score: double}`: the dev scores, in order"
+COLUMNS: dict[str, dict[str, str]] = {
+    "samples.parquet": {**SAMPLE, "shard": "number of the shard that holds the image", "row": "the image's row in it"},
+    "shards/part-NNNNN.parquet": {**SAMPLE, "image": "the image's bytes and path, as Hugging Face's `datasets` expects them"},
+    "quarantine.parquet": {
+        "path": "of the image that was refused",
+        "domain": "`photo` or `sketch`",
+        "class_name": "the class in whose folder it lies",
+        "reason": "why it was refused",
+    },
+    "passed_over.parquet": {
+        "path": "of what the folder holds and the artifact does not; folders end in `/`, odd characters are escapes",
+        "reason": "why it was passed over",
+    },
+    "knowledge.parquet": {
+        "class_id": "as in the data set",
+        "class_name": "the class",
+        "photos": "photos of the class that the teacher was asked about",
+        "entropy_nats": "entropy of the distribution",
+        "top_labels": "the labels of highest probability",
+        "top_probabilities": "their probabilities",
+        "distribution": "the mean over the photos of the teacher's distribution over its labels",
+        "mean_features": "the mean of its pooled features; empty unless `--mean-features` was given",
+    },
+    "history.parquet": {
+        "step": "optimiser step",
+        "loss": "the weighted sum",
+        "loss_quadruplet": "the quadruplet loss",
+        "loss_classification": "the classification loss",
+        "loss_preservation": "the preservation loss",
+        "violate_cross_frac": "share of anchors that violate the margin to the other domain's negatives",
+        "violate_same_frac": "the same within the anchor's own domain",
+        "distance_positive": "mean distance to the positives",
+        "distance_negative_cross": "mean distance to the other domain's negatives",
+        "distance_negative_same": "mean distance to the own domain's negatives",
+        "lr": "learning rate of the new layers",
+        "lr_backbone": "learning rate of the backbone",
+        "images_per_s": "images a second since the row before",
+        "data_wait_frac": "share of that time in which the step waited for images",
+        "dev/map_all": "mAP@all on the dev classes; only in rows of an evaluation",
+    },
+    "per_class.parquet": {
+        "model": "`frozen` or `trained`",
+        "class_name": "the class",
+        "class_id": "as in the data set",
+        "queries": "sketches of the class",
+        "relevant": "photos of the class in the gallery",
+        "<metric>": "mean over the class's queries; a column for each [metric](../evaluation.md#metrics)",
+    },
+    "per_query.parquet": {
+        "path": "of the sketch",
+        "class_id": "as in the data set",
+        "sha256": "of the sketch's stored bytes",
+        "frozen/<metric>": "the metric of this query with the frozen backbone",
+        "trained/<metric>": "the same with the trained encoder",
+    },
+    "items.parquet": {
+        "item_id": "number of the photo in its segment: the row of its vector in `vectors.npy`",
+        "path": "of the photo, below its gallery",
+        "class_name": "its class, as far as it is known",
+        "thumbnail": "a JPEG of at most 1 MiB",
+        "size": "of the file, bytes; of a photo from a folder",
+        "time_ns": "when the file was last changed, nanoseconds; of a photo from a folder",
+        "source": "number of the gallery, where there are several",
+        "<column>": "what `--metadata` said of the photo: text, whole number, number, or true and false",
+    },
+    "examples.parquet": {"class_name": "class of an example sketch", "image": "the sketch, a PNG"},
+    "tombstones.parquet": {"row": "a deleted photo: its row over all segments, oldest first"},
+    "trials.parquet": {
+        "number": "of the trial; 0 is the recipe itself",
+        "origin": "how its values came about",
+        "state": "how it ended",
+        "point": "JSON: the values of the space's fields",
+        "run": "address of its run",
+        "score": "best dev mAP@all",
+        "best_step": "step of that score",
+        "scores": SCORES,
+        "seconds": "of training, over all attempts and seeds",
+        "error": "why it failed",
+        "began_utc": "when it began",
+        "ended_utc": "when it ended",
+        "further": "runs and scores of its other seeds",
+    },
+}
+
+COUNTS: dict[str, dict[str, str]] = {
+    "dataset": {
+        "samples": "images",
+        "photos": "photos",
+        "sketches": "sketches",
+        "classes": "classes",
+        "<split>_classes": "classes of a split: `train`, `dev`, `unseen`",
+        "<split>_photos": "its photos",
+        "<split>_sketches": "its sketches",
+        "quarantined": "images that were refused",
+        "passed_over": "files and folders that are no part of it",
+    },
+    "knowledge": {
+        "classes": "seen classes",
+        "photos": "photos that the teacher was asked about",
+        "labels": "labels of the teacher",
+    },
+    "run": {"steps": "optimiser steps", "best_step": "the step whose encoder was kept"},
+    "checkpoint": {"step": "optimiser step"},
+    "report": {"queries": "sketches", "gallery": "photos"},
+    "index": {
+        "photos": "photos that can be found",
+        "dimensions": "of the vectors",
+        "unreadable": "photos that could not be read",
+        "passed_over": "files and folders that are no photos",
+    },
+}
+
+FACTS: dict[str, dict[str, str]] = {
+    "dataset": {
+        "source_fingerprint": "digest of paths, sizes and times of the images that were read",
+        "findings": "what [the data doctor](../data.md#what-the-data-doctor-finds) found",
+        "passed_over": "what was passed over, by reason, with examples",
+        "ink": "[how sketches are drawn](../data.md#how-sketches-are-drawn)",
+    },
+    "knowledge": {"labels_digest": "digest of the teacher's labels, in their order"},
+    "run": {
+        "best_dev_map_all": "dev score of the encoder that was kept",
+        "ink": "of its data set",
+        "calibration": "what scores mean: [search](../search.md#nothing-like-that-here)",
+    },
+    "checkpoint": {},
+    "report": {
+        "protocol": "name and version",
+        "frozen": "the protocol's own metric of the frozen backbone",
+        "trained": "the same of the trained encoder",
+        "left_out": "what was left out because a run has seen it",
+    },
+    "index": {
+        "unreadable": "photos that could not be read, by reason",
+        "passed_over": "what was passed over, by reason, with examples",
+        "ink": "of its run",
+        "calibration": "of its run",
+        "columns": "types of the columns of metadata",
+        "graph": "how its photos are linked, and the recall that was measured",
+    },
+}
+
+MANIFEST = {
+    "kind": "what the artifact is",
+    "schema_version": "version of this layout; a reader refuses a newer one, and says so",
+    "name": "its name, a part of its address",
+    "digest": "identifies it: of configuration and inputs, of a data set of its content",
+    "config": "the configuration that made it, every field",
+    "inputs": "what it was made from: for each role `uri` and `digest`, also in lists and mappings",
+    "counts": "whole numbers, below",
+    "facts": "other things that it says of itself, below",
+    "files": "size and sha256 of each file, by its name below the folder",
+    "stored_as": "the keys of files that do not lie under their own names",
+    "code": "`zsbir` (version), `package_sha256`, and in a checkout `commit` and `dirty`",
+    "created_utc": "when it was signed",
+    "written_by": "identifies the writer",
+}
