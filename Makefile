@@ -9,7 +9,7 @@ UV     := uv==0.13.9
 ROOT   ?= artifacts
 export ZSBIR_ROOT := $(ROOT)
 
-.PHONY: help env demo search test test-rest test-all test-long coverage mutants check bench ui lock clean
+.PHONY: help env demo search test test-rest test-all test-long coverage mutants check bench ui lock sbom audit clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -70,6 +70,13 @@ ui: $(READY) ## the MLflow UI on what was trained under ROOT, behind a password
 
 lock: ## compile requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev -o requirements.lock pyproject.toml
+
+sbom: $(READY) ## what is in an installation: build/sbom.cdx.json (CycloneDX), from the lock file
+	mkdir -p build
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file build/sbom.cdx.json requirements.lock
+
+audit: $(READY) ## known weaknesses of locked packages, where an advisory service is reachable
+	$(BIN)/python infra/audit.py
 
 clean: ## remove the environment; artifacts stay
 	rm -rf $(VENV)
