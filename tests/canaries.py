@@ -18,7 +18,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -48,9 +48,10 @@ class Canaries:
         """The secrets in each regular file below a folder, by its path there. A file's own name counts as well."""
         found = {}
         for path in sorted(folder.rglob("*")):
-            if stat.S_ISREG(path.lstat().st_mode):
-                name = path.relative_to(folder).as_posix()
-                found[name] = self.in_data(name) | self.in_file(path)
+            name = path.relative_to(folder).as_posix()
+            with suppress(FileNotFoundError):  # what a running program has removed meanwhile
+                if stat.S_ISREG(path.lstat().st_mode):
+                    found[name] = self.in_data(name) | self.in_file(path)
         return {name: secrets for name, secrets in found.items() if secrets}
 
     def in_file(self, path: Path) -> set[str]:
