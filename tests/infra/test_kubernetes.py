@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from jsonschema.exceptions import ValidationError
-from manifests.objects import INFRA, OVERLAYS, check, expanded, pods_of, read, references_of, rendered
+from manifests.objects import INFRA, OVERLAYS, check, expanded, pods_of, read, references_of, rendered, variables_of
 from manifests.policies import matches
 from starlette.testclient import TestClient
 
@@ -314,9 +314,9 @@ def test_pods_are_those_that_the_restricted_profile_lets_in_and_write_to_their_s
             writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
             assert writable == {SCRATCH}
             assert all("sizeLimit" in volume["emptyDir"] for volume in spec["volumes"] if "emptyDir" in volume)
-            places = {each["name"]: each["value"] for each in container["env"] if "value" in each}
-            assert places["HOME"] == SCRATCH
-            assert places.get("ZSBIR_CACHE", SCRATCH).startswith(SCRATCH)
+            places = variables_of(container, objects)
+            assert (places["HOME"], places["ZSBIR_CACHE"]) == (SCRATCH, f"{SCRATCH}/zsbir-cache")
+            assert pod.ray or container["workingDir"] == SCRATCH, "where a service keeps its own files"
 
 
 def test_every_container_says_what_it_needs_and_what_it_may_use(overlay):
@@ -370,6 +370,14 @@ def test_every_image_has_the_registry_and_the_tag_that_one_file_sets(overlay):
     }
     assert used <= wanted
     assert len(used) == (2 if overlay == "small" else 3)
+
+
+def test_what_computes_runs_in_the_image_with_pytorch_and_the_rest_in_the_small_one(overlay):
+    for pod in pods_of(rendered(overlay)):
+        computes = pod.ray or pod.owner == "Deployment/zsbir-search"
+        dispatches_to_kubernetes = overlay != "small" and pod.owner == "Deployment/zsbir-dispatcher"
+        wanted = "zsbir-train" if computes else "zsbir-dispatcher" if dispatches_to_kubernetes else "zsbir-services"
+        assert f"/{wanted}:" in pod.containers[0]["image"], pod.owner
 
 
 def test_workers_may_run_on_interruptible_nodes_and_heads_may_not():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -100,7 +100,7 @@ def check_ray(each: Object) -> None:
         kubernetes_validate.validate(pod, KUBERNETES, strict=True)
 
 
-def pods_of(objects: tuple[Object, ...] | list[Object]) -> list[Pods]:
+def pods_of(objects: Sequence[Object]) -> list[Pods]:
     """The pods that these objects become."""
     return [pods for each in objects for pods in _pods(each)]
 
@@ -150,13 +150,18 @@ def _volume_references(volume: Object) -> Iterator[tuple[str, str, str]]:
             yield from ((kind, volume[key][name], each) for each in keys)
 
 
-def expanded(container: Object, objects: tuple[Object, ...]) -> list[str]:
-    """A container's command with `$(NAME)` replaced as Kubernetes does, from ConfigMaps and from what `env` says."""
+def variables_of(container: Object, objects: Sequence[Object]) -> dict[str, str]:
+    """The variables of a container's environment whose values are known: from ConfigMaps, and from what `env` says."""
     maps = {each["metadata"]["name"]: each["data"] for each in objects if each["kind"] == "ConfigMap"}
     known: dict[str, str] = {}
     for source in container.get("envFrom", []):
         known |= maps.get(source.get("configMapRef", {}).get("name", ""), {})
-    known |= {each["name"]: each["value"] for each in container.get("env", []) if "value" in each}
+    return known | {each["name"]: each["value"] for each in container.get("env", []) if "value" in each}
+
+
+def expanded(container: Object, objects: Sequence[Object]) -> list[str]:
+    """A container's command with `$(NAME)` replaced as Kubernetes does."""
+    known = variables_of(container, objects)
     words = [re.sub(r"\$\((\w+)\)", lambda found: known.get(found[1], found[0]), word) for word in container["command"]]
     assert not [word for word in words if "$(" in word], f"a variable that is not defined: {words}"
     return words

@@ -2,8 +2,8 @@
 
     python -m services.jobs.local.tracking_server --database FILE --artifacts ADDRESS --password-file FILE --port N
 
-For a team, its database is the one that MLFLOW_BACKEND_STORE_URI names, with its password, and `--host 0.0.0.0` lets others reach it.
-MLflow's own `--app-name basic-auth` needs packages that are not in the lock file, and has users of its own to care for.
+For a team, its database is the one that MLFLOW_BACKEND_STORE_URI names, with its password, and `--host 0.0.0.0` lets others reach
+it. MLflow's own `--app-name basic-auth` needs packages that are not in the lock file, and has users of its own to care for.
 
 MLflow itself lets everybody who reaches its port read every file of its user, by an experiment whose artifacts "lie" there, and
 move the champion. On a machine with several users, a port on the loopback address is within everybody's reach. MLflow's client
@@ -67,7 +67,8 @@ class PasswordGuard:
 def create_app(store: str, artifacts: str, password: str) -> ASGIApp:
     """Return MLflow's application over a database, whose tables are made where there are none.
 
-    store: the address of the database, sqlite:///file or postgresql://user:password@host/name. artifacts: a file:// address, which clients use directly; or an s3:// address, which the server passes on.
+    store: the address of the database, sqlite:///file or postgresql://user:password@host/name. artifacts: a file:// address, which
+    clients use directly; or an s3:// address, which the server passes on.
     """
     from mlflow.server import constants
 
