@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import boto3
+from botocore.config import Config as BotoConfig
 from botocore.exceptions import ClientError
 
 from services.common.tokens import Tokens
@@ -21,7 +22,7 @@ def main() -> None:
     """Make what is missing."""
     bucket = os.environ["ZSBIR_ROOT"].removeprefix("s3://").partition("/")[0]
     try:
-        boto3.client("s3").create_bucket(Bucket=bucket)
+        boto3.client("s3", config=BotoConfig(s3={"addressing_style": "path"})).create_bucket(Bucket=bucket)
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
             raise
@@ -31,7 +32,7 @@ def main() -> None:
         unfinished = TOKEN.with_suffix(".new")
         unfinished.write_text(tokens.make("prometheus", "viewer", "setup"), "utf-8")
         unfinished.replace(TOKEN)  # readable by Prometheus, which runs as another user
-    print("the bucket, the job store and Prometheus's token are there", file=sys.stderr)
+    sys.stderr.write("the bucket, the job store and Prometheus's token are there\n")
 
 
 if __name__ == "__main__":

@@ -145,13 +145,12 @@ def test_every_network_volume_and_file_that_is_named_is_there(raw, services):
 
 def test_ports_in_commands_are_those_that_addresses_name(services):
     listening = {
-        name: {port for word in each.get("command", ()) for port in re.findall(r"port=(\d+)", word)} for name, each in services.items()
+        name: {port for word in each.get("command", ()) for port in re.findall(r"port=(\d+)", word)}
+        for name, each in services.items()
     }
     listening |= {"postgres": {"5432"}}
     words = [
-        text
-        for each in services.values()
-        for text in (*each.get("command", ()), *map(str, each.get("environment", {}).values()))
+        text for each in services.values() for text in (*each.get("command", ()), *map(str, each.get("environment", {}).values()))
     ]
     named = {found for text in words for found in re.findall(rf"\b({'|'.join(services)}):(\d{{4,5}})\b", text)}
     assert {name for name, _ in named} == {"postgres", "s3", "mlflow", "ray-head"}
@@ -225,10 +224,15 @@ def test_the_dashboard_has_panels_that_do_not_overlap_and_name_the_provisioned_s
             letters = [target["refId"] for target in panel["targets"]]
             assert len(set(letters)) == len(letters)
     source = yaml.safe_load((FOLDER / "grafana/provisioning/datasources/prometheus.yml").read_text("utf-8"))["datasources"][0]
-    used = {json.dumps(each["datasource"]) for panel in panels for each in (panel, *panel.get("targets", ())) if "datasource" in each}
+    used = {
+        json.dumps(each["datasource"]) for panel in panels for each in (panel, *panel.get("targets", ())) if "datasource" in each
+    }
     assert used == {json.dumps({"type": source["type"], "uid": source["uid"]})}
     provider = yaml.safe_load((FOLDER / "grafana/provisioning/dashboards/zsbir.yml").read_text("utf-8"))["providers"][0]
-    mounts = [volume.split(":")[:2] for volume in yaml.safe_load((FOLDER / "compose.yaml").read_text("utf-8"))["services"]["grafana"]["volumes"]]
+    mounts = [
+        volume.split(":")[:2]
+        for volume in yaml.safe_load((FOLDER / "compose.yaml").read_text("utf-8"))["services"]["grafana"]["volumes"]
+    ]
     assert ["./grafana/dashboards", provider["options"]["path"]] in mounts
 
 
@@ -254,7 +258,19 @@ def test_docker_compose_itself_reads_the_file_where_it_is_there(module_path, sec
     if not docker or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         pytest.skip("no `docker compose` on this machine")
     folder = module_path / "compose"
-    words = [docker, "compose", "--file", "compose.yaml", "--file", "compose.gpu.yaml", "--profile", "tls", "config", "--format", "json"]
+    words = [
+        docker,
+        "compose",
+        "--file",
+        "compose.yaml",
+        "--file",
+        "compose.gpu.yaml",
+        "--profile",
+        "tls",
+        "config",
+        "--format",
+        "json",
+    ]
     env = {name: value for name, value in os.environ.items() if not name.startswith("ZSBIR_")}
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

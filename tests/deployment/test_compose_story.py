@@ -1,8 +1,8 @@
 """The deployment of infra/compose without Docker: its commands and environment as processes, with a real S3 server and PostgreSQL.
 
-From the random passwords to a search with a promoted model, with authentication on everywhere, and a Prometheus that answers every
-query of the dashboard. Ceph RGW stands in for SeaweedFS, this machine's PostgreSQL for the image's, Debian's Prometheus for the newer
-one; Grafana and the proxy are not to be had here.
+From the random passwords to a search with a promoted model, with authentication on everywhere, and a Prometheus that answers
+every query of the dashboard. Ceph RGW stands in for SeaweedFS, this machine's PostgreSQL for the image's, Debian's Prometheus for
+the newer one; Grafana and the proxy are not to be had here.
 """
 
 from __future__ import annotations

@@ -150,5 +150,7 @@ def test_the_health_check_tells_a_good_answer_from_a_bad_one_and_from_none(servi
     assert healthy(f"{service}/503") == (1, f"{service}/503: HTTP Error 503: Service Unavailable\n")
     code, why = healthy("http://127.0.0.1:9/")
     assert (code, "refused" in why) == (1, True)
-    assert healthy("no address")[0] == 1
+    assert healthy("address")[0] == 1
+    assert healthy(f"{service}/200 {service}/204") == (0, "")
+    assert healthy(f"{service}/200 {service}/500")[0] == 1
     assert healthy("") == (0, "")

@@ -1,8 +1,8 @@
 """infra/compose/compose.yaml without Docker: read as `docker compose` reads it, its own services run as processes of this machine.
 
-Each gets the command and the environment of the file. What differs is what a container would give it: names of services are addresses
-of the loopback interface, each port is a free one, `/data` is a folder of its own. Services of the image zsbir-services can import
-nothing but that image's packages.
+Each gets the command and the environment of the file. What differs is what a container would give it: names of services are
+addresses of the loopback interface, each port is a free one, `/data` is a folder of its own. Services of the image zsbir-services
+can import nothing but that image's packages.
 """
 
 from __future__ import annotations
@@ -141,16 +141,19 @@ class Deployment:
             for before, condition in self.services[name].get("depends_on", {}).items():
                 if before in self.processes:
                     self._await(before, ended=condition["condition"] == "service_completed_successfully")
-            with (self.folder / f"{name}.log").open("ab") as log:
-                self.processes[name] = subprocess.Popen(
-                    self.command(name),
-                    env=self.environment(name),
-                    cwd=self.data(name),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+            self._begin(name)
+
+    def _begin(self, name: str) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                self.command(name),
+                env=self.environment(name),
+                cwd=self.data(name),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def well(self, name: str) -> bool:
         """Whether a service answers the health check of its image, with the address that the file gives it."""
@@ -168,12 +171,13 @@ class Deployment:
         return (self.folder / f"{name}.log").read_text("utf-8", "replace")
 
     def _await(self, name: str, *, ended: bool) -> None:
-        process, until = self.processes[name], time.monotonic() + START_S
-        while (process.poll() is None) if ended else not self.well(name):
+        until = time.monotonic() + START_S
+        while (self.processes[name].poll() is None) if ended else not self.well(name):
             assert time.monotonic() < until, f"{name} is not ready: {self.log(name)[-3000:]}"
-            assert ended or process.poll() is None, f"{name} has ended: {self.log(name)[-3000:]}"
+            if not ended and self.processes[name].poll() is not None:
+                self._begin(name)  # restart: unless-stopped
             time.sleep(0.3)
-        assert not ended or process.returncode == 0, self.log(name)[-3000:]
+        assert not ended or self.processes[name].returncode == 0, self.log(name)[-3000:]
 
     def end(self) -> None:
         """Kill everything that was started, Ray's processes included: they name the folder."""

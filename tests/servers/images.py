@@ -1,8 +1,8 @@
 """Container images without a container engine: built by buildah, and run with a root file system that nothing can write to.
 
-Needs root and buildah. What docker gives a container and what matters to a program is given here as well: the image's files, mounted
-read-only, its user, its environment, a process namespace, and `/data` and `/tmp` as the only places to write. The network is this
-machine's.
+Needs root and buildah. What docker gives a container and what matters to a program is given here as well: the image's files,
+mounted read-only, its user, its environment, a process namespace, and `/data` and `/tmp` as the only places to write. The network
+is this machine's.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ exec chroot --userspec="$user" --groups="${user#*:}" "$root" sh -c 'cd /data && 
 
 
 def build_images(*targets: str) -> None:
-    """Build images with docker/build.sh and buildah; layers that are there are used again. Unavailable where that cannot be done."""
+    """Build images with docker/build.sh and buildah; layers that are there are used again. Unavailable where it cannot be."""
     if os.geteuid() != 0:
         raise Unavailable("container images: only root may mount their files here")
     if not shutil.which("buildah") or not shutil.which("unshare"):

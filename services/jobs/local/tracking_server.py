@@ -2,8 +2,8 @@
 
     python -m services.jobs.local.tracking_server --database FILE --artifacts ADDRESS --password-file FILE --port N
 
-For a team, its database is the one that MLFLOW_BACKEND_STORE_URI names, with its password, and `--host 0.0.0.0` lets others reach it.
-MLflow's own `--app-name basic-auth` needs packages that are not in the lock file, and has users of its own to care for.
+For a team, its database is the one that MLFLOW_BACKEND_STORE_URI names, with its password, and `--host 0.0.0.0` lets others reach
+it. MLflow's own `--app-name basic-auth` needs packages that are not in the lock file, and has users of its own to care for.
 
 MLflow itself lets everybody who reaches its port read every file of its user, by an experiment whose artifacts "lie" there, and
 move the champion. On a machine with several users, a port on the loopback address is within everybody's reach. MLflow's client
@@ -127,7 +127,7 @@ def _store(database: Path | None) -> str:
 
 
 def _password(file: Path | None) -> str:
-    """Return the text of the file with the password, or where none is named, that of the variable from which MLflow's client takes it.
+    """Return the text of the file with the password; where none is named, that of the variable from which MLflow's client takes it.
 
     InputError where it cannot be read, or is empty.
     """
