@@ -115,8 +115,7 @@ def test_the_job_service_in_its_image_is_well_as_its_own_check_says(services, da
             assert time.monotonic() < until, done.stderr
             time.sleep(0.5)
     finally:
-        serving.kill()
-        serving.communicate()
+        services.end(serving)
     gone = services.run(data, tmp, *check, env=env)
     assert (gone.returncode, "refused" in gone.stderr) == (1, True)
 

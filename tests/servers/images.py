@@ -12,9 +12,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from servers.debian import Unavailable
 
@@ -89,6 +91,15 @@ class Image:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+
+    @staticmethod
+    def end(process: subprocess.Popen[str]) -> None:
+        """Kill a command that was begun, with all that it has started: the first of its process namespace takes the others along."""
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.kill()
+        process.communicate()
 
     def run(self, data: Path, tmp: Path, *words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command in it to its end."""
