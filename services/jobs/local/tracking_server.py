@@ -40,6 +40,8 @@ UPLOAD_S = 600.0
 STORE_VARIABLE = "MLFLOW_BACKEND_STORE_URI"
 """What MLflow's own server calls the address of its database in the environment."""
 
+PASSWORD_VARIABLE = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105 - the name of a variable
+
 OPEN_PATH = "/health"
 """What `up` asks, to see whether the program works. It tells nothing."""
 
@@ -99,7 +101,7 @@ def main() -> None:
     parser.add_argument("--root", default="", help="storage root: take its database, and a password file of its service's folder")
     parser.add_argument("--database", type=Path, help="SQLite file; none: the database that MLFLOW_BACKEND_STORE_URI names")
     parser.add_argument("--artifacts", default="", help="where artifacts lie: file:///folder or s3://bucket/prefix")
-    parser.add_argument("--password-file", type=Path, help="file that holds the password")
+    parser.add_argument("--password-file", type=Path, help=f"file that holds the password; none: {PASSWORD_VARIABLE}")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on [127.0.0.1]")
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
     parsed = parser.parse_args()
@@ -125,9 +127,15 @@ def _store(database: Path | None) -> str:
 
 
 def _password(file: Path | None) -> str:
-    """Return the text of the file with the password. InputError where it cannot be read, or is empty."""
+    """Return the text of the file with the password; where none is named, that of the variable from which MLflow's client takes it.
+
+    InputError where it cannot be read, or is empty.
+    """
     if file is None:
-        raise InputError("no password: name the file that holds it (--password-file)")
+        password = os.environ.get(PASSWORD_VARIABLE, "")
+        if not password:
+            raise InputError(f"no password: name the file that holds it (--password-file), or set {PASSWORD_VARIABLE}")
+        return password
     try:
         password = file.read_text("utf-8").strip()
     except (OSError, ValueError) as error:

@@ -57,7 +57,7 @@ class KubeRayConfig(Config):
         {"zsbir-low": -100, "zsbir-normal": 0, "zsbir-high": 1},
         description="Kueue's WorkloadPriorityClasses, each with the lowest priority of the jobs that it is for; {}: none is named",
     )
-    image: str = Field("zsbir-train", description="container image of all nodes: docker/Dockerfile.train")
+    image: str = Field("zsbir-train", description="container image of all nodes: docker/README.md")
     ray_version: str = Field(default_factory=lambda: version("ray"), description="Ray's version in that image")
     ray_auth: Literal["token", "disabled"] = Field("token", description="token: each cluster has one of its own (KubeRay 1.5.1)")
     service_account: str = Field("zsbir-jobs", description="service account of the nodes; it needs no rights in Kubernetes")

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from services.jobs.local import tracking_server
 from services.jobs.local.mlflow_entry import OpensOnRuns, _in_script
-from services.jobs.local.tracking_server import STORE_VARIABLE, USER, PasswordGuard
+from services.jobs.local.tracking_server import PASSWORD_VARIABLE, STORE_VARIABLE, USER, PasswordGuard
 from zsbir.edge.mlflow_pages import VIEW_TAG, view
 
 
@@ -81,7 +81,8 @@ def test_a_websocket_is_refused():
     ],
 )
 def test_it_does_not_start_without_a_database_and_a_password(words, said, tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv(STORE_VARIABLE, raising=False)
+    for name in (STORE_VARIABLE, PASSWORD_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
     (tmp_path / "password").write_text("hush")
     (tmp_path / "empty").write_text("\n")
     monkeypatch.setattr(sys, "argv", ["tracking_server", "--port=1", *(word.format(tmp_path) for word in words)])
