@@ -79,9 +79,11 @@ lock: ## compile requirements.lock anew from pyproject.toml, and of it what the 
 images: ## the container images, with docker, podman or buildah: docker/README.md
 	docker/build.sh
 
-sbom: $(READY) ## what is in an installation: build/sbom.cdx.json (CycloneDX), from the lock file
+sbom: $(READY) ## what is in an installation and in the images: build/sbom-*.cdx.json (CycloneDX), from the lock files
 	mkdir -p build
-	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file build/sbom.cdx.json requirements.lock
+	for lock in requirements docker/train docker/services; do \
+	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file build/sbom-$$(basename $$lock).cdx.json $$lock.lock || exit 1; \
+	done
 
 audit: $(READY) ## known weaknesses of locked packages, where an advisory service is reachable
 	$(BIN)/python infra/audit.py
