@@ -287,6 +287,7 @@ def test_the_names_under_which_pages_are_known_are_the_ingress_and_the_services_
         name = rule["http"]["paths"][0]["backend"]["service"]["name"]
         assert {rule["host"], name} <= set(settings[variable[name]].split(","))
         assert settings[page[name]] == f"https://{rule['host']}"
+    assert settings["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] == settings["MLFLOW_PAGE"]
 
 
 # --- pods that can do little
