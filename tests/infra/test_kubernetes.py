@@ -196,6 +196,7 @@ def commands(monkeypatch):
     """Run a container's command up to where it would open a database."""
     monkeypatch.setattr("services.jobs.http.api.create_app", reached)
     monkeypatch.setattr("services.jobs.queue.store.open_store", reached)
+    monkeypatch.setattr("services.search.start.port_for", lambda _host, port: port)  # whether it is free here is of no concern
     monkeypatch.setattr("services.search.start.open_app", reached)
     monkeypatch.setattr(tracking_server, "create_app", reached)
     monkeypatch.setattr(tracking_server, "_password", lambda _file: "hush")
