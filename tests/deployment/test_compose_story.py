@@ -278,8 +278,10 @@ def test_a_browser_sees_the_queue_the_search_and_mlflow(site: Site, champion: st
     search.screenshot(path=pictures / "search.png")
     login = {"username": "zsbir", "password": site.secrets["MLFLOW_PASSWORD"]}
     mlflow = opened("mlflow", 5000, http_credentials=login)
-    mlflow.locator("text=/toy-/ >> visible=true").first.wait_for(timeout=60_000)
-    mlflow.screenshot(path=pictures / "mlflow.png")
+    try:
+        mlflow.locator("a[href*='/runs/'] >> visible=true").first.wait_for(timeout=120_000)
+    finally:
+        mlflow.screenshot(path=pictures / "mlflow.png")
 
 
 def test_what_was_made_is_in_the_bucket_alone(site: Site, champion: str):
