@@ -14,4 +14,4 @@ for name in jobs mlflow; do
 done
 docker compose run --rm -T --no-deps --user "$(id -u):$(id -g)" --volume "$folder:/backup:ro" --volume "$PWD/copy_bucket.py:/opt/copy_bucket.py:ro" \
     setup python /opt/copy_bucket.py up /backup/bucket
-echo "restored; next: docker compose up --detach --wait"
+echo "restored; next: docker compose up --detach"

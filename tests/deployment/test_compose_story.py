@@ -17,13 +17,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import httpx
 import psycopg
 import pytest
 import yaml
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 from servers.compose import FOLDER, Deployment, deployment, read_compose, read_env
 from servers.debian import Unavailable
 from servers.postgres import postgres
@@ -60,7 +61,7 @@ class Site:
         """Run a command of the job queue as ann, an operator, and return what it prints."""
         env = {**os.environ, "ZSBIR_JOBS_URL": self.running.url("jobs", 8270), "ZSBIR_JOBS_TOKEN": self.token}
         done = subprocess.run(
-            [sys.executable, "-m", "services.jobs", *words], env=env, capture_output=True, text=True, check=False, timeout=600
+            [sys.executable, "-m", "services.jobs", *words], env=env, capture_output=True, text=True, check=False, timeout=1800
         )
         assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr[-3000:]}\n{self.running.log('dispatcher')[-2000:]}"
         return done.stdout.strip()
@@ -101,7 +102,7 @@ def running(rgw: Rgw, database: str, secrets: dict[str, str]) -> Iterator[Deploy
     """All services of the file that are ours, well by their own health checks."""
     keys = ["--access-key", secrets["S3_ACCESS_KEY"], "--secret", secrets["S3_SECRET_KEY"]]
     rgw.radosgw_admin("key", "create", "--uid", "test", "--key-type", "s3", *keys)
-    file = read_compose(variables={**secrets, "ZSBIR_WORKER_CPUS": "2"})
+    file = read_compose(variables={**secrets, "ZSBIR_WORKER_CPUS": "2", "ZSBIR_DOMAIN": "zsbir.example.org"})
     outside = {"postgres:5432": database, "s3:8333": rgw.endpoint.removeprefix("http://")}
     with deployment(file, outside) as started:
         started.start("setup", "mlflow", "jobs", "search", "ray-head", "ray-worker", "dispatcher")
@@ -126,16 +127,13 @@ def prometheus_config(running: Deployment, folder: Path) -> Path:
     copy = shutil.copytree(FOLDER / "prometheus", folder / "prometheus")
     config = yaml.safe_load((copy / "prometheus.yml").read_text("utf-8"))
     config["global"] = dict.fromkeys(config["global"], "1s")
+    # A name of Docker's network stands for all containers of a service, and Prometheus's own port is 9090; neither is so here.
+    config["scrape_configs"] = [each for each in config["scrape_configs"] if each["job_name"] != "prometheus"]
     for scraped in config["scrape_configs"]:
-        # A name of Docker's network stands for all containers of a service; here each has an address.
         named = [(name, each["port"]) for each in scraped.pop("dns_sd_configs", ()) for name in each["names"]]
-        if named:
-            targets = [f"{HOST}:{running.port(name, port)}" for name, port in named]
-            scraped["static_configs"] = [{"targets": targets}]
-        elif scraped["job_name"] != "prometheus":
-            (target,) = scraped["static_configs"][0]["targets"]
-            name, port = target.split(":")
-            scraped["static_configs"] = [{"targets": [f"{HOST}:{running.port(name, port)}"]}]
+        static = [target.split(":") for group in scraped.get("static_configs", ()) for target in group["targets"]]
+        targets = [f"{HOST}:{running.port(name, port)}" for name, port in [*named, *static]]
+        scraped["static_configs"] = [{"targets": targets}]
     text = json.dumps(config).replace("/etc/prometheus", str(copy)).replace("/run/tokens", str(running.data("setup")))
     (copy / "prometheus.yml").write_text(text, "utf-8")
     promtool("check", "config", copy / "prometheus.yml")
@@ -156,6 +154,29 @@ def test_nobody_gets_in_without_a_password_or_a_token(site: Site, database: str,
     with pytest.raises(psycopg.OperationalError, match="permission denied"):
         psycopg.connect(f"postgresql://mlflow:{site.secrets['MLFLOW_DB_PASSWORD']}@{database}/jobs")
     assert httpx.get(f"{rgw.endpoint}/zsbir/").status_code == 403
+
+
+def test_pages_behind_the_proxy_answer_under_its_names_and_no_other(site: Site):
+    """What Caddy passes on: the name that the browser asked for, and the browser's origin."""
+    for name, port, path in (
+        ("jobs", 8270, "/"),
+        ("search", 8280, "/"),
+        ("mlflow", 5000, "/ajax-api/2.0/mlflow/experiments/search"),
+    ):
+        login = ("zsbir", site.secrets["MLFLOW_PASSWORD"]) if name == "mlflow" else None
+
+        def asked(host: str, origin: str = "", *, name=name, port=port, path=path, login=login) -> int:
+            headers = {"Host": host, **({"Origin": origin} if origin else {})}
+            method = "POST" if name == "mlflow" else "GET"
+            content = {"max_results": 1} if method == "POST" else None
+            url = f"{site.running.url(name, port)}{path}"
+            return httpx.request(method, url, headers=headers, auth=login, json=content).status_code
+
+        outside = f"{name}.zsbir.example.org"
+        assert asked(outside, f"https://{outside}") == 200
+        assert asked("evil.example.org") in (403, 421)
+        if name == "mlflow":
+            assert asked(outside, "https://evil.example.org") == 403
 
 
 def test_a_services_command_line_and_ray_hold_no_secret(site: Site):
@@ -222,10 +243,8 @@ def test_every_panel_of_the_dashboard_shows_something_and_every_alert_is_quiet(s
             if not [value for value in values if math.isfinite(value)] and panel["title"] not in EMPTY:
                 silent.append((panel["title"], target["expr"], values))
     assert silent == []
-    targets = site.metrics.get("targets")["activeTargets"]
-    assert {(each["labels"]["job"], each["health"]) for each in targets} == {
-        (name, "up") for name in ("jobs", "search", "ray", "prometheus")
-    }
+    scraped = {(each["labels"]["job"], each["health"]) for each in site.metrics.get("targets")["activeTargets"]}
+    assert scraped == {("jobs", "up"), ("search", "up"), ("ray", "up")}
     rules = [rule for group in site.metrics.get("rules")["groups"] for rule in group["rules"]]
     assert len(rules) == 8
     assert {rule["health"] for rule in rules} == {"ok"}
@@ -233,20 +252,36 @@ def test_every_panel_of_the_dashboard_shows_something_and_every_alert_is_quiet(s
 
 
 def test_a_browser_sees_the_queue_the_search_and_mlflow(site: Site, champion: str, browser: Browser, tmp_path: Path):
+    """ZSBIR_SCREENSHOTS names a folder to keep the pictures in."""
     pictures = Path(os.environ.get("ZSBIR_SCREENSHOTS", tmp_path))
-    jobs, search, mlflow = (site.running.url(name, port) for name, port in (("jobs", 8270), ("search", 8280), ("mlflow", 5000)))
+
+    def opened(name: str, port: int, **context: Any) -> Page:
+        page = browser.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
+        page.goto(site.running.url(name, port))
+        if not context:
+            page.get_by_label("Token").fill(site.token)
+            page.keyboard.press("Enter")
+        return page
+
+    queue = opened("jobs", 8270)
+    queue.locator("text=succeeded >> visible=true").first.wait_for(timeout=60_000)
+    queue.screenshot(path=pictures / "queue.png")
+    search = opened("search", 8280)
+    box = search.locator("canvas").first.bounding_box(timeout=60_000)
+    assert box
+    search.mouse.move(box["x"] + 60, box["y"] + 60)
+    search.mouse.down()
+    for x, y in ((200, 80), (220, 200), (80, 220), (60, 60)):
+        search.mouse.move(box["x"] + x, box["y"] + y, steps=5)
+    search.mouse.up()
+    search.locator("img >> visible=true").nth(3).wait_for(timeout=60_000)
+    search.screenshot(path=pictures / "search.png")
     login = {"username": "zsbir", "password": site.secrets["MLFLOW_PASSWORD"]}
-    with browser.new_context(viewport={"width": 1280, "height": 900}, http_credentials=login) as context:
-        page = context.new_page()
-        for name, address, seen in (("queue", jobs, "pipeline"), ("search", search, "zsbir"), ("mlflow", mlflow, "toy")):
-            page.goto(address)
-            if name == "queue":
-                page.get_by_label("token", exact=False).first.fill(site.token)
-                page.keyboard.press("Enter")
-            page.get_by_text(seen, exact=False).first.wait_for(timeout=30_000)
-            page.wait_for_timeout(1500)
-            page.screenshot(path=pictures / f"{name}.png")
-    assert len(list(pictures.glob("*.png"))) >= 3
+    mlflow = opened("mlflow", 5000, http_credentials=login)
+    try:
+        mlflow.locator("a[href*='/runs/'] >> visible=true").first.wait_for(timeout=120_000)
+    finally:
+        mlflow.screenshot(path=pictures / "mlflow.png")
 
 
 def test_what_was_made_is_in_the_bucket_alone(site: Site, champion: str):

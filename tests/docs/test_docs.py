@@ -31,9 +31,7 @@ from zsbir.promotion.address import is_model_address, parse_address
 from zsbir.training.config import OptimiserConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-ALL_TEXTS = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "infra").rglob("*.md"), *(ROOT / "docker").glob("*.md")]
-)
+ALL_TEXTS = sorted([*ROOT.glob("*.md"), *(text for name in ("docs", "infra", "docker") for text in (ROOT / name).rglob("*.md"))])
 DATED = ("docs/log.md", "docs/benchmarks/")
 """Texts about one date: their commands and code need not match the present code."""
 TEXTS = [path for path in ALL_TEXTS if not path.relative_to(ROOT).as_posix().startswith(DATED)]

@@ -94,7 +94,7 @@ class Image:
 
     @staticmethod
     def end(process: subprocess.Popen[str]) -> None:
-        """Kill a command that was begun, with all that it has started: the first of its process namespace takes the others along."""
+        """Kill a command that was begun, with all that it has started: the first of its namespace takes the others along."""
         for child in psutil.Process(process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 child.kill()
