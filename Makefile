@@ -9,7 +9,7 @@ UV     := uv==0.13.9
 ROOT   ?= artifacts
 export ZSBIR_ROOT := $(ROOT)
 
-.PHONY: help env demo search test test-rest test-all test-long coverage mutants check bench site reference ui lock clean
+.PHONY: help env demo search test test-rest test-all test-long coverage mutants check bench site reference ui lock clean images sbom audit
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -55,12 +55,13 @@ coverage: $(READY) ## line and branch coverage of the last measured run, by room
 mutants: $(READY) ## change the code in 300 places and see which changes the unit tests notice: up to an hour
 	$(BIN)/python tests/mutation/run.py
 
-check: $(READY) ## format, lint, types, the calls in tests, import contracts, the site with its links
+check: $(READY) ## format, lint, types, the calls in tests, import contracts, the Dockerfile, the site with its links
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/mypy.ini tests
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/python -m pytest -q tests/docs/test_site.py -m "not slow"
 
 site: $(READY) ## the documentation as a site with a search, in site/
@@ -75,8 +76,24 @@ bench: $(READY) ## measurements: ratios within one run
 ui: $(READY) ## the MLflow UI on what was trained under ROOT, behind a password
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m services.jobs.local.tracking_server --root "$(ROOT)" --port $(or $(PORT),5000)
 
-lock: ## compile requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --extra dev -o requirements.lock pyproject.toml
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+
+lock: ## compile requirements.lock anew from pyproject.toml, and of it what the images hold
+	$(COMPILE) --extra dev -o requirements.lock pyproject.toml
+	$(COMPILE) -c requirements.lock -o docker/train.lock pyproject.toml
+	$(COMPILE) -c requirements.lock -o docker/services.lock docker/services.in
+
+images: ## the container images, with docker, podman or buildah: docker/README.md
+	docker/build.sh
+
+sbom: $(READY) ## what is in an installation and in the images: build/sbom-*.cdx.json (CycloneDX), from the lock files
+	mkdir -p build
+	for lock in requirements docker/train docker/services; do \
+	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file build/sbom-$$(basename $$lock).cdx.json $$lock.lock || exit 1; \
+	done
+
+audit: $(READY) ## known weaknesses of locked packages, where an advisory service is reachable
+	$(BIN)/python infra/audit.py
 
 clean: ## remove the environment; artifacts stay
 	rm -rf $(VENV)

@@ -27,7 +27,7 @@ from zsbir.promotion.address import is_model_address, parse_address
 from zsbir.training.config import OptimiserConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-ALL_TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "infra").rglob("*.md")])
+ALL_TEXTS = sorted([*ROOT.glob("*.md"), *(text for name in ("docs", "infra", "docker") for text in (ROOT / name).rglob("*.md"))])
 DATED = ("docs/log.md", "docs/benchmarks/")
 """Texts about one date: their commands and code need not match the present code."""
 GENERATED = tuple(f"docs/reference/{name}" for name in REFERENCE)

@@ -2,6 +2,9 @@
 
     python -m services.jobs.local.tracking_server --database FILE --artifacts ADDRESS --password-file FILE --port N
 
+For a team, its database is the one that MLFLOW_BACKEND_STORE_URI names, with its password, and `--host 0.0.0.0` lets others reach
+it. MLflow's own `--app-name basic-auth` needs packages that are not in the lock file, and has users of its own to care for.
+
 MLflow itself lets everybody who reaches its port read every file of its user, by an experiment whose artifacts "lie" there, and
 move the champion. On a machine with several users, a port on the loopback address is within everybody's reach. MLflow's client
 sends name and password by itself where MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD are set; a browser asks for them.
@@ -25,6 +28,7 @@ from services.common.private import write_private
 from services.common.server import serve
 from services.jobs.local.paths import make_state_folder
 from zsbir.base import events
+from zsbir.base.errors import InputError
 from zsbir.base.layout import mlflow_artifacts, mlflow_database
 from zsbir.base.storage import is_remote
 from zsbir.base.urls import sqlite_url
@@ -32,6 +36,11 @@ from zsbir.base.urls import sqlite_url
 USER = "zsbir"
 UPLOAD_S = 600.0
 """Seconds in which a request must arrive: an artifact may be large."""
+
+STORE_VARIABLE = "MLFLOW_BACKEND_STORE_URI"
+"""What MLflow's own server calls the address of its database in the environment."""
+
+PASSWORD_VARIABLE = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105 - the name of a variable
 
 OPEN_PATH = "/health"
 """What `up` asks, to see whether the program works. It tells nothing."""
@@ -51,20 +60,20 @@ class PasswordGuard:
         if scope["type"] == "lifespan" or is_known or (scope["type"] == "http" and scope["path"] == OPEN_PATH):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            text = f"MLflow is for the user who started it: name {USER}, password as `services.jobs up` says.\n"
+            text = f"MLflow asks for a name, {USER}, and a password: `services.jobs up` says where it is, or your operator does.\n"
             await PlainTextResponse(text, 401, {"WWW-Authenticate": 'Basic realm="MLflow"'})(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
 
-def create_app(database: Path, artifacts: str, password: str) -> ASGIApp:
-    """Return MLflow's application over a SQLite file, which is made where there is none.
+def create_app(store: str, artifacts: str, password: str) -> ASGIApp:
+    """Return MLflow's application over a database, whose tables are made where there are none.
 
-    artifacts: a file:// address, which clients use directly; or an s3:// address, which the server passes on.
+    store: the address of the database, sqlite:///file or postgresql://user:password@host/name. artifacts: a file:// address, which
+    clients use directly; or an s3:// address, which the server passes on.
     """
     from mlflow.server import constants
 
-    store = sqlite_url(database)
     os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = store
     if is_remote(artifacts):
         os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
@@ -85,26 +94,55 @@ def create_app(database: Path, artifacts: str, password: str) -> ASGIApp:
 
 
 def main() -> None:
-    """Serve MLflow on this machine until a signal ends the process."""
+    """Serve MLflow until a signal ends the process."""
     parser = argparse.ArgumentParser(
         prog="python -m services.jobs.local.tracking_server", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--root", default="", help="storage root: take its database, and a password file of its service's folder")
-    parser.add_argument("--database", type=Path, help="SQLite file")
+    parser.add_argument("--database", type=Path, help="SQLite file; none: the database that MLFLOW_BACKEND_STORE_URI names")
     parser.add_argument("--artifacts", default="", help="where artifacts lie: file:///folder or s3://bucket/prefix")
-    parser.add_argument("--password-file", type=Path, help="file that holds the password")
-    parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
+    parser.add_argument("--password-file", type=Path, help=f"file that holds the password; none: {PASSWORD_VARIABLE}")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on [127.0.0.1]")
+    parser.add_argument("--port", type=int, required=True, help="port to listen on")
     parsed = parser.parse_args()
     if parsed.root:
         parsed.database, parsed.password_file = mlflow_database(parsed.root), _own_password(parsed.root)
         parsed.artifacts = mlflow_artifacts(parsed.database).as_uri()
         address = f"http://127.0.0.1:{parsed.port}"
         events.say(f"MLflow opens on the runs at {address}; name {USER}, password in {parsed.password_file}")
-    password = parsed.password_file.read_text("utf-8").strip()
-    if not password:
-        events.say(f"error: {parsed.password_file} is empty")
+    try:
+        app = create_app(_store(parsed.database), parsed.artifacts, _password(parsed.password_file))
+    except InputError as error:
+        events.say(f"error: {error}")
         sys.exit(2)
-    serve(create_app(parsed.database, parsed.artifacts, password), "127.0.0.1", parsed.port, receipt_s=UPLOAD_S)
+    serve(app, parsed.host, parsed.port, receipt_s=UPLOAD_S)
+
+
+def _store(database: Path | None) -> str:
+    """Return the address of the database. It is never an argument, since every user of the machine can read those."""
+    address = sqlite_url(database) if database else os.environ.get(STORE_VARIABLE, "")
+    if not address:
+        raise InputError(f"no database: pass --database FILE, or set {STORE_VARIABLE}")
+    return address
+
+
+def _password(file: Path | None) -> str:
+    """Return the text of the file with the password; where none is named, that of the variable from which MLflow's client takes it.
+
+    InputError where it cannot be read, or is empty.
+    """
+    if file is None:
+        password = os.environ.get(PASSWORD_VARIABLE, "")
+        if not password:
+            raise InputError(f"no password: name the file that holds it (--password-file), or set {PASSWORD_VARIABLE}")
+        return password
+    try:
+        password = file.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise InputError(f"the password cannot be read from {file}: {error}") from error
+    if not password:
+        raise InputError(f"{file} is empty: write a password into it")
+    return password
 
 
 def _own_password(root: str) -> Path:

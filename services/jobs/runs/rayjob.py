@@ -37,6 +37,10 @@ QUEUE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 EXTRA_GRACE_S = 30
 """Seconds that pods get beyond the grace: for the hook to start, and for the attempt to write its end."""
 
+SCRATCH = "/tmp"  # noqa: S108 - the pod's own, an empty volume
+CACHE_FRAC = 0.7
+"""Fraction of a pod's scratch volume for the cache of shards; the rest is for what Ray spills, and for logs."""
+
 WAIT_FOR_WORK = "while pgrep -af '^ray::' | grep -qvE 'ray::(IDLE|SPILL|RESTORE|DashboardAgent|RuntimeEnvAgent)'; do sleep 1; done"
 """Wait until this pod has no Ray process but Ray's own, which means that the job has ended. Ray names its processes like this."""
 
@@ -53,7 +57,7 @@ class KubeRayConfig(Config):
         {"zsbir-low": -100, "zsbir-normal": 0, "zsbir-high": 1},
         description="Kueue's WorkloadPriorityClasses, each with the lowest priority of the jobs that it is for; {}: none is named",
     )
-    image: str = Field("zsbir-train", description="container image of all nodes: docker/Dockerfile.train")
+    image: str = Field("zsbir-train", description="container image of all nodes: docker/README.md")
     ray_version: str = Field(default_factory=lambda: version("ray"), description="Ray's version in that image")
     ray_auth: Literal["token", "disabled"] = Field("token", description="token: each cluster has one of its own (KubeRay 1.5.1)")
     service_account: str = Field("zsbir-jobs", description="service account of the nodes; it needs no rights in Kubernetes")
@@ -65,6 +69,12 @@ class KubeRayConfig(Config):
     head_cpus: float = Field(1, gt=0, description="CPUs for the head's own work and the attempt's first process")
     head_memory_gib: float = Field(6, gt=0, description="GiB for these")
     memory_per_cpu_gib: float = Field(4, gt=0, description="GiB for each CPU that a job holds")
+    scratch_gib: int = Field(
+        100, gt=0, description="GiB of a node's disk for each pod's /tmp, the only place it can write to: the cache and Ray's files"
+    )
+    spot_taint: str = Field(
+        "", description="key of the taint of interruptible nodes, on which workers may run; none: they run where heads run"
+    )
     gpu_resource: str = Field("nvidia.com/gpu", description="Kubernetes' name for a GPU")
     grace_s: int = Field(120, gt=0, description="seconds for a final checkpoint when pods are taken back")
     ttl_s: int = Field(60, ge=0, description="seconds that an ended attempt's cluster is kept for people who look at it")
@@ -177,7 +187,7 @@ def _workers(task: Task, config: KubeRayConfig) -> dict[str, Any]:
         "minReplicas": task.workers,
         "maxReplicas": task.workers,
         "rayStartParams": _ray_start(cpus, gpus),
-        "template": _pod(container, config),
+        "template": _pod(container, config, tolerated=config.spot_taint),
     }
 
 
@@ -199,23 +209,38 @@ def _container_resources(cpus: float, memory_gib: float, gpus: int, gpu_resource
     return {"requests": amounts, "limits": dict(amounts)}
 
 
-def _pod(container: dict[str, Any], config: KubeRayConfig) -> dict[str, Any]:
-    """Return a pod template without rights in the node or the cluster. KubeRay adds shared memory and Ray's own probes."""
+def _pod(container: dict[str, Any], config: KubeRayConfig, tolerated: str = "") -> dict[str, Any]:
+    """Return a pod template without rights in the node or the cluster. KubeRay adds shared memory and Ray's own probes.
+
+    tolerated: key of a taint on nodes where the pod may run all the same; "": none.
+    """
     container = {
         **container,
         "image": config.image,
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "env": _writable_places(config),
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True},
+        "volumeMounts": [{"name": "scratch", "mountPath": SCRATCH}],
     }
     if config.credentials:
         container["envFrom"] = [{"secretRef": {"name": config.credentials}}]
-    spec = {
+    spec: dict[str, Any] = {
         "serviceAccountName": config.service_account,
         "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
         "terminationGracePeriodSeconds": config.grace_s + EXTRA_GRACE_S,
         "containers": [container],
+        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": f"{config.scratch_gib}Gi"}}],
     }
+    if tolerated:
+        spec["tolerations"] = [{"key": tolerated, "operator": "Exists", "effect": "NoSchedule"}]
     if config.storage_claim:
-        container["volumeMounts"] = [{"name": "storage", "mountPath": config.storage_path}]
-        spec["volumes"] = [{"name": "storage", "persistentVolumeClaim": {"claimName": config.storage_claim}}]
+        container["volumeMounts"].append({"name": "storage", "mountPath": config.storage_path})
+        spec["volumes"].append({"name": "storage", "persistentVolumeClaim": {"claimName": config.storage_claim}})
     return {"spec": spec}
+
+
+def _writable_places(config: KubeRayConfig) -> list[dict[str, str]]:
+    """Return the variables that lead everything that writes to the scratch volume. Ray's own files are below /tmp by default."""
+    cache_gb = max(1, int(config.scratch_gib * CACHE_FRAC))
+    places = {"HOME": SCRATCH, "ZSBIR_CACHE": f"{SCRATCH}/zsbir-cache", "ZSBIR_CACHE_GB": str(cache_gb)}
+    return [{"name": name, "value": value} for name, value in places.items()]

@@ -10,13 +10,15 @@ import time
 
 import httpx
 import pytest
+from servers.postgres import new_database
 from servers.processes import free_ports, kill
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
+from services.jobs.local import tracking_server
 from services.jobs.local.mlflow_entry import OpensOnRuns, _in_script
-from services.jobs.local.tracking_server import USER, PasswordGuard
+from services.jobs.local.tracking_server import PASSWORD_VARIABLE, STORE_VARIABLE, USER, PasswordGuard
 from zsbir.edge.mlflow_pages import VIEW_TAG, view
 
 
@@ -69,14 +71,43 @@ def test_a_websocket_is_refused():
         pass
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--password-file={}/password"], f"no database: pass --database FILE, or set {STORE_VARIABLE}"),
+        (["--database={}/mlflow.db"], "no password: name the file"),
+        (["--database={}/mlflow.db", "--password-file={}/none"], "the password cannot be read"),
+        (["--database={}/mlflow.db", "--password-file={}/empty"], "is empty: write a password into it"),
+    ],
+)
+def test_it_does_not_start_without_a_database_and_a_password(words, said, tmp_path, monkeypatch, capsys):
+    for name in (STORE_VARIABLE, PASSWORD_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "password").write_text("hush")
+    (tmp_path / "empty").write_text("\n")
+    monkeypatch.setattr(sys, "argv", ["tracking_server", "--port=1", *(word.format(tmp_path) for word in words)])
+    with pytest.raises(SystemExit) as ended:
+        tracking_server.main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request, tmp_path):
+    """The arguments and the environment that name a database: a file of one machine, or a server of a team."""
+    if request.param == "sqlite":
+        return [f"--database={tmp_path}/mlflow.db"], {}
+    return ["--host=0.0.0.0"], {STORE_VARIABLE: new_database(request.getfixturevalue("postgres"))}
+
+
 @pytest.mark.slow
-def test_mlflows_client_logs_with_it_and_a_stranger_reads_no_file_through_it(tmp_path, monkeypatch):
+def test_mlflows_client_logs_with_it_and_a_stranger_reads_no_file_through_it(database, tmp_path, monkeypatch):
     secret, password = tmp_path / "secret", tmp_path / "password"
     secret.write_text("top secret")
     password.write_text("hush")
     (port,) = free_ports(1)
-    words = ["-m", "services.jobs.local.tracking_server", f"--database={tmp_path}/mlflow.db", f"--artifacts=file://{tmp_path}/art"]
-    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    words = ["-m", "services.jobs.local.tracking_server", *database[0], f"--artifacts=file://{tmp_path}/art"]
+    env = {**os.environ, **database[1], "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     process = subprocess.Popen([sys.executable, *words, f"--password-file={password}", f"--port={port}"], env=env)
     address = f"http://127.0.0.1:{port}"
     try:

@@ -5,15 +5,14 @@ import stat
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from manifests.objects import check
 
 from services.jobs.queue.resources import Resources
 from services.jobs.runs import kuberay
@@ -22,9 +21,6 @@ from services.jobs.runs.kuberay import KubeRay, status_of
 from services.jobs.runs.rayjob import CONFIG, KubeRayConfig, load_config, render
 from zsbir.base.errors import InputError, RunError
 
-HERE = Path(__file__).parent
-INFRA = Path(__file__).resolve().parents[4] / "infra" / "kubernetes"
-KUBERNETES = "1.34"
 NAME = "zsbir-1a2b3c-17-a2"
 RAYS_GUESS = (
     "Job supervisor actor died. Some common causes include: (1) the process was killed by the OOM killer due to high memory"
@@ -71,37 +67,22 @@ def groups_of(manifest):
     return [cluster["headGroupSpec"], *cluster.get("workerGroupSpecs", [])]
 
 
-def schema(name):
-    return yaml.safe_load((HERE / "crds" / name).read_text())
-
-
-def check_rayjob(manifest):
-    Draft202012Validator(schema("rayjob.yaml")).validate(manifest)
-    for group in groups_of(manifest):
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **group["template"]}
-        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
-
-
-def objects(name):
-    return list(yaml.safe_load_all((INFRA / name).read_text()))
-
-
 # --- the RayJob
 
 
 @pytest.mark.parametrize("each", [task(), task(gpus=1), with_workers(), with_workers(gpus=0, priority=50), task(cpus=0.5)])
 @pytest.mark.parametrize("config", [KubeRayConfig(), KubeRayConfig(storage_claim="shared", credentials="", ray_auth="disabled")])
 def test_every_rayjob_is_one_that_kuberays_types_and_the_core_schemas_take(each, config):
-    check_rayjob(render(each, config))
+    check(render(each, config))
 
 
 def test_the_schemas_notice_a_misspelt_field_in_the_rayjob_and_in_its_pods():
     manifest = render(with_workers(), KubeRayConfig())
     with pytest.raises(ValidationError, match="shutdownAfterJobFinish"):
-        check_rayjob({**manifest, "spec": {**manifest["spec"], "shutdownAfterJobFinish": True}})
+        check({**manifest, "spec": {**manifest["spec"], "shutdownAfterJobFinish": True}})
     template(head_of(manifest))["terminationGracePeriod"] = 1
     with pytest.raises(kubernetes_validate.ValidationError, match="terminationGracePeriod"):
-        check_rayjob(manifest)
+        check(manifest)
 
 
 def test_it_waits_for_kueue_ends_with_its_job_and_is_never_retried_by_kuberay():
@@ -174,7 +155,7 @@ def test_credentials_are_the_nodes_own_and_pods_have_no_rights():
     manifest = render(with_workers(), KubeRayConfig(credentials="keys"))
     for group in groups_of(manifest):
         assert container(group)["envFrom"] == [{"secretRef": {"name": "keys"}}]
-        assert "env" not in container(group)
+        assert [each["name"] for each in container(group)["env"]] == ["HOME", "ZSBIR_CACHE", "ZSBIR_CACHE_GB"]
         assert template(group)["automountServiceAccountToken"] is False
         assert template(group)["securityContext"]["runAsNonRoot"] is True
 
@@ -202,7 +183,7 @@ def test_a_queues_name_is_a_name_or_an_error(project):
         manifest = render(task(project=project), KubeRayConfig(queue="q-{project}"))
     except RunError:
         return
-    check_rayjob(manifest)
+    check(manifest)
 
 
 @pytest.mark.parametrize("name", ["", "--all", "A", "a_b", "a/b", "a\n", "1a", "-a", "a-", "a" * 48, "$(x)", "a b", "ü"])
@@ -509,54 +490,3 @@ def test_a_real_kubectl_without_a_server_or_a_context_says_so(cluster):
             call()
     with pytest.raises(RunError, match="get-contexts"):
         KubeRay(KubeRayConfig(context="nope")).get_status(NAME)
-
-
-# --- what an operator applies
-
-
-def test_the_core_objects_are_ones_that_kubernetes_takes():
-    for each in [*objects("rights.yaml"), *objects("service.yaml")]:
-        kubernetes_validate.validate(each, KUBERNETES, strict=True)
-
-
-def test_kueues_objects_are_ones_that_its_types_take():
-    kinds = schema("kueue.yaml")
-    for each in objects("kueue.yaml"):
-        closed = {"$defs": kinds["$defs"], **kinds[each["kind"]], "unevaluatedProperties": False}
-        Draft202012Validator(closed).validate(each)
-        with pytest.raises(ValidationError, match="specs"):
-            Draft202012Validator(closed).validate({**each, "specs": {}})
-
-
-def test_the_queue_the_classes_and_the_flavor_are_those_that_the_executor_and_each_other_name():
-    by_kind = {}
-    for each in objects("kueue.yaml"):
-        by_kind.setdefault(each["kind"], {})[each["metadata"]["name"]] = each
-    config = KubeRayConfig()
-    assert set(by_kind["WorkloadPriorityClass"]) == set(config.priority_classes)
-    rising = sorted(config.priority_classes, key=config.priority_classes.get)
-    assert rising == sorted(rising, key=lambda name: by_kind["WorkloadPriorityClass"][name]["value"])
-    assert by_kind["LocalQueue"][config.queue]["spec"]["clusterQueue"] in by_kind["ClusterQueue"]
-    for queue in by_kind["ClusterQueue"].values():
-        for group in queue["spec"]["resourceGroups"]:
-            assert {flavor["name"] for flavor in group["flavors"]} <= set(by_kind["ResourceFlavor"])
-            assert [[each["name"] for each in flavor["resources"]] for flavor in group["flavors"]] == [group["coveredResources"]]
-            assert set(container(workers_of(render(with_workers(), config)))["resources"]["limits"]) <= set(
-                group["coveredResources"]
-            )
-
-
-def test_the_dispatcher_may_manage_rayjobs_of_its_namespace_and_nothing_else():
-    rights = objects("rights.yaml")
-    assert [each["rules"] for each in rights if each["kind"] == "Role"] == [
-        [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get", "delete"]}]
-    ]
-    assert not [each for each in rights if each["kind"].startswith("Cluster")]
-    accounts = {each["metadata"]["name"] for each in rights if each["kind"] == "ServiceAccount"}
-    dispatcher = next(each for each in objects("service.yaml") if each["metadata"]["name"] == "zsbir-dispatcher")
-    assert accounts == {dispatcher["spec"]["template"]["spec"]["serviceAccountName"], KubeRayConfig().service_account}
-
-
-def test_the_settings_in_the_manifests_are_an_executors_configuration():
-    settings = next(each for each in objects("service.yaml") if each["metadata"]["name"] == "zsbir-kuberay")
-    KubeRayConfig.of(yaml.safe_load(settings["data"]["kuberay.yaml"]))

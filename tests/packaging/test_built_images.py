@@ -1,0 +1,126 @@
+"""The container images, built and run: as user 1000, with nothing to write to but /data and /tmp.
+
+Needs root, buildah and ten gigabytes; skipped with the reason where these are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+from servers.debian import Unavailable
+from servers.images import CHECKOUT, Image, build_images, image
+from servers.processes import free_ports
+
+pytestmark = pytest.mark.long
+
+SMALL = "--toy-photos-per-class 6 --toy-sketches-per-class 6 --toy-px 48"
+STORY = f"""
+set -eu
+export RAY_AUTH_MODE=disabled
+DATASET=$(python -m zsbir.ingest toy {SMALL})
+WEIGHTS=$(python -m zsbir.pretrain --image-px 32 --photos-per-class 4 --epochs 1)
+KNOWLEDGE=$(python -m zsbir.teacher "$DATASET" --backbone resnet18 --weights "$WEIGHTS" --image-px 32)
+RUN=$(python -m zsbir.train toy --dataset "$DATASET" --knowledge "$KNOWLEDGE" --num-workers 2 --image-px 32 --steps 6 \
+    --classes-per-batch 4 --per-class 2 --eval-every-steps 3)
+REPORT=$(python -m zsbir.evaluate "$RUN")
+INDEX=$(python -m zsbir.index "$RUN")
+python -m zsbir.promote "$REPORT" --index "$INDEX" --force --reason "a first one"
+"""
+"""The demo's story (infra/demo.sh), with a training that is too small to be good."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def images() -> None:
+    try:
+        build_images("services", "train")
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="module")
+def train():
+    with image("zsbir-train") as built:
+        yield built
+
+
+@pytest.fixture(scope="module")
+def services():
+    with image("zsbir-services") as built:
+        yield built
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def tmp(tmp_path: Path) -> Path:
+    (tmp_path / "tmp").mkdir()
+    return tmp_path / "tmp"
+
+
+def installed(built: Image, data: Path, tmp: Path) -> dict[str, str]:
+    """The packages of an image, by name."""
+    program = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    found = json.loads(built.run(data, tmp, "/opt/zsbir/bin/python", "-c", program).stdout)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found.items()}
+
+
+@pytest.mark.parametrize("name", ["services", "train"])
+def test_an_image_holds_the_locked_packages_and_nothing_else(name, request, data, tmp):
+    found = installed(request.getfixturevalue(name), data, tmp)
+    text = (CHECKOUT / "docker" / f"{name}.lock").read_text("utf-8")
+    locked = dict(re.findall(r"^([a-z0-9._-]+)==([^\s;]+)", text, re.MULTILINE))
+    assert found.pop("zsbir")
+    assert found.items() <= locked.items()
+    by_marker = set(re.findall(r"^([a-z0-9._-]+)==[^\n]*;", text, re.MULTILINE))
+    assert set(locked) - set(found) <= by_marker
+
+
+@pytest.mark.parametrize("name", ["services", "train"])
+def test_an_image_is_another_users_and_nothing_of_it_can_be_written_to(name, request, data, tmp):
+    built = request.getfixturevalue(name)
+    tried = "id -u; id -g; for f in /x /opt/zsbir/x /home/x /var/x /etc/x; do touch $f 2>/dev/null && echo $f; done; touch x /tmp/x"
+    assert built.run(data, tmp, "sh", "-c", tried).stdout.split() == ["1000", "1000"]
+    assert built.config["User"] == "1000:1000"
+    assert built.config["Labels"]["org.opencontainers.image.version"]
+    assert built.config["Healthcheck"]["Test"] == ["CMD", "python", "/opt/zsbir/healthy.py"]
+
+
+def test_the_story_of_the_demo_in_the_image(train, data, tmp):
+    done = train.run(data, tmp, "sh", "-c", STORY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1].startswith("models:/")
+    assert sorted(path.name for path in data.iterdir()) == ["artifacts", "cache"]
+    expected = ("matplotlib", "pymp-", "torchinductor_", "zsbir-ray-", "tmp")
+    assert [path.name for path in tmp.iterdir() if not path.name.startswith(expected)] == []
+
+
+def test_the_job_service_in_its_image_is_well_as_its_own_check_says(services, data, tmp):
+    (port,) = free_ports(1)
+    address = f"http://127.0.0.1:{port}/healthz"
+    env = {"ZSBIR_JOBS_STORE": "sqlite:////data/jobs.db", "ZSBIR_HEALTH_URL": address}
+    serving = services.begin(data, tmp, "python", "-m", "services.jobs", "serve", f"--port={port}", env=env)
+    check = services.config["Healthcheck"]["Test"][1:]
+    try:
+        until = time.monotonic() + 60
+        while (done := services.run(data, tmp, *check, env=env)).returncode:
+            assert serving.poll() is None
+            assert time.monotonic() < until, done.stderr
+            time.sleep(0.5)
+    finally:
+        services.end(serving)
+    gone = services.run(data, tmp, *check, env=env)
+    assert (gone.returncode, "refused" in gone.stderr) == (1, True)
+
+
+def test_the_commands_of_both_images_explain_themselves(train, services, data, tmp):
+    assert "ingest" in train.run(data, tmp, *train.config["Cmd"]).stdout
+    assert "submit" in services.run(data, tmp, *services.config["Cmd"]).stdout
+    assert "usage" in train.run(data, tmp, "python", "-m", "services.search", "--help").stdout
