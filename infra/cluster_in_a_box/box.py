@@ -254,11 +254,16 @@ class Box:
         self._forward(f"box-{host_port}", f"unix:{path}", f"tcp:{address_of(number)}:{port}", network=True)
         self._forward(f"out-{host_port}", f"tcp:127.0.0.1:{host_port}", f"unix:{path}", network=False)
 
+    def shut(self, port: int) -> None:
+        """Let nobody reach 10.77.0.100:port: connections are reset, and new ones refused."""
+        for name in (str(port), *((f"host-{port}",) if port != S3 else ())):
+            pid, began_s = self.facts.doors[name]
+            if is_process(pid, began_s):
+                psutil.Process(pid).kill()
+
     def s3_down(self) -> None:
-        """Let the store be away: connections are reset, and new ones refused. It keeps what it holds."""
-        pid, began_s = self.facts.doors[str(S3)]
-        if is_process(pid, began_s):
-            psutil.Process(pid).kill()
+        """Let the store be away. It keeps what it holds."""
+        self.shut(S3)
 
     def s3_up(self) -> None:
         """Let the store be there again."""
