@@ -36,6 +36,13 @@ from ray._raylet import GcsClient
 found = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=20).values()
 print(json.dumps({info.node_manager_address: info.state == 0 for info in sorted(found, key=lambda info: info.start_time_ms)}))
 """
+_AGENT_PORTS = [
+    "--dashboard-agent-listen-port=52365",
+    "--dashboard-agent-grpc-port=52366",
+    "--runtime-env-agent-port=52367",
+    "--metrics-export-port=52368",
+]
+"""Where a port is not named, a raylet waits for its agent to choose one, and aborts where a busy machine takes too long."""
 _KEEP_ON = 'while :; do "$@"; sleep 1; done'
 """Starts Ray again whenever it ends, as a service manager does."""
 
@@ -209,7 +216,7 @@ class Box:
     def join(self, number: int, environment: Mapping[str, str] | None = None) -> None:
         """Start Ray on a machine and wait until it has joined; it comes again by itself whenever it ends."""
         ray = ["ray", "start", "--block", "--disable-usage-stats", "--temp-dir=/tmp/ray", "--object-store-memory=100000000"]
-        own = [f"--node-ip-address={address_of(number)}"]
+        own = [f"--node-ip-address={address_of(number)}", *_AGENT_PORTS]
         if number:
             own += [f"--address={address_of(0)}:{GCS}", f"--num-cpus={self.facts.cpus}"]
         else:
