@@ -26,7 +26,7 @@ from infra.cluster_in_a_box.namespaces import BRIDGE, HOME, Holder, is_process
 CHECKOUT = Path(__file__).resolve().parents[2]
 BINARIES = Path(sys.executable).parent
 GCS, DASHBOARD, S3 = 6379, 8265, 9000
-START_S = 300.0
+START_S = 900.0
 STARTED = "Ray runtime started"
 """What `ray start` says once a node has joined."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -34,6 +34,8 @@ def earlier_service(calls: Sequence[dict[str, Any]]) -> Iterator[str]:
             self.send_response(call["status"] if call else 404)
             self.send_header("Content-Type", call["type"] if call else "application/json")
             self.send_header("Content-Length", str(len(body)))
+            for name, value in log_headers(call).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
 
@@ -49,6 +51,15 @@ def earlier_service(calls: Sequence[dict[str, Any]]) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def log_headers(call: dict[str, Any] | None) -> dict[str, str]:
+    """Return what stood in the headers of a log, which were not recorded: they follow from the answer."""
+    if not call or not urlsplit(call["path"]).path.endswith("/log") or call["status"] != 200:
+        return {}
+    (offset,) = parse_qs(urlsplit(call["path"]).query).get("offset", ["0"])
+    size = len(call["answer"].encode())
+    return {"X-Next-Offset": str(max(0, int(offset)) + size), "X-Log-End": "true", "X-Attempt": "1"}
 
 
 def nearest(calls: Sequence[dict[str, Any]], method: str, path: str) -> dict[str, Any] | None:
