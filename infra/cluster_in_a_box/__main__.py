@@ -1,14 +1,14 @@
 """Rehearse the loss of a node: `python -m infra.cluster_in_a_box up`, in the checkout, as root or with user namespaces.
 
-    up                      a head, nodes with Ray on them, an S3 server; prints what to type next
-    status                  which machines run, and what Ray thinks of them
-    on NODE COMMAND...      run a command on a machine: on head python -m zsbir.train ...
-    kill NODE, start NODE   a power cut; a fresh machine in its place, with an empty disk
-    cut NODE, mend NODE     no network, and network again
-    s3 down, s3 up          the store refuses connections, and is there again with what it held
-    open NODE PORT          an address of this machine that leads to a server there, for a browser
-    logs [NODE]             what Ray has said on a machine; without NODE, where the logs are
-    down                    end everything
+up                      a head, nodes with Ray on them, an S3 server; prints what to type next
+status                  which machines run, and what Ray thinks of them
+on NODE COMMAND...      run a command on a machine: on head python -m zsbir.train ...
+kill NODE, start NODE   a power cut; a fresh machine in its place, with an empty disk
+cut NODE, mend NODE     no network, and network again
+s3 down, s3 up          the store refuses connections, and is there again with what it held
+open NODE PORT          an address of this machine that leads to a server there, for a browser
+logs [NODE]             what Ray has said on a machine; without NODE, where the logs are
+down                    end everything
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from infra.cluster_in_a_box.box import DASHBOARD, Box, BoxError, address_of, nam
 from infra.cluster_in_a_box.namespaces import reason_why_not
 
 NEXT = """\
-A rehearsal. In this terminal (the data set takes a quarter of a minute, the training some minutes):
+A rehearsal (docs/rehearsal.md says what you should see). In this terminal:
 
-    DATASET=$(python -m infra.cluster_in_a_box on head python -m zsbir.ingest toy --toy-px 64 --num-workers 2)
-    python -m infra.cluster_in_a_box on head python -m zsbir.train toy --dataset "$DATASET" --weight-preservation 0 \\
-      --image-px 64 --steps 2000 --checkpoint-every-steps 50 --num-workers 2 --no-tracking
+    alias box="python -m infra.cluster_in_a_box"
+    DATASET=$(box on head python -m zsbir.ingest toy --toy-px 48 --num-workers 2)
+    WEIGHTS=$(box on head python -m zsbir.pretrain --image-px 32 --photos-per-class 8 --epochs 1)
+    box on head python -m zsbir.train toy --dataset "$DATASET" --weights "$WEIGHTS" --weight-preservation 0 --image-px 32 \\
+      --classes-per-batch 4 --per-class 2 --steps 2000 --checkpoint-every-steps 20 --num-workers 2 --no-tracking
 
-In another one, once it trains (docs/rehearsal.md says what you should see):
+In another one, once it trains and `checkpoint` lines or 20 steps have gone by:
 
     python -m infra.cluster_in_a_box kill node1
     python -m infra.cluster_in_a_box status
@@ -183,8 +185,8 @@ def parser() -> argparse.ArgumentParser:
     started.add_argument("--cpus", type=int, default=1, help="CPUs that each node offers to Ray [1]")
     started.add_argument("--s3-endpoint", default="", help="an own S3 server, http://127.0.0.1:PORT [moto, in memory]")
     started.add_argument("--bucket", default="zsbir", help="its bucket, which must exist [%(default)s]")
-    for name, does in (("status", status), ("down", down)):
-        verb(name, does, node=False)
+    verb("status", status, node=False)
+    verb("down", down, node=False)
     command = verb("on", on)
     command.add_argument("--ahead-s", type=float, default=0.0, metavar="S", help="its clock is so many seconds ahead (libfaketime)")
     command.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="a program and its arguments")

@@ -53,7 +53,10 @@ class BoxError(Exception):
 
 @dataclass
 class Facts:
-    """What is noted of a box. A process is its number and the time at which it began; machines and doors are of a number or a port."""
+    """What is noted of a box. A process is its number and the time at which it began.
+
+    machines: the first process of each. doors: the processes that pass connections through its walls, by port.
+    """
 
     nodes: int
     cpus: int
@@ -125,7 +128,9 @@ class Box:
         hosts = "\n".join(["127.0.0.1 localhost", *names, f"{BRIDGE} store"])
         kept = {path for path in (CHECKOUT, Path(sys.prefix), Path(sys.base_prefix)) if path.is_relative_to("/tmp")}
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="stage") as stage:
-            first = self.holder.boot(number, name_of(number), address_of(number), hosts, Path(stage), sorted(kept))
+            first = self.holder.boot(
+                number, name=name_of(number), address=address_of(number), hosts=hosts, stage=Path(stage), kept=sorted(kept)
+            )
         self.facts.machines[str(number)] = (first, psutil.Process(first).create_time())
         self._save()
         token = self.disk(number) / HOME[1:] / ".ray" / "auth_token"
@@ -168,11 +173,11 @@ class Box:
 
     def processes(self, number: int) -> list[psutil.Process]:
         """Return the processes of a machine, as the host sees them."""
-        space = os.readlink(f"/proc/{self.first(number)}/ns/pid")
+        space = Path(f"/proc/{self.first(number)}/ns/pid").readlink()
         found = []
         for process in psutil.process_iter(["cmdline"]):
             with suppress(OSError):
-                if os.readlink(f"/proc/{process.pid}/ns/pid") == space:
+                if Path(f"/proc/{process.pid}/ns/pid").readlink() == space:
                     found.append(process)
         return found
 
@@ -225,13 +230,11 @@ class Box:
         before = log.read_text("utf-8", "replace").count(STARTED) if log.exists() else 0
         words = [*ray, *own]
         variables = {name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"}
-        again = self.holder.enter(
-            self.first(number), ["sh", "-c", _KEEP_ON, "ray", *words], {**variables, **(environment or {})}
-        )
+        again = self.holder.enter(self.first(number), ["sh", "-c", _KEEP_ON, "ray", *words], {**variables, **(environment or {})})
         self._launch(again, log)
         self._until(lambda: log.read_text("utf-8", "replace").count(STARTED) > before, f"Ray of {name_of(number)}", log)
         if not number:
-            self._until(lambda: self.nodes_of_ray(), "Ray's head", log)
+            self._until(self.nodes_of_ray, "Ray's head", log)
 
     def start(self, number: int, environment: Mapping[str, str] | None = None) -> None:
         """Boot a machine, and let it join the cluster."""
@@ -239,7 +242,7 @@ class Box:
         self.join(number, environment)
 
     def nodes_of_ray(self) -> dict[str, bool]:
-        """Return the addresses of the nodes that Ray's head knows, and which of them it holds for alive; empty without an answer."""
+        """Return the addresses of the nodes that Ray's head knows, and which it holds for alive; empty where it does not answer."""
         with suppress(subprocess.SubprocessError, BoxError):
             return dict(json.loads(self.ask(0, ["python", "-c", _NODES_OF_RAY, f"{address_of(0)}:{GCS}"]).splitlines()[-1]))
         return {}

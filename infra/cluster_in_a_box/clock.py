@@ -1,8 +1,8 @@
 """Clocks that are wrong.
 
-The kernel has one clock for all namespaces, so a machine of the box cannot have its own. What can be wrong is the clock that a command
-and its children see: libfaketime answers their questions for the time. Durations (monotonic clocks) stay right, as they do on a
-machine whose clock is set wrong.
+The kernel has one clock for all namespaces (time namespaces shift only those that measure durations), so no machine of the box has
+its own. What can be wrong is the clock that one command and its children see: libfaketime answers when they ask for the time.
+Durations stay right, as they do on a machine whose clock is set wrong.
 """
 
 from __future__ import annotations

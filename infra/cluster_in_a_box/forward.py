@@ -1,4 +1,4 @@
-"""Passes connections on, byte by byte: `forward.py tcp:ADDRESS:PORT unix:PATH` takes them at the first and makes them to the second.
+"""Passes connections on, byte by byte: `forward.py tcp:ADDRESS:PORT unix:PATH` takes them at the first, makes them to the second.
 
 Two of these, joined by a socket in the file system, lead from one network namespace into another.
 """

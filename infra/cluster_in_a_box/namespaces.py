@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -91,6 +92,7 @@ class Holder:
 
     @property
     def alive(self) -> bool:
+        """Whether it runs."""
         return is_process(self.pid, self.began_s)
 
     def end(self) -> None:
@@ -107,7 +109,7 @@ class Holder:
         entered = [*self._user(), *(["-n"] if network else []), *(["-p"] if processes else [])]
         return ["nsenter", "-t", str(self.pid), *entered, *words]
 
-    def boot(self, number: int, name: str, address: str, hosts: str, stage: Path, kept: Sequence[Path]) -> int:
+    def boot(self, number: int, *, name: str, address: str, hosts: str, stage: Path, kept: Sequence[Path]) -> int:
         """Start a machine and return the number of its first process, with which it ends.
 
         hosts: the lines of its /etc/hosts. stage: an empty folder that is used meanwhile. kept: folders below /tmp that it sees.
@@ -153,14 +155,20 @@ class Holder:
         return done.returncode == 0
 
 
-def _started(words: Sequence[str], depth: int, environment: Mapping[str, str] | None = None, meanwhile=None) -> int:  # type: ignore[no-untyped-def]
+def _started(
+    words: Sequence[str],
+    depth: int,
+    environment: Mapping[str, str] | None = None,
+    meanwhile: Callable[[int], None] | None = None,
+) -> int:
     """Start a process that says "ready", and return the number of its descendant that does: a child of a child, by `depth`."""
     env = {**os.environ, **(environment or {})}
-    kinds = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
-    process = subprocess.Popen(list(words), env=env, **kinds)  # type: ignore[call-overload]
+    process = subprocess.Popen(
+        list(words), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
     found = psutil.Process(process.pid)
     for _ in range(depth):
-        _until(lambda parent=found: process.poll() is not None or parent.children(), "the first process of a machine")
+        _until(partial(_has_child_or_ended, process, found), "the first process of a machine")
         if process.poll() is not None:
             break
         found = found.children()[0]
@@ -175,7 +183,11 @@ def _started(words: Sequence[str], depth: int, environment: Mapping[str, str] | 
     raise OSError(f"no machine can be made here: {' '.join(said.split()) or 'its first process ended'}")
 
 
-def _until(true, what: str) -> None:  # type: ignore[no-untyped-def]
+def _has_child_or_ended(process: subprocess.Popen[bytes], parent: psutil.Process) -> bool:
+    return process.poll() is not None or bool(parent.children())
+
+
+def _until(true: Callable[[], object], what: str) -> None:
     end = time.monotonic() + WAIT_S
     while not true():
         if time.monotonic() > end:

@@ -139,7 +139,9 @@ def in_postgresql(file: Path, url: str) -> str:
             if rows:
                 new.execute(table.insert(), [{name: value_of(table.c[name], value) for name, value in row.items()} for row in rows])
             if "id" in table.c:
-                new.execute(text(f"select setval(pg_get_serial_sequence('{table.name}', 'id'), coalesce(max(id), 1)) from {table.name}"))
+                new.execute(
+                    text(f"select setval(pg_get_serial_sequence('{table.name}', 'id'), coalesce(max(id), 1)) from {table.name}")
+                )
     store.engine.dispose()
     return url
 

@@ -1,4 +1,4 @@
-"""Today's client, asked to work with the service of version 0.1.0: what it shows, and what it says where that service lacks something.
+"""Today's client at work with the service of version 0.1.0: what it shows, and what it says where that service lacks something.
 
 The service is its recorded answers (before.tar.xz): what it would answer to today's other requests is known by its rules alone.
 """
@@ -73,6 +73,6 @@ def test_a_job_is_submitted_cancelled_and_tried_again(command):
 
 
 def test_what_that_service_lacks_is_refused_with_the_reason_and_not_shown_as_something_else(calls):
-    with earlier_service(calls) as address, Client(address) as client:
-        with pytest.raises(InputError, match="is of an earlier version and has no arrays; update it"):
-            client.jobs(array=1)
+    refused = pytest.raises(InputError, match="is of an earlier version and has no arrays; update it")
+    with earlier_service(calls) as address, Client(address) as client, refused:
+        client.jobs(array=1)

@@ -1,4 +1,4 @@
-"""What artifacts of each kind hold, as recorded: it changes together with a schema version, or by a key that readers can do without.
+"""What artifacts of each kind hold, as recorded: it changes with a schema version, or by a key that readers can do without.
 
 `manifests.json` has two lists for each kind: what artifacts of schema version 1 have held since version 0.1.0, and what came later.
 """

@@ -1,4 +1,4 @@
-"""A head and three nodes that share nothing but object storage, each broken in turn. Run with -s: every test prints times and losses.
+"""A head and three nodes that share nothing but object storage, each broken in turn. With -s, every test prints times and losses.
 
 A shorter form of what the queue promises is in tests/services/jobs/system, of trainings in test_nodes.py and test_ray.py.
 """
@@ -6,6 +6,7 @@ A shorter form of what the queue promises is in tests/services/jobs/system, of t
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -52,7 +53,7 @@ def going_on(training: Training, what: str, resumptions: int, at: int, began: fl
 def test_two_nodes_make_the_data_set_and_the_knowledge_of_one_process_to_the_bit(whole, tmp_path, weights):
     bucket = f"s3://{whole.facts.store['bucket']}"
     disk = whole.disk(0) / "tmp" / "weights.safetensors"
-    disk.write_bytes(open(weights, "rb").read())
+    disk.write_bytes(Path(weights).read_bytes())
     sizes = ["--toy-photos-per-class", "6", "--toy-sketches-per-class", "6", "--toy-px", "48"]
     teach = ["--backbone", "resnet18", "--weights", "/tmp/weights.safetensors", "--image-px", "32"]
     made = {}
@@ -135,8 +136,8 @@ def test_a_training_goes_on_while_the_store_is_away_for_half_a_minute(whole, tra
     took_s = time.monotonic() - began - 30
     assert not training.resumed_steps()
     print(
-        f"\nMEASURED the store away for 30 s: {meanwhile - at} steps meanwhile, the next checkpoint {took_s:.0f} s after it was back,"
-        " no step lost"
+        f"\nMEASURED the store away for 30 s: {meanwhile - at} steps meanwhile, the next checkpoint {took_s:.0f} s after that,",
+        "no step lost",
     )
     training.stop()
 

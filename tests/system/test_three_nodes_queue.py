@@ -93,8 +93,8 @@ def test_a_job_of_the_queue_outlives_the_head_that_it_ran_on(team, inputs):
     resumed_s, newest = time.monotonic() - began, team.queue.store.attempts(job)[-1]
     step = int(newest.resumed_from.split()[-1])
     print(
-        f"\nMEASURED the head replaced (a new one after {back_s:.0f} s): counted as lost after {noticed_s:.0f} s, training again after"
-        f" {resumed_s:.0f} s, from step {step}, {max(0, at - step)} of the reported steps lost"
+        f"\nMEASURED the head replaced (a new one after {back_s:.0f} s): counted as lost after {noticed_s:.0f} s, training again"
+        f" after {resumed_s:.0f} s, from step {step}, {max(0, at - step)} of the reported steps lost"
     )
     assert team.queue.ended(job, 1200).state == "succeeded", team.queue.log(job)[-3000:]
     assert [attempt.cause for attempt in team.queue.store.attempts(job)][-1] == "succeeded"

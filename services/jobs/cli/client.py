@@ -110,7 +110,9 @@ class Client:
         params: Json = {name: word for name, word in words.items() if word}
         page = self._json("GET", "/api/jobs", params={**params, "state": list(states)}, has="jobs")
         if array is not None and any("array_of" not in job for job in page["jobs"]):
-            raise InputError(f"the job service at {self.url} is of an earlier version and has no arrays; update it, or ask without one")
+            raise InputError(
+                f"the job service at {self.url} is of an earlier version and has no arrays; update it, or ask without one"
+            )
         return page
 
     def every_job(self, **which: Any) -> Iterator[Json]:

@@ -353,7 +353,7 @@ def change_manifest(folder, **changes):
 def test_what_a_newer_version_wrote_is_refused_and_the_way_out_is_named(tmp_path):
     made = write(tmp_path)
     change_manifest(made.path, schema_version=SCHEMA_VERSION + 1, something_new=[1, 2], code={"zsbir": "7.1"})
-    newer = rf"written by a newer zsbir 7\.1 \(schema {SCHEMA_VERSION + 1}; this is zsbir .*, schema {SCHEMA_VERSION}\); upgrade to read"
+    newer = rf"written by a newer zsbir 7\.1 \(schema {SCHEMA_VERSION + 1}; this is zsbir .*, schema {SCHEMA_VERSION}\); upgrade"
     with pytest.raises(InputError, match=newer):
         Artifact(made.uri)
 

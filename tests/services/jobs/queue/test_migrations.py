@@ -113,7 +113,7 @@ def test_a_store_of_a_newer_version_is_refused_and_left_as_it_is(url):
     with store.engine.begin() as database:
         database.execute(text("update alembic_version set version_num = '9999'"))
         database.execute(text("create table later (id integer)"))
-    with pytest.raises(InputError, match="by a newer version .schema 9999; this one knows 0.*nothing was changed: run that version"):
+    with pytest.raises(InputError, match=r"newer version \(schema 9999; this one knows 0.*nothing was changed: run that version"):
         open_store(url)
     with store.engine.connect() as database:
         assert database.execute(text("select version_num from alembic_version")).scalars().all() == ["9999"]
