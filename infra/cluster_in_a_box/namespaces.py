@@ -122,7 +122,9 @@ class Holder:
     def _plug_in(self, number: int, pid: int) -> None:
         port = f"p{number}"
         _until(lambda: not self._ip("link", "show", port), f"the end of the last machine {number}")
-        made = self._ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
+        # The same hardware address as the last machine of this name: others would go on sending to that one for a minute.
+        hardware = f"02:00:0a:4d:00:{number + 1:02x}"
+        made = self._ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "address", hardware, "netns", str(pid))
         made = made and self._ip("link", "set", port, "master", "br0", "up")
         if not made:
             raise OSError(f"machine {number} cannot be connected to the bridge")

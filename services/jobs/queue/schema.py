@@ -48,8 +48,8 @@ def _refuse_newer(engine: Engine) -> None:
         found = MigrationContext.configure(connection).get_current_revision()
     known = {script.revision for script in ScriptDirectory.from_config(_config(engine)).walk_revisions()}
     if found is not None and found not in known:
+        where = hide_secrets(engine.url.render_as_string(hide_password=True))
         raise InputError(
-            f"the job store at {hide_secrets(engine.url.render_as_string(hide_password=True))} was migrated by a newer"
-            f" version (schema {found}; this one knows {max(known)}), and nothing was changed: run that version, or restore the copy that was made"
-            " before the update (docs/compatibility.md)"
+            f"the job store at {where} was migrated by a newer version (schema {found}; this one knows {max(known)}), and nothing"
+            " was changed: run that version, or restore the copy that was made before the update (docs/compatibility.md)"
         )
