@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers.cluster import BRIDGE, Command, faketime, make_whole
+from servers.cluster import BRIDGE, Box, Command, box, faketime, make_whole, reason_why_not
 from servers.debian import Unavailable
 from servers.job_queue import JobQueue
 from servers.mlflow_server import mlflow_server
@@ -58,9 +58,20 @@ class Team:
             assert len(self.queue.store.attempts(job_id)) == 1
 
 
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Box]:
+    """A head, a node of two CPUs, and two machines without Ray, for dispatchers."""
+    if reason := reason_why_not():
+        pytest.skip(reason)
+    with box(3, cpus=2) as made:
+        yield made
+
+
 @pytest.fixture
 def team(cluster, postgres, tmp_path) -> Iterator[Team]:
-    make_whole(cluster, [0, 1, 2, 3])
+    make_whole(cluster, [0, 1])
+    for number in (2, 3):
+        cluster.boot(number)
     url = new_database(postgres)
     served = tmp_path / "mlflow"
     served.mkdir()
@@ -79,7 +90,7 @@ def team(cluster, postgres, tmp_path) -> Iterator[Team]:
 def test_a_job_of_the_queue_outlives_the_head_that_it_ran_on(team, inputs):
     where = dict(zip(("dataset", "knowledge"), inputs[1::2], strict=True))
     config = {**TRAINING, **where, "steps": 400, "num_workers": 2, "log_every_steps": 1, "checkpoint_every_steps": 20}
-    team.dispatch(1)
+    team.dispatch(2)
     job = team.queue.submit("train", config, cpus=2).id
     team.queue.at_step(job, 45)
     at, began = team.queue.store.job(job).progress["done"], time.monotonic()
@@ -103,9 +114,9 @@ def test_a_job_of_the_queue_outlives_the_head_that_it_ran_on(team, inputs):
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_a_second_dispatcher_takes_over_and_nothing_runs_twice(team, how):
-    first = team.dispatch(1)
+    first = team.dispatch(2)
     first.until_said("dispatching as")
-    second = team.dispatch(2)
+    second = team.dispatch(3)
     second.until_said("dispatches; waiting until it is silent")
     jobs = team.submit(4)
     team.queue.until(jobs[0], lambda job: job.state != "queued")
@@ -116,7 +127,7 @@ def test_a_second_dispatcher_takes_over_and_nothing_runs_twice(team, how):
     if how == "frozen":
         time.sleep(5)
         first.send(signal.SIGCONT)
-        first.until_said("node2 .* dispatches; waiting")
+        first.until_said("node3 .* dispatches; waiting")
     print(f"\nMEASURED a dispatcher {how}: the other one took over after {took_s:.1f} s; {len(jobs)} jobs, each run once")
     assert took_s >= LEASE_S - 4, "a lease is not taken from a holder that may be alive"
     team.once_each(jobs)
@@ -128,12 +139,12 @@ def test_a_dispatcher_ten_minutes_ahead_times_nothing_out(team):
     except Unavailable as reason:
         pytest.skip(str(reason))
     wrong = wrong_clock(600, Path(library))
-    clock = Command(team.cluster, 1, ["python", "-c", "import time; print(time.time())"], team._folder / "clock.log", wrong)
+    clock = Command(team.cluster, 2, ["python", "-c", "import time; print(time.time())"], team._folder / "clock.log", wrong)
     clock.process.wait(60)
     assert abs(float(clock.said()) - time.time() - 600) < 30, "its clock is wrong"
     jobs = team.submit(3, start_by_s=team.queue.store.now() + 400, time_limit_s=300)
     began = time.monotonic()
-    team.dispatch(1, **wrong).until_said("dispatching as")
+    team.dispatch(2, **wrong).until_said("dispatching as")
     team.once_each(jobs)
     for job_id in jobs:
         job, (attempt,) = team.queue.store.job(job_id), team.queue.store.attempts(job_id)
