@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from servers.job_queue import job_queue
+from servers.postgres import new_database
 from servers.ray_head import ray_head
+from sqlalchemy import JSON, Boolean, MetaData, text
 from starlette.testclient import TestClient
 
 from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
-from services.jobs.queue.store import open_store
+from services.jobs.queue.schema import upgrade
+from services.jobs.queue.store import Store, open_store
 from zsbir import artifacts, evaluate, index, promote, search, train
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import RunError
@@ -62,8 +67,10 @@ def calls() -> dict[str, list[dict]]:
     return json.loads((PLACE / "calls.json").read_text())
 
 
-def api(database: Path, mlflow_url: str = "", auth: str = "off") -> TestClient:
-    settings = ApiSettings(store=f"sqlite:///{database}", root=ROOT, places=(str(PLACE),), auth=auth, mlflow_url=mlflow_url)
+def api(database: Path | str, mlflow_url: str = "", auth: str = "off") -> TestClient:
+    """A service of today over a SQLite file, or the address of another store."""
+    store = database if isinstance(database, str) else f"sqlite:///{database}"
+    settings = ApiSettings(store=store, root=ROOT, places=(str(PLACE),), auth=auth, mlflow_url=mlflow_url)
     return TestClient(create_app(settings), base_url="http://127.0.0.1:8270", raise_server_exceptions=False)
 
 
@@ -100,7 +107,56 @@ def test_an_old_client_sees_what_it_saw(calls, tmp_path, auth):
     database = Path(shutil.copy(PLACE / "root/service/jobs.db", tmp_path))
     links = [json.loads(call["answer"])["links"]["mlflow_run"] for call in calls["looks"] if "attempts_made" in call["answer"]]
     client = api(database, next(link.partition("/#")[0] for link in links if link), auth)
-    client = as_owner(client) if auth == "tokens" else client
+    look_again(as_owner(client) if auth == "tokens" else client, calls, auth)
+
+
+def test_the_same_store_in_postgresql_is_migrated_with_its_rows(calls, postgres):
+    """Its tables are those that this version's first migration makes: the one that version had."""
+    links = [json.loads(call["answer"])["links"]["mlflow_run"] for call in calls["looks"] if "attempts_made" in call["answer"]]
+    url = in_postgresql(PLACE / "root/service/jobs.db", new_database(postgres))
+    client = api(url, next(link.partition("/#")[0] for link in links if link))
+    look_again(client, calls, "off")
+    new = client.post("/api/jobs", json={"kind": "ingest", "config": {"layout": "toy"}})
+    assert new.json()["id"] == 7, "numbers go on"
+
+
+def in_postgresql(file: Path, url: str) -> str:
+    """Copy the rows of a SQLite store of that version into PostgreSQL's tables of the same revision; return the address."""
+    store, tables = Store(url), MetaData()
+    with closing(sqlite3.connect(file)) as old, store.engine.connect() as new:
+        (revision,) = old.execute("select version_num from alembic_version").fetchone()
+        upgrade(store.engine, revision)
+        tables.reflect(new)
+    with closing(sqlite3.connect(file)) as old, store.engine.begin() as new:
+        old.row_factory = sqlite3.Row
+        for table in reversed(tables.sorted_tables):
+            if table.name != "alembic_version":
+                new.execute(table.delete())
+        for table in tables.sorted_tables:
+            if table.name == "alembic_version":
+                continue
+            rows = [dict(row) for row in old.execute(f"select * from {table.name} order by 1")]
+            if rows:
+                new.execute(table.insert(), [{name: value_of(table.c[name], value) for name, value in row.items()} for row in rows])
+            if "id" in table.c:
+                new.execute(
+                    text(f"select setval(pg_get_serial_sequence('{table.name}', 'id'), coalesce(max(id), 1)) from {table.name}")
+                )
+    store.engine.dispose()
+    return url
+
+
+def value_of(column, value):
+    """A value of SQLite as PostgreSQL's column takes it."""
+    if value is None:
+        return None
+    if isinstance(column.type, Boolean):
+        return bool(value)
+    return json.loads(value) if isinstance(column.type, JSON) else value
+
+
+def look_again(client: TestClient, calls, auth: str) -> None:
+    """Ask for everything that the old client asked for, and compare."""
     for call in calls["looks"]:
         if call["path"] == "/api/me":
             assert ask(client, call).json() == {**json.loads(call["answer"]), "auth": auth, "session": False, "search_url": ""}
@@ -204,6 +260,24 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(facts, capsys):
     old = ["--model", "zsbir-resnet18-16"]
     assert promote._parse([report, "--index", found, *force, *old, "--root", ROOT]) == "models:/zsbir-resnet18-16/2"
     assert promote._parse(["rollback", "zsbir-resnet18-16", "--reason", "and back", "--root", ROOT]) == facts["model"]
+
+
+def test_a_registered_model_of_that_version_is_loaded_and_stands_for_its_run(facts, monkeypatch):
+    """As MLflow loads it, and as an address in place of a run's."""
+    import mlflow
+    import numpy as np
+    import pandas as pd
+
+    from zsbir.edge import model_address
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{ROOT}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{ROOT}/mlflow.db")
+    mlflow.set_registry_uri(f"sqlite:///{ROOT}/mlflow.db")
+    model = mlflow.pyfunc.load_model(facts["model"])
+    embedded = np.asarray(model.predict(pd.DataFrame({"image": [SKETCH.read_bytes()]})))
+    assert embedded.shape[-1] == 16
+    assert np.isfinite(embedded.astype(float)).all()
+    assert model_address.artifact_address(facts["model"], "run", ROOT) == facts["run"]
 
 
 def test_a_job_that_ran_when_the_service_went_down_goes_on_under_this_one(tmp_path):

@@ -19,9 +19,13 @@ START_S = 120
 
 
 @contextmanager
-def mlflow_server(store: str, folder: Path) -> Iterator[str]:
-    """The address of MLflow's own server over `store`; what it keeps besides lies in `folder`. All of it is killed at the end."""
+def mlflow_server(store: str, folder: Path, *more: str) -> Iterator[str]:
+    """The address of MLflow's own server over `store`; what it keeps besides lies in `folder`. All of it is killed at the end.
+
+    more: further words of its command.
+    """
     words = [str(Path(sys.executable).parent / "mlflow"), "server", "--backend-store-uri", store, "--host", HOST, "--workers", "1"]
+    words += more
     with _running(words, folder) as address:
         yield address
 

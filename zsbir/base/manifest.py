@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+import zsbir
 from zsbir.base import limits
 from zsbir.base.config import Config
 from zsbir.base.errors import InputError
@@ -25,6 +26,9 @@ SCHEMA_VERSION = 1
 Kind = Literal["dataset", "knowledge", "run", "checkpoint", "report", "index", "weights", "sweep", "export"]
 
 _LONGEST_PART_BYTES = 255
+_NAMED, _VERSION = 5, 50
+"""Unknown keys that an error names, and characters of a version."""
+
 _COUNT = 2**63
 
 
@@ -199,6 +203,18 @@ def manifest_of(values: Any, where: str) -> Manifest:
     version = values.get("schema_version", SCHEMA_VERSION)
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(
-            f"{where.removesuffix('/' + MANIFEST)} was written by a newer zsbir (schema {version}); upgrade to read it"
+            f"{where.removesuffix('/' + MANIFEST)} was written by a newer {_maker(values)} (schema {version}; this is zsbir"
+            f" {zsbir.__version__}, schema {SCHEMA_VERSION}); upgrade to read it"
+        )
+    if unknown := sorted(str(name) for name in values.keys() - Manifest.model_fields.keys())[:_NAMED]:
+        raise InputError(
+            f"{where}: zsbir {zsbir.__version__} does not know what {', '.join(map(repr, unknown))} means;"
+            f" read it with the version that made it ({_maker(values)})"
         )
     return Manifest.of(values, where=where)
+
+
+def _maker(values: dict[str, Any]) -> str:
+    code = values.get("code")
+    version = code.get("zsbir") if isinstance(code, dict) else None
+    return f"zsbir {version[:_VERSION]}" if isinstance(version, str) else "zsbir"

@@ -108,7 +108,12 @@ class Client:
         words = {"kind": kind, "project": project, "owner": owner, "array": array, "before": before, "limit": limit}
         words |= {"collapse": "true" if collapse else ""}
         params: Json = {name: word for name, word in words.items() if word}
-        return self._json("GET", "/api/jobs", params={**params, "state": list(states)}, has="jobs")
+        page = self._json("GET", "/api/jobs", params={**params, "state": list(states)}, has="jobs")
+        if array is not None and any("array_of" not in job for job in page["jobs"]):
+            raise InputError(
+                f"the job service at {self.url} is of an earlier version and has no arrays; update it, or ask without one"
+            )
+        return page
 
     def every_job(self, **which: Any) -> Iterator[Json]:
         """Yield all jobs that match, page by page. which: the filters of `jobs`."""

@@ -352,9 +352,26 @@ def change_manifest(folder, **changes):
 
 def test_what_a_newer_version_wrote_is_refused_and_the_way_out_is_named(tmp_path):
     made = write(tmp_path)
-    change_manifest(made.path, schema_version=SCHEMA_VERSION + 1, something_new=[1, 2])
-    with pytest.raises(InputError, match=rf"written by a newer zsbir \(schema {SCHEMA_VERSION + 1}\); upgrade to read it"):
+    change_manifest(made.path, schema_version=SCHEMA_VERSION + 1, something_new=[1, 2], code={"zsbir": "7.1"})
+    newer = rf"written by a newer zsbir 7\.1 \(schema {SCHEMA_VERSION + 1}; this is zsbir .*, schema {SCHEMA_VERSION}\); upgrade"
+    with pytest.raises(InputError, match=newer):
         Artifact(made.uri)
+
+
+def test_a_key_that_this_version_does_not_know_is_named_with_the_version_that_made_it(tmp_path):
+    made = write(tmp_path)
+    change_manifest(made.path, code={"zsbir": "7.1"}, something_new=[1, 2])
+    with pytest.raises(InputError, match=r"does not know what 'something_new' means; read it with the version.*\(zsbir 7\.1\)"):
+        Artifact(made.uri)
+
+
+def test_what_a_later_version_adds_within_a_section_is_passed_over(tmp_path):
+    made = write(tmp_path)
+    was = made.manifest.model_dump(mode="json")
+    later = {name: {**was[name], "later": 1} for name in ("counts", "facts", "config", "inputs")}
+    change_manifest(made.path, **later)
+    assert Artifact(made.uri).manifest.counts["later"] == 1
+    Artifact(made.uri).verify()
 
 
 def test_an_artifact_of_another_kind_is_refused_by_both_names(tmp_path):

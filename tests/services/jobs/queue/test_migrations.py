@@ -10,6 +10,7 @@ from services.jobs.queue.records import JobRequest
 from services.jobs.queue.schema import downgrade, upgrade
 from services.jobs.queue.states import KINDS
 from services.jobs.queue.store import Store, open_store
+from zsbir.base.errors import InputError
 
 ROWS = (
     """insert into jobs (kind, config, project, owner, priority, cpus, gpus, state, message, cancelling, result, progress,
@@ -104,3 +105,18 @@ def test_an_old_store_takes_searchers_and_goes_back_unless_it_has_one(old):
     downgrade(old.engine, "0003")
     with pytest.raises(IntegrityError), old.engine.begin() as database:
         database.execute(text(token))
+
+
+def test_a_store_of_a_newer_version_is_refused_and_left_as_it_is(url):
+    store = open_store(url)
+    store.submit(JobRequest(kind="train", config={"recipe": "toy"}))
+    with store.engine.begin() as database:
+        database.execute(text("update alembic_version set version_num = '9999'"))
+        database.execute(text("create table later (id integer)"))
+    with pytest.raises(InputError, match=r"newer version \(schema 9999; this one knows 0.*nothing was changed: run that version"):
+        open_store(url)
+    with store.engine.connect() as database:
+        assert database.execute(text("select version_num from alembic_version")).scalars().all() == ["9999"]
+        assert database.execute(text("select count(*) from later")).scalar_one() == 0
+        assert database.execute(text("select count(*) from jobs")).scalar_one() == 1
+    store.engine.dispose()

@@ -1,0 +1,197 @@
+"""Machines made of Linux namespaces, on a bridge of their own: booted, unplugged, cut off from the network.
+
+All of them live below one process, the holder: when it is killed, the kernel ends every process of every machine. Nothing on the
+host's own network is changed. Root is needed, or a kernel that gives user namespaces to everybody (`unshare -Urnm true` succeeds).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+TOOLS = ("ip", "unshare", "nsenter", "mount", "hostname", "setpriv")
+BRIDGE = "10.77.0.100"
+"""The address of what the machines reach on the bridge beside each other: the store, and the host's servers that were let in."""
+HOME = "/tmp/home"
+WAIT_S = 60.0
+
+_HOLD = """
+ip link set lo up && ip link add br0 type bridge && ip addr add {bridge}/24 dev br0 && ip link set br0 up && echo ready
+exec >&- 2>&- </dev/null
+while :; do sleep 999 & wait; done
+"""
+
+# Its own /tmp hides the host's; what the programs need from there is bound into it, and nothing outside it can be written.
+_BOOT = """
+set -e
+hostname "$NAME"
+mount -t tmpfs tmpfs "$STAGE"
+mkdir -p "$STAGE/home"
+printf '%s\\n' "$HOSTS" >"$STAGE/hosts"
+for path in $KEPT; do
+  mkdir -p "$STAGE/${path#/tmp/}"
+  mount --bind "$path" "$STAGE/${path#/tmp/}"
+  mount -o remount,bind,ro "$STAGE/${path#/tmp/}"
+done
+mount --bind "$STAGE/hosts" /etc/hosts
+mount -t tmpfs tmpfs /dev/shm
+mount --move "$STAGE" /tmp
+mount -o remount,bind,ro /
+until ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
+ip link set lo up
+ip addr add "$ADDRESS/24" dev eth0
+ip link set eth0 up
+echo ready
+exec >&- 2>&- </dev/null
+while :; do sleep 999 & wait; done
+"""
+
+
+def reason_why_not() -> str:
+    """Return why no machines can be made here; empty where they can."""
+    if sys.platform != "linux":
+        return "namespaces are a part of Linux"
+    if missing := [tool for tool in TOOLS if not shutil.which(tool)]:
+        return f"this machine lacks the commands {', '.join(missing)} (iproute2, util-linux, hostname)"
+    as_root = [] if os.geteuid() == 0 else ["-U", "-r"]
+    made = subprocess.run(["unshare", *as_root, "-n", "-m", "-p", "-f", "true"], capture_output=True, text=True, check=False)
+    need = "run it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_*)"
+    return f"no namespaces can be made here ({made.stderr.strip()}): {need}" if made.returncode else ""
+
+
+def is_process(pid: int, began_s: float) -> bool:
+    """Return whether the process that was started at this time under this number still runs."""
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - began_s) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+class Holder:
+    """The process that holds the bridge's network, and below which all others of the box run."""
+
+    def __init__(self, pid: int, began_s: float):
+        self.pid, self.began_s = pid, began_s
+
+    @classmethod
+    def start(cls) -> Holder:
+        """Start it and make the bridge."""
+        as_root = [] if os.geteuid() == 0 else ["-U", "-r"]
+        words = ["unshare", *as_root, "-n", "-m", "-p", "-f", "--kill-child", "--mount-proc"]
+        pid = _started([*words, "sh", "-c", _HOLD.format(bridge=BRIDGE)], depth=1)
+        return cls(pid, psutil.Process(pid).create_time())
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return is_process(self.pid, self.began_s)
+
+    def end(self) -> None:
+        """Kill it, and with it everything in the box."""
+        if self.alive:
+            psutil.Process(self.pid).kill()
+            _until(lambda: not self.alive, "the end of the box")
+
+    def inside(self, words: Sequence[str], *, network: bool = True, processes: bool = True) -> list[str]:
+        """Return the words of a command on the bridge's network, or on the host's, among the processes that end with the holder.
+
+        It sees the host's files.
+        """
+        entered = [*self._user(), *(["-n"] if network else []), *(["-p"] if processes else [])]
+        return ["nsenter", "-t", str(self.pid), *entered, *words]
+
+    def boot(self, number: int, *, name: str, address: str, hosts: str, stage: Path, kept: Sequence[Path]) -> int:
+        """Start a machine and return the number of its first process, with which it ends.
+
+        hosts: the lines of its /etc/hosts. stage: an empty folder that is used meanwhile. kept: folders below /tmp that it sees.
+        """
+        facts = {"NAME": name, "ADDRESS": address, "HOSTS": hosts, "STAGE": str(stage), "KEPT": " ".join(map(str, kept))}
+        new = ["unshare", "-n", "-m", "-u", "-i", "-p", "-f", "--kill-child", "--mount-proc", "sh", "-c", _BOOT]
+        words = ["nsenter", "-t", str(self.pid), *self._user(), "-n", "-m", "-p", *new]
+        return _started(words, depth=2, environment=facts, meanwhile=lambda pid: self._plug_in(number, pid))
+
+    def _plug_in(self, number: int, pid: int) -> None:
+        port = f"p{number}"
+        _until(lambda: not self._ip("link", "show", port), f"the end of the last machine {number}")
+        # The same hardware address as the last machine of this name: others would go on sending to that one for a minute.
+        hardware = f"02:00:0a:4d:00:{number + 1:02x}"
+        made = self._ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "address", hardware, "netns", str(pid))
+        made = made and self._ip("link", "set", port, "master", "br0", "up")
+        if not made:
+            raise OSError(f"machine {number} cannot be connected to the bridge")
+
+    def cut(self, number: int) -> None:
+        """Take a machine's network away: what is sent is lost, and nobody is told."""
+        self._ip("link", "set", f"p{number}", "down")
+
+    def mend(self, number: int) -> None:
+        """Give a machine its network back."""
+        self._ip("link", "set", f"p{number}", "up")
+
+    def is_cut(self, number: int) -> bool:
+        """Return whether a machine's network was taken away."""
+        words = self.inside(["ip", "-o", "link", "show", f"p{number}"], processes=False)
+        flags = subprocess.run(words, capture_output=True, text=True, check=False).stdout.partition("<")[2].partition(">")[0]
+        return "UP" not in flags.split(",")
+
+    def enter(self, machine: int, words: Sequence[str], environment: Mapping[str, str], folder: str = HOME) -> list[str]:
+        """Return the words of a command on a machine, with this environment and no other. machine: its first process."""
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        within = ["env", "-i", f"--chdir={folder}", *variables, *words]
+        return ["nsenter", "-t", str(machine), *self._user(), "-n", "-m", "-u", "-i", "-p", *within]
+
+    def _user(self) -> list[str]:
+        return [] if os.geteuid() == 0 else ["-U", "--preserve-credentials"]
+
+    def _ip(self, *words: str) -> bool:
+        done = subprocess.run(self.inside(["ip", *words], processes=False), capture_output=True, timeout=WAIT_S, check=False)
+        return done.returncode == 0
+
+
+def _started(
+    words: Sequence[str],
+    depth: int,
+    environment: Mapping[str, str] | None = None,
+    meanwhile: Callable[[int], None] | None = None,
+) -> int:
+    """Start a process that says "ready", and return the number of its descendant that does: a child of a child, by `depth`."""
+    env = {**os.environ, **(environment or {})}
+    process = subprocess.Popen(
+        list(words), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    found = psutil.Process(process.pid)
+    for _ in range(depth):
+        _until(partial(_has_child_or_ended, process, found), "the first process of a machine")
+        if process.poll() is not None:
+            break
+        found = found.children()[0]
+    if meanwhile and process.poll() is None:
+        meanwhile(found.pid)
+    assert process.stdout is not None
+    said = ""
+    while line := process.stdout.readline().decode("utf-8", "replace"):
+        if line == "ready\n":
+            return found.pid
+        said += line
+    raise OSError(f"no machine can be made here: {' '.join(said.split()) or 'its first process ended'}")
+
+
+def _has_child_or_ended(process: subprocess.Popen[bytes], parent: psutil.Process) -> bool:
+    return process.poll() is not None or bool(parent.children())
+
+
+def _until(true: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + WAIT_S
+    while not true():
+        if time.monotonic() > end:
+            raise OSError(f"{what} did not come within {WAIT_S:g} s")
+        time.sleep(0.02)
