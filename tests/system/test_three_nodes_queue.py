@@ -89,7 +89,7 @@ def team(cluster, postgres, tmp_path) -> Iterator[Team]:
 
 def test_a_job_of_the_queue_outlives_the_head_that_it_ran_on(team, inputs):
     where = dict(zip(("dataset", "knowledge"), inputs[1::2], strict=True))
-    config = {**TRAINING, **where, "steps": 400, "num_workers": 2, "log_every_steps": 1, "checkpoint_every_steps": 20}
+    config = {**TRAINING, **where, "steps": 120, "num_workers": 2, "log_every_steps": 1, "checkpoint_every_steps": 20}
     team.dispatch(2)
     job = team.queue.submit("train", config, cpus=2).id
     team.queue.at_step(job, 45)
