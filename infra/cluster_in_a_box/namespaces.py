@@ -23,8 +23,10 @@ BRIDGE = "10.77.0.100"
 HOME = "/tmp/home"
 WAIT_S = 60.0
 
+# The bridge's own hardware address, or it would take that of a port, and change with each machine that comes and goes.
 _HOLD = """
-ip link set lo up && ip link add br0 type bridge && ip addr add {bridge}/24 dev br0 && ip link set br0 up && echo ready
+ip link set lo up && ip link add br0 address 02:00:0a:4d:00:64 type bridge && ip addr add {bridge}/24 dev br0 && ip link set br0 up
+ip -o link show br0 | grep -q UP && echo ready
 exec >&- 2>&- </dev/null
 while :; do sleep 999 & wait; done
 """
