@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from canaries import Canaries
 from servers.debian import Unavailable
 from servers.images import CHECKOUT, Image, build_images, image
 from servers.processes import free_ports
@@ -33,10 +36,34 @@ python -m zsbir.promote "$REPORT" --index "$INDEX" --force --reason "a first one
 """The demo's story (infra/demo.sh), with a training that is too small to be good."""
 
 
+SECRETS = {
+    "key of the store": "canary-3f1c8a5be2d7",
+    "variables of the compose deployment": "canary-90b4d6e7c1a2",
+    "token in a root": "canary-5d2e8f7a6b3c",
+    "key beside the code": "canary-c7a9e4b1d805",
+    "token of who builds": "canary-1e6b0f9d3a48",
+}
+
+
 @pytest.fixture(scope="module", autouse=True)
-def images() -> None:
+def images(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Both, built where secrets lie about: in files of the checkout that git ignores or does not know, and in variables."""
+    checkout = tmp_path_factory.mktemp("builder") / "check out"
+    names = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in names:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(CHECKOUT / name, checkout / name)
+    lying_about = {
+        "infra/compose/.env": "variables of the compose deployment",
+        "artifacts/service/operator.token": "token in a root",
+        "zsbir/key.pem": "key beside the code",
+    }
+    for name, what in lying_about.items():
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text(SECRETS[what])
+    env = {"AWS_SECRET_ACCESS_KEY": SECRETS["key of the store"], "RAY_AUTH_TOKEN": SECRETS["token of who builds"]}
     try:
-        build_images("services", "train")
+        build_images("services", "train", checkout=checkout, env=env)
     except Unavailable as reason:
         pytest.skip(str(reason))
 
@@ -81,6 +108,17 @@ def test_an_image_holds_the_locked_packages_and_nothing_else(name, request, data
     assert found.items() <= locked.items()
     by_marker = set(re.findall(r"^([a-z0-9._-]+)==[^\n]*;", text, re.MULTILINE))
     assert set(locked) - set(found) <= by_marker
+
+
+@pytest.mark.parametrize("name", ["services", "train"])
+def test_no_secret_of_who_builds_is_in_an_image(name, request):
+    built, canaries = request.getfixturevalue(name), Canaries(SECRETS)
+    assert canaries.in_data(json.dumps(built.inspected)) == set()
+    assert canaries.in_folder(next(built.root.glob("opt/zsbir/lib/*/site-packages")) / "zsbir") == {}
+    # Everything but the locked packages, whose checksums pip has compared.
+    for folder in ("bin", "data", "etc", "home", "opt/build", "root", "src", "srv", "tmp", "var", "wheels"):
+        assert canaries.in_folder(built.root / folder) == {}, folder
+    assert canaries.in_folder(built.root / "opt" / "zsbir" / "bin") == {}
 
 
 @pytest.mark.parametrize("name", ["services", "train"])

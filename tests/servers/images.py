@@ -40,8 +40,11 @@ exec chroot --userspec="$user" --groups="${user#*:}" "$root" sh -c 'cd /data && 
 """
 
 
-def build_images(*targets: str) -> None:
-    """Build images with docker/build.sh and buildah; layers that are there are used again. Unavailable where it cannot be."""
+def build_images(*targets: str, checkout: Path = CHECKOUT, env: Mapping[str, str] | None = None) -> None:
+    """Build images with docker/build.sh and buildah; layers that are there are used again. Unavailable where it cannot be.
+
+    env: variables of who builds, besides this process's own.
+    """
     if os.geteuid() != 0:
         raise Unavailable("container images: only root may mount their files here")
     if not shutil.which("buildah") or not shutil.which("unshare"):
@@ -49,8 +52,8 @@ def build_images(*targets: str) -> None:
     _have_base()
     engine = {"ENGINE": "buildah", "BUILD_FLAGS": "--isolation chroot --network host --layers"}
     done = subprocess.run(
-        [CHECKOUT / "docker" / "build.sh", *targets],
-        env={**os.environ, **engine},
+        [checkout / "docker" / "build.sh", *targets],
+        env={**os.environ, **engine, **(env or {})},
         capture_output=True,
         text=True,
         check=False,
@@ -72,10 +75,10 @@ def _have_base() -> None:
 
 
 class Image:
-    """An image whose files are mounted. inspected: its configuration, as Docker's format has it."""
+    """An image whose files are mounted. inspected: all that buildah knows of it; its configuration, as Docker's format has it."""
 
     def __init__(self, root: Path, inspected: Mapping[str, Any]):
-        self.root, self.config = root, inspected
+        self.root, self.inspected, self.config = root, inspected, inspected["Docker"]["config"]
 
     def begin(self, data: Path, tmp: Path, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start a command in it, with these folders as /data and /tmp. env: besides the image's own variables."""
@@ -114,7 +117,7 @@ def image(name: str) -> Iterator[Image]:
     container = _buildah("from", f"localhost/{name}")
     try:
         inspected = json.loads(_buildah("inspect", "--type", "image", f"localhost/{name}"))
-        yield Image(Path(_buildah("mount", container)), inspected["Docker"]["config"])
+        yield Image(Path(_buildah("mount", container)), inspected)
     finally:
         _buildah("rm", container)
 
