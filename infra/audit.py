@@ -3,15 +3,17 @@
     python infra/audit.py [--lock FILE] [--accepted FILE] [arguments of pip-audit ...]
 
 pip-audit asks; this says what its answer means. Exit 1: a weakness is known that infra/advisories.yaml does not accept, or an
-acceptance has run out. Exit 0: none is known. Exit 0 and a line that says so where no service was reachable: a machine without
-the internet is no fault of the lock file. A package index that is a mirror answers 404 for its advisories; pip-audit then reports
-"no known vulnerabilities", having looked at nothing. That counts as unreachable, too.
+acceptance has run out. Exit 2: it could not ask, because of the lock file, a flag or pip-audit itself. Exit 0: none is known; or
+no service was reachable, which a line says: a machine without the internet is no fault of the lock file. A package index that is a
+mirror answers 404 for its advisories; pip-audit then reports "no known vulnerabilities", having looked at nothing. That counts as
+unreachable, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -23,9 +25,16 @@ from typing import Any
 import yaml
 
 from zsbir.base import events
+from zsbir.base.errors import RunError
 
 HERE = Path(__file__).resolve().parent
 TIMEOUT_S = 600
+UNREACHABLE = re.compile(
+    r"^requests\.exceptions\.(ConnectionError|ConnectTimeout|ReadTimeout|SSLError|ProxyError)\b"
+    r"|Could not connect to|not redirecting",
+    re.MULTILINE,
+)
+"""What pip-audit's last words are where a service does not answer: those of its HTTP library, or its own."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ def read_accepted(path: Path) -> list[Accepted]:
 
 
 def ask(lock: Path, arguments: Sequence[str]) -> dict[str, Any] | None:
-    """Return what pip-audit says as JSON; None where it could ask nobody."""
+    """Return what pip-audit says as JSON; None where no service answered. RunError where it failed for any other reason."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(lock), "--disable-pip", "--format", "json"]
     command += ["--progress-spinner", "off", *arguments]
     try:
@@ -73,8 +82,11 @@ def ask(lock: Path, arguments: Sequence[str]) -> dict[str, Any] | None:
     try:
         return dict(json.loads(done.stdout))
     except ValueError:
-        events.say_lines(done.stderr.strip()[-500:])
-        return None
+        last = done.stderr.strip()[-500:] or f"it printed nothing, and ended with {done.returncode}"
+        if UNREACHABLE.search(last):
+            events.say_lines(last)
+            return None
+        raise RunError(f"pip-audit could not look at {lock}: {last}") from None
 
 
 def read_answer(answer: dict[str, Any]) -> tuple[list[Finding], list[str]]:
@@ -109,7 +121,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--accepted", type=Path, default=HERE / "advisories.yaml", help="weaknesses that are left as they are")
     parsed, others = parser.parse_known_args(argv)
     accepted = read_accepted(parsed.accepted)
-    answer = ask(parsed.lock, others)
+    try:
+        answer = ask(parsed.lock, others)
+    except RunError as error:
+        events.say_lines(f"audit: {error}")
+        return 2
     findings, left_out = read_answer(answer) if answer else ([], [])
     if answer is None or len(left_out) == len(answer["dependencies"]):
         events.say("audit: SKIPPED, no advisory service was reachable: nothing is known about the packages of the lock")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -143,6 +145,36 @@ def test_documented_commands_of_the_queue_exist_with_their_options(text, words):
     for word in rest:
         if word.startswith("--"):
             assert word.split("=")[0] in options, f"{text}: {' '.join(words)}"
+
+
+@pytest.mark.parametrize("module", ["services.search", "services.jobs.local.tracking_server"])
+def test_documented_flags_of_a_server_exist(module):
+    help_text = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    flags = {*re.findall(r"--[a-z][a-z-]*", help_text), "--help"}
+    used = [
+        (name_of(path), flag)
+        for path in TEXTS
+        for rest in re.findall(rf"python -m {re.escape(module)}((?:\\\n|[^\n`|<>;)])*)", path.read_text("utf-8"))
+        for flag in re.findall(r"(?<=\s)--[a-z][a-z-]*", rest.split(" #")[0])
+    ]
+    assert used
+    assert [each for each in used if each[1] not in flags] == []
+
+
+def test_tests_that_are_named_exist():
+    """`::test_this...` names the beginning of one."""
+    written = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    files = {path.name for path in (ROOT / "tests").rglob("*.py")}
+    missing = []
+    for path in TEXTS:
+        text = path.read_text("utf-8")
+        for name, dots in re.findall(r"::(test_\w+)(\.\.\.)?", text):
+            found = re.search(rf"def {name}" if dots else rf"def {name}\b", written)
+            missing += [] if found else [(name_of(path), name)]
+        missing += [(name_of(path), name) for name in re.findall(r"\b(test_\w+\.py)", text) if name not in files]
+    assert missing == []
 
 
 def queue_help(words):

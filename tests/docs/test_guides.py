@@ -47,3 +47,29 @@ def test_a_message_that_the_page_of_symptoms_quotes_is_one_of_the_code(message):
     pattern = ".*?".join(re.escape(part) for part in message.removeprefix("error: ").split("..."))
     assert said or re.search(pattern.replace(".*?", "\0"), texts())
     assert not [part for part in said if part not in texts()]
+
+
+IN_ORDER = (
+    "first-ten-minutes",
+    "own-pictures",
+    "better-models",
+    "team",
+    "production",
+    "public-data-sets",
+    "when-something-is-wrong",
+)
+"""The guides as a person reads them, one after the other."""
+
+
+def test_the_commands_of_a_guide_use_what_it_or_an_earlier_one_has_set():
+    is_set = {"PWD", "PATH", "HOME", "USER"}
+    missing = []
+    for name in IN_ORDER:
+        page = (ROOT / "docs" / "guides" / f"{name}.md").read_text("utf-8")
+        for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
+            for line in block.splitlines():
+                code = line.split(" #")[0]
+                missing += [(name, each) for each in re.findall(r"\$\{?([A-Z_]+)", code) if each not in is_set]
+                is_set |= set(re.findall(r"\b([A-Z_]+)=", code))
+    assert missing == []
+    assert {path.stem for path in (ROOT / "docs" / "guides").glob("*.md")} == {*IN_ORDER, "README"}

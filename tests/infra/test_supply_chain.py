@@ -90,9 +90,10 @@ def advisories():
     server.server_close()
 
 
-def audit(tmp_path, *words, accepted="accepted: []"):
+def audit(tmp_path, *words, accepted="accepted: []", lock=LOCK):
     """Run the audit on a lock of two packages with the real pip-audit; return its exit code and what it printed."""
-    (tmp_path / "lock").write_text(LOCK)
+    if lock:
+        (tmp_path / "lock").write_text(lock)
     (tmp_path / "accepted.yaml").write_text(accepted)
     command = [sys.executable, str(AUDIT), f"--lock={tmp_path}/lock", f"--accepted={tmp_path}/accepted.yaml", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -119,6 +120,20 @@ def test_without_an_advisory_service_it_says_that_it_looked_at_nothing_and_fails
     (port,) = free_ports(1)
     code, said = audit(tmp_path, "--vulnerability-service", "osv", "--osv-url", f"http://127.0.0.1:{port}/v1/query")
     assert (code, "SKIPPED, no advisory service was reachable" in said) == (0, True), said
+
+
+@pytest.mark.parametrize(
+    ("lock", "words", "reason"),
+    [
+        ("", [], "invalid requirements input"),
+        ("pillow", [], "hashed requirements"),
+        (LOCK, ["--servise=osv"], "unrecognized arguments: --servise=osv"),
+    ],
+    ids=["no lock", "a lock without checksums", "a mistyped flag"],
+)
+def test_an_audit_that_could_not_begin_is_a_failure_and_none_that_was_skipped(tmp_path, lock, words, reason):
+    code, said = audit(tmp_path, *words, lock=lock)
+    assert (code, reason in said, "SKIPPED" in said) == (2, True, False), said
 
 
 @pytest.fixture(scope="module")
