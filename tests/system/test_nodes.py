@@ -45,7 +45,7 @@ def test_a_start_without_room_waits_for_a_node_that_the_cluster_has_had(cluster,
     training.until_said("waiting since .* for the cluster to have nodes for 2 workers of 1 CPU each, it has them for 1")
     cluster.start(2)
     assert training.ended().manifest.counts["steps"] == 20
-    refused = train("--steps", "20", "--seed", "1", "--num-workers", "5")
+    refused = train("--steps", "20", "--seed", "1", "--num-workers", "8")
     assert refused.process.wait(LONG_S) == 2
     assert re.search("never had room for more than [23]", refused.said())
 
