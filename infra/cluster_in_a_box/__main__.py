@@ -70,8 +70,9 @@ def up(box: Path, asked: argparse.Namespace) -> None:
     """Start a box and all of its machines."""
     if reason := reason_why_not():
         raise BoxError(reason)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))  # so that nothing stays behind a terminal that is closed
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) == signal.SIG_DFL:
+            signal.signal(ending, lambda *_: sys.exit(1))  # so that nothing stays behind a terminal that is closed
     began = time.monotonic()
     made = Box.make(box, asked.nodes, asked.cpus, _store(asked))
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from infra.cluster_in_a_box import notes
+from infra.cluster_in_a_box.interrupts import put_off
 from infra.cluster_in_a_box.machine import HOME, PRIVATE
 from infra.cluster_in_a_box.namespaces import BRIDGE, Holder, is_process
 from infra.cluster_in_a_box.notes import NODES, BoxError, Facts
@@ -80,9 +81,10 @@ class Box:
             raise BoxError("the box is up already; end it with `down`")
         box = cls(folder, Facts(nodes, cpus, secrets.token_hex(32), dict(store or {})))
         try:
-            box.holder = Holder.start()
-            box.facts.holder = (box.holder.pid, box.holder.began_s)
-            box._save()  # from here on `down` finds it, whatever happens
+            with put_off():
+                box.holder = Holder.start()
+                box.facts.holder = (box.holder.pid, box.holder.began_s)
+                box._save()  # from here on `down` finds it, whatever happens
             if not store:
                 box.facts.store = box._moto()
                 box._save()
@@ -116,12 +118,12 @@ class Box:
         hosts = "\n".join(["127.0.0.1 localhost", *names, f"{BRIDGE} store"])
         needed = (CHECKOUT, Path(sys.prefix), Path(sys.base_prefix))
         kept = {path for each in needed for path in (each, each.resolve()) if any(map(path.is_relative_to, PRIVATE))}
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix="stage") as stage:
+        with put_off(), tempfile.TemporaryDirectory(dir=self.folder, prefix="stage") as stage:
             first = self.holder.boot(
                 number, name=name_of(number), address=address_of(number), hosts=hosts, stage=Path(stage), kept=sorted(kept)
             )
-        self.facts.machines[str(number)] = (first, psutil.Process(first).create_time())
-        self._save()
+            self.facts.machines[str(number)] = (first, psutil.Process(first).create_time())
+            self._save()
         token = self.disk(number) / HOME[1:] / ".ray" / "auth_token"
         token.parent.mkdir(parents=True)
         token.write_text(self.facts.token, "utf-8")
@@ -314,7 +316,9 @@ class Box:
         log.unlink(missing_ok=True)
         words = [sys.executable, str(Path(__file__).with_name("forward.py")), taken, made]
         process = self._launch(self.holder.inside(words, network=network), log)
-        self._until(lambda: "ready" in log.read_text("utf-8", "replace"), process, f"a way from {taken} to {made}", log)
+        self._until(
+            lambda: "ready" in log.read_text("utf-8", "replace").splitlines(), process, f"a way from {taken} to {made}", log
+        )
         (child,) = process.children()
         self.facts.doors[name] = (child.pid, child.create_time())
         self._save()

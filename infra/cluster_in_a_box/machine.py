@@ -22,7 +22,7 @@ HOME = "/tmp/home"
 _MOUNT_SETATTR = 442  # on every architecture
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _RDONLY = 1
-_BIND, _RECURSIVE = 0x1000, 0x4000
+_BIND, _RECURSIVE, _DETACH = 0x1000, 0x4000, 2
 _STAY = "echo ready; exec >&- 2>&- </dev/null; while :; do sleep 999 & wait; done"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -72,6 +72,8 @@ def prepare(name: str, address: str, hosts: str, stage: str, kept: Sequence[str]
     mount("hosts", "/etc/hosts", flags=_BIND)
     for path in private:
         mount(f".{path}", path, flags=_BIND | _RECURSIVE)
+    if _libc.umount2(b".", _DETACH):
+        raise OSError(ctypes.get_errno(), "umount", stage)
     os.chdir("/")
     while "eth0" not in {port for _, port in socket.if_nameindex()}:
         time.sleep(0.02)

@@ -178,12 +178,16 @@ def _ready(process: subprocess.Popen[bytes], depth: int, meanwhile: Callable[[in
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that came of it, and wait for their end."""
+    below: list[psutil.Process] = []
     with suppress(psutil.Error):
-        for each in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.Error):
-                each.kill()
+        below = psutil.Process(process.pid).children(recursive=True)
+    for each in below:
+        with suppress(psutil.Error):
+            each.kill()
     process.kill()
     process.wait()
+    psutil.wait_procs(below, timeout=WAIT_S)
 
 
 def _has_child_or_ended(process: subprocess.Popen[bytes], parent: psutil.Process) -> bool:
