@@ -15,16 +15,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
+import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from infra.cluster_in_a_box import clock
-from infra.cluster_in_a_box.box import DASHBOARD, Box, BoxError, address_of, name_of
+from infra.cluster_in_a_box.box import DASHBOARD, Box, address_of, name_of
 from infra.cluster_in_a_box.namespaces import reason_why_not
+from infra.cluster_in_a_box.notes import NODES, BoxError, default_folder
+from zsbir.base.text import clean
 
 NEXT = """\
 A rehearsal (docs/rehearsal.md says what you should see). In this terminal:
@@ -56,10 +60,19 @@ def number_of(text: str) -> int:
 number_of.__name__ = "NODE (head, node1, node2, ...)"  # how argparse names what it did not get
 
 
+def _whole_number(least: int, most: int, text: str) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+    return int(text)
+
+
 def up(box: Path, asked: argparse.Namespace) -> None:
     """Start a box and all of its machines."""
     if reason := reason_why_not():
         raise BoxError(reason)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(ending) == signal.SIG_DFL:
+            signal.signal(ending, lambda *_: sys.exit(1))  # so that nothing stays behind a terminal that is closed
     began = time.monotonic()
     made = Box.make(box, asked.nodes, asked.cpus, _store(asked))
     try:
@@ -169,8 +182,9 @@ def parser() -> argparse.ArgumentParser:
     lines = (__doc__ or "").splitlines()
     made = argparse.ArgumentParser("cluster_in_a_box", description=lines[0], epilog="\n".join(lines[1:]))
     made.formatter_class = argparse.RawDescriptionHelpFormatter
-    default = os.environ.get("ZSBIR_BOX") or f"{tempfile.gettempdir()}/zsbir-box-{os.getuid()}"
-    made.add_argument("--folder", default=default, help="where the box keeps its logs and notes, also ZSBIR_BOX [%(default)s]")
+    made.add_argument(
+        "--folder", type=Path, default=default_folder(), help="where the box keeps its logs and notes, also ZSBIR_BOX [%(default)s]"
+    )
     verbs = made.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, does: Callable[[Path, argparse.Namespace], None], *, node: bool = True) -> argparse.ArgumentParser:
@@ -181,8 +195,10 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     started = verb("up", up, node=False)
-    started.add_argument("--nodes", type=int, default=3, choices=range(1, 51), metavar="N", help="nodes beside the head [3]")
-    started.add_argument("--cpus", type=int, default=1, help="CPUs that each node offers to Ray [1]")
+    started.add_argument("--nodes", type=int, default=3, choices=range(1, NODES + 1), metavar="N", help="nodes beside the head [3]")
+    started.add_argument(
+        "--cpus", type=partial(_whole_number, 1, 1024), default=1, metavar="N", help="CPUs that each node offers to Ray [1]"
+    )
     started.add_argument("--s3-endpoint", default="", help="an own S3 server, http://127.0.0.1:PORT [moto, in memory]")
     started.add_argument("--bucket", default="zsbir", help="its bucket, which must exist [%(default)s]")
     verb("status", status, node=False)
@@ -193,19 +209,24 @@ def parser() -> argparse.ArgumentParser:
     for name, does in (("kill", kill), ("start", start), ("cut", cut), ("mend", mend)):
         verb(name, does)
     verb("s3", s3, node=False).add_argument("state", choices=("down", "up"))
-    verb("open", open_port).add_argument("port", nargs="?", type=int, default=DASHBOARD, help="its port [%(default)s]")
+    verb("open", open_port).add_argument(
+        "port", nargs="?", type=partial(_whole_number, 1, 65535), default=DASHBOARD, help="its port [%(default)s]"
+    )
     verb("logs", logs, node=False).add_argument("node", nargs="?", type=number_of, metavar="NODE")
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code, 2 with one line for what cannot be done."""
+    """Run a command; return its exit code, 2 with one line for what cannot be done, 130 where somebody interrupts."""
     asked = parser().parse_args(argv)
     try:
-        asked.does(Path(asked.folder), asked)
-    except BoxError as error:
-        print(f"error: {error}", file=sys.stderr)
+        asked.does(asked.folder, asked)
+    except (BoxError, OSError, subprocess.SubprocessError) as error:
+        print(f"error: {clean(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -13,15 +13,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from infra.cluster_in_a_box.namespaces import BRIDGE, HOME, Holder, is_process
+from infra.cluster_in_a_box import notes
+from infra.cluster_in_a_box.interrupts import put_off
+from infra.cluster_in_a_box.machine import HOME, PRIVATE
+from infra.cluster_in_a_box.namespaces import BRIDGE, Holder, is_process
+from infra.cluster_in_a_box.notes import NODES, BoxError, Facts
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BINARIES = Path(sys.executable).parent
@@ -45,26 +47,6 @@ _AGENT_PORTS = [
 """Where a port is not named, a raylet waits for its agent to choose one, and aborts where a busy machine takes too long."""
 _KEEP_ON = 'while :; do "$@"; sleep 1; done'
 """Starts Ray again whenever it ends, as a service manager does."""
-
-
-class BoxError(Exception):
-    """What was asked for cannot be done, in one line."""
-
-
-@dataclass
-class Facts:
-    """What is noted of a box. A process is its number and the time at which it began.
-
-    machines: the first process of each. doors: the processes that pass connections through its walls, by port.
-    """
-
-    nodes: int
-    cpus: int
-    token: str
-    store: dict[str, str]
-    holder: tuple[int, float] = (0, 0.0)
-    machines: dict[str, tuple[int, float]] = field(default_factory=dict)
-    doors: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
 def name_of(number: int) -> str:
@@ -91,48 +73,57 @@ class Box:
         store: the address, `endpoint`, of an S3 server that the host reaches by http://, `key`, `secret` and `bucket`; by default
         one in memory (moto) is started.
         """
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
-            raise BoxError(f"{folder} belongs to somebody else; name another folder with --folder")
-        if (folder / "box.json").exists() and cls.open(folder).holder.alive:
+        if not 1 <= nodes <= NODES:
+            raise BoxError(f"a box has 1 to {NODES} nodes")
+        folder = folder.absolute()
+        notes.make_folder(folder)
+        if (before := notes.read(folder)) and is_process(*before.holder):
             raise BoxError("the box is up already; end it with `down`")
         box = cls(folder, Facts(nodes, cpus, secrets.token_hex(32), dict(store or {})))
         try:
-            box.holder = Holder.start()
-            box.facts.holder = (box.holder.pid, box.holder.began_s)
+            with put_off():
+                box.holder = Holder.start()
+                box.facts.holder = (box.holder.pid, box.holder.began_s)
+                box._save()  # from here on `down` finds it, whatever happens
             if not store:
                 box.facts.store = box._moto()
-            box._save()
+                box._save()
             box.let_in(S3, box.facts.store["endpoint"].removeprefix("http://").rstrip("/"))
-        except OSError as error:
+        except BaseException as error:
             box.end()
-            raise BoxError(str(error)) from None
+            if isinstance(error, OSError):
+                raise BoxError(str(error)) from None
+            raise
         return box
 
     @classmethod
     def open(cls, folder: Path) -> Box:
-        """Return the box that was made in this folder. BoxError where there is none."""
-        try:
-            values = json.loads((folder / "box.json").read_text("utf-8"))
-        except FileNotFoundError:
-            raise BoxError("no box is up; start one with `up`") from None
-        return cls(folder, Facts(**values))
+        """Return the box that was made in this folder. BoxError where there is none, or where others can have written there."""
+        facts = notes.read(folder)
+        if facts is None:
+            raise BoxError(f"no box is up in {folder}; start one with `up`")
+        return cls(folder.absolute(), facts)
 
     # Machines
 
     def boot(self, number: int) -> None:
-        """Start a machine, empty: what the last one of this name had on its disk is gone."""
+        """Start a machine, empty: what the last one of this name had on its disk is gone.
+
+        BoxError for a machine that runs, or that the box does not have. OSError where the kernel refuses one.
+        """
+        self._check(number)
         if self.alive(number):
             raise BoxError(f"{name_of(number)} is running")
         names = [f"{address_of(each)} {name_of(each)}" for each in range(self.facts.nodes + 1)]
         hosts = "\n".join(["127.0.0.1 localhost", *names, f"{BRIDGE} store"])
-        kept = {path for path in (CHECKOUT, Path(sys.prefix), Path(sys.base_prefix)) if path.is_relative_to("/tmp")}
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix="stage") as stage:
+        needed = (CHECKOUT, Path(sys.prefix), Path(sys.base_prefix))
+        kept = {path for each in needed for path in (each, each.resolve()) if any(map(path.is_relative_to, PRIVATE))}
+        with put_off(), tempfile.TemporaryDirectory(dir=self.folder, prefix="stage") as stage:
             first = self.holder.boot(
                 number, name=name_of(number), address=address_of(number), hosts=hosts, stage=Path(stage), kept=sorted(kept)
             )
-        self.facts.machines[str(number)] = (first, psutil.Process(first).create_time())
-        self._save()
+            self.facts.machines[str(number)] = (first, psutil.Process(first).create_time())
+            self._save()
         token = self.disk(number) / HOME[1:] / ".ray" / "auth_token"
         token.parent.mkdir(parents=True)
         token.write_text(self.facts.token, "utf-8")
@@ -143,11 +134,14 @@ class Box:
 
     def first(self, number: int) -> int:
         """Return the first process of a machine that runs, as the host numbers it. BoxError where it does not run."""
-        if not 0 <= number <= self.facts.nodes:
-            raise BoxError(f"there are {name_of(0)} and {name_of(1)} to {name_of(self.facts.nodes)}")
+        self._check(number)
         if not self.alive(number):
             raise BoxError(f"{name_of(number)} is not running; `start {name_of(number)}` starts it")
         return self.facts.machines[str(number)][0]
+
+    def _check(self, number: int) -> None:
+        if not 0 <= number <= self.facts.nodes:
+            raise BoxError(f"there is no {name_of(number)}: there are {name_of(0)} and {name_of(1)} to {name_of(self.facts.nodes)}")
 
     def disk(self, number: int) -> Path:
         """Return where the host sees the root of a machine's files."""
@@ -185,7 +179,7 @@ class Box:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of every command on a machine. It leads to Ray, to the store and to nothing of the host's user."""
-        store = self.facts.store
+        store = self._store()
         return {
             "HOME": HOME,
             "PATH": f"{BINARIES}{os.pathsep}{SYSTEM_PATH}",
@@ -205,7 +199,13 @@ class Box:
 
     def store_environment(self) -> dict[str, str]:
         """Return the variables that lead a command of the host to the same store."""
-        return _for_s3(self.facts.store["endpoint"], self.facts.store)
+        store = self._store()
+        return _for_s3(store["endpoint"], store)
+
+    def _store(self) -> dict[str, str]:
+        if not self.facts.store:
+            raise BoxError("the box was not made to the end; end it with `down`")
+        return self.facts.store
 
     def command(self, number: int, words: Sequence[str], environment: Mapping[str, str] | None = None) -> list[str]:
         """Return the words of a command that runs on a machine."""
@@ -231,15 +231,20 @@ class Box:
         words = [*ray, *own]
         variables = {name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"}
         again = self.holder.enter(self.first(number), ["sh", "-c", _KEEP_ON, "ray", *words], {**variables, **(environment or {})})
-        self._launch(again, log)
-        self._until(lambda: log.read_text("utf-8", "replace").count(STARTED) > before, f"Ray of {name_of(number)}", log)
+        process = self._launch(again, log)
+        self._until(lambda: log.read_text("utf-8", "replace").count(STARTED) > before, process, f"Ray of {name_of(number)}", log)
         if not number:
-            self._until(self.nodes_of_ray, "Ray's head", log)
+            self._until(self.nodes_of_ray, process, "Ray's head", log)
 
     def start(self, number: int, environment: Mapping[str, str] | None = None) -> None:
-        """Boot a machine, and let it join the cluster."""
+        """Boot a machine, and let it join the cluster. Where it does not, or somebody interrupts, it is unplugged again."""
         self.boot(number)
-        self.join(number, environment)
+        try:
+            self.join(number, environment)
+        except BaseException:
+            if self.alive(number):
+                self.unplug(number)
+            raise
 
     def nodes_of_ray(self) -> dict[str, bool]:
         """Return the addresses of the nodes that Ray's head knows, and which it holds for alive; empty where it does not answer."""
@@ -255,19 +260,19 @@ class Box:
 
     def let_in(self, port: int, host_address: str) -> None:
         """Let the machines reach a server that listens on the host ("127.0.0.1:5432"), at 10.77.0.100:port."""
-        self._forward(f"host-{port}", f"unix:{self.folder}/{port}.in", f"tcp:{host_address}", network=False)
-        self._forward(str(port), f"tcp:{BRIDGE}:{port}", f"unix:{self.folder}/{port}.in", network=True)
+        self._forward(f"host-{port}", f"unix:{port}.in", f"tcp:{host_address}", network=False)
+        self._forward(str(port), f"tcp:{BRIDGE}:{port}", f"unix:{port}.in", network=True)
 
     def let_out(self, number: int, port: int, host_port: int) -> None:
         """Let the host reach a server of a machine, at 127.0.0.1:host_port."""
-        path = f"{self.folder}/{number}-{port}.out"
+        path = f"{number}-{port}.out"
         self._forward(f"box-{host_port}", f"unix:{path}", f"tcp:{address_of(number)}:{port}", network=True)
         self._forward(f"out-{host_port}", f"tcp:127.0.0.1:{host_port}", f"unix:{path}", network=False)
 
     def shut(self, port: int) -> None:
         """Let nobody reach 10.77.0.100:port: connections are reset, and new ones refused."""
         for name in (str(port), *((f"host-{port}",) if port != S3 else ())):
-            pid, began_s = self.facts.doors[name]
+            pid, began_s = self.facts.doors.get(name, (0, 0.0))
             if is_process(pid, began_s):
                 psutil.Process(pid).kill()
 
@@ -278,36 +283,42 @@ class Box:
     def s3_up(self) -> None:
         """Let the store be there again."""
         if not self.s3_is_up():
-            self._forward(str(S3), f"tcp:{BRIDGE}:{S3}", f"unix:{self.folder}/{S3}.in", network=True)
+            self._forward(str(S3), f"tcp:{BRIDGE}:{S3}", f"unix:{S3}.in", network=True)
 
     def s3_is_up(self) -> bool:
         """Return whether the machines can reach the store."""
-        return is_process(*self.facts.doors[str(S3)])
+        return is_process(*self.facts.doors.get(str(S3), (0, 0.0)))
 
     def end(self) -> None:
         """End everything that was started, and forget it. Logs stay."""
         self.holder.end()
-        (self.folder / "box.json").unlink(missing_ok=True)
+        notes.forget(self.folder)
 
     def _moto(self) -> dict[str, str]:
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             port = found.getsockname()[1]
         words = [str(BINARIES / "python"), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        self._launch(self.holder.inside(words, network=False), self.folder / "s3.log")
+        log = self.folder / "s3.log"
+        process = self._launch(self.holder.inside(words, network=False), log)
         store = {"endpoint": f"http://127.0.0.1:{port}", "key": "box", "secret": "box-secret", "bucket": "zsbir"}
-        self._until(lambda: _listens(port), "the S3 server", self.folder / "s3.log")
+        self._until(lambda: _listens(port), process, "the S3 server", log)
         make = "import boto3; boto3.client('s3').create_bucket(Bucket='zsbir')"
         env = {**os.environ, **_for_s3(store["endpoint"], store)}
-        subprocess.run([sys.executable, "-c", make], env=env, check=True, capture_output=True, timeout=START_S)
+        done = subprocess.run([sys.executable, "-c", make], env=env, capture_output=True, text=True, timeout=START_S, check=False)
+        if done.returncode:
+            raise BoxError(f"the S3 server takes no bucket: {' '.join(done.stderr.split())[-500:]}")
         return store
 
     def _forward(self, name: str, taken: str, made: str, *, network: bool) -> None:
+        """Let a process pass connections on. Sockets are named as the folder has them: a whole path may be too long for one."""
         log = self.folder / f"{name}.door.log"
         log.unlink(missing_ok=True)
         words = [sys.executable, str(Path(__file__).with_name("forward.py")), taken, made]
         process = self._launch(self.holder.inside(words, network=network), log)
-        self._until(lambda: "ready" in log.read_text("utf-8"), f"a way from {taken} to {made}", log)
+        self._until(
+            lambda: "ready" in log.read_text("utf-8", "replace").splitlines(), process, f"a way from {taken} to {made}", log
+        )
         (child,) = process.children()
         self.facts.doors[name] = (child.pid, child.create_time())
         self._save()
@@ -318,18 +329,16 @@ class Box:
                 list(words), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd=self.folder
             )
 
-    def _until(self, true: Any, what: str, log: Path) -> None:
+    def _until(self, true: Callable[[], object], process: psutil.Popen, what: str, log: Path) -> None:
+        """Wait for what a process does. BoxError with the end of its log where it ends before, or takes too long."""
         end = time.monotonic() + START_S
         while not true():
-            if time.monotonic() > end or not self.holder.alive:
+            if process.poll() is not None or time.monotonic() > end or not self.holder.alive:
                 raise BoxError(f"{what} did not come: {' '.join(log.read_text('utf-8', 'replace').split())[-500:]}")
             time.sleep(0.2)
 
     def _save(self) -> None:
-        new = self.folder / "box.json.new"
-        new.touch(mode=0o600)
-        new.write_text(json.dumps(asdict(self.facts)), "utf-8")
-        new.replace(self.folder / "box.json")
+        notes.save(self.folder, self.facts)
 
 
 def _for_s3(endpoint: str, store: Mapping[str, str]) -> dict[str, str]:

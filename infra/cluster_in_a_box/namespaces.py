@@ -6,21 +6,24 @@ host's own network is changed. Root is needed, or a kernel that gives user names
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import psutil
 
-TOOLS = ("ip", "unshare", "nsenter", "mount", "hostname", "setpriv")
+from infra.cluster_in_a_box.machine import HOME
+
+TOOLS = ("ip", "unshare", "nsenter")
 BRIDGE = "10.77.0.100"
 """The address of what the machines reach on the bridge beside each other: the store, and the host's servers that were let in."""
-HOME = "/tmp/home"
 WAIT_S = 60.0
 
 # The bridge's own hardware address, or it would take that of a port, and change with each machine that comes and goes.
@@ -31,38 +34,13 @@ exec >&- 2>&- </dev/null
 while :; do sleep 999 & wait; done
 """
 
-# Its own /tmp hides the host's; what the programs need from there is bound into it, and nothing outside it can be written.
-_BOOT = """
-set -e
-hostname "$NAME"
-mount -t tmpfs tmpfs "$STAGE"
-mkdir -p "$STAGE/home"
-printf '%s\\n' "$HOSTS" >"$STAGE/hosts"
-for path in $KEPT; do
-  mkdir -p "$STAGE/${path#/tmp/}"
-  mount --bind "$path" "$STAGE/${path#/tmp/}"
-  mount -o remount,bind,ro "$STAGE/${path#/tmp/}"
-done
-mount --bind "$STAGE/hosts" /etc/hosts
-mount -t tmpfs tmpfs /dev/shm
-mount --move "$STAGE" /tmp
-mount -o remount,bind,ro /
-until ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
-ip link set lo up
-ip addr add "$ADDRESS/24" dev eth0
-ip link set eth0 up
-echo ready
-exec >&- 2>&- </dev/null
-while :; do sleep 999 & wait; done
-"""
-
 
 def reason_why_not() -> str:
     """Return why no machines can be made here; empty where they can."""
     if sys.platform != "linux":
         return "namespaces are a part of Linux"
     if missing := [tool for tool in TOOLS if not shutil.which(tool)]:
-        return f"this machine lacks the commands {', '.join(missing)} (iproute2, util-linux, hostname)"
+        return f"this machine lacks the commands {', '.join(missing)} (iproute2, util-linux)"
     as_root = [] if os.geteuid() == 0 else ["-U", "-r"]
     made = subprocess.run(["unshare", *as_root, "-n", "-m", "-p", "-f", "true"], capture_output=True, text=True, check=False)
     need = "run it as root, or allow user namespaces (sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_*)"
@@ -114,12 +92,14 @@ class Holder:
     def boot(self, number: int, *, name: str, address: str, hosts: str, stage: Path, kept: Sequence[Path]) -> int:
         """Start a machine and return the number of its first process, with which it ends.
 
-        hosts: the lines of its /etc/hosts. stage: an empty folder that is used meanwhile. kept: folders below /tmp that it sees.
+        hosts: the lines of its /etc/hosts. stage: an empty folder that is used meanwhile. kept: folders that it
+        sees although they lie below what it has for itself (`machine.PRIVATE`). OSError where it cannot be started.
         """
-        facts = {"NAME": name, "ADDRESS": address, "HOSTS": hosts, "STAGE": str(stage), "KEPT": " ".join(map(str, kept))}
-        new = ["unshare", "-n", "-m", "-u", "-i", "-p", "-f", "--kill-child", "--mount-proc", "sh", "-c", _BOOT]
+        facts = {"name": name, "address": address, "hosts": hosts, "stage": str(stage), "kept": [str(path) for path in kept]}
+        first = [sys.executable, "-I", "-S", str(Path(__file__).with_name("machine.py")), json.dumps(facts)]
+        new = ["unshare", "-n", "-m", "-u", "-i", "-p", "-f", "--kill-child", "--mount-proc", *first]
         words = ["nsenter", "-t", str(self.pid), *self._user(), "-n", "-m", "-p", *new]
-        return _started(words, depth=2, environment=facts, meanwhile=lambda pid: self._plug_in(number, pid))
+        return _started(words, depth=2, meanwhile=lambda pid: self._plug_in(number, pid))
 
     def _plug_in(self, number: int, pid: int) -> None:
         port = f"p{number}"
@@ -159,17 +139,27 @@ class Holder:
         return done.returncode == 0
 
 
-def _started(
-    words: Sequence[str],
-    depth: int,
-    environment: Mapping[str, str] | None = None,
-    meanwhile: Callable[[int], None] | None = None,
-) -> int:
-    """Start a process that says "ready", and return the number of its descendant that does: a child of a child, by `depth`."""
-    env = {**os.environ, **(environment or {})}
+def _started(words: Sequence[str], depth: int, meanwhile: Callable[[int], None] | None = None) -> int:
+    """Start a process that says "ready", and return the number of its descendant that does: a child of a child, by `depth`.
+
+    Where it does not, or somebody interrupts, all of them are ended. OSError with what they said.
+    """
     process = subprocess.Popen(
-        list(words), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        list(words),
+        env={"PATH": os.environ.get("PATH", os.defpath)},  # whoever is on the machine can read it
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
+    try:
+        return _ready(process, depth, meanwhile)
+    except BaseException:
+        _end(process)
+        raise
+
+
+def _ready(process: subprocess.Popen[bytes], depth: int, meanwhile: Callable[[int], None] | None) -> int:
     found = psutil.Process(process.pid)
     for _ in range(depth):
         _until(partial(_has_child_or_ended, process, found), "the first process of a machine")
@@ -185,6 +175,19 @@ def _started(
             return found.pid
         said += line
     raise OSError(f"no machine can be made here: {' '.join(said.split()) or 'its first process ended'}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that came of it, and wait for their end."""
+    below: list[psutil.Process] = []
+    with suppress(psutil.Error):
+        below = psutil.Process(process.pid).children(recursive=True)
+    for each in below:
+        with suppress(psutil.Error):
+            each.kill()
+    process.kill()
+    process.wait()
+    psutil.wait_procs(below, timeout=WAIT_S)
 
 
 def _has_child_or_ended(process: subprocess.Popen[bytes], parent: psutil.Process) -> bool:

@@ -17,7 +17,8 @@ import pytest
 
 from infra.cluster_in_a_box import clock, namespaces
 from infra.cluster_in_a_box.__main__ import NEXT, main, number_of, parser
-from infra.cluster_in_a_box.box import Box, Facts
+from infra.cluster_in_a_box.box import Box
+from infra.cluster_in_a_box.notes import Facts
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "rehearsal.md").read_text("utf-8")
@@ -58,7 +59,7 @@ def test_what_is_no_machine_is_refused(text, capsys):
 
 def test_without_a_box_every_command_says_how_to_start_one(tmp_path, capsys):
     assert main(["--folder", str(tmp_path), "status"]) == 2
-    assert capsys.readouterr().err == "error: no box is up; start one with `up`\n"
+    assert capsys.readouterr().err == f"error: no box is up in {tmp_path}; start one with `up`\n"
 
 
 def test_a_store_behind_tls_or_without_keys_is_refused(tmp_path, monkeypatch, capsys):
