@@ -23,7 +23,7 @@ UNCHANGING = ("datasets/", "knowledge/", "runs/", "reports/", "indexes/", "sweep
 COPY = "bucket"
 COMPLETE = "complete"
 DOWNLOAD = "download"
-"""Where an object is written before it has all its bytes: beside the copy, so that what a kill leaves is never taken for an object."""
+"""Where an object is written until it has all its bytes: beside the copy, so that nobody takes what a kill leaves for an object."""
 
 
 def main() -> None:
