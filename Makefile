@@ -86,7 +86,7 @@ lock: ## compile requirements.lock anew from pyproject.toml, and of it what the 
 images: ## the container images, with docker, podman or buildah: docker/README.md
 	docker/build.sh
 
-sbom: $(READY) ## what is in an installation and in the images: build/sbom-*.cdx.json (CycloneDX), from the lock files
+sbom: $(READY) ## the Python packages of an installation and of the images: build/sbom-*.cdx.json (CycloneDX), from the lock files
 	mkdir -p build
 	for lock in requirements docker/train docker/services; do \
 	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file build/sbom-$$(basename $$lock).cdx.json $$lock.lock || exit 1; \

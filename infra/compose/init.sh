@@ -2,6 +2,8 @@
 # Write .env, with random passwords and keys that nobody but its owner can read. Run it once; an .env that is there stays as it is.
 set -eu
 cd "$(dirname "$0")"
+# Containers read these files as users of their own, also where a checkout was made under a umask that is only for its owner.
+chmod -R go+rX Caddyfile copy_bucket.py grafana postgres.sh prometheus setup.py
 [ ! -e .env ] || { echo "error: $PWD/.env is there already, and the databases know its passwords; remove it only with their volumes" >&2; exit 2; }
 umask 077
 secret() { LC_ALL=C tr -dc a-f0-9 </dev/urandom | head -c "$1"; }

@@ -8,17 +8,22 @@ import re
 import shutil
 import stat
 import subprocess
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from mlflow.server.security_utils import is_allowed_host_header
 from prometheus_client.parser import text_string_to_metric_families
 from servers.compose import CHECKOUT, FOLDER, VARIABLE, interpolated, read_compose, read_env
 from servers.debian import Unavailable
 from servers.job_pages import Queue
 from servers.prometheus import promtool
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
 
+from services.common.guard import RequestGuard
 from services.jobs.http.metrics import DispatcherMonitor
 from services.jobs.http.metrics import Metrics as JobMetrics
 from services.jobs.queue.store import open_store
@@ -67,6 +72,21 @@ def test_init_writes_random_secrets_that_nobody_else_can_read_and_never_again(tm
     assert read_env(copies[0] / ".env") == one
     ignored = subprocess.run(["git", "check-ignore", "-q", "infra/compose/.env"], cwd=CHECKOUT, check=False)
     assert ignored.returncode == 0
+
+
+def test_what_is_mounted_can_be_read_by_every_user_whatever_umask_the_checkout_was_made_under(raw, tmp_path):
+    copy = shutil.copytree(FOLDER, tmp_path / "compose", ignore=shutil.ignore_patterns(".env"))
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o700)
+    subprocess.run(["sh", "-c", 'umask 077 && exec "$0"', copy / "init.sh"], check=True, capture_output=True)
+    mounted = {volume.split(":")[0] for each in raw["services"].values() for volume in each.get("volumes", ()) if volume[0] == "."}
+    mounted |= {f"./{name}" for script in copy.glob("*.sh") for name in re.findall(r"\$PWD/([\w.]+):", script.read_text("utf-8"))}
+    assert {"./copy_bucket.py", "./setup.py", "./prometheus", "./Caddyfile"} <= mounted
+    for path in [path for name in mounted for path in (copy / name, *(copy / name).rglob("*"))]:
+        readable = 0o055 if path.is_dir() else 0o044
+        assert path.stat().st_mode & readable == readable, path
+    assert (copy / "postgres.sh").stat().st_mode & 0o055 == 0o055
+    assert stat.S_IMODE((copy / ".env").stat().st_mode) == 0o600
 
 
 def test_every_variable_is_written_by_init_or_has_a_value_of_its_own(secrets):
@@ -158,6 +178,91 @@ def test_ports_in_commands_are_those_that_addresses_name(services):
     for name, each in services.items():
         for port in each.get("ports", ()) if name != "proxy" and name != "grafana" else ():
             assert port.split(":")[-1] in listening[name]
+
+
+@pytest.fixture(scope="module", params=[{}, {"ZSBIR_SUBNET": "10.9.8"}], ids=["default", "chosen"])
+def addressed(request, secrets) -> dict[str, Any]:
+    """The file, with the subnet that it has by itself or another one."""
+    return read_compose(variables={**secrets, **request.param})
+
+
+def test_fixed_addresses_are_within_their_networks_and_given_to_nobody_else(addressed):
+    nets = {name: each["ipam"]["config"][0] for name, each in addressed["networks"].items() if "ipam" in each}
+    assert nets.keys() == {"pages", "metrics"}
+    pages, metrics = (ip_network(nets[name]["subnet"]) for name in ("pages", "metrics"))
+    assert not pages.overlaps(metrics)
+    fixed = [
+        (network, ip_address(each["ipv4_address"]))
+        for described in addressed["services"].values()
+        if isinstance(described["networks"], dict)
+        for network, each in described["networks"].items()
+        if each
+    ]
+    assert len(fixed) == 2
+    for network, address in fixed:
+        net, given = ip_network(nets[network]["subnet"]), ip_network(nets[network]["ip_range"])
+        assert address in net
+        assert ip_address(nets[network]["gateway"]) in net
+        assert given.subnet_of(net)
+        assert given.num_addresses >= 32
+        assert not {address, ip_address(nets[network]["gateway"])} & set(given)
+        assert str(address) != nets[network]["gateway"]
+
+
+def test_what_speaks_http_behind_the_proxy_believes_the_proxy_and_nobody_else(addressed):
+    services = addressed["services"]
+    behind = set(re.findall(r"reverse_proxy (\w+):", (FOLDER / "Caddyfile").read_text("utf-8")))
+    assert behind == {"jobs", "search", "mlflow", "grafana"}
+    believed = {name: services[name]["environment"].get("FORWARDED_ALLOW_IPS") for name in behind - {"grafana"}}
+    address = services["proxy"]["networks"]["pages"]["ipv4_address"]
+    assert believed == dict.fromkeys(believed, address)
+    assert not [
+        name for name in services.keys() - believed.keys() if "FORWARDED_ALLOW_IPS" in services[name].get("environment", {})
+    ]
+
+
+def test_grafanas_cookie_is_for_tls_alone_where_the_readme_says_how_to_put_it_in_front(services, secrets):
+    """It has no regard for what a proxy says."""
+    assert services["grafana"]["environment"]["GF_SECURITY_COOKIE_SECURE"] == "false"
+    (block,) = re.findall(
+        r"^echo '(ZSBIR_DOMAIN=.*?)' >> \.env$", (FOLDER / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    given = dict(line.split("=", 1) for line in block.splitlines())
+    behind = read_compose(variables={**secrets, **given})["services"]["grafana"]["environment"]
+    assert behind["GF_SECURITY_COOKIE_SECURE"] == "true"
+
+
+def test_prometheus_listens_where_no_job_runs(addressed):
+    services = addressed["services"]
+    listening = {word.partition("=")[2] for word in services["prometheus"]["command"] if "listen-address" in word}
+    assert listening == {"127.0.0.1:9090", f"{services['prometheus']['networks']['metrics']['ipv4_address']}:9090"}
+    assert {name for name, each in services.items() if "metrics" in each["networks"]} == {"prometheus", "grafana"}
+
+
+PORTS = ("ZSBIR_JOBS_PORT", "ZSBIR_SEARCH_PORT", "ZSBIR_MLFLOW_PORT", "ZSBIR_GRAFANA_PORT")
+
+
+@pytest.mark.parametrize("variable", PORTS)
+def test_a_page_is_known_by_the_port_under_which_it_is_published(variable, secrets):
+    """A published port is part of the Host header; MLflow compares all of it, our own services its name, and Grafana nothing."""
+    text = (FOLDER / "compose.yaml").read_text("utf-8")
+    assert set(re.findall(r"ZSBIR_\w+_PORT", text)) == set(PORTS)
+    services = read_compose(variables={**secrets, variable: "15999"})["services"]
+    (changed,) = [name for name, each in services.items() if any(":15999:" in port for port in each.get("ports", ()))]
+    assert changed in variable.lower()
+    for name in ("localhost", "127.0.0.1"):
+        if changed == "mlflow":
+            allowed = services["mlflow"]["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+            assert is_allowed_host_header(allowed, f"{name}:15999")
+            assert is_allowed_host_header(allowed, "mlflow:5000")
+            assert not is_allowed_host_header(allowed, "evil.example.org")
+        elif changed != "grafana":
+            (hosts,) = [word.removeprefix("--hosts=") for word in services[changed]["command"] if word.startswith("--hosts=")]
+            guard = RequestGuard(PlainTextResponse("well"), hosts=hosts.split(","), on_served=lambda *_: None)
+            browser = TestClient(guard, base_url=f"http://{name}:15999")
+            assert browser.get("/").status_code == 200
+            assert browser.post("/", headers={"Origin": f"http://{name}:15999"}).status_code == 200
+            assert browser.get("/", headers={"Host": "evil.example.org"}).status_code == 421
 
 
 def test_the_gpu_file_changes_the_workers_alone(services):

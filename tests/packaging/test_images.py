@@ -47,9 +47,8 @@ def stage(target: str) -> str:
 def test_every_file_that_an_image_takes_exists_and_is_let_in():
     ignored = (CHECKOUT / ".dockerignore").read_text("utf-8").splitlines()
     let_in = [line[1:] for line in ignored if line.startswith("!")]
-    sources = [
-        source for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE) for source in line.split()[:-1]
-    ] + re.findall(r"type=bind,source=([^,\s]+)", DOCKERFILE)
+    copied = re.findall(r"^COPY (?:--chmod=\S+ )?(?!--)(.+)$", DOCKERFILE, re.MULTILINE)
+    sources = [source for line in copied for source in line.split()[:-1]] + re.findall(r"type=bind,source=([^,\s]+)", DOCKERFILE)
     assert {"zsbir", "services", "tuning", "docker/train.lock", "docker/services.lock"} <= set(sources)
     assert ignored[1] == "*"
     for source in sources:
@@ -110,6 +109,14 @@ def test_an_image_says_what_it_is_runs_as_nobody_in_particular_and_can_be_asked_
     assert f'image.title="zsbir-{target}"' in words
     assert "USER 1000:1000" in words
     assert 'CMD ["python", "/opt/zsbir/healthy.py"]' in words
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_files_of_the_checkout_in_an_image_can_be_read_whatever_umask_it_was_made_under(target):
+    """pip writes the rest with modes of its own, from a wheel."""
+    copied = re.findall(r"^COPY (?!--from)(.+)$", stage(target), re.MULTILINE)
+    assert copied
+    assert all(line.startswith("--chmod=0644 ") for line in copied)
 
 
 def test_the_dockerfile_is_clean():
