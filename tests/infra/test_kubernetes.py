@@ -391,8 +391,18 @@ def test_workers_may_run_on_interruptible_nodes_and_heads_may_not():
             assert pod.containers[0]["lifecycle"]["preStop"]["exec"]["command"] == ["sh", "-c", WAIT_FOR_WORK]
 
 
-def test_without_a_taint_in_the_configuration_attempts_tolerate_none():
-    assert not [pod for pod in pods_of(attempts(spot="")) if "tolerations" in pod.spec]
+def test_without_a_taint_in_the_configuration_attempts_tolerate_no_interruptible_nodes():
+    keys = {each["key"] for pod in pods_of(attempts(spot="")) for each in pod.spec.get("tolerations", [])}
+    assert keys == {"nvidia.com/gpu"}
+
+
+def test_whatever_asks_for_gpus_tolerates_the_taint_of_nodes_that_have_some_and_nothing_else_does(overlay):
+    with_gpus = 0
+    for pod in pods_of(everything(overlay)):
+        asks = "nvidia.com/gpu" in pod.containers[0]["resources"]["limits"]
+        assert ("nvidia.com/gpu" in {each["key"] for each in pod.spec.get("tolerations", [])}) == asks, pod.owner
+        with_gpus += asks
+    assert with_gpus == (0 if overlay == "small" else 4)
 
 
 def test_the_queue_the_classes_and_the_flavors_are_those_that_the_executor_and_each_other_name():
