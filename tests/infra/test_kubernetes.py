@@ -11,8 +11,9 @@ import kubernetes_validate
 import pytest
 import yaml
 from jsonschema.exceptions import ValidationError
-from manifests.objects import INFRA, OVERLAYS, check, expanded, pods_of, read, references_of, rendered, variables_of
+from manifests.objects import INFRA, OVERLAYS, check, expanded, of_kind, pods_of, read, references_of, rendered, variables_of
 from manifests.policies import matches
+from manifests.runs import EXAMPLE, attempts, everything
 from starlette.testclient import TestClient
 
 import services.jobs.__main__ as jobs_main
@@ -21,9 +22,7 @@ from services.common.users import LocalUser
 from services.jobs.http.api import create_app as create_jobs_app
 from services.jobs.http.state import ApiSettings as JobsSettings
 from services.jobs.local import tracking_server
-from services.jobs.queue.resources import Resources
-from services.jobs.runs.executor import Task
-from services.jobs.runs.rayjob import CONFIG, SCRATCH, WAIT_FOR_WORK, KubeRayConfig, render
+from services.jobs.runs.rayjob import CONFIG, SCRATCH, WAIT_FOR_WORK, KubeRayConfig
 from services.search.http.api import create_app as create_search_app
 from services.search.http.state import ApiSettings as SearchSettings
 from services.search.serving.catalogue import Catalogue
@@ -40,26 +39,6 @@ ADMINISTRATORS = {
 RAW = sorted(path.relative_to(INFRA).as_posix() for path in INFRA.rglob("*.yaml") if path.name not in ("kustomization.yaml",))
 NOT_OBJECTS = ("base/names.yaml", "components/kueue/kuberay.yaml", "components/kueue/dispatcher.yaml", "overlays/")
 """Settings, and patches of objects."""
-
-EXAMPLE = "examples/rayjob.yaml"
-
-
-def attempts(spot="zsbir.io/spot"):
-    """RayJobs of the queue: with and without workers."""
-    config = KubeRayConfig(image="registry.example/zsbir-train:0.1.0", spot_taint=spot)
-    task = {"attempt_dir": "s3://bucket/root/jobs/x", "project": "vision"}
-    alone = Task(submission_id="zsbir-1a2b3c-17-a2", resources=Resources(cpus=4, gpus=1), **task)
-    wide = Task(submission_id="zsbir-1a2b3c-18-a1", resources=Resources(cpus=8, gpus=2), workers=2, **task)
-    return [render(each, config) for each in (alone, wide)]
-
-
-def everything(overlay):
-    """What runs in the namespace: the overlay's objects, attempts of the queue, and the example."""
-    return (*rendered(overlay), *(attempts() if overlay != "small" else []), *(read(EXAMPLE) if overlay != "small" else []))
-
-
-def of_kind(objects, kind):
-    return {each["metadata"]["name"]: each for each in objects if each["kind"] == kind}
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -357,7 +336,7 @@ def test_secrets_are_named_and_never_written_down(overlay):
         assert not [key for key in each["data"] if secret.search(key)]
 
 
-# --- images, spot nodes, quotas
+# --- images, spot nodes
 
 
 def test_every_image_has_the_registry_and_the_tag_that_one_file_sets(overlay):
@@ -403,29 +382,3 @@ def test_whatever_asks_for_gpus_tolerates_the_taint_of_nodes_that_have_some_and_
         assert ("nvidia.com/gpu" in {each["key"] for each in pod.spec.get("tolerations", [])}) == asks, pod.owner
         with_gpus += asks
     assert with_gpus == (0 if overlay == "small" else 4)
-
-
-def test_the_queue_the_classes_and_the_flavors_are_those_that_the_executor_and_each_other_name():
-    objects = rendered("gpu")
-    config = KubeRayConfig.of(
-        yaml.safe_load(
-            next(each for name, each in of_kind(objects, "ConfigMap").items() if name.startswith("zsbir-kuberay"))["data"][
-                "kuberay.yaml"
-            ]
-        )
-    )
-    classes = of_kind(objects, "WorkloadPriorityClass")
-    assert set(classes) == set(config.priority_classes)
-    rising = sorted(config.priority_classes, key=config.priority_classes.get)
-    assert rising == sorted(rising, key=lambda name: classes[name]["value"])
-    queues, flavors = of_kind(objects, "ClusterQueue"), of_kind(objects, "ResourceFlavor")
-    assert of_kind(objects, "LocalQueue")[config.queue]["spec"]["clusterQueue"] in queues
-    assert [taint["key"] for taint in flavors["zsbir-spot"]["spec"]["nodeTaints"]] == [config.spot_taint]
-    for queue in queues.values():
-        for group in queue["spec"]["resourceGroups"]:
-            assert [flavor["name"] for flavor in group["flavors"]] == ["zsbir-spot", "zsbir"], "the cheaper one first"
-            assert {flavor["name"] for flavor in group["flavors"]} == set(flavors)
-            for flavor in group["flavors"]:
-                assert [each["name"] for each in flavor["resources"]] == group["coveredResources"]
-            for pod in pods_of(attempts()):
-                assert set(pod.containers[0]["resources"]["limits"]) <= set(group["coveredResources"])

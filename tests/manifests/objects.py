@@ -68,6 +68,11 @@ def read(path: str) -> list[Object]:
     return list(yaml.safe_load_all((INFRA / path).read_text("utf-8")))
 
 
+def of_kind(objects: Sequence[Object], kind: str) -> dict[str, Object]:
+    """The objects of one kind, by name."""
+    return {each["metadata"]["name"]: each for each in objects if each["kind"] == kind}
+
+
 def schema(name: str) -> Object:
     """A schema of `crds/`."""
     return dict(yaml.safe_load((Path(__file__).parent / "crds" / name).read_text("utf-8")))
