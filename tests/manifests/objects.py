@@ -27,6 +27,9 @@ OVERLAYS = ("small", "gpu", "public")
 RAY_LABELS = {"ray.io/is-ray-node": "yes", "app.kubernetes.io/created-by": "kuberay-operator"}
 """What KubeRay puts on every pod of a Ray cluster, besides the cluster, the type of node and its group."""
 
+OTHERS = {"external-secrets.io": "externalsecret.yaml", "cilium.io": "ciliumnetworkpolicy.yaml"}
+"""The schemas of groups of which one file says all."""
+
 Object = dict[str, Any]
 
 
@@ -86,8 +89,8 @@ def check(each: Object) -> None:
     elif group == "kueue.x-k8s.io":
         kinds = schema("kueue.yaml")
         Draft202012Validator({"$defs": kinds["$defs"], **kinds[each["kind"]], "unevaluatedProperties": False}).validate(each)
-    elif group == "external-secrets.io":
-        Draft202012Validator(schema("externalsecret.yaml")).validate(each)
+    elif group in OTHERS:
+        Draft202012Validator(schema(OTHERS[group])).validate(each)
     else:
         kubernetes_validate.validate(each, KUBERNETES, strict=True)
 
