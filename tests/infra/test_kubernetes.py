@@ -73,6 +73,7 @@ def test_the_check_notices_a_misspelt_field_wherever_it_is():
         ("base/jobs.yaml", lambda each: each["spec"]["template"]["spec"]),
         ("components/kueue/kueue.yaml", lambda each: each["spec"]),
         ("components/external-secrets/secrets.yaml", lambda each: each["spec"]["target"]),
+        ("examples/network/cilium.yaml", lambda each: each["spec"]),
     ):
         each = copy.deepcopy(read(path)[0])
         each["metadata"].setdefault("namespace", "zsbir")
@@ -104,13 +105,17 @@ def test_every_selector_matches_a_pod(overlay):
             assert "replicas" not in target["spec"], "the autoscaler's number would be set back whenever this is applied"
 
 
+def certificates(listener):
+    return listener.get("tls", {}).get("certificateRefs", [])
+
+
 def test_whatever_is_named_is_there_or_on_the_list_of_what_the_administrator_makes(overlay):
     objects = everything(overlay)
     text = (INFRA / "README.md").read_text("utf-8")
     there = {(each["kind"], each["metadata"]["name"]): set(each.get("data", {})) for each in objects}
     needed = set().union(*(references_of(pod) for pod in pods_of(objects)))
-    for ingress in of_kind(objects, "Ingress").values():
-        needed |= {("Secret", tls["secretName"], "") for tls in ingress["spec"]["tls"]}
+    for gateway in of_kind(objects, "Gateway").values():
+        needed |= {("Secret", each["name"], "") for part in gateway["spec"]["listeners"] for each in certificates(part)}
     assert len(needed) > 8
     for kind, name, key in needed:
         if (kind, name) in ADMINISTRATORS:
@@ -125,7 +130,7 @@ def test_whatever_is_named_is_there_or_on_the_list_of_what_the_administrator_mak
         assert not keys or keys == ADMINISTRATORS["Secret", name]
 
 
-def test_services_ingresses_and_probes_name_ports_that_containers_have(overlay):
+def test_services_routes_and_probes_name_ports_that_containers_have(overlay):
     objects, pods = rendered(overlay), pods_of(rendered(overlay))
     for pod in pods:
         for container in pod.containers:
@@ -138,15 +143,10 @@ def test_services_ingresses_and_probes_name_ports_that_containers_have(overlay):
         (pod,) = [each for each in pods if matches({"matchLabels": service["spec"]["selector"]}, each.labels)]
         named = {each["name"]: each["containerPort"] for each in pod.containers[0]["ports"]}
         assert named[port["targetPort"]] == port["port"]
-    for ingress in of_kind(objects, "Ingress").values():
-        hosts = set()
-        for rule in ingress["spec"]["rules"]:
-            hosts.add(rule["host"])
-            for path in rule["http"]["paths"]:
-                backend = path["backend"]["service"]
-                ports = of_kind(objects, "Service")[backend["name"]]["spec"]["ports"]
-                assert backend["port"]["name"] in {port["name"] for port in ports}
-        assert hosts == {host for tls in ingress["spec"]["tls"] for host in tls["hosts"]}
+    for route in of_kind(objects, "HTTPRoute").values():
+        for backend in (each for rule in route["spec"]["rules"] for each in rule.get("backendRefs", [])):
+            ports = of_kind(objects, "Service")[backend["name"]]["spec"]["ports"]
+            assert backend["port"] in {port["port"] for port in ports}
 
 
 def test_the_standing_cluster_is_where_the_dispatcher_looks_for_it_and_runs_the_same_ray():
@@ -257,25 +257,12 @@ def test_probes_ask_for_routes_that_answer_a_kubelet_without_a_token(overlay, ap
     assert asked == {("serve", "/healthz"), ("search", "/healthz"), ("search", "/readyz")}
 
 
-def test_the_names_under_which_pages_are_known_are_the_ingress_and_the_services_own():
-    objects = rendered("public")
-    (settings,) = [each["data"] for name, each in of_kind(objects, "ConfigMap").items() if name.startswith("zsbir-settings")]
-    (ingress,) = of_kind(objects, "Ingress").values()
-    variable = {"zsbir-jobs": "JOBS_HOSTS", "zsbir-search": "SEARCH_HOSTS", "zsbir-mlflow": "MLFLOW_SERVER_ALLOWED_HOSTS"}
-    page = {"zsbir-jobs": "JOBS_PAGE", "zsbir-search": "SEARCH_PAGE", "zsbir-mlflow": "MLFLOW_PAGE"}
-    for rule in ingress["spec"]["rules"]:
-        name = rule["http"]["paths"][0]["backend"]["service"]["name"]
-        assert {rule["host"], name} <= set(settings[variable[name]].split(","))
-        assert settings[page[name]] == f"https://{rule['host']}"
-    assert settings["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] == settings["MLFLOW_PAGE"]
-
-
 # --- pods that can do little
 
 
 def test_pods_are_those_that_the_restricted_profile_lets_in_and_write_to_their_scratch_volume_alone(overlay):
     objects = everything(overlay)
-    (namespace,) = of_kind(objects, "Namespace").values()
+    namespace = of_kind(objects, "Namespace")["zsbir"]
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     pods = pods_of(objects)
     assert len(pods) >= 6

@@ -11,10 +11,14 @@ from manifests.policies import Peer, allowed
 PORTS = {8270, 8280, 5000, 6379, 8265, 10001, 8000, 443, 5432, 6443, 22}
 """Every port that something here listens on, and some more."""
 
+ENVOY = "gateway.envoyproxy.io/owning-gateway"
+
 ELSEWHERE = [
     Peer("kuberay", {"app.kubernetes.io/name": "kuberay-operator"}, "kuberay-system"),
     Peer("prometheus", {"app.kubernetes.io/name": "prometheus"}, "monitoring"),
-    Peer("ingress", {"app.kubernetes.io/name": "ingress-nginx"}, "ingress-nginx"),
+    Peer("envoy", {f"{ENVOY}-namespace": "zsbir-gateway", f"{ENVOY}-name": "zsbir"}, "envoy-gateway-system"),
+    Peer("another gateway's envoy", {f"{ENVOY}-namespace": "another-team", f"{ENVOY}-name": "zsbir"}, "envoy-gateway-system"),
+    Peer("proxy", {"gateway.networking.k8s.io/gateway-name": "zsbir"}, "zsbir-gateway"),
     Peer("another", {"app": "zsbir-jobs", "ray.io/is-ray-node": "yes", "ray.io/node-type": "head"}, "another-team"),
     Peer("unlabelled", {}, "zsbir"),
 ]
@@ -44,7 +48,7 @@ ALWAYS = {
     *(("prometheus", answering, port) for answering in ("jobs", "search") for port in (8270, 8280)),
 }
 WITH_KUEUE = {("dispatcher", place, 6443) for place in SOMEWHERE}
-IN_PUBLIC = {("ingress", answering, port) for answering in ("jobs", "search", "mlflow") for port in (8270, 8280, 5000)}
+IN_PUBLIC = set(product(("envoy", "proxy"), ("jobs", "search", "mlflow"), (8270, 8280, 5000)))
 WANTED = {"small": ALWAYS, "gpu": ALWAYS | WITH_KUEUE, "public": ALWAYS | WITH_KUEUE | IN_PUBLIC}
 
 
