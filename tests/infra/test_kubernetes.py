@@ -11,8 +11,9 @@ import kubernetes_validate
 import pytest
 import yaml
 from jsonschema.exceptions import ValidationError
-from manifests.objects import INFRA, OVERLAYS, check, expanded, pods_of, read, references_of, rendered, variables_of
+from manifests.objects import INFRA, OVERLAYS, check, expanded, of_kind, pods_of, read, references_of, rendered, variables_of
 from manifests.policies import matches
+from manifests.runs import EXAMPLE, attempts, everything
 from starlette.testclient import TestClient
 
 import services.jobs.__main__ as jobs_main
@@ -21,9 +22,7 @@ from services.common.users import LocalUser
 from services.jobs.http.api import create_app as create_jobs_app
 from services.jobs.http.state import ApiSettings as JobsSettings
 from services.jobs.local import tracking_server
-from services.jobs.queue.resources import Resources
-from services.jobs.runs.executor import Task
-from services.jobs.runs.rayjob import CONFIG, SCRATCH, WAIT_FOR_WORK, KubeRayConfig, render
+from services.jobs.runs.rayjob import CONFIG, SCRATCH, WAIT_FOR_WORK, KubeRayConfig
 from services.search.http.api import create_app as create_search_app
 from services.search.http.state import ApiSettings as SearchSettings
 from services.search.serving.catalogue import Catalogue
@@ -40,26 +39,6 @@ ADMINISTRATORS = {
 RAW = sorted(path.relative_to(INFRA).as_posix() for path in INFRA.rglob("*.yaml") if path.name not in ("kustomization.yaml",))
 NOT_OBJECTS = ("base/names.yaml", "components/kueue/kuberay.yaml", "components/kueue/dispatcher.yaml", "overlays/")
 """Settings, and patches of objects."""
-
-EXAMPLE = "examples/rayjob.yaml"
-
-
-def attempts(spot="zsbir.io/spot"):
-    """RayJobs of the queue: with and without workers."""
-    config = KubeRayConfig(image="registry.example/zsbir-train:0.1.0", spot_taint=spot)
-    task = {"attempt_dir": "s3://bucket/root/jobs/x", "project": "vision"}
-    alone = Task(submission_id="zsbir-1a2b3c-17-a2", resources=Resources(cpus=4, gpus=1), **task)
-    wide = Task(submission_id="zsbir-1a2b3c-18-a1", resources=Resources(cpus=8, gpus=2), workers=2, **task)
-    return [render(each, config) for each in (alone, wide)]
-
-
-def everything(overlay):
-    """What runs in the namespace: the overlay's objects, attempts of the queue, and the example."""
-    return (*rendered(overlay), *(attempts() if overlay != "small" else []), *(read(EXAMPLE) if overlay != "small" else []))
-
-
-def of_kind(objects, kind):
-    return {each["metadata"]["name"]: each for each in objects if each["kind"] == kind}
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -94,6 +73,7 @@ def test_the_check_notices_a_misspelt_field_wherever_it_is():
         ("base/jobs.yaml", lambda each: each["spec"]["template"]["spec"]),
         ("components/kueue/kueue.yaml", lambda each: each["spec"]),
         ("components/external-secrets/secrets.yaml", lambda each: each["spec"]["target"]),
+        ("examples/network/cilium.yaml", lambda each: each["spec"]),
     ):
         each = copy.deepcopy(read(path)[0])
         each["metadata"].setdefault("namespace", "zsbir")
@@ -125,13 +105,17 @@ def test_every_selector_matches_a_pod(overlay):
             assert "replicas" not in target["spec"], "the autoscaler's number would be set back whenever this is applied"
 
 
+def certificates(listener):
+    return listener.get("tls", {}).get("certificateRefs", [])
+
+
 def test_whatever_is_named_is_there_or_on_the_list_of_what_the_administrator_makes(overlay):
     objects = everything(overlay)
     text = (INFRA / "README.md").read_text("utf-8")
     there = {(each["kind"], each["metadata"]["name"]): set(each.get("data", {})) for each in objects}
     needed = set().union(*(references_of(pod) for pod in pods_of(objects)))
-    for ingress in of_kind(objects, "Ingress").values():
-        needed |= {("Secret", tls["secretName"], "") for tls in ingress["spec"]["tls"]}
+    for gateway in of_kind(objects, "Gateway").values():
+        needed |= {("Secret", each["name"], "") for part in gateway["spec"]["listeners"] for each in certificates(part)}
     assert len(needed) > 8
     for kind, name, key in needed:
         if (kind, name) in ADMINISTRATORS:
@@ -146,7 +130,7 @@ def test_whatever_is_named_is_there_or_on_the_list_of_what_the_administrator_mak
         assert not keys or keys == ADMINISTRATORS["Secret", name]
 
 
-def test_services_ingresses_and_probes_name_ports_that_containers_have(overlay):
+def test_services_routes_and_probes_name_ports_that_containers_have(overlay):
     objects, pods = rendered(overlay), pods_of(rendered(overlay))
     for pod in pods:
         for container in pod.containers:
@@ -159,15 +143,10 @@ def test_services_ingresses_and_probes_name_ports_that_containers_have(overlay):
         (pod,) = [each for each in pods if matches({"matchLabels": service["spec"]["selector"]}, each.labels)]
         named = {each["name"]: each["containerPort"] for each in pod.containers[0]["ports"]}
         assert named[port["targetPort"]] == port["port"]
-    for ingress in of_kind(objects, "Ingress").values():
-        hosts = set()
-        for rule in ingress["spec"]["rules"]:
-            hosts.add(rule["host"])
-            for path in rule["http"]["paths"]:
-                backend = path["backend"]["service"]
-                ports = of_kind(objects, "Service")[backend["name"]]["spec"]["ports"]
-                assert backend["port"]["name"] in {port["name"] for port in ports}
-        assert hosts == {host for tls in ingress["spec"]["tls"] for host in tls["hosts"]}
+    for route in of_kind(objects, "HTTPRoute").values():
+        for backend in (each for rule in route["spec"]["rules"] for each in rule.get("backendRefs", [])):
+            ports = of_kind(objects, "Service")[backend["name"]]["spec"]["ports"]
+            assert backend["port"] in {port["port"] for port in ports}
 
 
 def test_the_standing_cluster_is_where_the_dispatcher_looks_for_it_and_runs_the_same_ray():
@@ -278,25 +257,12 @@ def test_probes_ask_for_routes_that_answer_a_kubelet_without_a_token(overlay, ap
     assert asked == {("serve", "/healthz"), ("search", "/healthz"), ("search", "/readyz")}
 
 
-def test_the_names_under_which_pages_are_known_are_the_ingress_and_the_services_own():
-    objects = rendered("public")
-    (settings,) = [each["data"] for name, each in of_kind(objects, "ConfigMap").items() if name.startswith("zsbir-settings")]
-    (ingress,) = of_kind(objects, "Ingress").values()
-    variable = {"zsbir-jobs": "JOBS_HOSTS", "zsbir-search": "SEARCH_HOSTS", "zsbir-mlflow": "MLFLOW_SERVER_ALLOWED_HOSTS"}
-    page = {"zsbir-jobs": "JOBS_PAGE", "zsbir-search": "SEARCH_PAGE", "zsbir-mlflow": "MLFLOW_PAGE"}
-    for rule in ingress["spec"]["rules"]:
-        name = rule["http"]["paths"][0]["backend"]["service"]["name"]
-        assert {rule["host"], name} <= set(settings[variable[name]].split(","))
-        assert settings[page[name]] == f"https://{rule['host']}"
-    assert settings["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"] == settings["MLFLOW_PAGE"]
-
-
 # --- pods that can do little
 
 
 def test_pods_are_those_that_the_restricted_profile_lets_in_and_write_to_their_scratch_volume_alone(overlay):
     objects = everything(overlay)
-    (namespace,) = of_kind(objects, "Namespace").values()
+    namespace = of_kind(objects, "Namespace")["zsbir"]
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     pods = pods_of(objects)
     assert len(pods) >= 6
@@ -357,7 +323,7 @@ def test_secrets_are_named_and_never_written_down(overlay):
         assert not [key for key in each["data"] if secret.search(key)]
 
 
-# --- images, spot nodes, quotas
+# --- images, spot nodes
 
 
 def test_every_image_has_the_registry_and_the_tag_that_one_file_sets(overlay):
@@ -391,31 +357,15 @@ def test_workers_may_run_on_interruptible_nodes_and_heads_may_not():
             assert pod.containers[0]["lifecycle"]["preStop"]["exec"]["command"] == ["sh", "-c", WAIT_FOR_WORK]
 
 
-def test_without_a_taint_in_the_configuration_attempts_tolerate_none():
-    assert not [pod for pod in pods_of(attempts(spot="")) if "tolerations" in pod.spec]
+def test_without_a_taint_in_the_configuration_attempts_tolerate_no_interruptible_nodes():
+    keys = {each["key"] for pod in pods_of(attempts(spot="")) for each in pod.spec.get("tolerations", [])}
+    assert keys == {"nvidia.com/gpu"}
 
 
-def test_the_queue_the_classes_and_the_flavors_are_those_that_the_executor_and_each_other_name():
-    objects = rendered("gpu")
-    config = KubeRayConfig.of(
-        yaml.safe_load(
-            next(each for name, each in of_kind(objects, "ConfigMap").items() if name.startswith("zsbir-kuberay"))["data"][
-                "kuberay.yaml"
-            ]
-        )
-    )
-    classes = of_kind(objects, "WorkloadPriorityClass")
-    assert set(classes) == set(config.priority_classes)
-    rising = sorted(config.priority_classes, key=config.priority_classes.get)
-    assert rising == sorted(rising, key=lambda name: classes[name]["value"])
-    queues, flavors = of_kind(objects, "ClusterQueue"), of_kind(objects, "ResourceFlavor")
-    assert of_kind(objects, "LocalQueue")[config.queue]["spec"]["clusterQueue"] in queues
-    assert [taint["key"] for taint in flavors["zsbir-spot"]["spec"]["nodeTaints"]] == [config.spot_taint]
-    for queue in queues.values():
-        for group in queue["spec"]["resourceGroups"]:
-            assert [flavor["name"] for flavor in group["flavors"]] == ["zsbir-spot", "zsbir"], "the cheaper one first"
-            assert {flavor["name"] for flavor in group["flavors"]} == set(flavors)
-            for flavor in group["flavors"]:
-                assert [each["name"] for each in flavor["resources"]] == group["coveredResources"]
-            for pod in pods_of(attempts()):
-                assert set(pod.containers[0]["resources"]["limits"]) <= set(group["coveredResources"])
+def test_whatever_asks_for_gpus_tolerates_the_taint_of_nodes_that_have_some_and_nothing_else_does(overlay):
+    with_gpus = 0
+    for pod in pods_of(everything(overlay)):
+        asks = "nvidia.com/gpu" in pod.containers[0]["resources"]["limits"]
+        assert ("nvidia.com/gpu" in {each["key"] for each in pod.spec.get("tolerations", [])}) == asks, pod.owner
+        with_gpus += asks
+    assert with_gpus == (0 if overlay == "small" else 4)

@@ -1,7 +1,7 @@
 """The objects of infra/kubernetes, rendered by kubectl's kustomize, and the schemas that they have to follow.
 
-Core objects are checked against Kubernetes' own schemas, strictly; those of KubeRay, Kueue and External Secrets against `crds/`,
-which was written from their types and refuses unknown fields.
+Core objects are checked against Kubernetes' own schemas, strictly; those of others (KubeRay, Kueue, Gateway API, External
+Secrets, Cilium) against `crds/`, which was written from their types and refuses unknown fields.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ KUBERNETES = "1.34"
 OVERLAYS = ("small", "gpu", "public")
 RAY_LABELS = {"ray.io/is-ray-node": "yes", "app.kubernetes.io/created-by": "kuberay-operator"}
 """What KubeRay puts on every pod of a Ray cluster, besides the cluster, the type of node and its group."""
+
+BY_KIND = {"kueue.x-k8s.io": "kueue.yaml", "gateway.networking.k8s.io": "gateway.yaml"}
+"""The schemas of groups that have several kinds."""
+
+OTHERS = {"external-secrets.io": "externalsecret.yaml", "cilium.io": "ciliumnetworkpolicy.yaml"}
+"""The schemas of groups of which one file says all."""
 
 Object = dict[str, Any]
 
@@ -68,6 +74,11 @@ def read(path: str) -> list[Object]:
     return list(yaml.safe_load_all((INFRA / path).read_text("utf-8")))
 
 
+def of_kind(objects: Sequence[Object], kind: str) -> dict[str, Object]:
+    """The objects of one kind, by name."""
+    return {each["metadata"]["name"]: each for each in objects if each["kind"] == kind}
+
+
 def schema(name: str) -> Object:
     """A schema of `crds/`."""
     return dict(yaml.safe_load((Path(__file__).parent / "crds" / name).read_text("utf-8")))
@@ -78,11 +89,11 @@ def check(each: Object) -> None:
     group = each["apiVersion"].partition("/")[0] if "/" in each["apiVersion"] else ""
     if group == "ray.io":
         check_ray(each)
-    elif group == "kueue.x-k8s.io":
-        kinds = schema("kueue.yaml")
+    elif group in BY_KIND:
+        kinds = schema(BY_KIND[group])
         Draft202012Validator({"$defs": kinds["$defs"], **kinds[each["kind"]], "unevaluatedProperties": False}).validate(each)
-    elif group == "external-secrets.io":
-        Draft202012Validator(schema("externalsecret.yaml")).validate(each)
+    elif group in OTHERS:
+        Draft202012Validator(schema(OTHERS[group])).validate(each)
     else:
         kubernetes_validate.validate(each, KUBERNETES, strict=True)
 

@@ -3,6 +3,9 @@
 A pod that no policy selects for a direction is open in it. One that some select is closed but for what any of them allows. A
 connection needs both ends: the policies on the pod that asks, and those on the pod that answers. An address outside the cluster
 has no policies. `ipBlock` is for addresses outside: whether it covers pods differs between networks, so pods have no address here.
+
+Cilium knows some addresses (of nodes, of Kubernetes' API, of its own gateway) as entities, and no `ipBlock` covers them there. Its
+CiliumNetworkPolicies are read as far as they name entities, and add up with the others.
 """
 
 from __future__ import annotations
@@ -17,12 +20,16 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Peer:
-    """One end of a connection: a pod, with labels and a namespace with labels of its own; or an address outside the cluster."""
+    """One end of a connection: a pod, with labels and a namespace with labels of its own; or an address outside the cluster.
+
+    entity: what Cilium takes the address for, on a network of Cilium.
+    """
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     namespace: str = ""
     address: str = ""
+    entity: str = ""
 
     @property
     def namespace_labels(self) -> dict[str, str]:
@@ -57,16 +64,32 @@ def allowed(policies: Sequence[Object], asking: Peer, answering: Peer, port: int
 def _open(policies: Sequence[Object], direction: str, own: Peer, other: Peer, port: int, protocol: str) -> bool:
     if own.address:
         return True
-    selecting = [
-        each["spec"]
-        for each in policies
-        if each["metadata"]["namespace"] == own.namespace
-        and direction in each["spec"]["policyTypes"]
-        and matches(each["spec"]["podSelector"], own.labels)
-    ]
+    specs = [_spec(each) for each in policies if each["metadata"]["namespace"] == own.namespace]
+    selecting = [spec for spec in specs if direction in spec["policyTypes"] and matches(spec["podSelector"], own.labels)]
     rules = [rule for spec in selecting for rule in spec.get(direction.lower(), [])]
     side = "to" if direction == "Egress" else "from"
     return not selecting or any(_rule(rule, side, own, other, port, protocol) for rule in rules)
+
+
+def _spec(policy: Object) -> dict[str, Any]:
+    """Return the spec of a policy, that of Cilium in the words of the others."""
+    spec = policy["spec"]
+    if policy.get("kind") != "CiliumNetworkPolicy":
+        return dict(spec)
+    found: dict[str, Any] = {"podSelector": spec["endpointSelector"], "policyTypes": []}
+    for direction, side in (("Ingress", "from"), ("Egress", "to")):
+        rules = spec.get(direction.lower())
+        if rules is None:
+            continue
+        found["policyTypes"].append(direction)
+        found[direction.lower()] = [
+            {
+                side: [{"entity": entity} for entity in rule[f"{side}Entities"]],
+                "ports": [{**port, "port": int(port["port"])} for part in rule["toPorts"] for port in part["ports"]],
+            }
+            for rule in rules
+        ]
+    return found
 
 
 def _rule(rule: Object, side: str, own: Peer, other: Peer, port: int, protocol: str) -> bool:
@@ -78,10 +101,10 @@ def _rule(rule: Object, side: str, own: Peer, other: Peer, port: int, protocol: 
 def _peer(peer: Object, own: Peer, other: Peer) -> bool:
     if "ipBlock" in peer:
         block = peer["ipBlock"]
-        inside = bool(other.address) and ip_address(other.address) in ip_network(block["cidr"])
+        inside = bool(other.address) and not other.entity and ip_address(other.address) in ip_network(block["cidr"])
         return inside and not any(ip_address(other.address) in ip_network(each) for each in block.get("except", []))
-    if other.address:
-        return False
+    if "entity" in peer or other.address:
+        return bool(other.entity) and peer.get("entity") == other.entity
     if "namespaceSelector" in peer:
         is_meant = matches(peer["namespaceSelector"], other.namespace_labels)
     else:

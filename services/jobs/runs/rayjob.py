@@ -75,7 +75,9 @@ class KubeRayConfig(Config):
     spot_taint: str = Field(
         "", description="key of the taint of interruptible nodes, on which workers may run; none: they run where heads run"
     )
-    gpu_resource: str = Field("nvidia.com/gpu", description="Kubernetes' name for a GPU")
+    gpu_resource: str = Field(
+        "nvidia.com/gpu", description="Kubernetes' name for a GPU, and the key of the taint of nodes that have some"
+    )
     grace_s: int = Field(120, gt=0, description="seconds for a final checkpoint when pods are taken back")
     ttl_s: int = Field(60, ge=0, description="seconds that an ended attempt's cluster is kept for people who look at it")
 
@@ -212,8 +214,12 @@ def _container_resources(cpus: float, memory_gib: float, gpus: int, gpu_resource
 def _pod(container: dict[str, Any], config: KubeRayConfig, tolerated: str = "") -> dict[str, Any]:
     """Return a pod template without rights in the node or the cluster. KubeRay adds shared memory and Ray's own probes.
 
-    tolerated: key of a taint on nodes where the pod may run all the same; "": none.
+    tolerated: key of a taint on nodes where the pod may run all the same; "": none. A pod with GPUs tolerates the taint by which
+    clusters usually keep others off nodes with GPUs: it is called like the resource.
     """
+    taints = [tolerated] if tolerated else []
+    if config.gpu_resource in container["resources"]["limits"]:
+        taints.append(config.gpu_resource)
     container = {
         **container,
         "image": config.image,
@@ -231,8 +237,8 @@ def _pod(container: dict[str, Any], config: KubeRayConfig, tolerated: str = "") 
         "containers": [container],
         "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": f"{config.scratch_gib}Gi"}}],
     }
-    if tolerated:
-        spec["tolerations"] = [{"key": tolerated, "operator": "Exists", "effect": "NoSchedule"}]
+    if taints:
+        spec["tolerations"] = [{"key": key, "operator": "Exists", "effect": "NoSchedule"} for key in taints]
     if config.storage_claim:
         container["volumeMounts"].append({"name": "storage", "mountPath": config.storage_path})
         spec["volumes"].append({"name": "storage", "persistentVolumeClaim": {"claimName": config.storage_claim}})

@@ -110,6 +110,21 @@ def test_a_job_without_workers_has_its_resources_on_the_head_besides_the_heads_o
     assert container(head_of(manifest))["resources"]["limits"] == {"cpu": "3500m", "memory": "9216Mi", "nvidia.com/gpu": "1"}
 
 
+def tolerated(group):
+    return [each["key"] for each in template(group).get("tolerations", [])]
+
+
+def test_pods_with_gpus_tolerate_the_taint_of_nodes_with_gpus_and_others_do_not():
+    config = KubeRayConfig(gpu_resource="amd.com/gpu", spot_taint="zsbir.io/spot")
+    wide, alone = render(with_workers(), config), render(task(gpus=1), config)
+    assert tolerated(workers_of(wide)) == ["zsbir.io/spot", "amd.com/gpu"]
+    assert (tolerated(head_of(wide)), tolerated(head_of(alone))) == ([], ["amd.com/gpu"])
+    assert tolerated(head_of(render(task(), config))) == []
+    assert tolerated(workers_of(render(with_workers(gpus=0), config))) == ["zsbir.io/spot"]
+    for each in (wide, alone):
+        check(each)
+
+
 def test_gpus_that_no_pod_can_have_are_refused():
     with pytest.raises(RunError, match=r"cannot have 0.5 GPUs.*whole number per worker"):
         render(with_workers(gpus=1), KubeRayConfig())
