@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,8 @@ from playwright.sync_api import Route, expect
 from servers.search_pages import ANY_PHOTO, HOUSE, Hand, Search, drawn, found_by, strokes_of
 
 pytestmark = pytest.mark.slow
+
+LINKS = Path(__file__).parents[3] / "compat" / "links.json"
 
 
 def test_a_photo_opens_larger_with_its_neighbours_and_each_leads_on(search: Search, visit) -> None:
@@ -70,6 +73,20 @@ def test_a_link_opens_the_same_drawing_and_no_server_sees_it(search: Search, vis
     again.evaluate("location.hash = '#drawing=AAAA____&k=77&min=NaN&options=[[1'")
     expect(again.get_by_role("heading", name="Draw something")).to_be_visible()
     other.check()
+    there.check()
+
+
+def test_a_link_that_was_kept_opens_the_same(search: Search, visit) -> None:
+    """Recorded once, and not to be recorded again: a page that does not open it breaks links in people's notes and bookmarks."""
+    kept = json.loads(LINKS.read_text("utf-8"))["search"]
+    there = visit(search)
+    page = there.open(kept["link"])
+    expect(page.locator(ANY_PHOTO)).to_have_count(kept["photos"])
+    assert strokes_of(page) == kept["strokes"]
+    body = {"strokes": kept["strokes"], "canvas": {"width": 1000, "height": 1000}, "model": kept["model"], "k": kept["photos"]}
+    answer = httpx.post(f"{search.address}/api/search", json=body).json()
+    keys = page.locator(ANY_PHOTO).evaluate_all("nodes => nodes.map(node => node.dataset.open)")
+    assert keys == [f"{answer['index']}/{hit['id']}" for hit in answer["hits"]]
     there.check()
 
 
