@@ -272,7 +272,6 @@ def test_a_registered_model_of_that_version_is_loaded_and_stands_for_its_run(fac
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{ROOT}/mlflow.db")
     mlflow.set_tracking_uri(f"sqlite:///{ROOT}/mlflow.db")
-    mlflow.set_registry_uri(f"sqlite:///{ROOT}/mlflow.db")
     model = mlflow.pyfunc.load_model(facts["model"])
     embedded = np.asarray(model.predict(pd.DataFrame({"image": [SKETCH.read_bytes()]})))
     assert embedded.shape[-1] == 16
