@@ -173,7 +173,7 @@ def logs(box: Path, asked: argparse.Namespace) -> None:
 
 
 def down(box: Path, _asked: argparse.Namespace) -> None:
-    """End everything."""
+    """End every machine and the store, and remove the note of the box."""
     Box.open(box).end()
 
 

@@ -72,7 +72,7 @@ class Holder:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process that holds the bridge still runs."""
         return is_process(self.pid, self.began_s)
 
     def end(self) -> None:

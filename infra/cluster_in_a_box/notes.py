@@ -118,7 +118,7 @@ def save(folder: Path, facts: Facts) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Remove the note."""
+    """Remove the file that says which box lies in this folder."""
     (folder / FILE).unlink(missing_ok=True)
 
 

@@ -19,7 +19,7 @@ TOKEN = Path(os.environ["TOKENS"]) / "prometheus"
 
 
 def main() -> None:
-    """Make what is missing."""
+    """Make the bucket, the tables of the job store and the token of Prometheus, where they are missing."""
     bucket = os.environ["ZSBIR_ROOT"].removeprefix("s3://").partition("/")[0]
     try:
         boto3.client("s3", config=BotoConfig(s3={"addressing_style": "path"})).create_bucket(Bucket=bucket)

@@ -18,14 +18,14 @@ Positives = Literal["all", "other_domain"]
 
 
 class SupConFields(Config):
-    """Supervised contrastive loss."""
+    """Fields of the supervised contrastive loss (Khosla et al., NeurIPS 2020)."""
 
     supcon_temperature: float = Field(0.1, gt=0, description="temperature of the similarities")
     supcon_positives: Positives = Field("all", description="positives of an anchor: all of its class, or those of the other domain")
 
 
 class ProxyAnchorFields(Config):
-    """Proxy-Anchor."""
+    """Fields of the Proxy-Anchor loss (Kim et al., CVPR 2020)."""
 
     proxy_anchor_margin: float = Field(0.1, ge=0, description="margin of the cosine similarities to the proxies")
     proxy_anchor_scale: float = Field(32.0, gt=0, description="scale of the cosine similarities")
@@ -41,7 +41,7 @@ class TripletFields(Config):
 
 
 class MultiSimilarityFields(Config):
-    """Multi-similarity loss."""
+    """Fields of the multi-similarity loss (Wang et al., CVPR 2019)."""
 
     multi_similarity_scale_positive: float = Field(2.0, gt=0, description="scale of positive similarities")
     multi_similarity_scale_negative: float = Field(50.0, gt=0, description="scale of negative similarities")
@@ -73,7 +73,7 @@ KeptWeights = Annotated[str, AfterValidator(_kept_weights), Address(content=_che
 
 
 class SakeFields(Config):
-    """SAKE's objective."""
+    """Fields of the objective of SAKE (Liu et al., ICCV 2019)."""
 
     sake_teacher: KeptWeights = Field(
         "", description="address of the teacher's weights, as they are kept below a storage root (required)"
