@@ -22,5 +22,9 @@ cp .env "$new/env"
 docker compose run --rm -T --no-deps --user "$(id -u):$(id -g)" --volume "$folder:/backup" --volume "$PWD/copy_bucket.py:/opt/copy_bucket.py:ro" \
     setup python /opt/copy_bucket.py down /backup/unfinished ${last:+"/backup/$last"}
 made=$folder/$(date -u +%Y-%m-%dT%H%M%SZ)
+while [ -e "$made" ]; do  # by a backup of the same second
+    sleep 1
+    made=$folder/$(date -u +%Y-%m-%dT%H%M%SZ)
+done
 mv --no-target-directory "$new" "$made"
 echo "$made has the databases, the bucket and .env: keep it as safe as the passwords in it"

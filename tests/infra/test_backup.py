@@ -136,6 +136,15 @@ def test_a_second_backup_stores_again_only_what_may_have_changed(used: Site, tmp
     assert all(path.stat().st_mode & 0o077 == 0 for path in (first, second, second / "jobs.dump", second / "env"))
 
 
+def test_a_second_backup_within_the_same_second_takes_the_name_of_the_next(used: Site, tmp_path: Path):
+    clock = used.folder / "bin" / "date"  # each time is read three times, as a clock is within a second
+    clock.write_text('#!/bin/sh\necho >>"$0.reads"\necho "2026-11-30T12000$(($(wc -l <"$0.reads") / 3))Z"\n', "utf-8")
+    clock.chmod(0o755)
+    made = [used.backs_up(tmp_path).name for _ in range(3)]
+    assert made == ["2026-11-30T120000Z", "2026-11-30T120001Z", "2026-11-30T120002Z"]
+    assert all((tmp_path / name / "complete").exists() for name in made)
+
+
 def test_a_backup_whose_dump_was_cut_is_none_and_leaves_the_one_before_it_as_it_was(used: Site, new_site, tmp_path: Path):
     first = used.backs_up(tmp_path / "backups")
     before = held(first)
