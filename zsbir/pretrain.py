@@ -60,7 +60,7 @@ def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
     Raises PermanentError when training diverges.
     """
     from zsbir.model.weights import save_weights
-    from zsbir.training.threads import free_threads
+    from zsbir.training.computing import computing
 
     digest = config.fingerprint()
     uri = pretrained_uri(settings.root, digest)
@@ -68,7 +68,7 @@ def pretrain(config: PretrainConfig, settings: Settings) -> Artifact:
         watch.record_found(uri)
         return Artifact(uri, "weights")
     train, test = draw_photos(config, config.photos_per_class, 0), draw_photos(config, config.photos_per_class // 4, 1)
-    with free_threads():
+    with computing():
         network = _fit(config, train)
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise PermanentError(f"training has diverged: the weights are not finite; lower --lr (now {config.lr})")

@@ -173,9 +173,9 @@ def _all_sums(
     chunks: list[Int[np.ndarray, "n"]], dataset: Artifact, weights: Weights, config: TeacherConfig, settings: Settings
 ) -> Iterator[Sums]:
     """Yield the sums of every chunk in order, and show the progress."""
-    from zsbir.training.threads import free_threads
+    from zsbir.training.computing import computing
 
-    with events.Progress("teach", total=sum(map(len, chunks)), unit="photo") as progress, free_threads():
+    with events.Progress("teach", total=sum(map(len, chunks)), unit="photo") as progress, computing():
         if settings.num_workers:
             from zsbir.edge.ray_map import ray_map  # Ray is loaded only where it is asked for
 

@@ -199,11 +199,11 @@ def _run(job: Job, context: LocalContext | None) -> None:
 
         fit(run_job, job, job.settings)
         return
+    from zsbir.training.computing import computing
     from zsbir.training.context import LocalContext
-    from zsbir.training.threads import free_threads
 
     context = context or LocalContext()
-    with context.signals(), free_threads():
+    with context.signals(), computing():
         run_job(job, context)
 
 

@@ -11,9 +11,9 @@ import torch
 
 from zsbir.base.cores import usable_cores
 from zsbir.model.encoder import Encoder
+from zsbir.training.computing import computing
 from zsbir.training.forecast import seconds_per_image
 from zsbir.training.precision import autocast
-from zsbir.training.threads import free_threads
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_threads_by_what_is_free_are_no_slower_than_one_for_each_core(ratio, mon
         return 2 * len(images)
 
     def by_what_is_free() -> int:
-        with free_threads():
+        with computing():
             return passes()
 
     assert ratio("free threads beside a busy core", by_what_is_free, passes, rounds=3) > 0.9

@@ -34,7 +34,7 @@ from zsbir.evaluation.embed import EMBED_BATCH, embed
 from zsbir.evaluation.intervals import interval_over_classes
 from zsbir.evaluation.metrics import evaluate_embeddings
 from zsbir.model.encoder import Encoder
-from zsbir.training.threads import free_threads
+from zsbir.training.computing import computing
 
 Draw = Callable[[Strokes], Image.Image]
 
@@ -160,7 +160,7 @@ def main() -> None:
     photos = len(samples.select(split=parsed.split, domain="photo"))
     print(f"{len(pairs)} drawings of {classes} classes, {photos} photos of split {parsed.split}, {len(runs)} runs; {ink!r}\n")
     drawn = dict(islice(ways(ink).items(), parsed.first))
-    with free_threads():
+    with computing():
         found = list(rows([measured(run, samples, images, pairs, drawn, parsed.split) for run in runs]))
     print(table(found))
     if parsed.json:

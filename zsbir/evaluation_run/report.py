@@ -18,7 +18,7 @@ from zsbir.evaluation.reports import TRAINED, UNCHANGED
 from zsbir.evaluation_run.config import EvaluateConfig
 from zsbir.evaluation_run.trial import Subject, Trial, frozen, trained
 from zsbir.retrieval.exact import search
-from zsbir.training.threads import free_threads
+from zsbir.training.computing import computing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,7 +32,7 @@ def make_report(trial: Trial, config: EvaluateConfig, root: str) -> Artifact:
     uri = trial.uri(config, root)
     if trial.is_made(config, root):
         return Artifact(uri, "report")
-    with draft(uri, "report", trial.run.manifest.name) as work, free_threads():
+    with draft(uri, "report", trial.run.manifest.name) as work, computing():
         subjects = [frozen(trial, config), *trained(trial, config)]
         summary = _write(work, trial, subjects, config)
         inputs: dict[str, Any] = {"run": trial.run.reference(), "dataset": trial.dataset.reference()}

@@ -30,7 +30,7 @@ from zsbir.index_run.metadata import Metadata, read_metadata
 from zsbir.index_run.writing import SegmentWriter, items_schema, write_passed_over
 from zsbir.model.encoder import stated_facts
 from zsbir.retrieval.calibration import calibration_facts, calibrations_of
-from zsbir.training.threads import free_threads
+from zsbir.training.computing import computing
 
 
 def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifact:
@@ -50,7 +50,7 @@ def build_index(run_uri: str, config: IndexConfig, settings: Settings) -> Artifa
     if exists(uri):
         watch.record_found(uri)
         return Artifact(uri, "index")
-    with draft(uri, "index", name) as work, free_threads():
+    with draft(uri, "index", name) as work, computing():
         encoder = run.verified(ENCODER)
         dimensions = int(stated_facts(encoder)["embedding_dim"])
         unread = PassedOver()

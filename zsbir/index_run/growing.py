@@ -38,7 +38,7 @@ from zsbir.index_run.moving import Moving, move_photos, place_of
 from zsbir.index_run.writing import SegmentWriter, items_schema, write_passed_over
 from zsbir.model.encoder import stated_facts
 from zsbir.retrieval import graph_facts
-from zsbir.training.threads import free_threads
+from zsbir.training.computing import computing
 
 OWN_FACTS = frozenset({"unreadable", "passed_over", "columns", graph_facts.FACT})
 """Facts about a segment's own photos and their links; others, such as how sketches look, are about the whole index."""
@@ -163,7 +163,7 @@ class _Growth:
         if exists(uri):
             watch.record_found(uri)
             return Artifact(uri, "index")
-        with draft(uri, "index", name) as work, free_threads():
+        with draft(uri, "index", name) as work, computing():
             unread = PassedOver()
             own = self._write_segment(work, unread)
             unread.show("photos that cannot be read")

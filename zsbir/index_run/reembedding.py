@@ -35,7 +35,7 @@ from zsbir.index_run.metadata import NONE, PATH, Metadata
 from zsbir.index_run.moving import Moving, move_photos, place_of
 from zsbir.index_run.writing import SegmentWriter, items_schema, write_passed_over
 from zsbir.model.encoder import stated_facts
-from zsbir.training.threads import free_threads
+from zsbir.training.computing import computing
 
 GONE = "gone from its gallery"
 """Why a photo of the index before is not in the new one."""
@@ -110,7 +110,7 @@ class _Reembedding:
             watch.record_found(uri)
             return Artifact(uri, "index")
         sources = [*self._copied_sources(), *(part.source for part in parts)]
-        with draft(uri, "index", name) as work, free_threads():
+        with draft(uri, "index", name) as work, computing():
             encoder = self._run.verified(ENCODER)
             dimensions = int(stated_facts(encoder)["embedding_dim"])
             unread = PassedOver()

@@ -27,6 +27,7 @@ from zsbir.model.weights import open_weights
 from zsbir.retrieval.calibration import Calibration, calibration_facts
 from zsbir.retrieval.whitening import DomainStatistics
 from zsbir.training.checkpoint import BestEncoder, TrainState
+from zsbir.training.computing import keep_freed_memory
 from zsbir.training.context import Context
 from zsbir.training.failures import memory_errors_explained
 from zsbir.training.gather import barrier
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 def run_job(job: Job, context: Context) -> None:
     """Train on this worker; rank 0 signs the run and delivers it to MLflow."""
+    keep_freed_memory()
     if job.settings.num_workers:
         os.environ[events.PART] = job.part_of
         watch.start_worker(job.watched if context.rank == 0 else "")

@@ -26,8 +26,8 @@ from zsbir.retrieval.whitening import load_statistics
 from zsbir.teacher import Settings as TeacherSettings
 from zsbir.teacher import TeacherConfig, teach
 from zsbir.train import InputUris, Settings, train
+from zsbir.training.computing import computing
 from zsbir.training.requirements import needs_distributions, needs_mean_features
-from zsbir.training.threads import free_threads
 
 TEACHER = "resnet18"
 
@@ -68,7 +68,7 @@ def scored(run: Artifact, split: str, after: str) -> dict[str, Any]:
     """
     samples = load_samples(run.input("dataset", "dataset"))
     of_sketch, of_photo = (samples.class_id[samples.select(split=split, domain=domain)] for domain in ("sketch", "photo"))
-    with free_threads():
+    with computing():
         queries, gallery = (embedded(run, split, domain, after) for domain in ("sketch", "photo"))
     statistics = load_statistics(run.verified(STATISTICS_FILE), queries.shape[1])
     prepared = prepare_gallery(gallery, SearchOptions(flip=False), statistics)

@@ -20,8 +20,8 @@ from zsbir.ingestion.plan import IngestConfig
 from zsbir.model.encoder import Encoder
 from zsbir.recipes import changed_recipe
 from zsbir.train import InputUris, Settings, train
+from zsbir.training.computing import computing
 from zsbir.training.precision import autocast
-from zsbir.training.threads import free_threads
 from zsbir.training_run.fitting import fitted
 
 
@@ -68,7 +68,7 @@ def _embedded(run: Artifact, split: str) -> dict[str, np.ndarray]:
         "photo": (samples.select(split=split, domain="photo"), both_views(both)),
     }
     for name, (positions, forward) in wanted.items():
-        with free_threads():
+        with computing():
             result[name] = embed(
                 forward,
                 images,
