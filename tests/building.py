@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from zsbir.base import layout
-from zsbir.base.artifact import Artifact, draft
+from zsbir.base.artifact import Artifact
 from zsbir.base.config import digest_of
+from zsbir.base.draft import draft
 from zsbir.base.storage import join, open_folder
 
 ADDRESS = {

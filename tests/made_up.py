@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zsbir.base.artifact import draft
 from zsbir.base.config import Config
+from zsbir.base.draft import draft
 from zsbir.data.domains import DOMAINS, SPLITS
 from zsbir.data.samples import Samples
 from zsbir.data.schema import SAMPLES_SCHEMA

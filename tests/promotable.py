@@ -77,8 +77,9 @@ def make(run: str, pipeline_root: Path, separable: Callable[[float, int], Encode
     config: of the run, in place of that of the pipeline's own run with another seed.
     """
     from zsbir import evaluate, index
-    from zsbir.base.artifact import Artifact, draft
+    from zsbir.base.artifact import Artifact
     from zsbir.base.config import digest_of
+    from zsbir.base.draft import draft
 
     base, done = Artifact(run, "run"), {}
 

@@ -13,8 +13,9 @@ from tuning.outcome import Outcome, table_text
 from tuning.space import SPACES, Space, as_yaml, open_space
 from tuning.table import TABLE, State, Table, Trial, as_parquet
 from zsbir.base import events, watch
-from zsbir.base.artifact import Artifact, draft, exists
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.config import digest_of
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.layout import sweep_uri
 from zsbir.base.lease import alone

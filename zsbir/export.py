@@ -18,8 +18,9 @@ from jaxtyping import UInt8
 from pydantic import Field, field_validator
 
 from zsbir.base import cli, events
-from zsbir.base.artifact import Artifact, Draft, draft, exists
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.config import Config, digest_of
+from zsbir.base.draft import Draft, draft
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.layout import export_uri
 from zsbir.base.storage import default_root

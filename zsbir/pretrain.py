@@ -17,8 +17,9 @@ from jaxtyping import Int64, UInt8
 from pydantic import Field
 
 from zsbir.base import cli, events, limits, watch
-from zsbir.base.artifact import Artifact, draft, exists
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.config import Config
+from zsbir.base.draft import draft
 from zsbir.base.errors import PermanentError
 from zsbir.base.fetch import fetch
 from zsbir.base.layout import pretrained_uri

@@ -18,8 +18,9 @@ from jaxtyping import Float, Int
 from pydantic import Field
 
 from zsbir.base import cli, events, limits, watch
-from zsbir.base.artifact import Artifact, draft, exists
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.config import Added, Config, digest_of
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 from zsbir.base.layout import knowledge_uri
 from zsbir.base.seeds import stream

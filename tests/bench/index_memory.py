@@ -80,7 +80,7 @@ def opened(photos: int, place: Path) -> float:
 def _write(photos: int, place: Path, *, rehearse: bool = False) -> None:
     import pyarrow as pa
 
-    from zsbir.base.artifact import draft
+    from zsbir.base.draft import draft
     from zsbir.index_run.writing import SegmentWriter, items_schema
 
     random, rows = np.random.default_rng(0), 1000 if rehearse else photos

@@ -16,8 +16,9 @@ from servers.faults import FaultProxy
 from servers.rgw import Unavailable, rgw_server
 from servers.s3 import S3Server
 
-from zsbir.base.artifact import MANIFEST, Artifact, draft, exists, remove
+from zsbir.base.artifact import MANIFEST, Artifact, exists
 from zsbir.base.cache import cache_dir
+from zsbir.base.draft import draft, remove
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.fetch import fetch
 from zsbir.base.storage import WORKSPACE, is_remote, join, open_folder

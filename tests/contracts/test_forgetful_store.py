@@ -16,7 +16,8 @@ from servers.faults import Fault, FaultProxy
 from servers.moto import Moto
 
 from zsbir.base import s3
-from zsbir.base.artifact import MANIFEST, Artifact, draft, exists
+from zsbir.base.artifact import MANIFEST, Artifact, exists
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 from zsbir.base.storage import WORKSPACE, open_folder
 

@@ -24,7 +24,8 @@ from servers.s3 import S3Server
 from zsbir import teacher
 from zsbir.base import cli, s3
 from zsbir.base.arrow import arrow_filesystem
-from zsbir.base.artifact import Artifact, draft, exists
+from zsbir.base.artifact import Artifact, exists
+from zsbir.base.draft import draft
 from zsbir.base.errors import DiskFull, Unreachable
 from zsbir.base.storage import open_folder
 

@@ -10,7 +10,8 @@ import pytest
 from contracts.crew import Crew
 from contracts.workers import FILES, commit_each, content, hang_after_publishing, write_files
 
-from zsbir.base.artifact import MANIFEST, Artifact, draft, exists
+from zsbir.base.artifact import MANIFEST, Artifact, exists
+from zsbir.base.draft import draft
 from zsbir.base.errors import RunError
 from zsbir.base.storage import WORKSPACE, is_remote, open_folder
 from zsbir.storage_admin.housekeeping import debris, remove_debris

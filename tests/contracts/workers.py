@@ -17,7 +17,8 @@ from torch import nn
 
 from zsbir import ingest
 from zsbir.base import s3
-from zsbir.base.artifact import Artifact, Draft, code_version, draft, exists
+from zsbir.base.artifact import Artifact, exists
+from zsbir.base.draft import Draft, code_version, draft
 from zsbir.base.storage import open_folder
 from zsbir.data import blocks
 from zsbir.data.schema import ROW_GROUP_ROWS, SAMPLES_SCHEMA, SHARD_SCHEMA, shard_name

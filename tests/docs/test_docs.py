@@ -19,7 +19,7 @@ import pytest
 from documentation.pages import REFERENCE
 
 from services.jobs import __main__ as jobs_main
-from services.jobs.runs import validation as schemas
+from services.jobs.runs import fields as job_fields
 from zsbir.base import cli
 from zsbir.base.config import Config
 from zsbir.data.augmentation import Augmentation
@@ -135,7 +135,7 @@ def test_documented_commands_of_the_queue_exist_with_their_options(text, words):
     known = queue_help([])
     command, *rest = words
     assert f"\n    {command} " in known
-    fields = schemas.describe_kinds()["kinds"]
+    fields = job_fields.describe_kinds()["kinds"]
     options = queue_help([command, "--help"]) if command != "submit" else submit_options()
     if command == "submit" and rest and not rest[0].startswith("-"):
         assert rest[0] in fields

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from unittest import mock
 
-from services.jobs.runs.validation import describe_kinds
+from services.jobs.runs.fields import describe_kinds
 from zsbir import artifacts, index, promote
 from zsbir.__main__ import STAGES
 from zsbir.base import cli

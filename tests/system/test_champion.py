@@ -16,7 +16,8 @@ from mlflow.tracking import MlflowClient
 from promotable import SPREAD, Made
 
 from zsbir import artifacts, evaluate, export, index, promote, search
-from zsbir.base.artifact import Artifact, remove
+from zsbir.base.artifact import Artifact
+from zsbir.base.draft import remove
 from zsbir.base.errors import InputError, RunError
 from zsbir.recipes import recipe
 

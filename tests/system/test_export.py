@@ -19,8 +19,9 @@ from mlflow.tracking import MlflowClient
 
 from zsbir import export
 from zsbir.artifacts import _parse as artifacts
-from zsbir.base.artifact import Artifact, draft
+from zsbir.base.artifact import Artifact
 from zsbir.base.config import digest_of
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError, RunError
 from zsbir.data.images import eval_image
 from zsbir.data.samples import load_samples

@@ -15,8 +15,9 @@ from mlflow.tracking import MlflowClient
 from promotable import SPREAD, Made
 
 from zsbir import artifacts, evaluate, index, ingest, promote
-from zsbir.base.artifact import Artifact, draft
+from zsbir.base.artifact import Artifact
 from zsbir.base.config import digest_of
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError, RunError
 from zsbir.data.samples import load_samples
 from zsbir.data.shards import Images

@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 from servers.mlflow_server import mlflow_server
 
 from zsbir import artifacts, evaluate, index, promote
-from zsbir.base.artifact import Artifact, draft, exists
+from zsbir.base.artifact import Artifact, exists
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import open_folder
 from zsbir.data.images import eval_image

@@ -6,7 +6,8 @@ import pytest
 from building import files_below, make_old, put, put_checkpoint, put_line, put_weights
 
 from zsbir import artifacts
-from zsbir.base.artifact import MANIFEST, exists, remove
+from zsbir.base.artifact import MANIFEST, exists
+from zsbir.base.draft import remove
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import join, open_folder
 

@@ -1,7 +1,7 @@
 """Addresses of files and folders, and what is behind them: local disk (`zsbir.base.disk`) or object storage (`zsbir.base.s3`).
 
 A `Folder` is a directory, or a prefix of a bucket. Its files are write-once: `publish` never puts other bytes where some are, and
-`create` has one winner. On these two, artifacts are built (see `zsbir.base.artifact`); nothing else is asked of a store.
+`create` has one winner. On these two, artifacts are built (see `zsbir.base.draft`); nothing else is asked of a store.
 
 Environment: `ZSBIR_ROOT` (storage root, a path or `s3://bucket/prefix`; default `artifacts` in the working directory); for S3 the
 usual `AWS_*` variables (see docs/storage.md).

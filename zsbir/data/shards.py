@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from zsbir.base import limits
-from zsbir.base.artifact import SHOWN_FROM_MB, Artifact, FileEntry
+from zsbir.base.artifact import Artifact, FileEntry
 from zsbir.base.cache import cache_bytes, cached, is_cached
+from zsbir.base.draft import SHOWN_FROM_MB
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import Progress, warn
 from zsbir.base.files import open_regular

@@ -11,7 +11,7 @@ from mlflow.entities import Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from zsbir.base import events, watch
-from zsbir.base.artifact import code_version
+from zsbir.base.draft import code_version
 from zsbir.base.urls import redacted
 from zsbir.edge.mlflow_store import UPLOAD_S, bounded, error_line, experiment_id, open_client
 from zsbir.edge.tracking import PARENT_TAG, RUN_TAG, _log_files, find_run, job_tag, prepare_store, say_where

@@ -22,7 +22,8 @@ from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
 
 from zsbir.base import events, watch
-from zsbir.base.artifact import Artifact, code_version
+from zsbir.base.artifact import Artifact
+from zsbir.base.draft import code_version
 from zsbir.base.urls import redacted
 from zsbir.edge.mlflow_pages import VIEW_TAG, is_outdated, pages_of, run_page, runs_page, view
 from zsbir.edge.mlflow_store import (

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
-from zsbir.base.artifact import Artifact, Draft, draft
+from zsbir.base.artifact import Artifact
+from zsbir.base.draft import Draft, draft
 from zsbir.data.images import decode
 from zsbir.evaluation.figures import per_class_bars, precision_recall_figure, retrieval_grid
 from zsbir.evaluation.metrics import METRICS, chance_map

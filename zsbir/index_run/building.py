@@ -11,8 +11,9 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from zsbir.base import layout, watch
-from zsbir.base.artifact import Artifact, Draft, draft, exists
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.config import digest_of, streamed_digest
+from zsbir.base.draft import Draft, draft
 from zsbir.base.errors import InputError
 from zsbir.base.events import Progress, warn
 from zsbir.data.gallery import FolderSource, Gallery, dataset_gallery, folder_gallery

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zsbir.base.artifact import Artifact, Draft
+from zsbir.base.artifact import Artifact
+from zsbir.base.draft import Draft
 from zsbir.data.images import BadImage, decode
 from zsbir.data.samples import Samples, load_samples
 from zsbir.data.segments import EXAMPLES

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from zsbir.base.artifact import Draft
+from zsbir.base.draft import Draft
 from zsbir.base.events import Progress, say
 from zsbir.base.seeds import stream
 from zsbir.data.images import decode, eval_array

@@ -15,8 +15,9 @@ import pyarrow as pa
 from jaxtyping import Bool, Int64
 
 from zsbir.base import layout, watch
-from zsbir.base.artifact import Artifact, Draft, draft, exists
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.config import streamed_digest
+from zsbir.base.draft import Draft, draft
 from zsbir.base.errors import InputError
 from zsbir.base.events import Progress, say
 from zsbir.data.gallery import Gallery, dataset_gallery

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32
 
-from zsbir.base.artifact import Draft
+from zsbir.base.draft import Draft
 from zsbir.data.items import KINDS
 from zsbir.data.passed_over import PassedOver
 from zsbir.data.schema import PASSED_OVER_SCHEMA

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zsbir.base import watch
-from zsbir.base.artifact import Artifact, Draft, draft, exists
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.cores import usable_cores
+from zsbir.base.draft import Draft, draft
 from zsbir.base.errors import DataError, InputError, RunError
 from zsbir.base.events import Progress, say, warn
 from zsbir.base.layout import datasets_folder

@@ -15,7 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from zsbir.base.artifact import MANIFEST, remove
+from zsbir.base.artifact import MANIFEST
+from zsbir.base.draft import remove
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.events import say, warn
 from zsbir.base.layout import ARTIFACT_FOLDERS, is_checkpoint

@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from zsbir.base import events
-from zsbir.base.artifact import Artifact, Draft, draft, exists, remove
+from zsbir.base.artifact import Artifact, exists
 from zsbir.base.config import digest_of
+from zsbir.base.draft import Draft, draft, remove
 from zsbir.base.errors import InputError, Interrupted, RunError
 from zsbir.base.files import write_atomic
 from zsbir.base.layout import checkpoints_uri

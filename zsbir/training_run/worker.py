@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from zsbir.base import events, watch
-from zsbir.base.artifact import Artifact, draft
+from zsbir.base.artifact import Artifact
 from zsbir.base.config import digest_of
+from zsbir.base.draft import draft
 from zsbir.base.storage import folder_name
 from zsbir.data.ink import Ink, ink_facts
 from zsbir.data.knowledge import load_knowledge, load_mean_features

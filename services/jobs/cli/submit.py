@@ -112,7 +112,7 @@ def _known_kinds(service: argparse.Namespace) -> Json:
             return client.kinds()
     except (InputError, RunError) as error:
         say(f"the fields are those of the version that is installed here: {error}")
-    from services.jobs.runs.validation import describe_kinds  # it loads what the commands load
+    from services.jobs.runs.fields import describe_kinds  # it loads what the commands load
 
     return describe_kinds()
 

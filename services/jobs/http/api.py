@@ -34,8 +34,8 @@ from services.jobs.http.state import ApiSettings, App, AppState
 from services.jobs.http.views import ArrayView, Cancellations, JobView
 from services.jobs.queue.limits import Limits
 from services.jobs.queue.store import KeyTaken, open_store
+from services.jobs.runs.fields import describe_kinds
 from services.jobs.runs.names import seed_of
-from services.jobs.runs.validation import describe_kinds
 from zsbir.base.allowed_paths import AllowedPaths
 from zsbir.base.errors import InputError
 from zsbir.base.layout import service_dir

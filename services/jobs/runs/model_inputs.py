@@ -44,7 +44,7 @@ def model_inputs(steps: Sequence[Step]) -> list[ModelInput]:
     """Return the fields of steps that are addresses of registered models."""
     if not any(map(is_model_address, _all_values(steps))):
         return []
-    from services.jobs.runs.validation import ADDRESSES  # it loads all commands, and few jobs need it
+    from services.jobs.runs.addresses import ADDRESSES  # it loads all commands, and few jobs need it
 
     return [
         ModelInput(step.name, name, address, kind)
@@ -127,7 +127,7 @@ def _recorded(folder: Folder, key: str) -> Promoted | None:
 
 def _resolved(each: ModelInput, root: str, allowed: AllowedPaths) -> Promoted:
     """Resolve one address, and check what a command would read through the artifact's manifest."""
-    from services.jobs.runs.validation import check_inputs
+    from services.jobs.runs.addresses import check_inputs
 
     where = f"{each.step}: {each.field}"
     found = resolve(each.address, each.kind, root, permitted=partial(allowed.check, where))

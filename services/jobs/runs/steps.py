@@ -2,7 +2,7 @@
 
 The words are fixed here, except for an operator's own command; users give values alone. A flag and its value are one argument
 (`--steps=5`), and arguments without a flag come after `--`: whatever a value begins with, it stays a value.
-`services.jobs.runs.validation` says what the values may be.
+`services.jobs.runs.fields` says what the values may be.
 """
 
 from __future__ import annotations

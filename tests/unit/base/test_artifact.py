@@ -14,8 +14,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from zsbir.base.artifact import MANIFEST, SCHEMA_VERSION, Artifact, draft, exists
+from zsbir.base.artifact import MANIFEST, SCHEMA_VERSION, Artifact, exists
 from zsbir.base.config import Config
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError, RunError
 
 
@@ -140,7 +141,7 @@ def test_another_artifact_that_is_in_the_way_is_an_error_and_stays(tmp_path):
 
 KILLED = """
 import sys, time
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 with draft(sys.argv[1] + "/abc", "index", "test") as work:
     work.file("first.bin").write_bytes(bytes(1000))
     work.publish("first.bin")
@@ -231,7 +232,7 @@ import resource, sys
 import numpy, pyarrow, pyarrow.parquet, torch
 from safetensors.torch import save_file
 from zsbir.base import cli
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 limit = int(sys.argv[2])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

@@ -11,7 +11,7 @@ import pytest
 
 import zsbir
 from zsbir.base import code
-from zsbir.base.artifact import code_version
+from zsbir.base.draft import code_version
 from zsbir.base.errors import InputError
 
 

@@ -6,7 +6,8 @@ import pytest
 from building import put
 
 from zsbir.base import limits
-from zsbir.base.artifact import Artifact, draft
+from zsbir.base.artifact import Artifact
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 from zsbir.base.manifest import MANIFEST, Manifest, checked_file_name, manifest_of
 from zsbir.base.strict_json import parse_json

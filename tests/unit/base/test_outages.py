@@ -16,7 +16,7 @@ import pytest
 from servers.processes import free_ports
 
 from zsbir.base import files
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 from zsbir.base.errors import Busy, DiskFull, InputError, PermanentError, RunError, Unreachable
 from zsbir.base.outages import outage_of, reported_name
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 from zsbir.data.class_table import MOST_CLASSES, ClassRow, class_table, classes_of
 

@@ -4,7 +4,8 @@ import pyarrow.parquet as pq
 import pytest
 from building import put
 
-from zsbir.base.artifact import Artifact, draft
+from zsbir.base.artifact import Artifact
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 from zsbir.base.layout import knowledge_uri
 from zsbir.data.knowledge import KNOWLEDGE_SCHEMA, ClassKnowledge, is_distribution, load_knowledge, load_mean_features

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from zsbir.base import cache
-from zsbir.base.artifact import Artifact, draft
+from zsbir.base.artifact import Artifact
 from zsbir.base.cache import cache_dir
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 from zsbir.data.samples import Samples, load_samples
 from zsbir.data.schema import SAMPLES_SCHEMA, SHARD_SCHEMA, shard_name

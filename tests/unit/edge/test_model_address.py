@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from zsbir.base.artifact import Artifact, draft
+from zsbir.base.artifact import Artifact
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError, RunError
 from zsbir.edge.model_address import artifact_address, resolve
 from zsbir.edge.registered_models import names, older_champions

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from zsbir import artifacts
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 from zsbir.evaluation.metrics import METRICS, evaluate_embeddings
 from zsbir.evaluation.report_table import SHOWN_METRICS, limits_of, table

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 from zsbir.evaluation.intervals import Interval, interval_over_classes
 from zsbir.evaluation.metrics import METRICS, evaluate_embeddings

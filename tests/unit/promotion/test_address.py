@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from zsbir.base.artifact import Artifact, draft
+from zsbir.base.artifact import Artifact
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError, RunError
 from zsbir.promotion.address import artifact_of, files_digest, is_model_address, parse_address, places
 

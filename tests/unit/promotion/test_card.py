@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 from zsbir.evaluation.intervals import interval_over_classes
 from zsbir.evaluation.metrics import METRICS

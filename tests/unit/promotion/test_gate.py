@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from made_up import BASE, CLASSES, QUERIES, class_gains, report
 
-from zsbir.base.artifact import draft
 from zsbir.base.config import Config
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 from zsbir.promotion.gate import GateConfig, compare
 from zsbir.promotion.seeds import SeedSpread

@@ -7,8 +7,9 @@ import subprocess
 import pytest
 
 from zsbir import promote, train
-from zsbir.base.artifact import Artifact, draft
+from zsbir.base.artifact import Artifact
 from zsbir.base.config import Config
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError, RunError
 from zsbir.promotion.opponent import champion_reports, earlier_spread
 from zsbir.promotion.seeds import SeedSpread, more_seeds

@@ -3,7 +3,8 @@ import shutil
 import pytest
 from building import files_below, put, put_checkpoint, put_line, put_weights
 
-from zsbir.base.artifact import MANIFEST, remove
+from zsbir.base.artifact import MANIFEST
+from zsbir.base.draft import remove
 from zsbir.base.errors import InputError
 from zsbir.base.storage import open_folder, split_file
 from zsbir.storage_admin import checking

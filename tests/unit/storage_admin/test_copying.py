@@ -10,8 +10,9 @@ import pytest
 from building import files_below, put, put_checkpoint, put_line
 
 from zsbir.base import s3
-from zsbir.base.artifact import MANIFEST, Artifact, exists, remove
+from zsbir.base.artifact import MANIFEST, Artifact, exists
 from zsbir.base.disk import DiskFolder
+from zsbir.base.draft import remove
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import join, open_folder, split_file
 from zsbir.storage_admin.checking import verifiable_uris, verify

@@ -9,7 +9,8 @@ import pytest
 from building import files_below, make_old, put, put_checkpoint, put_line, put_weights
 
 from zsbir.base import s3
-from zsbir.base.artifact import MANIFEST, Artifact, draft, exists
+from zsbir.base.artifact import MANIFEST, Artifact, exists
+from zsbir.base.draft import draft
 from zsbir.base.errors import RunError
 from zsbir.base.lease import alone
 from zsbir.base.storage import join, open_folder
@@ -117,7 +118,7 @@ def test_a_writer_that_has_just_begun_is_seen_by_its_empty_workspace(tmp_path):
 
 
 def test_a_killed_writer_leaves_debris_and_no_more(root):
-    script = f"import os\nfrom zsbir.base.artifact import draft\nwith draft('{root}/reports/abc', 'report', 'toy') as work:\n"
+    script = f"import os\nfrom zsbir.base.draft import draft\nwith draft('{root}/reports/abc', 'report', 'toy') as work:\n"
     script += "    work.file('a.bin').write_bytes(b'1')\n    work.publish('a.bin')\n    os._exit(9)\n"
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 9
     assert len(files_below(root)) >= 1

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from building import put, put_line
 
-from zsbir.base.artifact import Artifact, remove
+from zsbir.base.artifact import Artifact
+from zsbir.base.draft import remove
 from zsbir.base.errors import InputError
 from zsbir.base.storage import split_file
 from zsbir.storage_admin.format import artifact_json, format_artifact, format_lineage

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from zsbir.base.artifact import Artifact, draft, exists
+from zsbir.base.artifact import Artifact, exists
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError, PermanentError, RunError
 from zsbir.model.encoder import save_encoder
 from zsbir.training import checkpoint, writer

@@ -19,7 +19,7 @@ from services.jobs.http.state import ApiSettings
 from services.jobs.queue.limits import Limits, ProjectLimits
 from services.jobs.queue.states import STATES
 from services.jobs.runs.attempt_dir import LOG_PIECE, End
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 
 TOY = {"kind": "ingest", "config": {"layout": "toy"}}

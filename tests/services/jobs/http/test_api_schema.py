@@ -16,7 +16,7 @@ from services.jobs.http.state import ApiSettings
 from services.jobs.queue.records import JobRequest
 from services.jobs.queue.store import Store
 from services.jobs.runs.attempt_dir import End, attempt_dir_of
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 
 EXAMPLES = 25
 """Requests of each operation, besides the corners of its parameters."""

@@ -20,7 +20,7 @@ from servers.pages import DESKTOP, PHONE, TOO_FAINT, UNUSABLE
 from services.common.tokens import Tokens
 from services.jobs.cli.client import Client
 from services.jobs.runs.attempt_dir import attempt_dir_of
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 from zsbir.base.storage import join, open_folder
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 
 CHAMPION = "models:/zsbir@champion"
 

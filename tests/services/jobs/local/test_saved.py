@@ -8,7 +8,7 @@ import pytest
 
 from services.jobs.local.saved import saved_line
 from services.jobs.runs.attempt_dir import AttemptDir, End, attempt_dir_of
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 from zsbir.base.files import write_atomic
 from zsbir.base.layout import checkpoints_uri
 from zsbir.base.storage import join

@@ -9,7 +9,7 @@ import pytest
 from services.jobs.runs.validation import check_config
 from zsbir import evaluate, train
 from zsbir.base.allowed_paths import AllowedPaths
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 from zsbir.recipes import recipe
 

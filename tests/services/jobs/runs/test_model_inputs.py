@@ -15,7 +15,8 @@ from services.jobs.runs.runner import Attempt
 from services.jobs.runs.steps import Step, steps_of
 from services.jobs.runs.validation import check_config
 from zsbir.base.allowed_paths import AllowedPaths
-from zsbir.base.artifact import Artifact, draft, remove
+from zsbir.base.artifact import Artifact
+from zsbir.base.draft import draft, remove
 from zsbir.base.errors import InputError, RunError
 from zsbir.base.storage import open_folder
 

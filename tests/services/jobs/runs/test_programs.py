@@ -15,7 +15,7 @@ from services.jobs.runs import child, runner
 from services.jobs.runs.attempt_dir import attempt_dir_of
 from services.jobs.runs.causes import cause_of_program
 from services.jobs.runs.steps import COMMAND, Step
-from zsbir.base.artifact import draft
+from zsbir.base.draft import draft
 from zsbir.base.storage import join
 
 

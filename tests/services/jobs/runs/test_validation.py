@@ -12,11 +12,12 @@ from jsonschema.exceptions import ValidationError
 from plugged import install, remove
 
 from services.jobs.queue.states import KINDS
+from services.jobs.runs.fields import NOT_SUBMITTED, SCHEMAS, describe_kinds
 from services.jobs.runs.steps import COMMAND, MODULES, PIPELINE, POSITIONAL, REPEATED, SINGLE
-from services.jobs.runs.validation import NOT_SUBMITTED, SCHEMAS, check_config, describe_kinds
+from services.jobs.runs.validation import check_config
 from zsbir.base.allowed_paths import AllowedPaths
-from zsbir.base.artifact import draft
 from zsbir.base.cli import HelpAsked
+from zsbir.base.draft import draft
 from zsbir.base.errors import InputError
 from zsbir.losses.registry import fields_of, offered
 from zsbir.recipes import RECIPES
