@@ -13,12 +13,12 @@ from bench.search_quality.measure import measure
 from bench.search_quality.report import tables
 from bench.search_quality.settings import DATASETS, SEEDS, SETTINGS, THINNED
 
-ROWS = "search-quality.jsonl"
+ROWS = "search-quality{}.jsonl"
 
 
 def main() -> None:
     given = _arguments()
-    file = Path(given.root) / ROWS
+    file = Path(given.root) / ROWS.format(f", {given.training}" if given.training else "")
     if given.what == "table":
         print(tables(_current(_rows(file))))
         return
@@ -33,6 +33,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--root", required=True, help="folder for runs, embeddings and rows")
     parser.add_argument("--data", help="folder that holds the data sets")
     parser.add_argument("--weights", help="ImageNet weights of the ResNet18")
+    parser.add_argument("--training", default="", help="a setting of bench.experiments, in place of the recipe folder at 112 px")
     parser.add_argument("--split", choices=["dev", "unseen"], default="dev")
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=list(SEEDS))
     parser.add_argument("--datasets", type=lambda text: text.split(","), default=list(DATASETS))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bench.experiments.rows import TEACHER, trained
 from bench.search_quality.settings import DATASETS, TRAINING
 
 from zsbir.base.artifact import Artifact
@@ -26,7 +27,14 @@ from zsbir.training_run.fitting import fitted
 
 
 def trained_run(name: str, seed: int, given: argparse.Namespace) -> Artifact:
-    """Return the run of a data set and a seed: found, or trained on train classes with the checkpoint chosen on dev classes."""
+    """Return the run of a data set and a seed: found, or trained on train classes with the checkpoint chosen on dev classes.
+
+    Where a setting of `bench.experiments` is given, it is trained as there: for unseen classes on the dev classes, too.
+    """
+    if given.training:
+        weights = {TEACHER: given.weights}
+        asked = argparse.Namespace(data=given.data, root=given.root, weights=weights, final=given.split == "unseen")
+        return trained(name, given.training, seed, asked)
     folder = Path(given.data) / name
     config = IngestConfig(layout="folder", name=name, unseen_classes=(str(folder / DATASETS[name]),), dev_frac=0.25)
     dataset = ingest(config, str(folder), IngestSettings(root=given.root))
