@@ -68,6 +68,17 @@ def caltech_qd60_r18() -> TrainConfig:
     )
 
 
+def caltech_qd60_r18_192() -> TrainConfig:
+    """Train on the same 60 classes, ResNet18 at 192 px, with softer losses. About twelve minutes on one CPU core.
+
+    Three changes of `caltech_qd60_r18`, chosen on dev classes: mining by hardness, twice the classifier's temperature, larger images,
+    which take 2.2 times as long. MEASURED
+    """
+    return caltech_qd60_r18().replace(
+        recipe="caltech_qd60_r18_192", image_px=192, mining="soft", mining_temperature=0.2, temperature=0.1
+    )
+
+
 def caltech_qd60_lite2() -> TrainConfig:
     """Train on the same 60 classes with EfficientNet-Lite2 of timm at 128 px. About five minutes on one CPU core.
 
@@ -131,6 +142,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         folder,
         toy,
         caltech_qd60_r18,
+        caltech_qd60_r18_192,
         caltech_qd60_lite2,
         caltech_qd60_r50,
         sketchy_ext,

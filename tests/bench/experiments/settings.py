@@ -142,6 +142,12 @@ TOGETHER: dict[str, Setting] = {
     "softer, steps x2": Setting("what gained alone", {**_SOFTER, "steps": 240}),
     "softer, 192 px": Setting("what gained alone, and what gains after expansion", {**_SOFTER, "image_px": 192}),
     "softer, 192 px, steps x2": Setting("all that gained", {**_SOFTER, "image_px": 192, "steps": 240}),
+    "softer, 192 px, twice the weight": Setting(
+        "for sketchy104, where the quadruplet carries more", {**_SOFTER, "image_px": 192, "weight_quadruplet": 2.0}
+    ),
+    "softer, 224 px, twice the weight": Setting(
+        "the same, at the size of the pre-training", {**_SOFTER, "image_px": 224, "weight_quadruplet": 2.0}
+    ),
     "softer, grey .5, steps x4": Setting("longer, with more variation", {**_SOFTER, "grayscale_prob": 0.5, "steps": 480}),
     "softer, prototypes": Setting("with the teacher's means as the start", {**_SOFTER, "classifier_start": "prototypes"}),
 }
