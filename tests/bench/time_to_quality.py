@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -41,6 +42,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--every", type=int, default=10, help="steps between evaluations")
     given = parser.parse_args()
+    Path(given.root).mkdir(parents=True, exist_ok=True)
     print(f"{described()}\n")
     print("| training | ends with | at the goal after | of the cores | steps |\n|---|---|---|---|---|")
     goal = 0.0
