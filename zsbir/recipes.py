@@ -69,10 +69,10 @@ def caltech_qd60_r18() -> TrainConfig:
 
 
 def caltech_qd60_r18_192() -> TrainConfig:
-    """Train on the same 60 classes, ResNet18 at 192 px, with softer losses. About twelve minutes on one CPU core.
+    """Train on the same 60 classes, ResNet18 at 192 px, with softer losses. About five minutes on one CPU core.
 
     Three changes of `caltech_qd60_r18`, chosen on dev classes: mining by hardness, twice the classifier's temperature, and larger
-    images, which take about twice as long. With --train-on-dev mAP@all .403 on the 15 unseen classes against .398, no significant
+    images, which take twice as long. With --train-on-dev mAP@all .403 on the 15 unseen classes against .398, no significant
     gain, and .417 against .360 on the 21 unseen classes of sketchy104 (three seeds; docs/benchmarks/2026-11-30-losses.md).
     """
     return caltech_qd60_r18().replace(

@@ -27,6 +27,17 @@ def test_recipes_that_were_not_measured_learn_at_the_rates_of_the_one_that_was(n
     assert (extended.backbone, extended.image_px, extended.steps) == ("resnet50", 224, 0)
 
 
+def test_the_larger_images_come_with_softer_losses_and_nothing_else():
+    before, after = (recipe(name).model_dump() for name in ("caltech_qd60_r18", "caltech_qd60_r18_192"))
+    assert {field: value for field, value in after.items() if value != before[field]} == {
+        "recipe": "caltech_qd60_r18_192",
+        "image_px": 192,
+        "mining": "soft",
+        "mining_temperature": 0.2,
+        "temperature": 0.1,
+    }
+
+
 def test_lite2_is_trained_on_the_batches_and_for_the_steps_of_resnet18():
     resnet18, lite2 = (recipe(name).model_dump() for name in ("caltech_qd60_r18", "caltech_qd60_lite2"))
     assert {field for field in lite2 if lite2[field] != resnet18[field]} == {
