@@ -7,7 +7,7 @@ import time
 from itertools import product
 from pathlib import Path
 
-from bench.experiments.ledger import Key, Ledger
+from bench.experiments.ledger import FILE, Key, Ledger, read_rows
 from bench.experiments.settings import DATASETS, MAIN, SETTINGS
 from bench.experiments.table import table
 
@@ -16,13 +16,13 @@ from zsbir.base.errors import InputError, RunError
 
 def main() -> None:
     given = _arguments()
-    ledger = Ledger(Path(given.root))
     planned = [
         Key(dataset, setting, seed, given.final) for seed, dataset, setting in product(given.seeds, given.datasets, given.settings)
     ]
     if given.what == "table":
-        print(table(planned, ledger.rows(), given.against))
+        print(table(planned, read_rows(given.ledger or Path(given.root) / FILE), given.against))
         return
+    ledger = Ledger(Path(given.root))
     from bench.experiments.rows import result
 
     from zsbir.training.context import StopSignals
@@ -44,7 +44,8 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.experiments")
     parser.add_argument("what", choices=["run", "table"])
-    parser.add_argument("--root", required=True, help="folder for runs and for the ledger")
+    parser.add_argument("--root", help="folder for runs and for the ledger")
+    parser.add_argument("--ledger", type=Path, help=f"for a table: the ledger, where it is not ROOT/{FILE}")
     parser.add_argument("--data", help="folder that holds the data sets")
     parser.add_argument("--weights", type=_weights, help="ImageNet weights: resnet18=FILE,resnet50=FILE,...")
     parser.add_argument("--final", action="store_true", help="train on dev classes too, score on unseen ones")
@@ -52,7 +53,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0])
     parser.add_argument("--datasets", type=lambda text: text.split(","), default=list(DATASETS))
     parser.add_argument("--settings", type=_settings, default=list(MAIN), help="names, separated by ;")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if not given.root and (given.what == "run" or not given.ledger):
+        parser.error("--root is missing")
+    return given
 
 
 def _weights(text: str) -> dict[str, str]:

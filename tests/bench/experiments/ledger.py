@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+FILE = "experiments.jsonl"
+
 
 class Key(NamedTuple):
     """What a row measures. final: scored on unseen classes, after training on dev classes too."""
@@ -26,14 +28,12 @@ class Ledger:
     """The rows below a root."""
 
     def __init__(self, root: Path):
-        self._file, self._claims = root / "experiments.jsonl", root / "claims"
+        self._file, self._claims = root / FILE, root / "claims"
         self._claims.mkdir(parents=True, exist_ok=True)
 
     def rows(self) -> dict[Key, dict[str, Any]]:
         """Return the newest line of each row."""
-        lines = self._file.read_text().splitlines() if self._file.exists() else []
-        found = [json.loads(line) for line in lines]
-        return {Key(*(row[name] for name in Key._fields)): row for row in found}
+        return read_rows(self._file) if self._file.exists() else {}
 
     def write(self, key: Key, state: str, result: dict[str, Any]) -> None:
         """Add the line of a row: state done, or failed with its reason."""
@@ -61,6 +61,12 @@ class Ledger:
                 return
             file.write(str(os.getpid()))
             yield True
+
+
+def read_rows(file: Path) -> dict[Key, dict[str, Any]]:
+    """Return the newest line of each row of a ledger."""
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    return {Key(*(row[name] for name in Key._fields)): row for row in found}
 
 
 @cache

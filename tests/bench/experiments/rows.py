@@ -38,7 +38,12 @@ def result(dataset: str, setting: str, seed: int, given: argparse.Namespace) -> 
     run = trained(dataset, setting, seed, given)
     trained_min = (time.monotonic() - began) / 60
     scores = scored(run, "unseen" if given.final else "dev", SETTINGS[setting].after)
-    return {"run": run.uri, **scores, "train_min": round(trained_min, 2), "minutes": round((time.monotonic() - began) / 60, 2)}
+    return {
+        "run": run.uri.rpartition("/")[2],
+        **scores,
+        "train_min": round(trained_min, 2),
+        "minutes": round((time.monotonic() - began) / 60, 2),
+    }
 
 
 def trained(name: str, setting: str, seed: int, given: argparse.Namespace) -> Artifact:
@@ -79,7 +84,7 @@ def scored(run: Artifact, split: str, after: str) -> dict[str, Any]:
     }
     labels = {"map_all": of_sketch, "expanded": of_sketch, "photo_to_photo": of_photo}
     classes = np.unique(of_photo)
-    means = {name: [float(value[labels[name] == each].mean()) for each in classes] for name, value in values.items()}
+    means = {name: [round(float(value[labels[name] == each].mean()), 6) for each in classes] for name, value in values.items()}
     return {
         **{name: float(value.mean()) for name, value in values.items()},
         "classes": [samples.class_names[each] for each in classes],
