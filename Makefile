@@ -33,13 +33,17 @@ search: $(READY) ## a page to draw on, with what the demo made; DATA=real as the
 
 # COVER=1 measures line and branch coverage of what a target runs, in all its processes.
 export COVERAGE_FILE := $(CURDIR)/.coverage/data
-PYTEST = $(BIN)/$(if $(COVER),coverage run -m,python -m) pytest $(ARGS)
+PYTEST = $(BIN)/$(if $(COVER),coverage run -m,python -m) pytest
 
-test: $(READY) ## what a person runs: minutes; ARGS=... goes to pytest
-	$(PYTEST) -m "everyday or not (slow or long)"
+# Several processes, each with whole files of tests, since those share servers. WORKERS=0: one, for a debugger.
+WORKERS ?= auto
+SPREAD = -n $(WORKERS) --maxprocesses 4 --dist loadfile
+
+test: $(READY) ## what a person runs: minutes; ARGS=... goes to pytest, WORKERS=0 keeps to one process
+	$(PYTEST) $(SPREAD) -m "everyday or not (slow or long)" $(ARGS)
 
 test-rest: $(READY) ## what `make test` leaves out of `make test-all`
-	$(PYTEST) -m "slow and not (everyday or long)"
+	$(PYTEST) -m "slow and not (everyday or long)" $(ARGS)
 
 test-all: $(READY) ## everything but test-long, with coverage by room
 	rm -rf .coverage
@@ -47,7 +51,7 @@ test-all: $(READY) ## everything but test-long, with coverage by room
 	$(MAKE) coverage
 
 test-long: $(READY) ## what takes minutes by nature: fuzzing, a hundred kills, blackouts, load
-	$(PYTEST) -m long --timeout 3600
+	$(PYTEST) -m long --timeout 3600 $(ARGS)
 
 coverage: $(READY) ## line and branch coverage of the last measured run, by room
 	$(BIN)/python tests/rooms.py

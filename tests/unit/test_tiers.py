@@ -22,11 +22,17 @@ def pytest_of(folder: Path, code: str, *words: str) -> subprocess.Popen[str]:
     (folder / "pytest.ini").write_text(MARKS)
     command = [sys.executable, "-m", "pytest", "-p", "tiers", "-p", "no:cacheprovider", "--durations=5", *words]
     env = {**os.environ, "PYTHONPATH": str(TESTS)}
-    return subprocess.Popen(command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
 
 
-@pytest.mark.parametrize("hangs", [HANGS, MAKES_AN_EXIT_OF_IT], ids=["raised", "made an exit"])
-def test_ctrl_c_ends_a_run_with_the_failures_and_durations_so_far(tmp_path, hangs):
+@pytest.mark.parametrize(
+    ("hangs", "words"),
+    [(HANGS, ()), (MAKES_AN_EXIT_OF_IT, ()), (HANGS, ("-n", "2", "--dist", "loadfile"))],
+    ids=["raised", "made an exit", "several processes"],
+)
+def test_ctrl_c_ends_a_run_with_the_failures_and_durations_so_far(tmp_path, hangs, words):
     """Also where the test calls a verb, which makes an exit of the interrupt."""
     code = f"""
 import time
@@ -40,12 +46,12 @@ def test_it_hangs(tmp_path):
 def test_it_is_not_begun():
     Path("begun").touch()
 """
-    running = pytest_of(tmp_path, code)
+    running = pytest_of(tmp_path, code, *words)
     until = time.monotonic() + 60
     while not (tmp_path / "hangs").exists():
         assert time.monotonic() < until
         time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
     said, _ = running.communicate(timeout=60)
     assert running.returncode == 2, said
     assert "told although interrupted" in said
