@@ -57,6 +57,15 @@ MAIN: dict[str, Setting] = {
     "multi_similarity": Setting("a baseline", instead("multi_similarity")),
 }
 
+BASELINES: dict[str, Setting] = {
+    f"{loss}, rates /{factor}": Setting(
+        "a baseline with smaller learning rates, since the recipe's were chosen for its own losses",
+        instead(loss, lr=1e-3 / factor, lr_backbone=2e-4 / factor),
+    )
+    for loss in ("sake", "supcon", "proxy_anchor", "triplet", "multi_similarity")
+    for factor in (4, 16)
+}
+
 PLAIN_PAIR = only("quadruplet", "classification")
 
 IDEAS: dict[str, Setting] = {
@@ -159,4 +168,4 @@ BACKBONES: dict[str, Setting] = {
     "lite2, today's losses": Setting("with preservation", {"weight_preservation": 0.3}, recipe="caltech_qd60_lite2"),
 }
 
-SETTINGS = {**MAIN, **IDEAS, **E1, **E2, **E3, **TOGETHER, **BACKBONES}
+SETTINGS = {**MAIN, **BASELINES, **IDEAS, **E1, **E2, **E3, **TOGETHER, **BACKBONES}
