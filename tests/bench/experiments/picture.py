@@ -39,7 +39,9 @@ def main(page: str, picture: str) -> None:
             at, colour = places[row.name], next(colour for colour, starts in GROUPS.items() if row.name.startswith(starts))
             axes.hlines(at, row.mean - row.sd, row.mean + row.sd, color=colour, alpha=0.5, linewidth=6)
             axes.plot(row.mean, at, "o", color=colour, markersize=5)
-            axes.annotate(f"{row.mean:.3f}"[1:], (row.mean, at), (12, 0), textcoords="offset points", va="center", fontsize=8)
+            axes.annotate(
+                f"{row.mean:.3f}"[1:], (row.mean + row.sd, at), (7, 0), textcoords="offset points", va="center", fontsize=8
+            )
         axes.set_yticks(list(places.values()), list(places))
         axes.set(title=title, xlabel="mAP@all, sketch to photo, one pass a query", xlim=(0, 0.5))
         axes.grid(axis="x", alpha=0.3)
