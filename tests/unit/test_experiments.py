@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
+from bench.experiments.__main__ import main
 from bench.experiments.ledger import FILE, Key, Ledger, read_rows
 from bench.experiments.picture import main as draw
 from bench.experiments.picture import read
@@ -76,7 +75,13 @@ def test_a_picture_shows_what_the_tables_of_a_page_say(ledger, tmp_path):
         read("# Losses")
 
 
-def test_a_ledger_names_no_place_of_the_machine(ledger, tmp_path):
-    ledger.write(key("today"), "done", row(0.4))
-    assert "/" not in (tmp_path / FILE).read_text()
-    assert json.loads((tmp_path / FILE).read_text())["commit"]
+def test_a_table_of_a_root_without_rows_lists_them_as_planned_and_one_of_no_place_says_what_is_missing(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("sys.argv", ["bench.experiments", "table", "--root", str(tmp_path), "--settings", "today"])
+    main()
+    assert "| today | planned |" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["bench.experiments", "table"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--root is missing" in capsys.readouterr().err

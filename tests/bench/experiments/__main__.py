@@ -20,7 +20,8 @@ def main() -> None:
         Key(dataset, setting, seed, given.final) for seed, dataset, setting in product(given.seeds, given.datasets, given.settings)
     ]
     if given.what == "table":
-        print(table(planned, read_rows(given.ledger or Path(given.root) / FILE), given.against))
+        rows = read_rows(given.ledger) if given.ledger else Ledger(Path(given.root)).rows()
+        print(table(planned, rows, given.against))
         return
     ledger = Ledger(Path(given.root))
     from bench.experiments.rows import result
