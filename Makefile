@@ -37,13 +37,13 @@ PYTEST = $(BIN)/$(if $(COVER),coverage run -m,python -m) pytest
 
 # Several processes, each with whole files of tests, since those share servers. WORKERS=0: one, for a debugger.
 WORKERS ?= auto
-SPREAD = -n $(WORKERS) --maxprocesses 4 --dist loadfile
+SPREAD = -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) ## what a person runs: minutes; ARGS=... goes to pytest, WORKERS=0 keeps to one process
 	$(PYTEST) $(SPREAD) -m "everyday or not (slow or long)" $(ARGS)
 
 test-rest: $(READY) ## what `make test` leaves out of `make test-all`
-	$(PYTEST) -m "slow and not (everyday or long)" $(ARGS)
+	$(PYTEST) $(SPREAD) -m "slow and not (everyday or long)" $(ARGS)
 
 test-all: $(READY) ## everything but test-long, with coverage by room
 	rm -rf .coverage

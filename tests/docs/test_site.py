@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from html.parser import HTMLParser
@@ -14,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from documentation.site import CONFIG, ROOT, build, copy_pages, pages
-from servers.pages import DESKTOP, PHONE, Visit
+from servers.pages import DESKTOP, PHONE, SEEN_MS, Visit
 
 WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 LOOKED_AT = (
@@ -152,8 +153,13 @@ def test_pages_fit_a_desktop_and_a_phone_and_ask_nobody_else(address, browser, w
 def test_the_search_finds_a_symptom_by_its_message(address, browser):
     visit = Visit(browser.new_context(viewport=DESKTOP), address)
     page = visit.open("/index.html")
-    page.keyboard.press("/")
-    page.keyboard.type("another process is working on")
+    question = page.locator("input[aria-label=Search]")
+    until = time.monotonic() + SEEN_MS / 1000
+    while not question.is_visible():  # a key is lost as long as the page's scripts have not run
+        assert time.monotonic() < until
+        page.keyboard.press("/")
+        page.wait_for_timeout(100)
+    question.fill("another process is working on")
     page.get_by_text("Another process works on the run").first.wait_for()
     visit.check()
     visit.context.close()

@@ -1,4 +1,4 @@
-"""Trainings over several machines that are lost, missing, or run other code; test_three_nodes.py has what takes minutes."""
+"""Trainings over several machines that are lost, missing, or run other code; test_three_nodes.py has machines of their own."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def test_a_node_is_lost_with_a_spare_and_without_and_the_training_goes_on(cluste
     training.stop()
 
 
+@pytest.mark.long
 def test_a_start_without_room_waits_for_a_node_that_the_cluster_has_had(cluster, train):
     make_whole(cluster, [0, 1, 2])
     cluster.unplug(2)
@@ -50,6 +51,7 @@ def test_a_start_without_room_waits_for_a_node_that_the_cluster_has_had(cluster,
     assert re.search("never had room for more than [23]", refused.said())
 
 
+@pytest.mark.long
 def test_a_node_with_other_code_is_refused_by_name_before_the_first_step(cluster, train):
     make_whole(cluster, [0, 1])
     cluster.boot(2)

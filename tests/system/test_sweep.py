@@ -176,8 +176,8 @@ def wait_until(condition: Callable[[list[Trial]], bool], root: Path, process: su
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.long)])
-def test_killed_it_ends_as_if_nothing_had_happened(head, dataset, knowledge, tmp_path, times):
+@pytest.mark.long
+def test_killed_three_times_it_ends_as_if_nothing_had_happened(head, dataset, knowledge, tmp_path):
     out, _ = finish(start(head, *sequential(dataset, knowledge, tmp_path / "whole")))
     whole = trials_of(out)
     states = [trial.state for trial in whole]
@@ -191,7 +191,7 @@ def test_killed_it_ends_as_if_nothing_had_happened(head, dataset, knowledge, tmp
         lambda trials: len(trials) >= 3,  # one has ended, the next but one is begun
     ]
     written: dict[str, str] = {}
-    for moment in moments[-times:]:
+    for moment in moments:
         process = start(head, *command)
         wait_until(moment, root, process)
         process.send_signal(signal.SIGKILL)

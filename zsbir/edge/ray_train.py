@@ -212,8 +212,9 @@ def _trainer(worker: _Worker, run: Folder, settings: Any) -> _Trainer:
             name=uuid.uuid4().hex[:8],  # a name Ray has seen before would be taken for finished
             storage_path=path,
             storage_filesystem=filesystem,
-            # Ray's own messages go to its log files; the loop prints the progress of the training.
-            logging_config=LoggingConfig(log_level="WARNING"),
+            # Ray's own messages go to its log files; the loop prints the progress of the training. Its warnings are of what it
+            # tries again, with a stack trace, as on a machine too busy to answer its autoscaler within five seconds.
+            logging_config=LoggingConfig(log_level="ERROR"),
             failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=START_FAILURES),
             callbacks=[TuneReportCallback()] if _in_tune_session() else [],
         ),

@@ -37,7 +37,7 @@ def service(tmp_path, pipeline_root):
 @pytest.mark.parametrize(
     ("jobs", "kills", "every_s"),
     [
-        pytest.param(3, 3, (4.0, 8.0), id="three"),
+        pytest.param(3, 3, (4.0, 8.0), id="three", marks=pytest.mark.long),
         pytest.param(20, 10, (8.0, 20.0), id="twenty", marks=[pytest.mark.long, pytest.mark.timeout(1500)]),
         pytest.param(40, 30, (8.0, 20.0), id="forty", marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
@@ -127,7 +127,11 @@ def test_what_was_started_is_told_no_secret_is_readable_and_nothing_is_left_of_w
     # `ray job submit` beside the queue, as the last lines of `up` say.
     assert set(exported) == {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"}
     ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--", "python", "-m", "zsbir.train", "--help"]
-    beside = subprocess.run(ray, env={**os.environ, **exported}, capture_output=True, text=True, timeout=120, check=False)
+    until = time.monotonic() + 120
+    while True:
+        beside = subprocess.run(ray, env={**os.environ, **exported}, capture_output=True, text=True, timeout=120, check=False)
+        if "please try again later" not in beside.stderr or time.monotonic() > until:  # Ray's answer on a busy machine
+            break
     assert beside.returncode == 0, beside.stdout + beside.stderr
     assert "Dataset and Knowledge in, Run out" in beside.stdout
     assert service.client.jobs()["jobs"] == []
