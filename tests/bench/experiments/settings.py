@@ -132,6 +132,12 @@ E2: dict[str, Setting] = {
     }.items()
 }
 
+E2["skp on the embedding, permuted, rate 0.001"] = Setting(
+    "the control where preservation seems to pay: the knowledge of other classes",
+    {"weight_preservation": 1.0, "lr_backbone": 1e-3},
+    {"permute_seed": 0},
+)
+
 _PLACE = {"weight_preservation": 1.0, "preservation_place": "unnormalised"}
 E3: dict[str, Setting] = {
     "SAKE's place": Setting("a linear head on the embedding before it is a unit vector", _PLACE),
