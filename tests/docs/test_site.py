@@ -146,7 +146,7 @@ def test_pages_fit_a_desktop_and_a_phone_and_ask_nobody_else(address, browser, w
             name = f"{path.replace('/', '-').removesuffix('.html')}-{window['width']}.png"
             page.screenshot(path=Path(folder) / name, full_page=False)
     visit.check()
-    visit.context.close()
+    visit.close()
 
 
 @pytest.mark.slow
@@ -162,4 +162,4 @@ def test_the_search_finds_a_symptom_by_its_message(address, browser):
     question.fill("another process is working on")
     page.get_by_text("Another process works on the run").first.wait_for()
     visit.check()
-    visit.context.close()
+    visit.close()

@@ -94,6 +94,11 @@ class Visit:
         page.goto(self.address + path)
         return page
 
+    def close(self) -> None:
+        """Close the pages. An answer that a test has not waited for may be on its way through a handler of the test's: no error."""
+        self.context.unroute_all(behavior="ignoreErrors")
+        self.context.close()
+
     def check(self, *, refusals: bool = False) -> None:
         """Check that none of it happened. refusals: the browser's own lines about refused requests are expected."""
         for page in self.context.pages:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Browser, expect
 from servers.pages import DESKTOP, SEEN_MS, Visit
 
 
@@ -20,13 +20,13 @@ class HasAddress(Protocol):
 def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
     """Make visits to a service, and close them."""
     expect.set_options(timeout=SEEN_MS)
-    made: list[BrowserContext] = []
+    made: list[Visit] = []
 
     def to(service: HasAddress, **options: Any) -> Visit:
         context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", "locale": "en-GB", **options})
-        made.append(context)
-        return Visit(context, service.address)
+        made.append(Visit(context, service.address))
+        return made[-1]
 
     yield to
-    for context in made:
-        context.close()
+    for each in made:
+        each.close()
