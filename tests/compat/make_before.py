@@ -3,6 +3,9 @@
 Run once, by that commit's own code, from its checkout and with its environment; never again, since later code cannot make it:
 
     .venv/bin/python .../tests/compat/make_before.py .../tests/compat/before.tar.xz
+    .venv/bin/python .../tests/compat/make_before.py .../tests/compat/more.tar.xz .../tests/compat/before.tar.xz
+
+The second line adds a sweep and an export to the root of the first one, and packs what was added.
 
 Manifests and MLflow's tables hold absolute addresses, so the root lies at a fixed path, and tests unpack it there again. The
 network is a ResNet18 of which almost all is zero, and stays zero in training: 45 MB that compress to almost nothing.
@@ -199,13 +202,30 @@ def forget_the_machine(place: Path) -> None:
         database.execute("vacuum")
 
 
-def pack(place: Path, target: str) -> None:
-    """Pack a folder so that files of equal content, even far apart, are packed once."""
+def pack(place: Path, target: str, but: frozenset[Path] = frozenset()) -> None:
+    """Pack a folder, without some of its files, so that files of equal content, even far apart, are packed once."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 29}]
     with lzma.open(target, "wb", format=lzma.FORMAT_XZ, filters=filters) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
         for path in sorted(place.rglob("*"), key=lambda path: (path.suffix, path.stat().st_size, path)):
-            if not path.is_dir() and not path.is_socket():
+            if not path.is_dir() and not path.is_socket() and path not in but:
                 tar.add(path, path.relative_to(place))
+
+
+def more(target: str, packed: str) -> None:
+    """Unpack what `main` made, make a sweep and an export of it, and pack these."""
+    shutil.rmtree(PLACE, ignore_errors=True)
+    with tarfile.open(packed) as tar:
+        tar.extractall(PLACE, filter="data")
+    before = frozenset(PLACE.rglob("*"))
+    facts = json.loads((PLACE / "facts.json").read_text())
+    inputs = ["--dataset", facts["dataset"], "--knowledge", facts["knowledge"]]
+    trials = ["--space", "losses", "--trials", "2", "--grace-steps", "4", "--cpus-per-worker", "1", "--no-tracking"]
+    sweep = ["tuning", "toy", *inputs, *trials, *TINY, "--steps", "8", "--eval-every-steps", "4", "--checkpoint-every-steps", "4"]
+    made = {"export": verb("zsbir.export", facts["run"]), "sweep": verb(*sweep)}
+    (PLACE / "more.json").write_text(json.dumps({"facts": made, "sweep": sweep}, indent=1))
+    shutil.rmtree(PLACE / "cache", ignore_errors=True)
+    pack(PLACE, target, before)
+    print(Path(target).stat().st_size)
 
 
 def main(target: str) -> None:
@@ -230,4 +250,4 @@ def main(target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    (more if sys.argv[2:] else main)(*sys.argv[1:])

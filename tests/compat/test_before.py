@@ -1,7 +1,7 @@
 """What version 0.1.0 left behind still works: its storage root, its jobs database, the requests of its client.
 
-`make_before.py` made `before.tar.xz` with that version's code. Names of files, tables, fields and flags are promises to people who
-have such a root; a test that fails here asks for a migration, not for a new fixture.
+`make_before.py` made `before.tar.xz` and `more.tar.xz` with that version's code. Names of files, tables, fields and flags are
+promises to people who have such a root; a test that fails here asks for a migration, not for a new fixture.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from services.jobs.http.api import create_app
 from services.jobs.http.state import ApiSettings
 from services.jobs.queue.schema import upgrade
 from services.jobs.queue.store import Store, open_store
-from zsbir import artifacts, evaluate, index, promote, search, train
+from tuning import __main__ as tuning
+from tuning.table import read_trials
+from zsbir import artifacts, evaluate, export, index, promote, search, train
 from zsbir.base.artifact import Artifact
 from zsbir.base.errors import RunError
 
 pytestmark = pytest.mark.slow
 
-PACKED = Path(__file__).with_name("before.tar.xz")
+PACKED = [Path(__file__).with_name(name) for name in ("before.tar.xz", "more.tar.xz")]
 PLACE = Path("/tmp/zsbir-before-fa614a3")
 """Manifests and MLflow's tables hold absolute addresses, so the root must lie where it was made."""
 
@@ -51,15 +53,16 @@ def before():
             pytest.skip(f"{PLACE} belongs to somebody else")
         shutil.rmtree(PLACE)
         PLACE.mkdir(mode=0o700)
-    with tarfile.open(PACKED) as tar:
-        tar.extractall(PLACE, filter="data")
+    for packed in PACKED:
+        with tarfile.open(packed) as tar:
+            tar.extractall(PLACE, filter="data")
     yield
     shutil.rmtree(PLACE)
 
 
 @pytest.fixture(scope="module")
 def facts() -> dict[str, str]:
-    return json.loads((PLACE / "facts.json").read_text())
+    return {**json.loads((PLACE / "facts.json").read_text()), **json.loads((PLACE / "more.json").read_text())["facts"]}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def ask(client: TestClient, call: dict):
 
 def test_every_artifact_is_whole(facts):
     artifacts._parse(["verify", "--all", "--root", ROOT])  # an error where one byte differs
-    for kind in ("dataset", "knowledge", "run", "report", "index"):
+    for kind in ("dataset", "knowledge", "run", "report", "index", "sweep", "export"):
         Artifact(facts[kind], kind).verify()
 
 
@@ -99,6 +102,18 @@ def test_the_same_commands_find_what_they_made(facts, capsys):
     assert evaluate._parse([facts["run"], "--root", ROOT]) == facts["report"]
     assert index._parse([facts["run"], "--root", ROOT]) == facts["index"]
     assert len(search._parse([facts["index"], str(SKETCH), "-k", "3"]).splitlines()) == 4
+
+
+def test_the_same_sweep_and_export_are_found_and_a_sweeps_best_run_is_scored(facts, capsys):
+    words = json.loads((PLACE / "more.json").read_text())["sweep"][1:]
+    assert tuning._parse([*words, "--root", ROOT]) == facts["sweep"]
+    assert "already swept" in capsys.readouterr().err
+    assert export._parse([facts["run"], "--root", ROOT]) == facts["export"]
+    trials = read_trials(Artifact(facts["sweep"], "sweep").file("trials.parquet").read_bytes())
+    assert [trial.state for trial in trials] == ["finished", "finished"]
+    best = Artifact(facts["sweep"]).manifest.facts["best_run"]
+    assert best == max(trials, key=lambda trial: trial.score).run
+    assert Artifact(evaluate._parse([best, "--root", ROOT, "--no-tracking"]), "report").manifest.inputs["run"]["uri"] == best
 
 
 @pytest.mark.parametrize("auth", ["off", "tokens"])

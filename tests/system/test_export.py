@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from recorded import assert_as_recorded
 
 from zsbir import export
 from zsbir.artifacts import _parse as artifacts
@@ -67,6 +68,7 @@ def prepared(encoder: Encoder, encoded: list[bytes]) -> np.ndarray:
 
 def test_an_export_is_an_artifact_that_says_how_well_it_was_checked(exported: Artifact, run: str, encoder: Encoder) -> None:
     exported.verify()
+    assert_as_recorded(exported)
     assert set(exported.manifest.files) == {"encoder.pt2", "encoder.onnx", "preprocessing.json", "README.md"}
     assert exported.manifest.inputs["run"]["digest"] == Artifact(run).digest
     assert exported.manifest.counts == {"dimensions": encoder.embedding_dim, "image_px": encoder.image_px}

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
+from recorded import assert_as_recorded
 
 from tuning.__main__ import _parse
 from tuning.table import TABLE, Trial, read_trials
@@ -69,6 +70,7 @@ def test_every_trial_has_an_end_and_the_best_is_named(swept):
     _, _, uri, told = swept
     sweep, trials = Artifact(uri, "sweep"), trials_of(uri)
     sweep.verify()
+    assert_as_recorded(sweep)
     assert [trial.origin for trial in trials] == ["base", "warm", "grid", "grid", "grid", "grid"]
     assert trials[1].point == {"lr": 0.002, "margin_cross": 0.3, "margin_same": 0.1}
     failed = [trial for trial in trials if trial.state == "failed"]
