@@ -216,10 +216,12 @@ class Ledger:
         running = self._still_running()
         to_come = sum(max(0.0, usual - trial.steps) for trial in running)
         to_come += usual * max(0, self.most - len(self.table))
-        left_s = to_come * seconds / steps / max(1, len(running))
+        # The place of a trial that was just stopped is taken by the next one, as long as there is one.
+        at_once = max(1, min(len(self._running), len(running) + max(0, self.most - len(self.table))))
+        left_s = to_come * seconds / steps / at_once
         if self.plan.budget_s:
             spent_s = sum(trial.seconds for trial in self.table.trials)
-            left_s = min(left_s, max(0.0, self.plan.budget_s - spent_s) / max(1, len(running)))
+            left_s = min(left_s, max(0.0, self.plan.budget_s - spent_s) / at_once)
         return f", {shown_minutes(left_s)} left"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from canaries import Canaries
 from servers.debian import Unavailable
-from servers.images import CHECKOUT, Image, build_images, image
+from servers.images import CHECKOUT, KUBECTL, Image, build_images, have_kubectl, image
 from servers.processes import free_ports
 
 pytestmark = pytest.mark.long
@@ -46,8 +46,10 @@ SECRETS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def images(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Both, built where secrets lie about: in files of the checkout that git ignores or does not know, and in variables."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkout of which the two large images have been built, with secrets lying about: in files that git does not have,
+    and in variables of who built.
+    """
     checkout = tmp_path_factory.mktemp("builder") / "check out"
     names = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in names:
@@ -66,6 +68,18 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> None:
         build_images("services", "train", checkout=checkout, env=env)
     except Unavailable as reason:
         pytest.skip(str(reason))
+    return checkout
+
+
+@pytest.fixture(scope="module")
+def dispatcher(images):
+    try:
+        have_kubectl()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    build_images("dispatcher", checkout=images)
+    with image("zsbir-dispatcher") as built:
+        yield built
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +176,15 @@ def test_the_commands_of_both_images_explain_themselves(train, services, data, t
     assert "ingest" in train.run(data, tmp, *train.config["Cmd"]).stdout
     assert "submit" in services.run(data, tmp, *services.config["Cmd"]).stdout
     assert "usage" in train.run(data, tmp, "python", "-m", "services.search", "--help").stdout
+
+
+def test_the_dispatcher_is_the_services_with_kubectl(dispatcher, services, data, tmp):
+    """Its kubectl runs as its user, and asks the cluster that its kubeconfig names: here one that is not there."""
+    assert f"COPY --from={KUBECTL} " in (CHECKOUT / "docker" / "Dockerfile").read_text("utf-8")
+    assert installed(dispatcher, data, tmp) == installed(services, data, tmp)
+    assert dispatcher.config["User"] == "1000:1000"
+    assert "Client Version" in dispatcher.run(data, tmp, "kubectl", "version", "--client").stdout
+    (port,) = free_ports(1)
+    asked = dispatcher.run(data, tmp, "kubectl", f"--server=http://127.0.0.1:{port}", "get", "rayjobs")
+    assert (asked.returncode, f"127.0.0.1:{port} was refused" in asked.stderr) == (1, True), asked.stderr
+    assert "kuberay" in dispatcher.run(data, tmp, "python", "-m", "services.jobs", "dispatch", "--help").stdout

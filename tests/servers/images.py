@@ -18,11 +18,13 @@ from typing import Any
 
 import psutil
 
-from servers.debian import Unavailable
+from servers.debian import Packages, Unavailable
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE = "docker.io/library/python:3.11-slim-bookworm"
 USER = "1000:1000"
+KUBECTL = "registry.k8s.io/kubectl:v1.34.2"
+DEBIAN_KUBECTL = Packages("kubectl", "kubectl", ["kubernetes-client"], [], lambda _: {})
 BUILD_S = 1800
 
 ENTER = """
@@ -62,11 +64,33 @@ def build_images(*targets: str, checkout: Path = CHECKOUT, env: Mapping[str, str
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
 
 
+def have_kubectl() -> None:
+    """See that the image is there from which the dispatcher's takes kubectl.
+
+    Where there is no registry, Debian's kubectl, of an earlier version, takes its place under the same name. Raises Unavailable
+    where there is neither.
+    """
+    if _there(KUBECTL):
+        return
+    program = DEBIAN_KUBECTL.unpacked() / "usr" / "bin" / "kubectl"
+    container = _buildah("from", "scratch")
+    try:
+        _buildah("copy", container, str(program), "/bin/kubectl")
+        _buildah("commit", "--format", "docker", container, KUBECTL)
+    finally:
+        _buildah("rm", container)
+
+
+def _there(name: str) -> bool:
+    """Whether an image is on this machine, or could be had from its registry."""
+    if subprocess.run(["buildah", "inspect", "--type", "image", name], capture_output=True, check=False).returncode == 0:
+        return True
+    return subprocess.run(["buildah", "pull", "--quiet", name], capture_output=True, check=False, timeout=600).returncode == 0
+
+
 def _have_base() -> None:
     """See that the base image is there: from its registry, or made by the script that ZSBIR_SHARED has for machines without one."""
-    if subprocess.run(["buildah", "inspect", "--type", "image", BASE], capture_output=True, check=False).returncode == 0:
-        return
-    if subprocess.run(["buildah", "pull", "--quiet", BASE], capture_output=True, check=False, timeout=600).returncode == 0:
+    if _there(BASE):
         return
     script = Path(os.environ.get("ZSBIR_SHARED", CHECKOUT / "shared"), "tools", "base_image.sh")
     if not script.is_file():

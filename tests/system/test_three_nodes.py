@@ -18,6 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 TOLERANCE = 0.02
 """How far dev scores of two workers may be from those of one: docs/method.md states it."""
+SAME_LOSS, ALIKE_LOSS = 1e-5, 1e-3
+"""How far losses may be apart, relative: of the first two steps, which only rounding changes, and of the two after them."""
 ALL = [0, 1, 2, 3]
 OFTEN = ["--steps", "4000", "--checkpoint-every-steps", "20"]
 
@@ -77,12 +79,17 @@ def test_a_training_over_two_nodes_is_that_of_one_process(whole, inputs, tmp_pat
         run = training.ended()
         rows = pq.read_table(run.file("history.parquet")).to_pylist()
         scores = [row["dev/map_all"] for row in rows if row["dev/map_all"] is not None]
-        twice.append((run.folder_name, scores))
-    (two_name, two), (one_name, one) = twice
+        twice.append((run.folder_name, scores, [row["loss"] for row in rows if row["loss"] is not None]))
+    (two_name, two, two_losses), (one_name, one, one_losses) = twice
     apart = max(abs(a - b) for a, b in zip(two, one, strict=True))
+    losses = [abs(a - b) / b for a, b in zip(two_losses, one_losses, strict=True)]
+    shown = ", ".join(f"{losses[step - 1]:.1e}" for step in (1, 2, 4, 8, 24))
     print(f"\nMEASURED training over two nodes and in one process: dev scores at most {apart:.6f} apart, of {len(two)}")
+    print(f"MEASURED losses of steps 1, 2, 4, 8, 24 apart by {shown} of themselves")
     assert two_name == one_name
     assert two == pytest.approx(one, abs=TOLERANCE)
+    assert max(losses[:2]) < SAME_LOSS  # the loss of the same weights and images, and that of one step by its gradient
+    assert max(losses[:4]) < ALIKE_LOSS
 
 
 def test_nodes_are_killed_with_a_spare_and_missing_for_minutes(whole, train):

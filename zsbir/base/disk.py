@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -40,12 +41,12 @@ class DiskFolder:
             return file.read(length)
 
     def size(self, key: str) -> int | None:
-        path = self._file(key)
-        return path.stat().st_size if path.is_file() else None
+        found = _regular(self._file(key))
+        return None if found is None else found.st_size
 
     def version(self, key: str) -> str | None:
-        path = self._file(key)
-        return f"{path.stat().st_size}-{path.stat().st_mtime_ns}" if path.is_file() else None
+        found = _regular(self._file(key))
+        return None if found is None else f"{found.st_size}-{found.st_mtime_ns}"
 
     def create(self, key: str, data: bytes) -> bool:
         target = self._file(key)
@@ -63,7 +64,7 @@ class DiskFolder:
         target = self._file(key)
         make_shared(file)  # safetensors and temporary files are their owner's alone; artifacts are read by colleagues
         _flush(file)
-        if not in_folder(target.parent, lambda: _link(file, target)) and not (target.is_file() and sha256_file(target) == sha256):
+        if not in_folder(target.parent, lambda: _link(file, target)) and _checksum(target) != sha256:
             return self.publish(variation(key), file, sha256)
         file.unlink(missing_ok=True)
         return key
@@ -84,8 +85,8 @@ class DiskFolder:
             for name in files:
                 path = Path(directory, name)
                 with suppress(FileNotFoundError):
-                    stat = path.stat()
-                    found.append(Entry(path.relative_to(self.path).as_posix(), stat.st_size, stat.st_mtime))
+                    at = path.stat()
+                    found.append(Entry(path.relative_to(self.path).as_posix(), at.st_size, at.st_mtime))
         yield from sorted(found)
 
     def names(self) -> list[str]:
@@ -151,6 +152,22 @@ def _raise_unless_gone(error: OSError) -> None:
     """Raise the error of a folder that cannot be listed, instead of showing it as empty; other processes may remove one."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
+
+
+def _regular(path: Path) -> os.stat_result | None:
+    """Return what the disk knows of a regular file, None where there is none. Other processes may remove it at any moment."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        found = path.stat()
+        return found if stat.S_ISREG(found.st_mode) else None
+    return None
+
+
+def _checksum(path: Path) -> str | None:
+    """Return the sha256 of a regular file, None where there is none."""
+    if _regular(path) is not None:
+        with suppress(FileNotFoundError):
+            return sha256_file(path)
+    return None
 
 
 def _flush(file: Path) -> None:

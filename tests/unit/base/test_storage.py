@@ -221,3 +221,21 @@ def test_a_folder_that_cannot_be_listed_is_no_empty_one():
         (root / "closed").chmod(0o755)
         shutil.rmtree(root)
     assert list(open_folder(root).walk()) == [], "a folder that is not there is empty"
+
+
+def test_a_file_that_its_writer_takes_back_while_another_compares_it_is_published_beside_it(tmp_path, monkeypatch):
+    """A writer that lost removes its files; another may have found one of them in its own file's place at that moment."""
+    folder = open_folder(str(tmp_path / "artifact"))
+    folder.create("one.bin", b"of the writer that lost")
+
+    def taken_back(path):
+        assert path == tmp_path / "artifact" / "one.bin"
+        path.unlink()
+        return sha256_file(path)
+
+    monkeypatch.setattr("zsbir.base.disk.sha256_file", taken_back)
+    file = tmp_path / "finished"
+    file.write_bytes(b"another")
+    key = folder.publish("one.bin", file, hashlib.sha256(b"another").hexdigest())
+    assert folder.read(key) == b"another"
+    assert [entry.key for entry in folder.walk()] == [key]

@@ -64,10 +64,18 @@ def test_the_time_left_is_that_of_the_steps_to_come_at_the_speed_so_far(ledger, 
 
 
 def test_trials_that_end_early_shorten_what_is_left(ledger, capsys):
-    """Trials take 80 steps in the mean: 80 of the one that runs, 13 more of them, one at a time."""
+    """Trials take 80 steps in the mean: 80 of the one that runs, 13 more of them, two at a time, since the next begins at once."""
     ledger.table.spent(1, 40.0)
     ledger.scored(1, 40, 0.5, stopped=True)
-    assert line(capsys).endswith("about 19 min left")
+    assert line(capsys).endswith("about 9 min left")
+
+
+def test_where_no_trial_waits_the_place_of_one_that_was_stopped_stays_empty(ledger, capsys):
+    """80 steps of the one that runs, alone."""
+    ledger.most = 3
+    ledger.table.spent(1, 40.0)
+    ledger.scored(1, 40, 0.5, stopped=True)
+    assert line(capsys).endswith("about 1 min left")
 
 
 def test_a_budget_bounds_the_time_left(ledger, capsys):
