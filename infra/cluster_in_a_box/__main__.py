@@ -113,14 +113,16 @@ def status(box: Path, _asked: argparse.Namespace) -> None:
 
 def on(box: Path, asked: argparse.Namespace) -> None:
     """Run a command on a machine, in place of this process."""
+    if not asked.command:
+        raise BoxError("name a command, such as: on head ray status")
+    if asked.command[0].startswith("-"):
+        raise BoxError(f"{asked.command[0]} is no command; options of `on` come before the machine: on --ahead-s 600 node2 date")
     environment = {}
     if asked.ahead_s:
         file = clock.library()
         if file is None:
             raise BoxError(f"--ahead-s needs libfaketime: apt-get install libfaketime, or let {clock.VARIABLE} name its file")
         environment = clock.wrong_clock(asked.ahead_s, file)
-    if not asked.command:
-        raise BoxError("name a command, such as: on head ray status")
     words = Box.open(box).command(asked.node, asked.command, environment)
     os.execvp(words[0], words)  # noqa: S606
 

@@ -37,7 +37,14 @@ def test_there_are_commands_in_the_page():
 
 @pytest.mark.parametrize("words", documented())
 def test_a_documented_command_is_understood(words):
-    parser().parse_args(shlex.split(words))
+    asked = parser().parse_args(shlex.split(words))
+    assert not (asked.verb == "on" and asked.command[0].startswith("-")), "an option behind the machine is the command's"
+
+
+@pytest.mark.parametrize(("words", "why"), [(["--ahead-s", "600", "date"], "come before the machine"), ([], "name a command")])
+def test_on_a_machine_without_a_command_says_how(tmp_path, capsys, words, why):
+    assert main(["--folder", str(tmp_path), "on", "node2", *words]) == 2
+    assert why in capsys.readouterr().err
 
 
 def test_the_page_and_what_up_prints_start_the_same_training():

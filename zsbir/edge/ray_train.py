@@ -277,8 +277,11 @@ def _listening(stop: threading.Event, folder: Folder) -> Iterator[None]:
 
 
 def _quieten_loggers() -> None:
-    """Silence loggers of Ray Train that are named by file, which its LoggingConfig does not reach: each report would be a line."""
-    for name in [name for name in logging.root.manager.loggerDict if "/ray/train/" in name]:
+    """Silence loggers of Ray Train that are named by file, which its LoggingConfig does not reach: each report would be a line.
+
+    And Matplotlib's, which would say on each new machine that it has made a list of fonts.
+    """
+    for name in [*(name for name in logging.root.manager.loggerDict if "/ray/train/" in name), "matplotlib.font_manager"]:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
