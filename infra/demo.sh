@@ -3,8 +3,6 @@
 # DATA=real does it on public photos and drawings, which it fetches first. STORE=s3 does the same in object storage, on an S3 server
 # that this script starts and ends.
 set -eu
-# A token left by an earlier Ray would get in the way: the demo's own Ray on this machine needs none.
-export RAY_AUTH_MODE="${RAY_AUTH_MODE:-disabled}"
 # Two data-parallel workers, or one if the machine has a single core.
 WORKERS=$(python -c "import os; print(min(2, os.cpu_count() or 1))")
 LOCAL=artifacts

@@ -12,7 +12,7 @@ image is opened and checked: a bad one is quarantined with its reason and counte
 The images are cut into blocks of about 64 MB. Each block becomes a shard as soon as it is packed, in this process or by Ray
 workers; the files are the same for any number of workers. After an interruption the same command goes on where it was, and it
 returns at once if nothing has changed. Two CPU cores take about 3,000 photos of 10 kB a second from disk, and 300 a second from
-object storage, where each photo is a request (more workers share them); memory is 200 MB and 1 kB an image. Prints the URI of the
+object storage, where each photo is a request (more workers share them); memory is 200 MB and 0.7 kB an image. Prints the URI of the
 dataset; on standard error, the classes of each split with their photos and sketches, and what was passed over.
 """
 

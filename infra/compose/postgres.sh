@@ -4,11 +4,12 @@
 set -eu
 for name in jobs mlflow; do
     case $name in
-    jobs) password=$JOBS_DB_PASSWORD ;;
-    mlflow) password=$MLFLOW_DB_PASSWORD ;;
+    jobs) variable=JOBS_DB_PASSWORD ;;
+    mlflow) variable=MLFLOW_DB_PASSWORD ;;
     esac
     psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --username="${POSTGRES_USER:-postgres}" --dbname=postgres \
-        --set=name="$name" --set=password="$password" <<'SQL'
+        --set=name="$name" --set=variable="$variable" <<'SQL'
+\getenv password :variable
 CREATE ROLE :"name" LOGIN PASSWORD :'password';
 CREATE DATABASE :"name" OWNER :"name";
 REVOKE ALL ON DATABASE :"name" FROM PUBLIC;

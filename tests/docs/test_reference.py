@@ -64,6 +64,7 @@ PROGRAMS_OF_OTHERS = re.compile("GF_|PIP_")
 VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]*[A-Z0-9]\b")
 
 NOT_OURS = {
+    "COMPOSE_FILE": "Docker Compose's",
     "CREDENTIALS_DIRECTORY": "systemd sets it",
     "JOBS_DB_PASSWORD": "infra/compose/init.sh writes it",
     "MLFLOW_DB_PASSWORD": "infra/compose/init.sh writes it",

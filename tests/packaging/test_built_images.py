@@ -23,7 +23,6 @@ pytestmark = pytest.mark.long
 SMALL = "--toy-photos-per-class 6 --toy-sketches-per-class 6 --toy-px 48"
 STORY = f"""
 set -eu
-export RAY_AUTH_MODE=disabled
 DATASET=$(python -m zsbir.ingest toy {SMALL})
 WEIGHTS=$(python -m zsbir.pretrain --image-px 32 --photos-per-class 4 --epochs 1)
 KNOWLEDGE=$(python -m zsbir.teacher "$DATASET" --backbone resnet18 --weights "$WEIGHTS" --image-px 32)

@@ -39,7 +39,7 @@ class Assumed:
     memory_bytes_s: float = 300e9  # a server of two sockets
     gpu_days_a_failure: float = 2110.0  # Llama 3 on 16,384 GPUs: 419 interruptions in 54 days (arXiv 2407.21783, table 5)
     spot_hours: float = 20.0  # an interruptible node, taken back once in that time
-    restart_s: float = 90.0  # until all work again, with a spare node; here: 26 s on three namespaces (docs/faults.md, E)
+    restart_s: float = 90.0  # until all work again, with a spare node; here: 42 s (docs/benchmarks/2026-12-01-three-nodes.md)
     pause_s: float = 0.5  # a checkpoint's snapshot; it is written by a thread
 
 
@@ -49,6 +49,7 @@ AUGMENTED_PER_CORE_S = 500.0  # docs/benchmarks/2026-11-22-pipeline.md: a photo 
 INGESTED_PER_CORE_S = 1435 / 2  # the same page, from disk
 INGESTED_FROM_S3_S = 300.0  # docs/benchmarks/2026-11-22-storage.md: 260 to 360, one process
 INGEST_BYTES = (853e6 - 258e6) / 900e3  # the same page: peak memory at 10^5 and at 10^6 images
+INGEST_START_BYTES = 258e6 - 1e5 * INGEST_BYTES  # before the first image
 CODES_BYTES = 0.256 * 4  # docs/benchmarks/2026-11-30-scan.md: a dimension in memory
 SCAN_S = 14.1e-3 / 10**6  # the same page: a vector of 512 dimensions, two cores
 SCAN_BYTES = 512.0  # read a photo
@@ -185,7 +186,7 @@ def ingest_numbers(photos: int, given: Assumed = ASSUMED) -> dict[str, float]:
     return {
         "core_hours": photos / INGESTED_PER_CORE_S / 3600,
         "s3_process_hours": photos / INGESTED_FROM_S3_S / 3600,
-        "memory": photos * INGEST_BYTES,
+        "memory": INGEST_START_BYTES + photos * INGEST_BYTES,
         "stored": photos * given.image_bytes,
         "fetch_hours": photos * given.image_bytes / given.store_bytes_s / 3600,
     }

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -118,8 +119,11 @@ def test_a_lost_terminal_leaves_a_checkpoint_of_a_training_on_a_ray_of_its_own(d
     os.close(follower)
     shown, until = "", time.monotonic() + 300
     while "loss" not in shown:
-        shown += os.read(leader, 65536).decode(errors="replace")
-        assert time.monotonic() < until
+        try:
+            shown += os.read(leader, 65536).decode(errors="replace")
+        except OSError:  # the other end was closed
+            pytest.fail(f"the training ended by itself:\n{shown}")
+        assert time.monotonic() < until, shown
     children = psutil.Process(process.pid).children(recursive=True)
     os.close(leader)
     assert process.wait(120) in (130, 128 + signal.SIGHUP, -signal.SIGHUP)
@@ -168,3 +172,24 @@ def test_the_lines_of_the_documentation_start_a_head_train_on_it_and_end_it_alon
     assert bystander.is_running()
     bystander.kill()
     bystander.wait()
+
+
+RAY_OF_ITS_OWN = """
+import psutil
+from zsbir.edge.ray_cluster import connected
+from zsbir.edge.ray_room import Need
+with connected(Need(1)):
+    started = psutil.Process().children(recursive=True)
+    where = [(each.name(), at.laddr.ip) for each in started for at in each.net_connections("inet") if at.status == "LISTEN"]
+    print(*(f"{name} {ip}" for name, ip in where), sep="\\n")
+"""
+
+
+def test_a_ray_of_our_own_is_reached_from_no_other_machine():
+    done = subprocess.run(
+        [sys.executable, "-c", RAY_OF_ITS_OWN], env=environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    listening = [line.rsplit(" ", 1) for line in done.stdout.splitlines()]
+    assert len(listening) > 5
+    assert [(name, ip) for name, ip in listening if not ip_address(ip.removeprefix("::ffff:")).is_loopback] == []

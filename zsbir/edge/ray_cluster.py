@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
@@ -51,7 +52,7 @@ def connected(need: Need) -> Iterator[None]:
             await_room(need, may_grow=_may_grow(address))
             yield
         return
-    with own_token() if address in ("", "local") else nullcontext():
+    with own_ray() if address in ("", "local") else nullcontext():
         _start(address)
         try:
             with _failures_explained():
@@ -177,10 +178,32 @@ def _within(seconds: float, action: Callable[[], object]) -> bool:
     return answered
 
 
-# --- the token and the folder of a Ray of our own
+# --- the token, the ports and the folder of a Ray of our own
 
 _TOKEN = secrets.token_hex(32)
 _TOKEN_SOURCES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@contextmanager
+def own_ray() -> Iterator[None]:
+    """Keep the Ray that is started inside to this user: a token of its own, and no port that other machines reach."""
+    with own_token(), loopback_alone():
+        yield
+
+
+@contextmanager
+def loopback_alone() -> Iterator[None]:
+    """Have the Ray that is started inside listen on 127.0.0.1 alone, as it does on systems with a firewall of their own.
+
+    Ray has read the variable of that name when it was imported, and its processes read it anew.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    with variable(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "0"):
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        try:
+            yield
+        finally:
+            ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager
