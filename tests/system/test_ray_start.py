@@ -175,21 +175,30 @@ def test_the_lines_of_the_documentation_start_a_head_train_on_it_and_end_it_alon
 
 
 RAY_OF_ITS_OWN = """
+import urllib.error, urllib.request
 import psutil
+from ray._private.worker import get_dashboard_url
 from zsbir.edge.ray_cluster import connected
 from zsbir.edge.ray_room import Need
 with connected(Need(1)):
     started = psutil.Process().children(recursive=True)
     where = [(each.name(), at.laddr.ip) for each in started for at in each.net_connections("inet") if at.status == "LISTEN"]
     print(*(f"{name} {ip}" for name, ip in where), sep="\\n")
+    try:
+        urllib.request.urlopen(f"http://{get_dashboard_url()}/api/jobs/")
+    except urllib.error.HTTPError as refused:
+        print("without a token:", refused.code)
 """
 
 
-def test_a_ray_of_our_own_is_reached_from_no_other_machine():
+def test_a_ray_of_our_own_is_reached_from_no_other_machine_and_by_nobody_without_its_token(tmp_path):
+    clean = {name: value for name, value in environment(HOME=str(tmp_path)).items() if name != "RAY_AUTH_MODE"}
     done = subprocess.run(
-        [sys.executable, "-c", RAY_OF_ITS_OWN], env=environment(), capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", RAY_OF_ITS_OWN], env=clean, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
-    listening = [line.rsplit(" ", 1) for line in done.stdout.splitlines()]
+    *shown, refused = done.stdout.splitlines()
+    assert refused == "without a token: 401"
+    listening = [line.rsplit(" ", 1) for line in shown]
     assert len(listening) > 5
     assert [(name, ip) for name, ip in listening if not ip_address(ip.removeprefix("::ffff:")).is_loopback] == []
